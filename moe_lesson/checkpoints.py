@@ -1,0 +1,149 @@
+"""Models and training states in safetensors files; the models that ship with the course, with their checksums.
+
+No pickle is ever read: a file can hold numbers and text, never code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+
+import torch
+from torch import Tensor, nn
+
+from .layers import require
+from .model import LanguageModel, ModelConfig
+
+DATA = pathlib.Path(os.environ.get("MOE_LESSON_DATA", pathlib.Path(__file__).parent.parent / "data"))
+
+
+def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or make it again") from error
+
+
+def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a file whole or not at all: a crash leaves the old one."""
+    from safetensors.torch import save_file
+
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> None:
+    """Write a model with its sizes and a record of what made it.
+
+    Args:
+        about: plain values: command, versions, device, seconds, date, results.
+    """
+    write_safetensors(path, model.state_dict(), {"config": json.dumps(model.config.to_dict()), "about": json.dumps(about)})
+
+
+def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
+    """The model that `save_model` wrote, in evaluation mode on the CPU, and the record beside it.
+
+    Raises:
+        FileNotFoundError, ValueError: if the file is missing, damaged, or holds another kind of thing.
+    """
+    tensors, metadata = read_safetensors(path)
+    require("config" in metadata, f"{path} holds no model of this course: it has no config")
+    model = LanguageModel(ModelConfig.from_dict(json.loads(metadata["config"])))
+    fill(model, tensors, path)
+    return model.eval(), json.loads(metadata.get("about", "{}"))
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], path: str | pathlib.Path) -> None:
+    """Put tensors into a model, all of them, no others."""
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    require(not wrong, f"{path} does not fit the model: {wrong[0] if wrong else ''} has shape "
+                       f"{found.get(wrong[0]) if wrong else ''}, expected {wanted.get(wrong[0]) if wrong else ''}")
+    model.load_state_dict(tensors)
+
+
+# ------------------------------------------------------------------------------------------------------- shipped models
+
+
+def checksum(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def checksums() -> dict[str, str]:
+    """File name -> SHA-256 of the shipped checkpoints, from the list beside them."""
+    listing = DATA / "checkpoints" / "SHA256SUMS"
+    if not listing.is_file():
+        raise FileNotFoundError(f"the shipped models are not in {DATA}; set MOE_LESSON_DATA to the course's data folder")
+    return {name: digest for digest, name in (line.split() for line in listing.read_text().splitlines())}
+
+
+def shipped_model(name: str) -> tuple[LanguageModel, dict]:
+    """A model that ships with the course, its file checked first.
+
+    Args:
+        name: e.g. "deepseekmoe"; a wrong name lists the right ones.
+
+    Raises:
+        ValueError: for an unknown name, or a file that is not the one that was shipped.
+    """
+    known = checksums()
+    file = f"{name}.safetensors"
+    require(file in known, f"no model {name!r} ships with the course; there are "
+                           f"{', '.join(sorted(pathlib.Path(n).stem for n in known))}")
+    path = DATA / "checkpoints" / file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; get the course again or make it with `make experiments`")
+    require(checksum(path) == known[file],
+            f"{path} is not the file that was shipped (its SHA-256 differs): it is damaged or was changed; get it again")
+    return load_model(path)
+
+
+def write_checksums(folder: pathlib.Path) -> None:
+    """Write SHA256SUMS, in the format of `sha256sum`, for every checkpoint in a folder."""
+    lines = [f"{checksum(path)}  {path.name}\n" for path in sorted(folder.glob("*.safetensors"))]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+# ------------------------------------------------------------------------------------------------------ training states
+
+
+def save_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: dict,
+                        history: dict) -> None:
+    """Write all that a training needs to go on exactly: weights, optimizer, configuration, history."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
+    write_safetensors(path, tensors, {"config": json.dumps(config), "history": json.dumps(history)})
+
+
+def load_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
+    """Put a saved training state into model and optimizer; returns its configuration and history."""
+    tensors, metadata = read_safetensors(path)
+    require("history" in metadata, f"{path} holds no training state; give another file name to train into")
+    fill(model, {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}, path)
+    state: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".")
+            state.setdefault(int(i), {})[key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return json.loads(metadata["config"]), json.loads(metadata["history"])

@@ -1,0 +1,293 @@
+"""Text to train on: what is already on this machine, by domain; your own; or a Hugging Face data set. Nothing is downloaded
+unless you ask for the last, and nothing is copied anywhere.
+
+Tokens are bytes. Documents, never random bytes, are split into train, validation and test, by a hash of their name: the
+same file is in the same split on every machine, so a model trained elsewhere has not seen the test documents here.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import pathlib
+import re
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .layers import require
+
+SPLITS = ("train", "validation", "test")
+DOCUMENT_START = b"\0"  # one byte that text does not contain separates documents
+MACHINE_BYTES = 1_500_000  # per domain, all splits together
+DOCUMENT_BYTES = 16_000  # of one file at most: many documents, none of which makes a split
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with a name: `domain` it belongs to, `split` it is used in."""
+
+    domain: str
+    name: str
+    text: str
+    split: str
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Documents by domain and split.
+
+    Args:
+        documents: all documents; a domain without documents in a split can't be asked for there.
+    """
+
+    documents: tuple[Document, ...]
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The domains, in the order of their first document."""
+        return tuple(dict.fromkeys(document.domain for document in self.documents))
+
+    @cached_property
+    def streams(self) -> dict[tuple[str, str], Tensor]:
+        """The bytes of all documents of one domain and split after each other: (domain, split) -> uint8 [bytes]."""
+        parts: dict[tuple[str, str], list[bytes]] = {}
+        for d in self.documents:
+            parts.setdefault((d.domain, d.split), []).append(DOCUMENT_START + to_bytes(d.text))
+        return {key: torch.frombuffer(bytearray(b"".join(texts)), dtype=torch.uint8) for key, texts in parts.items()}
+
+    def stream(self, domain: str, split: str) -> Tensor:
+        """The bytes of one domain in one split: uint8 [bytes]."""
+        require(split in SPLITS, f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        require(domain in self.domains, f"unknown domain {domain!r}; this corpus has {', '.join(self.domains)}")
+        require((domain, split) in self.streams, f"no document of domain {domain!r} is in the {split} split")
+        return self.streams[domain, split]
+
+    def sampler(self, split: str, batch: int, context: int, seed: int = 0) -> Callable[[int], Tensor]:
+        """A function from a step's number to its batch: [batch, context + 1] ids, inputs and the targets one further on.
+
+        Each sequence comes from one domain, drawn evenly. The batch depends on seed and step alone, so that a resumed
+        training sees what an uninterrupted one would have seen.
+        """
+        streams = [self.stream(domain, split) for domain in self.domains]
+        for domain, stream in zip(self.domains, streams):
+            require(len(stream) > context,
+                    f"domain {domain!r} has {len(stream)} bytes for {split}; sequences need at least {context + 1}")
+
+        def sample(step: int) -> Tensor:
+            generator = torch.Generator().manual_seed((seed << 32) + step)
+            sources = [streams[i] for i in torch.randint(len(streams), (batch,), generator=generator).tolist()]
+            starts = [torch.randint(len(s) - context, (1,), generator=generator).item() for s in sources]
+            return torch.stack([s[i:i + context + 1] for s, i in zip(sources, starts)]).long()
+
+        return sample
+
+    def windows(self, domain: str, split: str, context: int, limit: int) -> Tensor:
+        """The first `limit` bytes of a stream cut into [windows, context + 1]; neighbours share one byte, as target and input."""
+        stream = self.stream(domain, split)[:limit + 1]
+        require(len(stream) > context,
+                f"domain {domain!r} has {len(stream)} bytes for {split}; windows need at least {context + 1}")
+        return stream.unfold(0, context + 1, context).long()
+
+    def fingerprint(self) -> dict[str, dict]:
+        """What the corpus is made of, for a record: per domain its documents, bytes, and a hash over both."""
+        out = {}
+        for domain in self.domains:
+            documents = [d for d in self.documents if d.domain == domain]
+            digest = hashlib.sha256("\0".join(f"{d.name}\0{d.text}" for d in documents).encode("utf-8", "replace"))
+            out[domain] = {"documents": len(documents), "bytes": sum(len(to_bytes(d.text)) for d in documents),
+                           "sha256": digest.hexdigest()[:16]}
+        return out
+
+
+def to_bytes(text: str | bytes) -> bytes:
+    """UTF-8 bytes of a text; half characters that no UTF-8 has become �."""
+    return text if isinstance(text, bytes) else text.encode("utf-8", errors="surrogatepass").decode(
+        "utf-8", errors="replace").encode("utf-8")
+
+
+NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+def byte_texts(raw: bytes) -> list[str]:
+    """A readable name for each byte: `a`, `␣`, `⏎`; a character of several bytes as `中 1/3`, `中 2/3`, `中 3/3`; others as `0xff`."""
+    out: list[str] = []
+    position = 0
+    while position < len(raw):
+        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[position:position + size]))), None)
+        size = len(char.encode()) if char else 1
+        shown = f"0x{raw[position]:02x}" if char is None or (size == 1 and not char.isprintable()) else char
+        shown = NAMES.get(char, shown)
+        out += [shown] if size == 1 else [f"{shown} {i + 1}/{size}" for i in range(size)]
+        position += size
+    return out
+
+
+def decoded(raw: bytes) -> str | None:
+    """The one character that these bytes are, or None."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) == 1 else None
+
+
+# ---------------------------------------------------------------------------------------------------- the machine corpus
+
+
+def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ...] = SPLITS,
+                   max_bytes: int = MACHINE_BYTES) -> Corpus:
+    """Real text that is on any machine with PyTorch, by domain.
+
+    Args:
+        domains: some of `python` (standard library code, without comments and docstrings), `english` (docstrings and
+            pydoc's topics), `cpp` (headers that ship with torch, without comments), `yaml` (torch's operator tables).
+        splits: read these alone; leaving out train is much faster.
+        max_bytes: per domain, all splits together.
+
+    Raises:
+        ValueError: for an unknown domain or split.
+        FileNotFoundError: if this machine has no text of a domain.
+    """
+    domains = tuple(SOURCES) if domains is None else tuple(domains)
+    for domain in domains:
+        require(domain in SOURCES, f"unknown domain {domain!r}; this machine has {', '.join(SOURCES)}")
+    for split in splits:
+        require(split in SPLITS, f"unknown split {split!r}; choose some of {', '.join(SPLITS)}")
+    documents = tuple(document for domain in domains for split in splits
+                      for document in read_domain(domain, split, int(max_bytes * SHARES[split])))
+    for domain in domains:
+        if not any(document.domain == domain for document in documents):
+            raise FileNotFoundError(f"no text of domain {domain!r} was found on this machine; leave it out: "
+                                    f"machine_corpus(domains={tuple(d for d in domains if d != domain)})")
+    return Corpus(documents)
+
+
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def split_of(name: str) -> str:
+    """The split of a document, from its name alone."""
+    tenth = int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "big") % 10
+    return "test" if tenth == 9 else "validation" if tenth == 8 else "train"
+
+
+def read_domain(domain: str, split: str, max_bytes: int) -> Iterator[Document]:
+    """Documents of one domain and split, in the order of a hash, until `max_bytes` are reached; the same text only once."""
+    names_and_readers = [(name, read) for name, read in SOURCES[domain]() if split_of(f"{domain}/{name}") == split]
+    names_and_readers.sort(key=lambda pair: hashlib.sha256(pair[0].encode("utf-8", "replace")).digest())
+    seen, total = set(), 0
+    for name, read in names_and_readers:
+        if total >= max_bytes:
+            return
+        text = read().strip()[:DOCUMENT_BYTES]
+        if len(text) >= 200 and text not in seen:  # shorter ones are empty __init__ files and the like
+            seen.add(text)
+            total += len(text)
+            yield Document(domain, name, text, split)
+
+
+def files(root: pathlib.Path, suffixes: tuple[str, ...], skip: set[str]) -> Iterator[tuple[str, pathlib.Path]]:
+    """Names and paths below a folder, without the folders in `skip`; one name on every machine."""
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if path.suffix in suffixes and not skip.intersection(relative.parts) and path.is_file():
+            yield relative.as_posix(), path
+
+
+def standard_library() -> Iterator[tuple[str, pathlib.Path]]:
+    """Python files of the standard library, without tests, tables and what a distribution adds."""
+    skip = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings",
+            "pydoc_data", "__pycache__", "ensurepip", "distutils"}
+    yield from files(pathlib.Path(sysconfig.get_paths()["stdlib"]), (".py",), skip)
+
+
+def python_sources():
+    """Code of the standard library without comments and docstrings."""
+    for name, path in standard_library():
+        yield name, lambda path=path: code_only(parsed(path))
+
+
+def english_sources():
+    """Docstrings of the standard library and of torch, and the topics of `help()`."""
+    from pydoc_data.topics import topics
+
+    for name, text in topics.items():
+        yield f"topics/{name}", lambda text=text: text
+    root = pathlib.Path(torch.__file__).parent
+    folders = ("nn", "optim", "distributions", "utils/data", "fft", "linalg", "special")
+    torch_files = [(f"torch/{folder}/{name}", path) for folder in folders for name, path in files(root / folder, (".py",), set())]
+    for name, path in [*standard_library(), *torch_files]:
+        yield name, lambda path=path: "\n\n".join(docstrings(parsed(path)))
+
+
+def cpp_sources():
+    """C++ headers that ship with torch, without comments and generated files."""
+    root = pathlib.Path(torch.__file__).parent / "include"
+    for name, path in files(root, (".h", ".hpp"), {"ops", "oneapi"}):
+        yield name, lambda path=path: without_cpp_comments(read_text(path))
+
+
+def yaml_sources():
+    """The tables of torch's operators and their derivatives: one document per operator name."""
+    entries: dict[str, list[str]] = {}
+    for _, path in files(pathlib.Path(torch.__file__).parent.parent / "torchgen", (".yaml",), set()):
+        for entry in re.split(r"^(?=- )", without_hash_comments(read_text(path)), flags=re.MULTILINE)[1:]:
+            operator = re.match(r"- (?:func|name): *_*([A-Za-z0-9]+)", entry)
+            entries.setdefault(operator[1] if operator else path.name, []).append(entry.strip())
+    for operator, texts in sorted(entries.items()):
+        yield operator, lambda texts=texts: "\n\n".join(texts)
+
+
+SOURCES = {"python": python_sources, "english": english_sources, "cpp": cpp_sources, "yaml": yaml_sources}
+
+
+def read_text(path: pathlib.Path) -> str:
+    """A file's text, bytes that are not UTF-8 as �."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def parsed(path: pathlib.Path) -> ast.Module:
+    """A Python file's syntax tree; an empty one where this Python can't parse it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid escapes in other people's files
+        try:
+            return ast.parse(read_text(path))
+        except SyntaxError:
+            return ast.Module([], [])
+
+
+def documented(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes of a tree that begin with a docstring."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return (node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None)
+
+
+def docstrings(tree: ast.Module) -> list[str]:
+    """The docstrings of a tree, cleaned of their indentation; short ones left out."""
+    return [text for node in documented(tree) if len(text := ast.get_docstring(node)) > 100]
+
+
+def code_only(tree: ast.Module) -> str:
+    """The code of a tree: no comments (a tree has none) and no docstrings."""
+    for node in list(documented(tree)):
+        node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def without_cpp_comments(text: str) -> str:
+    """C++ without comments; nothing at all where the file says that it was generated."""
+    if "generated" in text[:600].lower():
+        return ""
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return re.sub(r"\n\s*\n+", "\n\n", re.sub(r"[ \t]*//[^\n]*", "", text))
+
+
+def without_hash_comments(text: str) -> str:
+    """YAML without whole-line comments."""
+    return re.sub(r"^\s*#[^\n]*\n", "", text, flags=re.MULTILINE)

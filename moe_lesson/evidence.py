@@ -1,0 +1,97 @@
+"""Numbers that may stand in a sentence: tables with their provenance, means with intervals, paired differences."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .checkpoints import DATA
+from .layers import require
+
+# two-sided 95% quantiles of Student's t for 1 … 30 degrees of freedom; beyond, the normal's is within 2%
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+             2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95% confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and 95% interval (Student's t) of at least two independent values, e.g. one per seed.
+
+    >>> print(interval([1.0, 2.0, 3.0]))
+    2.000 [-0.484, 4.484] (n = 3)
+    """
+    n = len(values)
+    require(n >= 2, f"an interval needs at least 2 values, one per seed; got {n}")
+    half = (STUDENT_T[n - 2] if n <= 31 else 1.96) * statistics.stdev(values) / n ** 0.5
+    mean = statistics.fmean(values)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Mean of a - b with its interval, the two paired seed by seed."""
+    require(len(a) == len(b), f"{len(a)} and {len(b)} values can't be paired")
+    return interval([x - y for x, y in zip(a, b)])
+
+
+def number(text: str) -> float | str:
+    """A table's cell as a number where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A result table: its rows, and how it was made."""
+
+    rows: list[dict]
+    provenance: dict
+
+    def column(self, name: str, **where) -> list[float]:
+        """One column of the rows in which every other named column has the given value.
+
+        Raises:
+            ValueError: if there is no such column or no such row.
+        """
+        require(bool(self.rows) and name in self.rows[0], f"no column {name!r}; there are {', '.join(self.rows[0] if self.rows else [])}")
+        values = [row[name] for row in self.rows if all(row.get(key) == value for key, value in where.items())]
+        require(bool(values), f"no row with {where}")
+        return values
+
+
+def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
+    """A table of data/results, e.g. "dense-or-moe-cpu"."""
+    folder = folder or DATA / "results"
+    known = sorted(path.stem for path in folder.glob("*.csv"))
+    require(name in known, f"no result table {name!r} in {folder.name}; there are {', '.join(known) or 'none'}")
+    with open(folder / f"{name}.csv", newline="", encoding="utf-8") as file:
+        rows = [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    return Table(rows, json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def write_table(folder: pathlib.Path, name: str, rows: list[dict], provenance: dict) -> None:
+    """Write rows as CSV and their provenance as JSON beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    (folder / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")

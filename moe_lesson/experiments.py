@@ -1,0 +1,273 @@
+"""The experiments behind the shipped tables and models: `python -m moe_lesson.experiments` lists them.
+
+Every rung of a comparison gets the same small grid, tuned on the validation split with a seed of its own; then fresh seeds
+are trained and the test split is read once. Every run can be interrupted and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from .checkpoints import DATA, load_model, save_model, write_checksums
+from .corpora import Corpus, machine_corpus
+from .evidence import write_table
+from .layers import require
+from .ledger import dense_of_equal_active, model_cost
+from .model import LanguageModel, ModelConfig
+from .recipes import Budget, Dense, Recipe
+from .training import TrainingConfig, evaluate_language, next_token, train
+
+TUNING_SEED = 1000  # never among the seeds that are reported
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of an experiment: `cpu` for a laptop, `gpu` for one large GPU."""
+
+    budget: Budget
+    layers: int
+    width: int
+    heads: int
+    context: int
+    batch: int
+    steps: int
+    lrs: tuple[float, ...]
+    scales: tuple[float, ...]
+    balance: float = 0.01
+    bfloat16: bool = False
+    eval_bytes: int = 100_000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question put to several rungs.
+
+    Args:
+        question: what the experiment answers, one sentence.
+        rungs: name -> (budget, gate scale, model width) -> recipe; dense rungs ignore the scale.
+        presets: "cpu" and "gpu" sizes.
+        ships: rung -> name of the checkpoint that its seed 0 becomes.
+    """
+
+    question: str
+    rungs: dict[str, Callable[[Budget, float, int], Recipe]]
+    presets: dict[str, Preset]
+    ships: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an experiment."""
+
+    stage: str  # "tune" or "final"
+    rung: str
+    lr: float
+    scale: float | None  # of the gate; None for a dense FFN
+    seed: int
+
+
+# --------------------------------------------------------------------------------------------------------- the experiments
+
+
+def deepseekmoe(budget: Budget, scale: float, width: int) -> Recipe:
+    """GShard's two experts each cut in four, two of the eight pieces shared (arXiv 2401.06066, section 4.1)."""
+    return budget.experts(top_k=2, segments=4, num_shared=2, scale=scale)
+
+
+def dense(budget: Budget, scale: float, width: int) -> Recipe:
+    """As many parameters as the DeepSeekMoE rung activates, its router included."""
+    return dense_of_equal_active(deepseekmoe(budget, scale, width), width)
+
+
+EXPERIMENTS = {
+    "dense-or-moe": Experiment(
+        question="Does a DeepSeekMoE model predict text better than a dense model that pays as much per token?",
+        rungs={"dense": dense, "deepseekmoe": deepseekmoe},
+        presets={
+            "cpu": Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=2000,
+                          lrs=(2e-3, 4e-3, 8e-3), scales=(1.0, 6.0)),
+            "gpu": Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
+                          lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True),
+        },
+        ships={"dense": "dense", "deepseekmoe": "deepseekmoe"},
+    ),
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ running them
+
+
+def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: str = "auto",
+                   out: pathlib.Path = DATA, work: pathlib.Path = pathlib.Path("runs"), corpus: Corpus | None = None,
+                   progress: bool = True) -> pathlib.Path:
+    """Run a named experiment, or what is left of it, and write its table, its provenance and its models.
+
+    Args:
+        name: of the experiment.
+        preset_name: "cpu" or "gpu".
+        seeds: how many fresh seeds are trained and reported.
+        device: "auto", "cpu" or "cuda".
+        out: the data folder to write results/ and checkpoints/ into.
+        work: folder for runs in progress.
+        corpus: what to train on; the machine corpus unless given.
+        progress: show bars.
+
+    Returns: the path of the table.
+
+    Raises:
+        ValueError: for an unknown name, preset or device, or fewer than 1 seed.
+    """
+    require(name in EXPERIMENTS, f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    experiment = EXPERIMENTS[name]
+    require(preset_name in experiment.presets, f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
+    require(seeds >= 1, f"seeds is {seeds}; expected at least 1")
+    preset, device = experiment.presets[preset_name], pick_device(device)
+    corpus = corpus or machine_corpus()
+    folder = work / f"{name}-{preset_name}"
+
+    def result_of(run: Run) -> dict:
+        return run_once(experiment, preset, run, corpus, device, folder, progress)
+
+    tuned = [result_of(run) for run in tuning_runs(experiment, preset)]
+    finals = [result_of(run) for run in final_runs(experiment, tuned, seeds)]
+    results = out / "results"
+    made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
+    write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
+    curves = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r["curve"]]
+    write_table(results, f"{name}-{preset_name}-curves", curves, made)
+    if preset_name == "cpu":
+        ship(experiment, finals, out / "checkpoints", made)
+    return results / f"{name}-{preset_name}.csv"
+
+
+def pick_device(device: str) -> str:
+    """The device to use: "auto" takes a GPU where there is one."""
+    require(device in ("auto", "cpu", "cuda"), f"unknown device {device!r}; choose one of auto, cpu, cuda")
+    require(device != "cuda" or torch.cuda.is_available(), "no GPU is there for PyTorch to use; choose --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
+    """The same grid for every rung: all learning rates, and all gate scales where there is a gate."""
+    for rung, recipe_of in experiment.rungs.items():
+        is_dense = isinstance(recipe_of(preset.budget, 1.0, preset.width), Dense)
+        for lr in preset.lrs:
+            for scale in (None,) if is_dense else preset.scales:
+                yield Run("tune", rung, lr, scale, TUNING_SEED)
+
+
+def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:
+    """Fresh seeds of every rung, with what had the lowest validation loss."""
+    for rung in experiment.rungs:
+        best = min((r["row"] for r in tuned if r["row"]["rung"] == rung), key=lambda row: row["validation"])
+        for seed in range(seeds):
+            yield Run("final", rung, best["lr"], best["scale"], seed)
+
+
+def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, device: str, folder: pathlib.Path,
+             progress: bool) -> dict:
+    """One training, from where it stopped: a table row, a thinned loss curve, and the file of the model.
+
+    A tuning run reads the validation split; only a final run reads the test split.
+    """
+    recipe = experiment.rungs[run.rung](preset.budget, run.scale or 1.0, preset.width)
+    config = ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
+    training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
+    here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{digest(config.to_dict(), asdict(training), asdict(preset), corpus.fingerprint())}"
+    if (here / "result.json").exists():
+        return json.loads((here / "result.json").read_text())
+    print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} seed {run.seed}", flush=True)
+    model = LanguageModel(config, seed=run.seed).to(device)
+    history = train(model, corpus.sampler("train", preset.batch, preset.context, run.seed), training,
+                    objective=next_token(preset.balance), checkpoint=here / "state.safetensors", progress=progress)
+    cost = model_cost(config)
+    row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
+                         "tokens": preset.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1),
+                         "validation": evaluate_language(model, corpus, "validation", preset.eval_bytes)["mean"]}
+    if run.stage == "final":
+        test = evaluate_language(model, corpus, "test", preset.eval_bytes)
+        row |= {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in corpus.domains}
+    curve = [{"step": point["step"], "train_loss": point["loss"]} for point in history.rows[:20] + history.rows[20::20]]
+    save_model(here / "model.safetensors", model, {})
+    result = {"row": row, "curve": curve, "model": str(here / "model.safetensors")}
+    (here / "result.json").write_text(json.dumps(result))
+    (here / "state.safetensors").unlink()  # the training is over: its result and its model stay
+    return result
+
+
+def digest(*parts: dict) -> str:
+    """A short name for all that decides a run's result, so that no run is taken for another."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus, results: list[dict]) -> dict:
+    """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on."""
+    return {
+        "command": f"python -m moe_lesson.experiments {shlex.quote(name)} --preset {preset_name} --seeds {seeds} --device {device}",
+        "commit": git_commit(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
+        "seconds": round(sum(r["row"]["seconds"] for r in results)),
+        "date": datetime.date.today().isoformat(),
+        "preset": asdict(preset),
+        "corpus": corpus.fingerprint(),
+    }
+
+
+def git_commit() -> str:
+    """The commit that the code stands at, "+" when it was changed since; "unknown" outside a repository."""
+    try:
+        return subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=10"], cwd=pathlib.Path(__file__).parent,
+                              capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def ship(experiment: Experiment, finals: list[dict], folder: pathlib.Path, made: dict) -> None:
+    """Write the seed-0 model of each shipped rung, with its record and checksum. Seed 0, whatever its loss: not the best one."""
+    for result in finals:
+        row = result["row"]
+        if row["seed"] == 0 and row["rung"] in experiment.ships:
+            model, _ = load_model(result["model"])
+            about = {key: made[key] for key in ("command", "commit", "versions", "device", "date", "corpus")} | {"run": row}
+            save_model(folder / f"{experiment.ships[row['rung']]}.safetensors", model, about)
+    write_checksums(folder)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m moe_lesson.experiments", description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", nargs="?", help="the experiment; without it, all are listed")
+    parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
+    parser.add_argument("--seeds", type=int, default=3, help="fresh seeds to train and report")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=pathlib.Path, default=DATA, help="the data folder to write into")
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs"), help="folder for runs in progress")
+    options = parser.parse_args(arguments)
+    if options.name is None:
+        for name, experiment in EXPERIMENTS.items():
+            print(f"{name}\n    {experiment.question}\n    rungs: {', '.join(experiment.rungs)}")
+        return
+    try:
+        table = run_experiment(options.name, options.preset, options.seeds, options.device, options.out, options.work)
+    except (ValueError, FileNotFoundError, MemoryError) as error:
+        sys.exit(f"experiments: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where it stopped")
+    print(f"wrote {table}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The layers of the course: a dense FFN, and a mixture of experts made of a router, experts and shared experts.
+
+Letters: T tokens, D model width, H expert width, N experts (routed), K active (top_k), Ks shared experts.
+Weights are stored [in, out], so that y = x @ w reads like the equation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .dispatch import DISPATCHES, swiglu
+from .routing import Routing
+
+SCORES = {"softmax": lambda logits: logits.softmax(dim=-1), "sigmoid": torch.sigmoid}
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ValueError(message) unless the condition holds."""
+    if not holds:
+        raise ValueError(message)
+
+
+def weight(*shape: int) -> nn.Parameter:
+    """A weight [..., in, out] from a normal distribution of standard deviation 1/√in."""
+    return nn.Parameter(torch.randn(shape) * shape[-2] ** -0.5)
+
+
+def check_input(x: Tensor, width: int) -> None:
+    """Refuse a tensor that is not [..., width] of floats."""
+    require(x.is_floating_point(), f"the input has dtype {x.dtype}; expected floats (embed token ids first)")
+    require(x.ndim > 0 and x.shape[-1] == width,
+            f"the input has shape {tuple(x.shape)}; its last size must be the model width {width}")
+
+
+class DenseFFN(nn.Module):
+    """The feed-forward layer of LLaMA and DeepSeek: y = (silu(x W_gate) · (x W_up)) W_out (arXiv 2002.05202, eq. 6).
+
+    Args:
+        width: D, the model width.
+        hidden: H, the number of hidden units.
+
+    Returns (forward): a tensor of the shape [..., D] of its input.
+    """
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        require(width >= 1 and hidden >= 1, f"width {width} and hidden {hidden} must both be at least 1")
+        self.width, self.hidden = width, hidden
+        self.w_in = weight(width, 2 * hidden)  # W_gate and W_up side by side: one product instead of two
+        self.w_out = weight(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self.width)
+        x = x.to(compute_dtype(x))
+        return swiglu(x @ self.w_in.to(x.dtype)) @ self.w_out.to(x.dtype)
+
+
+class Router(nn.Module):
+    """Which experts a token goes to, and with what weight: s = score(x W), top-k of s (+ bias), weights from s.
+
+    Args:
+        width: D.
+        num_experts: N.
+        top_k: K, experts per token, 1 … N.
+        score: "softmax" (Shazeer to DeepSeek-V2) or "sigmoid" (DeepSeek-V3, arXiv 2412.19437, eq. 12–16).
+        renormalise: divide the K weights by their sum.
+        scale: multiply the weights (DeepSeek's routed_scaling_factor).
+        noisy: add trainable Gaussian noise to the logits while training (Shazeer et al., arXiv 1701.06538, eq. 4).
+
+    The buffer `bias` [N] is added to the scores to select, never to weigh; it stays zero until somebody balances with it
+    (arXiv 2408.15664).
+    """
+
+    def __init__(self, width: int, num_experts: int, top_k: int, *, score: str = "softmax", renormalise: bool = True,
+                 scale: float = 1.0, noisy: bool = False):
+        super().__init__()
+        require(num_experts >= 1, f"num_experts is {num_experts}; a router needs at least one expert")
+        require(1 <= top_k <= num_experts,
+                f"top_k is {top_k}, but each token must go to 1 … {num_experts} of the {num_experts} experts")
+        require(score in SCORES, f"unknown score {score!r}; choose one of {', '.join(SCORES)}")
+        require(scale > 0, f"scale is {scale}; the gate scale must be positive")
+        self.width, self.top_k, self.score, self.renormalise, self.scale = width, top_k, score, renormalise, scale
+        self.weight = weight(width, num_experts)
+        self.noise = nn.Parameter(torch.zeros(width, num_experts)) if noisy else None
+        self.register_buffer("bias", torch.zeros(num_experts))
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        logits_TN = self.logits(x_TD)
+        scores_TN = SCORES[self.score](logits_TN)
+        ids_TK = (scores_TN + self.bias.to(scores_TN.dtype)).topk(self.top_k, dim=-1).indices
+        weights_TK = scores_TN.gather(1, ids_TK)
+        if self.renormalise:
+            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+        return Routing(logits_TN, ids_TK, weights_TK * self.scale)
+
+    def logits(self, x_TD: Tensor) -> Tensor:
+        """[T, D] -> [T, N], at least float32: in bfloat16 near ties would be decided by rounding."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            x_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
+            logits_TN = x_TD @ self.weight.to(x_TD.dtype)
+            if self.noise is not None and self.training:
+                std_TN = F.softplus(x_TD @ self.noise.to(x_TD.dtype))
+                logits_TN = logits_TN + torch.randn_like(std_TN) * std_TN
+        return logits_TN
+
+
+class Experts(nn.Module):
+    """N small FFNs, their weights stacked: w_in [N, D, 2H], w_out [N, H, D]. A dispatch says which expert sees which token."""
+
+    def __init__(self, width: int, num_experts: int, expert_width: int):
+        super().__init__()
+        require(expert_width >= 1, f"expert_width is {expert_width}; an expert needs at least one hidden unit")
+        self.w_in = weight(num_experts, width, 2 * expert_width)
+        self.w_out = weight(num_experts, expert_width, width)
+
+
+class MoE(nn.Module):
+    """Mixture of experts: y = shared(x) + Σ_k weight_k · expert_k(x) (DeepSeekMoE, arXiv 2401.06066, eq. 9).
+
+    Args:
+        width: D, the model width.
+        num_experts: N, routed experts.
+        top_k: K, routed experts per token.
+        expert_width: H, hidden units of one expert.
+        num_shared: Ks, experts that every token passes through; together they are one FFN of Ks·H hidden units.
+        dispatch: how the routed part is computed: "grouped", "one_hot" or "loop"; the result is the same.
+        router: further arguments of `Router`: score, renormalise, scale, noisy.
+
+    Returns (forward): the output [..., D] and the `Routing` of the T flattened tokens.
+
+    >>> y, routing = MoE(width=16, num_experts=8, top_k=2, expert_width=4)(torch.randn(5, 16))
+    >>> y.shape, routing.expert_ids.shape
+    (torch.Size([5, 16]), torch.Size([5, 2]))
+    """
+
+    def __init__(self, width: int, num_experts: int, top_k: int, expert_width: int, num_shared: int = 0,
+                 dispatch: str = "grouped", **router):
+        super().__init__()
+        require(width >= 1, f"width is {width}; the model width must be at least 1")
+        require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
+        require(dispatch in DISPATCHES, f"unknown dispatch {dispatch!r}; choose one of {', '.join(DISPATCHES)}")
+        self.dispatch = dispatch
+        self.router = Router(width, num_experts, top_k, **router)
+        self.experts = Experts(width, num_experts, expert_width)
+        self.shared = DenseFFN(width, num_shared * expert_width) if num_shared else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        check_input(x, self.router.width)
+        x_TD = x.reshape(-1, x.shape[-1])
+        routing = self.router(x_TD)
+        x_TD = x_TD.to(compute_dtype(x_TD))
+        y_TD = DISPATCHES[self.dispatch](self.experts, x_TD, routing)
+        if self.shared is not None:
+            y_TD = y_TD + self.shared(x_TD)
+        return y_TD.reshape(x.shape), routing
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype to multiply in: autocast's where it is on, else the input's own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -1,0 +1,99 @@
+"""The ledger: what a layer or a model costs, counted from its sizes alone, so that a 16-billion-parameter model can be
+costed on a laptop.
+
+A multiplication and its addition are 2 FLOPs; only matrix products count (norms, softmax and the like do not). Attention is
+counted as it is computed by the plain formula: every position against every position of the context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .layers import require
+from .model import ModelConfig
+from .recipes import Dense, Recipe
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters that exist, parameters that one token uses, and FLOPs of one token's forward pass.
+
+    >>> Cost(10, 5, 10) + Cost(1, 1, 2)
+    Cost(total=11, active=6, flops=12)
+    """
+
+    total: int
+    active: int
+    flops: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.total + other.total, self.active + other.active, self.flops + other.flops)
+
+    def memory(self, dtype: str = "float32", training: bool = False) -> int:
+        """Bytes that the parameters take; with `training`, also their gradients and AdamW's two float32 averages.
+
+        Raises:
+            ValueError: for a dtype other than float32 and bfloat16.
+        """
+        require(dtype in BYTES, f"unknown dtype {dtype!r}; choose one of {', '.join(BYTES)}")
+        return self.total * (2 * BYTES[dtype] + 8 if training else BYTES[dtype])
+
+
+def matrix(rows: int, columns: int) -> Cost:
+    """A dense matrix that every token is multiplied with."""
+    return Cost(rows * columns, rows * columns, 2 * rows * columns)
+
+
+NOTHING = Cost(0, 0, 0)
+
+
+def ffn_cost(recipe: Recipe, width: int) -> Cost:
+    """Cost of one feed-forward layer: dense, or router + active experts + shared experts.
+
+    Args:
+        recipe: what the layer is.
+        width: D, the model width.
+    """
+    if isinstance(recipe, Dense):
+        return matrix(width, 3 * recipe.hidden)
+    expert = matrix(width, 3 * recipe.expert_width)
+    routed = Cost(recipe.num_experts * expert.total, recipe.top_k * expert.active, recipe.top_k * expert.flops)
+    shared = matrix(width, 3 * recipe.expert_width * recipe.num_shared)
+    router = matrix(width, recipe.num_experts)
+    # in training the noise of a noisy router is a second product; a token in use does not pay for it
+    noise = Cost(router.total, 0, 0) if recipe.noisy else NOTHING
+    return routed + shared + router + noise
+
+
+def attention_cost(width: int, context: int) -> Cost:
+    """Cost of one attention layer: four projections, and scores and mixing against `context` positions."""
+    return matrix(width, 4 * width) + Cost(0, 0, 2 * 2 * context * width)
+
+
+def parts(config: ModelConfig) -> dict[str, Cost]:
+    """Cost of a language model by its parts: embedding, attention, ffn, norms, head. One token of a full context.
+
+    Looking an embedding up is no product: a token uses one row of the table and pays no FLOPs.
+    """
+    d, v = config.width, config.vocabulary
+    attention = sum((attention_cost(d, config.context) for _ in config.recipes), NOTHING)
+    ffn = sum((ffn_cost(recipe, d) for recipe in config.recipes), NOTHING)
+    norms = (2 * config.layers + 1) * d
+    return {"embedding": Cost(v * d, d, 0), "attention": attention, "ffn": ffn, "norms": Cost(norms, norms, 0),
+            "head": matrix(d, v)}
+
+
+def model_cost(config: ModelConfig) -> Cost:
+    """Cost of a whole language model: the sum of its parts."""
+    return sum(parts(config).values(), NOTHING)
+
+
+def dense_of_equal_active(recipe: Recipe, width: int) -> Dense:
+    """The smallest dense FFN whose parameters are at least the active ones of a recipe, its router included.
+
+    Hidden units are rounded up to a multiple of 8: where the two can't be equal, the dense layer gets more.
+    """
+    hidden = -(-ffn_cost(recipe, width).active // (3 * width))
+    return Dense(-(-hidden // 8) * 8)

@@ -1,0 +1,196 @@
+"""A small decoder language model whose feed-forward layers are any recipes: the Transformer block of the course.
+
+Letters: B sequences, S tokens in each, D model width, V vocabulary. Tokens are bytes (V = 256) unless the config says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import MoE, require
+from .recipes import Dense, Recipe, build, from_dict, to_dict
+from .routing import Routing
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a language model.
+
+    Args:
+        ffn: one recipe for every layer, or a tuple with one per layer.
+        layers: number of Transformer blocks.
+        width: D.
+        heads: attention heads; they divide the width into even head sizes.
+        context: the longest sequence, in tokens.
+        vocabulary: V.
+
+    Raises:
+        ValueError: if the sizes do not fit together.
+    """
+
+    ffn: Recipe | tuple[Recipe, ...] = Dense(192)
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    context: int = 128
+    vocabulary: int = 256
+
+    def __post_init__(self):
+        for name in ("layers", "width", "heads", "context", "vocabulary"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        require(self.width % (2 * self.heads) == 0,
+                f"width {self.width} can't be split into {self.heads} heads of even size; "
+                f"choose a width that is a multiple of {2 * self.heads}")
+        if isinstance(self.ffn, tuple):
+            require(len(self.ffn) == self.layers, f"{len(self.ffn)} FFN recipes for {self.layers} layers; give one each")
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The FFN of each layer, in order."""
+        return self.ffn if isinstance(self.ffn, tuple) else (self.ffn,) * self.layers
+
+    def to_dict(self) -> dict:
+        """The config as plain values, for a file."""
+        return asdict(self) | {"ffn": [to_dict(recipe) for recipe in self.recipes]}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ModelConfig:
+        """The config that `to_dict` wrote."""
+        return cls(**values | {"ffn": tuple(from_dict(recipe) for recipe in values["ffn"])})
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions (arXiv 2104.09864): [B, S, D] -> [B, S, D]."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Turn pairs of channels by an angle that grows with the position (arXiv 2104.09864, eq. 34): [..., S, 2C] -> same."""
+    half = x.shape[-1] // 2
+    frequency = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(x.shape[-2], device=x.device)[:, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Block(nn.Module):
+    """One Transformer block: attention, then the feed-forward layer, each after a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, recipe: Recipe):
+        super().__init__()
+        self.attention_norm, self.ffn_norm = nn.RMSNorm(config.width), nn.RMSNorm(config.width)
+        self.attention = Attention(config.width, config.heads)
+        self.ffn = build(recipe, config.width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
+        x = x + self.attention(self.attention_norm(x))
+        out = self.ffn(self.ffn_norm(x))
+        y, routing = out if isinstance(self.ffn, MoE) else (out, None)
+        return x + y, routing
+
+
+class LanguageModel(nn.Module):
+    """A decoder-only Transformer: token ids [B, S] -> logits [B, S, V] and what each layer's router did.
+
+    Args:
+        config: the sizes.
+        seed: of the initial weights.
+
+    Returns (forward): logits [B, S, V]; a tuple with one `Routing` of the B·S tokens per layer (None for dense layers).
+
+    Raises:
+        ValueError: if a sequence is longer than the context, or a token is outside the vocabulary.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng():  # the caller's random numbers stay where they were
+            torch.manual_seed(seed)
+            self.embedding = nn.Embedding(config.vocabulary, config.width)
+            self.blocks = nn.ModuleList(Block(config, recipe) for recipe in config.recipes)
+            self.norm = nn.RMSNorm(config.width)
+            self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+            for name, parameter in self.named_parameters():
+                if parameter.ndim > 1 and not name.endswith("router.noise"):  # which starts at zero
+                    # one standard deviation for all, as in DeepSeekMoE: no recipe starts with an advantage
+                    nn.init.normal_(parameter, std=0.5 * config.width ** -0.5)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Routing | None, ...]]:
+        check_ids(ids, self.config)
+        x, routings = self.embedding(ids), []
+        for block in self.blocks:
+            x, routing = block(x)
+            routings.append(routing)
+        return self.head(self.norm(x)), tuple(routings)
+
+    @torch.no_grad()
+    def route(self, text: str | bytes) -> tuple[Routing | None, ...]:
+        """What each layer's router does with a text: one `Routing` per layer, its tokens readable.
+
+        Args:
+            text: at most `context` bytes; longer text is refused, since a token's route depends on what it can see.
+        """
+        from .corpora import byte_texts, to_bytes
+
+        raw = to_bytes(text)
+        ids = torch.tensor(list(raw), dtype=torch.long, device=self.embedding.weight.device)
+        was_training = self.training
+        routings = self.eval()(ids[None])[1]
+        self.train(was_training)
+        texts = byte_texts(raw)
+        return tuple(r and r.detach().with_tokens(texts) for r in routings)
+
+    @torch.no_grad()
+    def generate(self, prompt: str | bytes, length: int, temperature: float = 0.8, seed: int = 0) -> str:
+        """Continue a text by `length` bytes, each drawn from the model's prediction.
+
+        Args:
+            prompt: the beginning; empty text starts a new document.
+            length: bytes to add.
+            temperature: above 0; small values make the likely likelier.
+            seed: of the draws.
+
+        Returns: prompt and continuation; bytes that are not UTF-8 are shown as �.
+        """
+        from .corpora import DOCUMENT_START, to_bytes
+
+        require(temperature > 0, f"temperature is {temperature}; it must be above 0 (0.01 is nearly greedy)")
+        require(length >= 0, f"length is {length}; expected 0 or more bytes")
+        device = self.embedding.weight.device
+        generator = torch.Generator().manual_seed(seed)
+        raw = to_bytes(prompt)
+        ids = torch.tensor([list(DOCUMENT_START + raw)], device=device)
+        was_training = self.training
+        self.eval()
+        for _ in range(length):
+            logits = self(ids[:, -self.config.context:])[0][0, -1].float().cpu()
+            ids = torch.cat([ids, torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[None].to(device)], 1)
+        self.train(was_training)
+        return bytes(ids[0, len(DOCUMENT_START):].tolist()).decode("utf-8", errors="replace")
+
+
+def check_ids(ids: Tensor, config: ModelConfig) -> None:
+    """Refuse token ids that the model can't take."""
+    require(ids.ndim == 2 and not ids.is_floating_point(),
+            f"token ids have shape {tuple(ids.shape)} and dtype {ids.dtype}; expected integers [B sequences, S tokens]")
+    require(ids.shape[1] <= config.context,
+            f"a sequence of {ids.shape[1]} tokens is longer than the model's context of {config.context}; shorten it")
+    if ids.device.type == "cpu" and ids.numel():  # on a GPU the check would wait for the device
+        require(0 <= ids.min() and ids.max() < config.vocabulary,
+                f"token ids run from {ids.min()} to {ids.max()}; the vocabulary has 0 … {config.vocabulary - 1}")

@@ -1,0 +1,117 @@
+"""Recipes: what to put where a Transformer block has its FFN, and a budget that makes recipes comparable.
+
+A comparison of two layers is worth nothing unless both have the same parameters in total and the same active per token.
+`Budget` says how many hidden units a layer may have in total and use per token, and derives every recipe from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from torch import nn
+
+from .layers import DenseFFN, MoE, require
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense FFN of `hidden` units: every token pays for all of them."""
+
+    hidden: int
+
+    def build(self, width: int) -> DenseFFN:
+        """The layer, for model width `width`."""
+        return DenseFFN(width, self.hidden)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A mixture of experts; the fields are the arguments of `MoE` and `Router`, where they are explained."""
+
+    num_experts: int
+    top_k: int
+    expert_width: int
+    num_shared: int = 0
+    score: str = "softmax"
+    renormalise: bool = True
+    scale: float = 1.0
+    noisy: bool = False
+
+    def build(self, width: int) -> MoE:
+        """The layer, for model width `width`."""
+        return MoE(width, **asdict(self))
+
+
+Recipe = Dense | Sparse
+KINDS = {"dense": Dense, "sparse": Sparse}
+
+
+def build(recipe: Recipe, width: int) -> nn.Module:
+    """The layer of a recipe, for model width `width`.
+
+    Raises:
+        ValueError: if the recipe is impossible, with the number that makes it so.
+    """
+    require(isinstance(recipe, Recipe), f"{recipe!r} is no recipe; use Dense(hidden=…) or Sparse(num_experts=…, …)")
+    return recipe.build(width)
+
+
+def to_dict(recipe: Recipe) -> dict:
+    """A recipe as plain values, for a file."""
+    return {"kind": "dense" if isinstance(recipe, Dense) else "sparse"} | asdict(recipe)
+
+
+def from_dict(values: dict) -> Recipe:
+    """The recipe that `to_dict` wrote."""
+    values = dict(values)
+    kind = values.pop("kind", None)
+    require(kind in KINDS, f"unknown kind of recipe {kind!r}; expected one of {', '.join(KINDS)}")
+    return KINDS[kind](**values)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Hidden units of one layer: `total` that exist, `active` that one token passes through.
+
+    >>> Budget(active=192, total=1536).experts(top_k=2)
+    Sparse(num_experts=16, top_k=2, expert_width=96, num_shared=0, score='softmax', renormalise=True, scale=1.0, noisy=False)
+    """
+
+    active: int
+    total: int
+
+    def __post_init__(self):
+        require(1 <= self.active <= self.total,
+                f"active = {self.active} and total = {self.total} hidden units; expected 1 ≤ active ≤ total")
+
+    def experts(self, top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Sparse:
+        """The mixture of experts that spends the budget exactly.
+
+        Args:
+            top_k: experts per token before segmentation: 1 is Switch, 2 is GShard.
+            segments: m, into how many pieces each of those experts is cut (arXiv 2401.06066, section 3.1).
+            num_shared: Ks, how many of the pieces are always on; they count among the m·K active ones (section 3.2).
+            router: further fields of `Sparse`.
+
+        Raises:
+            ValueError: if the widths do not divide, or nothing is left to route.
+        """
+        require(top_k >= 1 and segments >= 1, f"top_k = {top_k} and segments = {segments} must both be at least 1")
+        pieces = top_k * segments
+        require(self.active % pieces == 0,
+                f"{self.active} active hidden units can't be cut into {top_k} × {segments} equal experts; "
+                f"choose an active size that is a multiple of {pieces}")
+        expert_width = self.active // pieces
+        require(self.total % expert_width == 0,
+                f"{self.total} hidden units in total are no multiple of the expert width {expert_width}")
+        require(0 <= num_shared < pieces,
+                f"num_shared = {num_shared} of {pieces} active experts; at least one active expert must be routed")
+        return Sparse(self.total // expert_width - num_shared, pieces - num_shared, expert_width, num_shared, **router)
+
+    def dense(self) -> Dense:
+        """The dense FFN with the active size."""
+        return Dense(self.active)
+
+    def dense_total(self) -> Dense:
+        """The dense FFN with the total size: the paper's bound, every parameter active."""
+        return Dense(self.total)

@@ -1,0 +1,126 @@
+"""What a router decided: the record that every layer, instrument and widget shares.
+
+Letters: T tokens, N experts, K experts per token (active).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """The decisions of one router, in one layer, for T tokens.
+
+    Args:
+        logits: [T, N] raw router scores that decided, before softmax or sigmoid, any float dtype.
+        expert_ids: [T, K] integers in 0 … N-1, the chosen experts, best first.
+        weights: [T, K] what each chosen expert's output is multiplied by.
+        tokens: the T tokens as text, or None where nobody needs to read them.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+
+    logits: Tensor
+    expert_ids: Tensor
+    weights: Tensor
+    tokens: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        if self.logits.ndim != 2:
+            raise ValueError(f"logits have shape {tuple(self.logits.shape)}; expected [T tokens, N experts]")
+        if self.expert_ids.shape != self.weights.shape or self.expert_ids.ndim != 2:
+            raise ValueError(
+                f"expert_ids {tuple(self.expert_ids.shape)} and weights {tuple(self.weights.shape)} "
+                "must both be [T tokens, K chosen experts]"
+            )
+        if self.expert_ids.shape[0] != self.num_tokens:
+            raise ValueError(f"{self.expert_ids.shape[0]} rows of expert_ids for {self.num_tokens} rows of logits")
+        if self.top_k > self.num_experts:
+            raise ValueError(f"K = {self.top_k} experts chosen out of N = {self.num_experts}; K can't exceed N")
+        if self.tokens is not None and len(self.tokens) != self.num_tokens:
+            raise ValueError(f"{len(self.tokens)} token texts for T = {self.num_tokens} tokens")
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.logits.shape[0]
+
+    @property
+    def num_experts(self) -> int:
+        """N."""
+        return self.logits.shape[1]
+
+    @property
+    def top_k(self) -> int:
+        """K."""
+        return self.expert_ids.shape[1]
+
+    @property
+    def load(self) -> Tensor:
+        """How many tokens chose each expert: [N] integers that sum to T·K."""
+        return torch.bincount(self.expert_ids.flatten(), minlength=self.num_experts)
+
+    @property
+    def gates(self) -> Tensor:
+        """The weights written out over all experts: [T, N], zero where an expert was not chosen."""
+        return torch.zeros_like(self.logits, dtype=self.weights.dtype).scatter(1, self.expert_ids, self.weights)
+
+    @property
+    def max_violation(self) -> float:
+        """MaxVio = (max load - mean load) / mean load; 0 is perfect balance, N/K - 1 is collapse (arXiv 2408.15664)."""
+        load = self.load.double()
+        return ((load.max() - load.mean()) / load.mean()).item() if self.num_tokens else 0.0
+
+    @property
+    def load_entropy(self) -> float:
+        """Entropy of the load as a fraction of log N: 1 is perfect balance, 0 is one expert for all."""
+        if not self.num_tokens or self.num_experts == 1:
+            return 1.0
+        share = self.load.double() / self.load.sum()
+        return (torch.special.entr(share).sum() / math.log(self.num_experts)).item()
+
+    def with_tokens(self, tokens: Sequence[str]) -> Routing:
+        """The same routing, its tokens named: T strings."""
+        return replace(self, tokens=tuple(tokens))
+
+    def detach(self) -> Routing:
+        """The same routing without gradients, on the CPU."""
+        return Routing(self.logits.detach().cpu(), self.expert_ids.cpu(), self.weights.detach().cpu(), self.tokens)
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Write the routing to one safetensors file."""
+        from safetensors.torch import save_file
+
+        plain = self.detach()
+        tensors = {name: getattr(plain, name).contiguous() for name in ("logits", "expert_ids", "weights")}
+        save_file(tensors, path, metadata={"tokens": json.dumps(self.tokens)})
+
+    @classmethod
+    def load_file(cls, path: str | pathlib.Path) -> Routing:
+        """Read a routing that `save` wrote.
+
+        Raises:
+            ValueError: if the file is no such routing, or an expert id is outside 0 … N-1.
+        """
+        from .checkpoints import read_safetensors
+
+        tensors, metadata = read_safetensors(path)
+        missing = {"logits", "expert_ids", "weights"} - tensors.keys()
+        if missing:
+            raise ValueError(f"{path} is not a routing: it has no {', '.join(sorted(missing))}")
+        tokens = json.loads(metadata.get("tokens", "null"))
+        routing = cls(**{name: tensors[name] for name in ("logits", "expert_ids", "weights")},
+                      tokens=None if tokens is None else tuple(tokens))
+        ids = routing.expert_ids
+        if ids.numel() and not 0 <= ids.min() <= ids.max() < routing.num_experts:
+            raise ValueError(f"{path}: expert ids run from {ids.min()} to {ids.max()}; expected 0 to {routing.num_experts - 1}")
+        return routing

@@ -1,0 +1,263 @@
+"""Training: one function, for any model and any objective; what it did is a `History`.
+
+An interrupted training keeps its last state and goes on from it exactly: the batch of a step depends on the seed and the
+step alone, and so does the noise drawn in it.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .balance import balance_loss
+from .checkpoints import load_training_state, save_training_state
+from .corpora import Corpus
+from .layers import require
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Args:
+        steps: optimizer steps.
+        lr: peak learning rate of AdamW (β = 0.9, 0.95): linear warm-up, then a cosine down to a tenth.
+        warmup: steps of the warm-up.
+        weight_decay: on matrices, not on norms.
+        clip: largest norm of the gradient.
+        seed: of whatever is random in a step.
+        bfloat16: multiply in bfloat16 (autocast), keep weights in float32.
+    """
+
+    steps: int
+    lr: float = 3e-3
+    warmup: int = 50
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    bfloat16: bool = False
+
+    def __post_init__(self):
+        require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
+        require(self.lr > 0, f"lr is {self.lr}; the learning rate must be positive")
+        require(self.warmup >= 0, f"warmup is {self.warmup}; expected 0 or more steps")
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of one step, 0 … steps-1."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@dataclass
+class History:
+    """What a training did: one dictionary of figures per step, and the seconds it took in all its sittings."""
+
+    rows: list[dict] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __getitem__(self, figure: str) -> list[float]:
+        """One figure over the steps, e.g. `history["loss"]`; steps without it are left out."""
+        return [row[figure] for row in self.rows if figure in row]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss was no longer a number; the model holds the last weights that gave one."""
+
+
+Objective = Callable[[nn.Module, Tensor], tuple[Tensor, dict]]
+
+
+def next_token(balance: float = 0.01) -> Objective:
+    """The objective of a language model: next-token loss, in nats, + balance · mean balance loss of the MoE layers.
+
+    Returns: a function (model, ids [B, S+1]) -> the loss to minimise, and figures: `loss` without the balance term, and
+        `max_violation`, the mean over layers.
+    """
+
+    def objective(model: nn.Module, ids: Tensor) -> tuple[Tensor, dict]:
+        logits, routings = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+        figures = {"loss": loss.detach()}
+        sparse = [(r, block.ffn.router.score) for r, block in zip(routings, model.blocks) if r is not None]
+        if sparse:
+            loss = loss + balance * torch.stack([balance_loss(r, score) for r, score in sparse]).mean()
+            figures["max_violation"] = sum(r.max_violation for r, _ in sparse) / len(sparse)
+        return loss, figures
+
+    return objective
+
+
+def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingConfig, *,
+          objective: Objective | None = None, checkpoint: str | pathlib.Path | None = None, every: int = 200,
+          evaluate: Callable[[nn.Module], dict] | None = None, progress: bool = True) -> History:
+    """Train a model in place.
+
+    Args:
+        model: on the device to train on.
+        batch_at: step -> batch, e.g. `corpus.sampler("train", batch=16, context=128)`.
+        config: steps, learning rate and so on.
+        objective: (model, batch) -> loss and figures; `next_token()` unless given.
+        checkpoint: a file for the state; where it exists, training goes on from it. It is written every `every` steps, at
+            the end, and when you interrupt.
+        every: steps between two checkpoints and two evaluations.
+        evaluate: model -> figures to add to the history, e.g. the validation loss; called every `every` steps and at the end.
+        progress: show a bar.
+
+    Returns: the history, earlier sittings included.
+
+    Raises:
+        TrainingDiverged: when the loss is NaN or infinite; the model keeps the last good weights.
+        KeyboardInterrupt: after the step in progress is finished and the state is saved.
+        ValueError: if the checkpoint belongs to another model or another configuration.
+    """
+    objective = objective or next_token()
+    optimizer = adamw(model, config)
+    history, start = History(), 0
+    if checkpoint and pathlib.Path(checkpoint).exists():
+        history, start = restore(checkpoint, model, optimizer, config)
+    device = next(model.parameters()).device
+    bar = ProgressBar(config.steps) if progress else None
+    model.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
+        for step in range(start, config.steps):
+            began = time.perf_counter()
+            row = one_step(model, optimizer, batch_at(step).to(device), step, config, objective)
+            last = step + 1 == config.steps
+            if evaluate and (last or (step + 1) % every == 0):
+                row |= evaluate(model)
+                model.train()
+            history.rows.append(row)
+            history.seconds += time.perf_counter() - began
+            if checkpoint and (last or (step + 1) % every == 0 or interrupted()):
+                save_training_state(checkpoint, model, optimizer, asdict(config), asdict(history))
+            if bar:
+                bar.show(step + 1, row["loss"])
+            if interrupted():
+                raise KeyboardInterrupt(f"interrupted after step {step + 1} of {config.steps}; " + (
+                    f"the state is in {checkpoint}: call train again to go on" if checkpoint else "the model keeps its weights"))
+    model.eval()
+    return history
+
+
+def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, config: TrainingConfig,
+             objective: Objective) -> dict:
+    """One optimizer step; returns its figures as plain numbers."""
+    torch.manual_seed((config.seed << 32) + step)  # noise in the model repeats when a training is resumed
+    lr = config.lr_at(step)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    autocast = torch.autocast(batch.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
+    try:
+        with autocast:
+            loss, figures = objective(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"the device ran out of memory at step {step} with a batch of shape {tuple(batch.shape)}; "
+                          "choose a smaller batch or a shorter context") from error
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        raise TrainingDiverged(f"at step {step} the loss is {loss.item()} and the gradient norm {norm.item()}; the model keeps "
+                               f"the weights of step {step - 1}. Try a lower learning rate than {config.lr:g}")
+    optimizer.step()
+    plain = {name: value.item() if isinstance(value, Tensor) else value for name, value in figures.items()}
+    return {"step": step, "lr": lr} | plain
+
+
+def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices alone."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.95))
+
+
+def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer,
+            config: TrainingConfig) -> tuple[History, int]:
+    """Put a saved state into model and optimizer; returns the history so far and the step to go on with."""
+    saved_config, history = load_training_state(checkpoint, model, optimizer)
+    wanted = asdict(config)
+    different = [f"{key} {saved_config.get(key)!r}, now {wanted[key]!r}" for key in wanted if saved_config.get(key) != wanted[key]]
+    require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same configuration, "
+                           "or delete the file to start anew")
+    history = History(**history)
+    return history, len(history.rows)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[Callable[[], bool]]:
+    """Hold back Ctrl-C (Jupyter's stop button): yields a function that tells whether it came, to ask between two steps.
+
+    An interrupt in the middle of an optimizer step would leave some weights new and some old.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
+        yield lambda: False
+        return
+    came = []
+    previous = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class ProgressBar:
+    """A line that rewrites itself: step, bar, loss, time left. Where nobody watches (a log file) it writes ten lines in all."""
+
+    def __init__(self, steps: int):
+        self.steps, self.began, self.shown_at, self.first = steps, time.perf_counter(), -1.0, None
+        self.live = sys.stdout.isatty() or "ipykernel" in sys.modules
+
+    def show(self, step: int, loss: float) -> None:
+        """Tell where the training is: `step` steps are done."""
+        now = time.perf_counter() - self.began
+        self.first = self.first or step - 1  # a resumed training does not start at 0
+        last = step == self.steps
+        due = now - self.shown_at > 0.25 if self.live else step % max(1, self.steps // 10) == 0
+        if not (due or last):
+            return
+        self.shown_at = now
+        left = now / max(1, step - self.first) * (self.steps - step)
+        done = round(24 * step / self.steps)
+        line = f"step {step}/{self.steps} {'█' * done}{'·' * (24 - done)} loss {loss:.3f} · {left:.0f} s left "
+        print(("\r" if self.live else "") + line, end="" if self.live and not last else "\n", flush=True)
+
+
+@torch.no_grad()
+def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> dict[str, float]:
+    """Mean next-byte loss in nats, per domain, over the first `max_bytes` bytes of each.
+
+    Args:
+        model: a language model.
+        corpus: whose documents of `split` are read.
+        split: "validation" to choose anything, "test" to report.
+
+    Returns: {domain: loss}, and under "mean" the mean over domains.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    losses = {}
+    for domain in corpus.domains:
+        windows = corpus.windows(domain, split, model.config.context, max_bytes)
+        total = 0.0
+        for ids in windows.split(batch):
+            ids = ids.to(device)
+            logits = model(ids[:, :-1])[0]
+            total += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
+        losses[domain] = total / (windows.shape[0] * (windows.shape[1] - 1))
+    model.train(was_training)
+    return losses | {"mean": sum(losses.values()) / len(losses)}
