@@ -80,7 +80,7 @@ class Corpus:
                     f"domain {domain!r} has {len(stream)} bytes for {split}; sequences need at least {context + 1}")
 
         def sample(step: int) -> Tensor:
-            generator = torch.Generator().manual_seed((seed << 32) + step)
+            generator = torch.Generator().manual_seed(mixed_seed(seed, step))
             sources = [streams[i] for i in torch.randint(len(streams), (batch,), generator=generator).tolist()]
             starts = [torch.randint(len(s) - context, (1,), generator=generator).item() for s in sources]
             return torch.stack([s[i:i + context + 1] for s, i in zip(sources, starts)]).long()
@@ -105,17 +105,23 @@ class Corpus:
         return out
 
 
+def mixed_seed(seed: int, step: int) -> int:
+    """One seed from two numbers. torch's CPU generator looks at the low 32 bits alone, so the two can't just sit side by side."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "big")
+
+
 def to_bytes(text: str | bytes) -> bytes:
-    """UTF-8 bytes of a text; half characters that no UTF-8 has become �."""
-    return text if isinstance(text, bytes) else text.encode("utf-8", errors="surrogatepass").decode(
-        "utf-8", errors="replace").encode("utf-8")
+    """UTF-8 bytes of a text; half characters that UTF-8 does not have become �."""
+    if isinstance(text, bytes):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
 
 
 NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def byte_texts(raw: bytes) -> list[str]:
-    """A readable name for each byte: `a`, `␣`, `⏎`; a character of several bytes as `中 1/3`, `中 2/3`, `中 3/3`; others as `0xff`."""
+    """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` and so on; `0xff` for what is none."""
     out: list[str] = []
     position = 0
     while position < len(raw):
@@ -135,6 +141,86 @@ def decoded(raw: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return text if len(text) == 1 else None
+
+
+# --------------------------------------------------------------------------------------------------------- your own text
+
+
+def own_corpus(source: str | bytes | pathlib.Path, domain: str = "mine") -> Corpus:
+    """A corpus of your own text.
+
+    Args:
+        source: a path (a file, or a folder whose text files are read), or the text itself. A one-line string that names an
+            existing file or folder is a path.
+        domain: what to call it.
+
+    Returns: a corpus; a folder's files are its documents. A single text is cut into ten documents in order, the last two for
+        validation and test, since a text can't be tested on what it was trained on.
+
+    Raises:
+        FileNotFoundError: if a path does not exist.
+        ValueError: if there is no text.
+    """
+    path = as_path(source)
+    if path is not None and path.is_dir():
+        paths = [(name, file) for name, file in files(path, TEXT_SUFFIXES, {".git", ".venv", "node_modules", "__pycache__"})]
+        require(bool(paths), f"no text file in {path}; expected files ending in {', '.join(TEXT_SUFFIXES)}")
+        documents = [Document(domain, name, text, split_of(name)) for name, file in paths if (text := read_text(file).strip())]
+        if len({d.split for d in documents}) == len(SPLITS):
+            return Corpus(tuple(documents))
+        text = "\n\n".join(d.text for d in documents)  # too few files for each split to get one
+    else:
+        text = read_text(path) if path is not None else to_bytes(source).decode("utf-8", "replace")
+    require(bool(text.strip()), f"the text of {path or 'the string'} is empty; give some text to learn from")
+    size = -(-len(text) // 10)
+    splits = ("train",) * 8 + ("validation", "test")
+    pieces = [text[i:i + size] for i in range(0, len(text), size)]
+    return Corpus(tuple(Document(domain, f"part {i}", piece, split) for i, (piece, split) in enumerate(zip(pieces, splits))))
+
+
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".c", ".h", ".cpp", ".java", ".go", ".rs", ".html", ".css",
+                 ".json", ".yaml", ".yml", ".toml", ".csv", ".srt")
+
+
+def as_path(source: str | bytes | pathlib.Path) -> pathlib.Path | None:
+    """The path that a source names, or None where it is text."""
+    if isinstance(source, pathlib.Path):
+        if not source.exists():
+            raise FileNotFoundError(f"there is no file or folder {source}")
+        return source
+    if isinstance(source, str) and source and "\n" not in source and "\0" not in source and len(source) < 1000:
+        path = pathlib.Path(source)
+        try:
+            return path if path.exists() else None
+        except OSError:  # too long for a name, say
+            return None
+    return None
+
+
+def huggingface_corpus(name: str, column: str = "text", split: str = "train", documents: int = 1000) -> Corpus:
+    """Documents of a Hugging Face data set. It needs the network and `pip install datasets`; no lesson calls it by itself.
+
+    Args:
+        name: of the data set, e.g. "roneneldan/TinyStories".
+        column: that holds the text.
+        split: of the data set to read from; documents are split anew by a hash of their number.
+        documents: how many to read.
+
+    Raises:
+        ImportError: without the package `datasets`.
+        ConnectionError: if the data set can't be reached.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("a Hugging Face data set needs the package datasets: pip install datasets") from error
+    try:
+        rows = datasets.load_dataset(name, split=split, streaming=True).take(documents)
+        texts = [row[column] for row in rows]
+    except Exception as error:  # hub, network and file errors are of many unrelated classes
+        raise ConnectionError(f"the data set {name!r} can't be read ({type(error).__name__}: {error}); check its name and the "
+                              "network, or use machine_corpus(), which needs none") from error
+    return Corpus(tuple(Document(name, str(i), text, split_of(f"{name}/{i}")) for i, text in enumerate(texts) if text.strip()))
 
 
 # ---------------------------------------------------------------------------------------------------- the machine corpus

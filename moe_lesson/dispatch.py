@@ -61,9 +61,9 @@ def grouped_product(rows_RA: Tensor, w_NAB: Tensor, ends_N: Tensor) -> Tensor:
         w_NAB: one matrix per expert.
         ends_N: int32, where each expert's block of rows ends.
     """
-    # torch's kernel wants rows that start at multiples of 16 bytes; other widths take the same sum block by block
+    # torch's kernel knows no float64 and wants rows that start at multiples of 16 bytes; the rest goes block by block
     aligned = all(size * rows_RA.element_size() % 16 == 0 for size in w_NAB.shape[1:])
-    if aligned and len(rows_RA):
+    if aligned and rows_RA.dtype != torch.float64 and len(rows_RA):
         return F.grouped_mm(rows_RA, w_NAB, offs=ends_N)
     sizes = ends_N.diff(prepend=ends_N.new_zeros(1)).tolist()
     return torch.cat([rows @ w for rows, w in zip(rows_RA.split(sizes), w_NAB)])

@@ -70,7 +70,8 @@ class Table:
         Raises:
             ValueError: if there is no such column or no such row.
         """
-        require(bool(self.rows) and name in self.rows[0], f"no column {name!r}; there are {', '.join(self.rows[0] if self.rows else [])}")
+        columns = self.rows[0] if self.rows else {}
+        require(name in columns, f"no column {name!r}; there are {', '.join(columns)}")
         values = [row[name] for row in self.rows if all(row.get(key) == value for key, value in where.items())]
         require(bool(values), f"no row with {where}")
         return values

@@ -12,7 +12,6 @@ import hashlib
 import json
 import pathlib
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -131,7 +130,8 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: 
     """
     require(name in EXPERIMENTS, f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    require(preset_name in experiment.presets, f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
+    require(preset_name in experiment.presets,
+            f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
     require(seeds >= 1, f"seeds is {seeds}; expected at least 1")
     preset, device = experiment.presets[preset_name], pick_device(device)
     corpus = corpus or machine_corpus()
@@ -185,7 +185,8 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
     recipe = experiment.rungs[run.rung](preset.budget, run.scale or 1.0, preset.width)
     config = ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
-    here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{digest(config.to_dict(), asdict(training), asdict(preset), corpus.fingerprint())}"
+    setting = digest(config.to_dict(), asdict(training), asdict(preset), corpus.fingerprint())
+    here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
     if (here / "result.json").exists():
         return json.loads((here / "result.json").read_text())
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} seed {run.seed}", flush=True)
@@ -212,13 +213,15 @@ def digest(*parts: dict) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus, results: list[dict]) -> dict:
+def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus,
+               results: list[dict]) -> dict:
     """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on."""
     return {
-        "command": f"python -m moe_lesson.experiments {shlex.quote(name)} --preset {preset_name} --seeds {seeds} --device {device}",
+        "command": f"python -m moe_lesson.experiments {name} --preset {preset_name} --seeds {seeds} --device {device}",
         "commit": git_commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if device == "cuda" else
+                  f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
         "seconds": round(sum(r["row"]["seconds"] for r in results)),
         "date": datetime.date.today().isoformat(),
         "preset": asdict(preset),
@@ -249,7 +252,7 @@ def ship(experiment: Experiment, finals: list[dict], folder: pathlib.Path, made:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m moe_lesson.experiments", description=__doc__.split("\n\n")[0])
-    parser.add_argument("name", nargs="?", help="the experiment; without it, all are listed")
+    parser.add_argument("name", nargs="?", help="the experiment, or all; without it, they are listed")
     parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
     parser.add_argument("--seeds", type=int, default=3, help="fresh seeds to train and report")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -261,12 +264,13 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{name}\n    {experiment.question}\n    rungs: {', '.join(experiment.rungs)}")
         return
     try:
-        table = run_experiment(options.name, options.preset, options.seeds, options.device, options.out, options.work)
+        for name in EXPERIMENTS if options.name == "all" else [options.name]:
+            table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work)
+            print(f"wrote {table}")
     except (ValueError, FileNotFoundError, MemoryError) as error:
         sys.exit(f"experiments: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where it stopped")
-    print(f"wrote {table}")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,8 @@ class LanguageModel(nn.Module):
         self.eval()
         for _ in range(length):
             logits = self(ids[:, -self.config.context:])[0][0, -1].float().cpu()
-            ids = torch.cat([ids, torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[None].to(device)], 1)
+            drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+            ids = torch.cat([ids, drawn[None].to(device)], dim=1)
         self.train(was_training)
         return bytes(ids[0, len(DOCUMENT_START):].tolist()).decode("utf-8", errors="replace")
 

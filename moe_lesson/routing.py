@@ -15,6 +15,18 @@ import torch
 from torch import Tensor
 
 
+def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
+    """How many tokens chose each expert.
+
+    Args:
+        expert_ids: [T, K] the chosen experts.
+        num_experts: N.
+
+    Returns: [N] integers that sum to T·K; 0 for an expert that nobody chose.
+    """
+    return torch.bincount(expert_ids.flatten(), minlength=num_experts)
+
+
 @dataclass(frozen=True, eq=False)
 class Routing:
     """The decisions of one router, in one layer, for T tokens.
@@ -66,8 +78,8 @@ class Routing:
 
     @property
     def load(self) -> Tensor:
-        """How many tokens chose each expert: [N] integers that sum to T·K."""
-        return torch.bincount(self.expert_ids.flatten(), minlength=self.num_experts)
+        """How many tokens chose each expert: [N] integers."""
+        return expert_load(self.expert_ids, self.num_experts)
 
     @property
     def gates(self) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .balance import balance_loss
 from .checkpoints import load_training_state, save_training_state
-from .corpora import Corpus
+from .corpora import Corpus, mixed_seed
 from .layers import require
 
 
@@ -155,7 +155,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
 def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, config: TrainingConfig,
              objective: Objective) -> dict:
     """One optimizer step; returns its figures as plain numbers."""
-    torch.manual_seed((config.seed << 32) + step)  # noise in the model repeats when a training is resumed
+    torch.manual_seed(mixed_seed(config.seed, step))  # noise in the model repeats when a training is resumed
     lr = config.lr_at(step)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -190,7 +190,7 @@ def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.o
     """Put a saved state into model and optimizer; returns the history so far and the step to go on with."""
     saved_config, history = load_training_state(checkpoint, model, optimizer)
     wanted = asdict(config)
-    different = [f"{key} {saved_config.get(key)!r}, now {wanted[key]!r}" for key in wanted if saved_config.get(key) != wanted[key]]
+    different = [f"{key} {saved_config.get(key)!r}, now {value!r}" for key, value in wanted.items() if saved_config.get(key) != value]
     require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same configuration, "
                            "or delete the file to start anew")
     history = History(**history)
@@ -237,7 +237,8 @@ class ProgressBar:
 
 
 @torch.no_grad()
-def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> dict[str, float]:
+def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000,
+                      batch: int = 64) -> dict[str, float]:
     """Mean next-byte loss in nats, per domain, over the first `max_bytes` bytes of each.
 
     Args:

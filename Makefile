@@ -1,0 +1,69 @@
+# Two commands on a fresh machine: `make lab` to learn, `make test` to trust. Both keep everything in .venv.
+
+PYTHON ?= python3
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
+LAB_ARGS ?=
+EXPERIMENT ?= all
+
+RUN := .venv/bin/python
+# pip reports to a person, and keeps quiet in CI's log.
+INSTALL := $(RUN) -m pip install --disable-pip-version-check $(if $(CI),-q) -c constraints.txt
+
+define CHECK_PYTHON
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+    sys.exit("The course needs Python 3.10 to 3.14, but $(PYTHON) is %d.%d: install one of these and name it, as in "
+             "'make lab PYTHON=python3.12'." % sys.version_info[:2])
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("$(PYTHON) has no venv module: install it (on Debian and Ubuntu: 'sudo apt-get install python3-venv') and try again.")
+endef
+export CHECK_PYTHON
+
+.PHONY: help lab test notebooks experiments clean
+
+help:
+	@echo "make lab          install, and open the first lesson in JupyterLab (LAB_ARGS=--no-browser on a server)"
+	@echo "make test         install, then lint, unit tests, notebooks and browser tests"
+	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
+	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name for one)"
+	@echo "make clean        remove .venv and what the tools left behind"
+	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
+
+lab: .venv/lab
+	$(RUN) -m jupyter lab $(LAB_ARGS) notebooks/00-start-here.ipynb
+
+# One thread per test process, since the processes share the cores. Notebooks keep the learner's predictions in
+# MOE_LESSON_HOME: here that is a fresh folder, and the store_notebooks plugin gives each notebook its own part of it.
+test: .venv/test
+	$(RUN) -m ruff check .
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
+	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope \
+		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg -p store_notebooks
+
+notebooks: .venv/test
+	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
+
+experiments: .venv/lab
+	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The files .venv/lab and .venv/test are stamps: pip runs again only when the lists of packages change.
+.venv/lab: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the course into .venv (some minutes the first time) ..."
+	$(INSTALL) -e '.[lab]'
+	@touch $@
+
+.venv/test: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the course and its tests into .venv (some minutes the first time) ..."
+	$(INSTALL) -e '.[lab,test]'
+	@touch $@ .venv/lab
+
+$(RUN):
+	@command -v $(PYTHON) > /dev/null || { echo "No $(PYTHON) here: install Python 3.10 or newer and try again."; exit 1; }
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }

@@ -1,0 +1,228 @@
+"""What a notebook calls: one line of set-up, predictions that are kept, claims that are checked, solutions shown.
+
+    lesson = Lesson("00")
+    lesson.predict("idle", "How many of the 62 experts get no token at all?")
+    lesson.reveal("idle", 7)
+    lesson.claim("the sparse model predicts text better", moe < dense, moe=moe, dense=dense)
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import inspect
+import json
+import os
+import pathlib
+import platform
+import textwrap
+from collections.abc import Callable
+
+import torch
+
+from .layers import require
+
+PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
+            "transformers": "lesson 11, real models", "datasets": "optional data sets"}
+
+
+class ClaimFailed(AssertionError):
+    """A sentence of the lesson is not true in this run."""
+
+
+class Page:
+    """Something to show in a notebook: HTML for the eye, plain text for a terminal, a test, or a screen reader."""
+
+    def __init__(self, text: str, body: str):
+        self.text, self.body = text, body
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.body
+
+
+class Lesson:
+    """One sitting with one lesson.
+
+    Args:
+        name: of the lesson, e.g. "00"; its predictions are kept under it.
+        seed: of torch's random numbers.
+
+    Prints the machine it runs on. `device` is the one to use: a GPU where there is one.
+    """
+
+    def __init__(self, name: str, seed: int = 0):
+        self.name, self.seed = name, seed
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.claims_made: list[tuple[str, str]] = []
+        torch.manual_seed(seed)
+        device = torch.cuda.get_device_name() if self.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        print(f"Python {platform.python_version()} · torch {torch.__version__} · {device} · seed {seed}")
+
+    # ------------------------------------------------------------------------------------------------------ predictions
+
+    def predict(self, key: str, question: str, numbers: int = 1, choices: tuple[str, ...] = ()):
+        """Ask for a guess before the result; it is kept for `reveal`, and for the last lesson.
+
+        Args:
+            key: name of the question within the lesson.
+            question: one sentence.
+            numbers: how many numbers to ask for.
+            choices: ask for one of these instead.
+
+        Returns: a form to show in the notebook; without ipywidgets, a line that says how to answer with `keep`.
+        """
+        require(numbers >= 1, f"numbers is {numbers}; a prediction asks for at least one")
+        if importlib.util.find_spec("ipywidgets") is None:
+            return Page(f"Predict: {question} Answer with lesson.keep({key!r}, your guess).", html.escape(question))
+        return prediction_form(self, key, question, numbers, choices)
+
+    def keep(self, key: str, *guess: float | str) -> None:
+        """Keep a guess."""
+        store = read_predictions()
+        store[f"{self.name}/{key}"] = {"guess": list(guess)}
+        write_predictions(store)
+
+    def guess(self, key: str) -> list | None:
+        """The kept guess, or None."""
+        return read_predictions().get(f"{self.name}/{key}", {}).get("guess")
+
+    def reveal(self, key: str, *actual: float | str) -> None:
+        """Print the result beside the guess, and keep both."""
+        shown = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in actual)
+        guess = self.guess(key)
+        if guess is None:
+            print(f"It is {shown}. (You kept no guess.)")
+            return
+        print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
+        store = read_predictions()
+        store[f"{self.name}/{key}"]["actual"] = list(actual)
+        write_predictions(store)
+
+    # ----------------------------------------------------------------------------------------------------------- claims
+
+    def claim(self, sentence: str, holds: bool, **numbers: object) -> None:
+        """State a sentence with its numbers; stop the notebook if it is not true.
+
+        Args:
+            sentence: what is claimed.
+            holds: whether it is so in this run.
+            numbers: what it rests on, shown after it.
+
+        Raises:
+            ClaimFailed: if it does not hold.
+        """
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else
+                            f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+        if not bool(holds):
+            raise ClaimFailed(f"not true in this run: {sentence} ({figures})")
+        self.claims_made.append((sentence, figures))
+        print(f"✔ {sentence}" + (f" ({figures})" if figures else ""))
+
+    def claims(self) -> Page:
+        """All claims of this sitting with their numbers, as a table."""
+        text = "\n".join(f"✔ {sentence}: {figures}" for sentence, figures in self.claims_made)
+        return Page(text, table(("claim", "measured in this run"), self.claims_made))
+
+    # ---------------------------------------------------------------------------------------------------------- machine
+
+    def machine(self) -> Page:
+        """What this machine has for the course: device, cores, optional packages."""
+        lines = [("device", torch.cuda.get_device_name() if self.device == "cuda" else "CPU; every lesson runs on it"),
+                 ("cores", str(os.cpu_count()))]
+        for package, use in PACKAGES.items():
+            found = importlib.util.find_spec(package) is not None
+            lines.append((package, f"there ({use})" if found else f"missing; needed for {use}: pip install {package}"))
+        return Page("\n".join(f"{name}: {found}" for name, found in lines), table(("", "on this machine"), lines))
+
+
+def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    """Two columns of text as HTML."""
+    cells = [f"<th style='text-align:left'>{a}</th><th style='text-align:left'>{b}</th>" for a, b in [head]]
+    cells += [f"<td style='text-align:left'>{html.escape(a)}</td><td style='text-align:left'>{html.escape(b)}</td>" for a, b in rows]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
+def solution(function: Callable) -> Page:
+    """The source of the package's own function: the solution of an exercise is the code that the course runs on."""
+    source = textwrap.dedent(inspect.getsource(function))
+    return Page(source, f"<details><summary>Solution: <code>{html.escape(function.__qualname__)}</code></summary>"
+                        f"<pre>{html.escape(source)}</pre></details>")
+
+
+def prediction_form(lesson: Lesson, key: str, question: str, numbers: int, choices: tuple[str, ...]):
+    """The form of `Lesson.predict`: the question, fields, a button, and a line that says what is kept."""
+    import ipywidgets
+
+    kept = lesson.guess(key)
+    wide = ipywidgets.Layout(width="auto", max_width="14em")
+    if choices:
+        fields = [ipywidgets.Dropdown(options=["choose …", *choices], layout=wide)]
+        if kept and kept[0] in choices:
+            fields[0].value = kept[0]
+    else:
+        fields = [ipywidgets.Text(placeholder="your guess", layout=wide) for _ in range(numbers)]
+        for field, value in zip(fields, kept or []):
+            field.value = str(value)
+    button = ipywidgets.Button(description="Keep my guess", layout=ipywidgets.Layout(width="auto"))
+    status = ipywidgets.HTML("kept" if kept else "Not kept yet. A wrong guess teaches most.")
+
+    def keep(_):
+        guess = [field.value.strip() for field in fields]
+        if not choices:
+            try:
+                guess = [float(value.replace(",", ".")) for value in guess]
+            except ValueError:
+                status.value = f"Please write {'a number' if numbers == 1 else f'{numbers} numbers'}."
+                return
+        elif guess[0] not in choices:
+            status.value = "Please choose one."
+            return
+        lesson.keep(key, *guess)
+        status.value = f"Kept: {html.escape(', '.join(str(value) for value in guess))}. Now run the next cell."
+
+    button.on_click(keep)
+    text = ipywidgets.HTML(f"<b>Predict.</b> {html.escape(question)}")
+    form = ipywidgets.VBox([text, ipywidgets.HBox([*fields, button]), status])
+    return StaticForm(form, question, choices)
+
+
+class StaticForm:
+    """A form that still reads as its question where no kernel is behind it: on GitHub, in a printed page, in a test."""
+
+    def __init__(self, form, question: str, choices: tuple[str, ...]):
+        self.form, self.question, self.choices = form, question, choices
+
+    def __repr__(self) -> str:
+        return f"Predict: {self.question}" + (f" ({' / '.join(self.choices)})" if self.choices else "")
+
+    def _repr_mimebundle_(self, **options):
+        view = {"application/vnd.jupyter.widget-view+json":
+                {"version_major": 2, "version_minor": 0, "model_id": self.form.model_id}}
+        shown = html.escape(repr(self).removeprefix("Predict: "))
+        return view | {"text/plain": repr(self), "text/html": f"<b>Predict.</b> {shown}"}
+
+
+def predictions_file() -> pathlib.Path:
+    """Where guesses are kept: a folder in the learner's home, or MOE_LESSON_HOME."""
+    return pathlib.Path(os.environ.get("MOE_LESSON_HOME") or pathlib.Path.home() / ".moe_lesson") / "predictions.json"
+
+
+def read_predictions() -> dict:
+    """All kept guesses; none where the file is missing or was damaged."""
+    try:
+        return json.loads(predictions_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_predictions(store: dict) -> None:
+    """Keep all guesses; a home that can't be written to loses them with a sentence, not with an error."""
+    path = predictions_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(store, indent=1, ensure_ascii=False), encoding="utf-8")
+    except OSError as error:
+        print(f"Your guess can't be kept in {path.parent}: {error.strerror}. Set MOE_LESSON_HOME to a folder you can write to.")

@@ -1,0 +1,107 @@
+"""Models in files: what is saved comes back; damaged, changed or foreign files are refused; no code is ever loaded."""
+
+import ast
+import pathlib
+
+import pytest
+import torch
+
+import moe_lesson
+from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse, checkpoints, load_model, save_model, shipped_model
+
+CONFIG = ModelConfig((Dense(16), Sparse(4, 2, 8)), layers=2, width=16, heads=2, context=24)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = LanguageModel(CONFIG, seed=3).eval()
+    save_model(path, model, {"command": "made by a test"})
+    return path, model
+
+
+def test_a_model_comes_back_with_its_sizes_and_its_record(saved):
+    path, model = saved
+    again, about = load_model(path)
+    ids = torch.randint(0, 256, (2, 9))
+    assert again.config == CONFIG and about == {"command": "made by a test"} and not again.training
+    assert torch.equal(again(ids)[0], model(ids)[0])
+
+
+def test_a_truncated_file_is_refused(saved):
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged.*get or make it again"):
+        load_model(path)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_text("not a model")
+    with pytest.raises(ValueError, match="damaged or no safetensors"):
+        load_model(path)
+    checkpoints.write_safetensors(path, {"a": torch.zeros(1)}, {})
+    with pytest.raises(ValueError, match="holds no model of this course"):
+        load_model(path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_model(tmp_path / "none.safetensors")
+
+
+def test_a_file_with_other_tensors_is_refused(saved):
+    path, model = saved
+    tensors, metadata = checkpoints.read_safetensors(path)
+    checkpoints.write_safetensors(path, tensors | {"head.weight": torch.zeros(3, 3)}, metadata)
+    with pytest.raises(ValueError, match=r"head.weight has shape \(3, 3\), expected \(256, 16\)"):
+        load_model(path)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "DATA", tmp_path)
+    save_model(tmp_path / "checkpoints" / "tiny.safetensors", LanguageModel(CONFIG), {})
+    checkpoints.write_checksums(tmp_path / "checkpoints")
+    return tmp_path / "checkpoints" / "tiny.safetensors"
+
+
+def test_a_shipped_model_is_checked_and_loaded(shipped):
+    assert shipped_model("tiny")[0].config == CONFIG
+
+
+def test_a_tampered_model_is_refused(shipped):
+    raw = bytearray(shipped.read_bytes())
+    raw[-1] ^= 1
+    shipped.write_bytes(raw)
+    with pytest.raises(ValueError, match="not the file that was shipped.*damaged or was changed"):
+        shipped_model("tiny")
+
+
+def test_an_unknown_or_missing_model_is_told(shipped, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="no model 'huge' ships with the course; there are tiny"):
+        shipped_model("huge")
+    shipped.unlink()
+    with pytest.raises(FileNotFoundError, match="make experiments"):
+        shipped_model("tiny")
+    monkeypatch.setattr(checkpoints, "DATA", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="set MOE_LESSON_DATA"):
+        shipped_model("tiny")
+
+
+def test_an_interrupted_write_leaves_the_old_file(saved, monkeypatch):
+    path, _ = saved
+    before = path.read_bytes()
+
+    def crash(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", crash)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(path, LanguageModel(CONFIG, seed=9), {})
+    assert path.read_bytes() == before
+
+
+def test_no_pickle_is_read_anywhere_in_the_package():
+    forbidden = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("np", "load"), ("numpy", "load")}
+    for path in pathlib.Path(moe_lesson.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in forbidden, f"{path.name} line {node.lineno}"

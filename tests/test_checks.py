@@ -1,0 +1,72 @@
+"""Every check accepts the reference and rejects named wrong implementations with the hint that fits."""
+
+import pytest
+import torch
+
+from moe_lesson import checks
+
+
+def first_choice_only(ids, n):
+    return torch.bincount(ids[:, 0], minlength=n)
+
+
+def forgets_idle_experts(ids, n):
+    return torch.bincount(ids.flatten())
+
+
+def one_column_each(ids, n):
+    return torch.nn.functional.one_hot(ids, n).sum(0)
+
+
+def shares(ids, n):
+    return torch.bincount(ids.flatten(), minlength=n) / ids.numel()
+
+
+def adds_the_ids(ids, n):
+    return torch.zeros(n).index_add(0, ids.flatten(), ids.flatten().float())
+
+
+WRONG = {
+    "load": [
+        (first_choice_only, "must sum to T·K = 8"),
+        (forgets_idle_experts, "an expert that no token chose still needs its 0"),
+        (one_column_each, "add the columns up"),
+        (shares, "shares that sum to 1"),
+        (adds_the_ids, "count by hand"),
+    ],
+}
+ALL = {name: check for name, check in vars(checks).items() if isinstance(check, checks.Check)}
+
+
+def test_every_check_is_tested_against_at_least_three_wrong_implementations():
+    assert ALL and set(WRONG) == set(ALL)
+    assert all(len(wrong) >= 3 for wrong in WRONG.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_reference_is_accepted(name, capsys):
+    assert ALL[name](ALL[name].reference) is ALL[name].reference
+    assert capsys.readouterr().out.startswith(f"✅ {name}")
+
+
+@pytest.mark.parametrize("name, wrong, hint", [(n, f, h) for n, rows in WRONG.items() for f, h in rows])
+def test_a_wrong_implementation_gets_the_hint_that_fits_and_the_lesson_goes_on(name, wrong, hint, capsys):
+    assert ALL[name](wrong) is ALL[name].reference
+    out = capsys.readouterr().out
+    assert out.startswith(f"❌ {name}") and hint in out
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("stub", [lambda *a: ..., lambda *a: None])
+def test_a_stub_is_not_tried_and_the_lesson_goes_on(name, stub, capsys):
+    assert ALL[name](stub) is ALL[name].reference
+    assert capsys.readouterr().out.startswith(f"⏳ {name}: not tried")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_attempt_that_raises_is_told_so(name, capsys):
+    def raises(*arguments):
+        raise KeyError("oops")
+
+    assert ALL[name](raises) is ALL[name].reference
+    assert "KeyError" in capsys.readouterr().out

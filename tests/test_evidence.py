@@ -1,0 +1,46 @@
+"""Intervals by hand, and tables that come back as they were written."""
+
+import pytest
+
+from moe_lesson.evidence import interval, paired_difference, result_table, write_table
+
+
+def test_an_interval_by_hand():
+    i = interval([1.0, 2.0, 3.0])  # mean 2, s = 1, t(2) = 4.303: 2 ± 4.303/√3
+    assert (i.mean, i.n) == (2.0, 3)
+    assert i.low == pytest.approx(2 - 2.4843, abs=1e-3) and i.high == pytest.approx(2 + 2.4843, abs=1e-3)
+
+
+def test_equal_values_have_no_width():
+    assert interval([2.0] * 5).low == interval([2.0] * 5).high == 2.0
+
+
+def test_pairing_removes_what_the_pairs_share():
+    a, b = [1.0, 5.0, 9.0], [0.9, 4.9, 8.88]
+    difference = paired_difference(a, b)
+    assert difference.low > 0 and interval(a).low < interval(b).high
+
+
+def test_one_value_has_no_interval():
+    with pytest.raises(ValueError, match="at least 2 values, one per seed; got 1"):
+        interval([1.0])
+    with pytest.raises(ValueError, match="3 and 2 values can't be paired"):
+        paired_difference([1, 2, 3], [1, 2])
+
+
+def test_a_table_comes_back_with_its_provenance(tmp_path):
+    rows = [{"rung": "dense", "seed": 0, "test": 1.25}, {"rung": "moe", "seed": 0, "test": 1.0, "extra": None}]
+    write_table(tmp_path, "t", rows, {"command": "x"})
+    table = result_table("t", tmp_path)
+    assert table.provenance == {"command": "x"} and table.column("test", rung="moe") == [1.0]
+    assert table.rows[0]["extra"] == ""
+
+
+def test_unknown_tables_columns_and_rows_are_told(tmp_path):
+    write_table(tmp_path, "t", [{"a": 1}], {})
+    with pytest.raises(ValueError, match="no result table 'u'.*there are t"):
+        result_table("u", tmp_path)
+    with pytest.raises(ValueError, match="no column 'b'; there are a"):
+        result_table("t", tmp_path).column("b")
+    with pytest.raises(ValueError, match="no row with"):
+        result_table("t", tmp_path).column("a", a=2)

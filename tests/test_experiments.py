@@ -1,0 +1,129 @@
+"""The experiment command: fair tuning, a test split that tuning never sees, resuming, provenance, clear refusals."""
+
+from dataclasses import replace
+
+import pytest
+
+from moe_lesson import ModelConfig, experiments, load_model, machine_corpus, model_cost, result_table
+from moe_lesson.corpora import Corpus
+from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
+
+NAME = "dense-or-moe"
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return machine_corpus(max_bytes=60_000)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The cpu preset with a few steps."""
+    preset = replace(EXPERIMENTS[NAME].presets["cpu"], steps=3, lrs=(1e-3, 4e-3), eval_bytes=2_000, batch=2, context=32)
+    monkeypatch.setitem(EXPERIMENTS[NAME].presets, "cpu", preset)
+    return preset
+
+
+def run(tmp_path, corpus, **options):
+    return run_experiment(NAME, device="cpu", out=tmp_path / "data", work=tmp_path / "runs", corpus=corpus, progress=False,
+                          **{"seeds": 2} | options)
+
+
+def test_one_run_end_to_end(small, corpus, tmp_path, capsys):
+    run(tmp_path, corpus)
+    table = result_table(f"{NAME}-cpu", tmp_path / "data" / "results")
+    tuned = [row for row in table.rows if row["stage"] == "tune"]
+    finals = [row for row in table.rows if row["stage"] == "final"]
+    assert len(tuned) == 2 + 4, "two learning rates for the dense rung, times two gate scales for the sparse one"
+    assert [(row["rung"], row["seed"]) for row in finals] == [("dense", 0), ("dense", 1), ("deepseekmoe", 0), ("deepseekmoe", 1)]
+    assert {row["seed"] for row in tuned} == {experiments.TUNING_SEED}
+    for rung in ("dense", "deepseekmoe"):
+        best = min((row for row in tuned if row["rung"] == rung), key=lambda row: row["validation"])
+        assert all((row["lr"], row["scale"]) == (best["lr"], best["scale"]) for row in finals if row["rung"] == rung)
+    made = table.provenance
+    assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus"} <= made.keys()
+    assert made["command"].startswith("python -m moe_lesson.experiments dense-or-moe --preset cpu --seeds 2")
+    model, about = load_model(tmp_path / "data" / "checkpoints" / "deepseekmoe.safetensors")
+    assert model_cost(model.config).active == finals[2]["active"] and about["run"]["seed"] == 0
+    assert sorted((tmp_path / "data" / "checkpoints" / "SHA256SUMS").read_text().split()[1::2]) == [
+        "deepseekmoe.safetensors", "dense.safetensors"]
+    # once more: everything is there already, nothing is trained, nothing changes
+    capsys.readouterr()
+    before = (tmp_path / "data" / "results" / f"{NAME}-cpu.csv").read_bytes()
+    run(tmp_path, corpus)
+    assert "tune" not in capsys.readouterr().out
+    assert (tmp_path / "data" / "results" / f"{NAME}-cpu.csv").read_bytes() == before
+
+
+def test_tuning_never_sees_the_test_split(small, corpus, tmp_path):
+    class NoTest(Corpus):
+        def stream(self, domain, split):
+            assert split != "test", "tuning read the test split"
+            return super().stream(domain, split)
+
+    blind = NoTest(corpus.documents)
+    arguments = (EXPERIMENTS[NAME], small)
+    for tuning_run in experiments.tuning_runs(*arguments):
+        assert "test" not in experiments.run_once(*arguments, tuning_run, blind, "cpu", tmp_path, False)["row"]
+    with pytest.raises(AssertionError, match="tuning read the test split"):  # so the guard above does see a reading
+        experiments.run_once(*arguments, replace(tuning_run, stage="final"), blind, "cpu", tmp_path, False)
+
+
+def test_an_interrupted_experiment_goes_on_where_it_stopped(small, corpus, tmp_path, monkeypatch):
+    real, calls = experiments.train, []
+
+    def stops_once(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(experiments, "train", stops_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, corpus, seeds=1)
+    run(tmp_path, corpus, seeds=1)
+    assert len(calls) == 4 + (8 - 3), "the three finished runs are not trained again"
+
+
+def test_other_settings_are_other_runs(small, corpus, tmp_path, monkeypatch):
+    run(tmp_path, corpus, seeds=1)
+    first = len(list((tmp_path / "runs").rglob("result.json")))
+    monkeypatch.setitem(EXPERIMENTS[NAME].presets, "cpu", replace(small, steps=4))
+    run(tmp_path, corpus, seeds=1)
+    assert len(list((tmp_path / "runs").rglob("result.json"))) == 2 * first
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_rungs_have_equal_active_parameters_in_both_presets(name, preset):
+    sizes = EXPERIMENTS[name].presets[preset]
+    costs = {rung: model_cost(ModelConfig(recipe(sizes.budget, 1.0, sizes.width), sizes.layers, sizes.width, sizes.heads,
+                                          sizes.context)) for rung, recipe in EXPERIMENTS[name].rungs.items()}
+    assert 0 <= costs["dense"].active - costs["deepseekmoe"].active < 0.02 * costs["dense"].active
+
+
+def test_the_command_lists_the_experiments(capsys):
+    main([])
+    out = capsys.readouterr().out
+    assert NAME in out and EXPERIMENTS[NAME].question in out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["alchemy"], "unknown experiment 'alchemy'; there are dense-or-moe"),
+    ([NAME, "--preset", "abacus"], "unknown preset 'abacus'; choose one of cpu, gpu"),
+    ([NAME, "--seeds", "0"], "seeds is 0"),
+    ([NAME, "--device", "tpu"], "unknown device 'tpu'"),
+])
+def test_bad_requests_are_refused_in_one_sentence(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+
+
+def test_no_gpu_is_told(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU is there.*--device cpu"):
+        main([NAME, "--device", "cuda"])
+
+
+def test_the_record_names_the_code():
+    assert experiments.git_commit()

@@ -1,0 +1,124 @@
+"""The ledger and the recipes: counted costs are those of the real tensors and of PyTorch's FLOP counter."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from moe_lesson import Budget, Cost, Dense, LanguageModel, ModelConfig, Sparse, ffn_cost, model_cost
+from moe_lesson.ledger import dense_of_equal_active, parts
+from moe_lesson.recipes import build, from_dict, to_dict
+
+RECIPES = [
+    Dense(40),
+    Sparse(8, 2, 16),
+    Sparse(8, 1, 16, renormalise=False),
+    Sparse(14, 6, 8, num_shared=2, score="sigmoid", scale=2.5),
+    Sparse(6, 2, 5, noisy=True),
+    Sparse(4, 4, 8, num_shared=1),
+]
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_total_parameters_are_those_of_the_real_tensors(recipe):
+    assert ffn_cost(recipe, 32).total == size(build(recipe, 32))
+    config = ModelConfig(recipe, layers=3, width=32, heads=4)
+    assert model_cost(config).total == size(LanguageModel(config))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_active_parameters_are_those_that_one_token_touches(recipe):
+    layer = build(recipe, 32)
+    layer.eval()
+    out = layer(torch.randn(1, 32))
+    (out if torch.is_tensor(out) else out[0]).pow(2).sum().backward()
+    touched = 0
+    for name, p in layer.named_parameters():
+        if p.grad is None:
+            continue
+        if name.startswith("experts"):
+            touched += (p.grad.flatten(1).abs().sum(1) > 0).sum().item() * p[0].numel()
+        else:
+            touched += p.numel()
+    assert ffn_cost(recipe, 32).active == touched
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_flops_are_those_of_pytorchs_counter(recipe):
+    # the loop multiplies each token with its own experts and nothing else, in products that the counter knows
+    model = LanguageModel(ModelConfig(recipe, layers=2, width=32, heads=4, context=24)).eval()
+    for block in model.blocks:
+        if isinstance(recipe, Sparse):
+            block.ffn.dispatch = "loop"
+    # the counter knows attention by its plain formula, not by the CPU's fused kernel
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.randint(0, 256, (3, 24)))
+    assert counter.get_total_flops() == 3 * 24 * model_cost(model.config).flops
+
+
+def test_a_mixed_model_is_the_sum_of_its_layers():
+    config = ModelConfig((Dense(40), Sparse(8, 2, 16)), layers=2, width=32, heads=4)
+    assert parts(config)["ffn"] == ffn_cost(Dense(40), 32) + ffn_cost(Sparse(8, 2, 16), 32)
+    assert model_cost(config).total == size(LanguageModel(config))
+
+
+def test_memory_is_what_the_tensors_take():
+    model = LanguageModel(ModelConfig(Sparse(8, 2, 16)))
+    cost = model_cost(model.config)
+    assert cost.memory() == sum(p.numel() * p.element_size() for p in model.parameters())
+    assert cost.memory("bfloat16") * 2 == cost.memory()
+    assert cost.memory(training=True) == 4 * cost.memory()
+    with pytest.raises(ValueError, match="unknown dtype 'int3'.*float32, bfloat16"):
+        cost.memory("int3")
+
+
+def test_costs_add_up():
+    assert Cost(1, 2, 3) + Cost(10, 20, 30) == Cost(11, 22, 33)
+
+
+# -------------------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("top_k, segments, shared", [(1, 1, 0), (2, 1, 0), (2, 2, 1), (2, 4, 0), (2, 4, 1), (2, 4, 2), (2, 8, 4)])
+def test_a_budget_is_spent_exactly_by_every_recipe(top_k, segments, shared):
+    recipe = Budget(192, 1536).experts(top_k, segments, shared)
+    assert (recipe.num_experts + recipe.num_shared) * recipe.expert_width == 1536
+    assert (recipe.top_k + recipe.num_shared) * recipe.expert_width == 192
+
+
+def test_the_papers_sizes_come_out():
+    recipe = Budget(2, 16 * 1).experts(top_k=2)
+    assert (recipe.num_experts, recipe.top_k) == (16, 2)
+    recipe = Budget(8, 64).experts(top_k=2, segments=4, num_shared=1)
+    assert (recipe.num_experts, recipe.top_k, recipe.num_shared) == (63, 7, 1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES[1:])
+def test_the_dense_layer_of_equal_active_size_is_never_the_smaller_one(recipe):
+    dense, sparse = (ffn_cost(r, 64) for r in (dense_of_equal_active(recipe, 64), recipe))
+    assert 0 <= dense.active - sparse.active < 8 * 3 * 64
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: Budget(0, 8), "active = 0 and total = 8"),
+    (lambda: Budget(16, 8), "1 ≤ active ≤ total"),
+    (lambda: Budget(190, 1536).experts(2, 4), "190 active hidden units can't be cut into 2 × 4.*multiple of 8"),
+    (lambda: Budget(8, 30).experts(2), "30 hidden units in total are no multiple of the expert width 4"),
+    (lambda: Budget(8, 64).experts(2, num_shared=2), "num_shared = 2 of 2 active experts"),
+    (lambda: Budget(8, 64).experts(0), "top_k = 0 and segments = 1"),
+    (lambda: Budget(8, 64).experts(2, segments=-1), "segments = -1"),
+    (lambda: build("dense", 64), "'dense' is no recipe"),
+    (lambda: from_dict({"kind": "sparkling"}), "unknown kind of recipe 'sparkling'"),
+])
+def test_impossible_recipes_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_survives_a_file(recipe):
+    assert from_dict(to_dict(recipe)) == recipe

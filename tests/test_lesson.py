@@ -1,0 +1,104 @@
+"""The lesson helpers: predictions are kept, claims stop a notebook, solutions are the package's code."""
+
+import json
+
+import pytest
+
+from moe_lesson.lesson import ClaimFailed, Lesson, solution
+from moe_lesson.routing import expert_load
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MOE_LESSON_HOME", str(tmp_path / "home"))
+    made = Lesson("00")
+    capsys.readouterr()
+    return made
+
+
+def test_setup_is_one_line_with_versions_device_and_seed(capsys):
+    Lesson("00", seed=3)
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "torch 2" in line and "seed 3" in line and ("CPU" in line or "NVIDIA" in line)
+
+
+def test_a_kept_guess_stands_beside_the_result_also_in_a_later_session(lesson, capsys):
+    lesson.keep("idle", 12.0)
+    Lesson("00").reveal("idle", 7)
+    assert "You said 12.0. It is 7." in capsys.readouterr().out
+
+
+def test_without_a_guess_the_result_is_still_told(lesson, capsys):
+    lesson.reveal("idle", 7)
+    assert capsys.readouterr().out == "It is 7. (You kept no guess.)\n"
+
+
+def test_guess_and_result_are_stored_together_for_the_last_lesson(lesson, tmp_path):
+    lesson.keep("idle", 12.0)
+    lesson.reveal("idle", 7)
+    assert json.loads((tmp_path / "home" / "predictions.json").read_text()) == {"00/idle": {"guess": [12.0], "actual": [7]}}
+
+
+def test_a_damaged_store_is_an_empty_one(lesson, tmp_path):
+    lesson.keep("idle", 1.0)
+    (tmp_path / "home" / "predictions.json").write_text("{")
+    assert lesson.guess("idle") is None
+
+
+def test_a_home_that_cant_be_written_costs_a_sentence_not_the_lesson(lesson, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MOE_LESSON_HOME", str(tmp_path / "file"))
+    lesson.keep("idle", 1.0)
+    assert "can't be kept" in capsys.readouterr().out
+
+
+def form_parts(form):
+    _, row, status = form.form.children
+    return row.children[:-1], row.children[-1], status
+
+
+def test_the_form_keeps_numbers_and_asks_again_for_words(lesson):
+    fields, button, status = form_parts(lesson.predict("two", "how many?", numbers=2))
+    fields[0].value, fields[1].value = "3", "many"
+    button.click()
+    assert "2 numbers" in status.value and lesson.guess("two") is None
+    fields[1].value = "4,5"
+    button.click()
+    assert lesson.guess("two") == [3.0, 4.5] and "Kept" in status.value
+
+
+def test_the_form_keeps_a_choice_and_shows_it_again(lesson):
+    (field,), button, status = form_parts(lesson.predict("which", "which?", choices=("a", "b")))
+    button.click()
+    assert "choose" in status.value
+    field.value = "b"
+    button.click()
+    assert lesson.guess("which") == ["b"]
+    assert form_parts(lesson.predict("which", "which?", choices=("a", "b")))[0][0].value == "b"
+
+
+def test_the_form_reads_as_its_question_without_a_kernel_and_escapes_it(lesson):
+    bundle = lesson.predict("x", "is 1 < 2 & <script>?")._repr_mimebundle_()
+    assert bundle["text/plain"] == "Predict: is 1 < 2 & <script>?"
+    assert "<script>" not in bundle["text/html"] and "&lt;script&gt;" in bundle["text/html"]
+
+
+def test_a_true_claim_is_printed_with_its_numbers(lesson, capsys):
+    lesson.claim("sparse is better", True, sparse=1.23456, dense=2)
+    assert capsys.readouterr().out == "✔ sparse is better (sparse 1.235, dense 2)\n"
+    assert "sparse 1.235" in repr(lesson.claims()) and "<table>" in lesson.claims()._repr_html_()
+
+
+def test_a_false_claim_stops_the_notebook_and_says_the_numbers(lesson):
+    with pytest.raises(ClaimFailed, match=r"not true in this run: sparse is better \(sparse 3\.000\)"):
+        lesson.claim("sparse is better", False, sparse=3.0)
+
+
+def test_a_solution_is_the_packages_own_source():
+    page = solution(expert_load)
+    assert repr(page).startswith("def expert_load(") and "<details>" in page._repr_html_()
+
+
+def test_the_machine_report_names_what_is_missing_and_how_to_get_it(lesson, monkeypatch):
+    monkeypatch.setattr("moe_lesson.lesson.PACKAGES", {"no_such_package": "nothing"})
+    assert "no_such_package: missing" in repr(lesson.machine()) and "pip install no_such_package" in repr(lesson.machine())

@@ -1,0 +1,96 @@
+"""The language model: causal, seeded, any FFN per layer, any text."""
+
+import pytest
+import torch
+
+from moe_lesson import Dense, LanguageModel, ModelConfig, Routing, Sparse
+
+SPARSE = Sparse(8, 2, 8, num_shared=1)
+CONFIG = ModelConfig((Dense(16), SPARSE), layers=2, width=16, heads=2, context=24)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LanguageModel(CONFIG).eval()
+
+
+def test_output_shapes_and_one_routing_per_sparse_layer(model):
+    logits, routings = model(torch.randint(0, 256, (3, 10)))
+    assert logits.shape == (3, 10, 256)
+    assert routings[0] is None and isinstance(routings[1], Routing) and routings[1].num_tokens == 30
+
+
+def test_no_token_sees_a_later_one(model):
+    ids = torch.randint(0, 256, (1, 12))
+    changed = ids.clone()
+    changed[0, 7:] = (changed[0, 7:] + 1) % 256
+    torch.testing.assert_close(model(ids)[0][:, :7], model(changed)[0][:, :7])
+    assert not torch.allclose(model(ids)[0][:, 7:], model(changed)[0][:, 7:])
+
+
+def test_positions_matter(model):
+    ids = torch.tensor([[5, 6, 7, 7]])
+    swapped = torch.tensor([[6, 5, 7, 7]])
+    assert not torch.allclose(model(ids)[0][:, -1], model(swapped)[0][:, -1])
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    one, same, other = LanguageModel(CONFIG, 0), LanguageModel(CONFIG, 0), LanguageModel(CONFIG, 1)
+    assert torch.equal(torch.rand(3), expected)
+    for a, b in zip(one.parameters(), same.parameters()):
+        assert torch.equal(a, b)
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_a_noisy_router_starts_without_noise_weights():
+    model = LanguageModel(ModelConfig(Sparse(4, 2, 8, noisy=True), layers=1, width=16, heads=2))
+    assert (model.blocks[0].ffn.router.noise == 0).all()
+
+
+def test_a_config_survives_a_file():
+    assert ModelConfig.from_dict(CONFIG.to_dict()) == CONFIG
+    one_for_all = ModelConfig(SPARSE, layers=3)
+    assert ModelConfig.from_dict(one_for_all.to_dict()).recipes == one_for_all.recipes
+
+
+@pytest.mark.parametrize("text, tokens", [("ab", 2), ("", 0), ("é😀", 6), ("\ud800", 3), (b"\xff\x00", 2)])
+def test_any_text_can_be_routed(model, text, tokens):
+    dense, routing = model.route(text)
+    assert dense is None and routing.num_tokens == tokens == len(routing.tokens)
+
+
+def test_too_long_a_text_is_refused_with_its_length(model):
+    with pytest.raises(ValueError, match="25 tokens is longer than the model's context of 24; shorten"):
+        model.route("x" * 25)
+
+
+def test_generation_follows_its_seed_keeps_the_prompt_and_may_outgrow_the_context(model):
+    text = model.generate("héllo", 40, seed=1)
+    assert text == model.generate("héllo", 40, seed=1) != model.generate("héllo", 40, seed=2)
+    assert text.startswith("héllo") and len(text.encode("utf-8", "replace")) >= 40
+    assert model.generate("abc", 0) == "abc"
+    with pytest.raises(ValueError, match="temperature is 0"):
+        model.generate("a", 1, temperature=0)
+
+
+def test_routing_and_generating_leave_the_mode_as_it_was():
+    training = LanguageModel(CONFIG).train()
+    training.route("ab")
+    training.generate("ab", 2)
+    assert training.training
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: ModelConfig(width=60, heads=8), "width 60 can't be split into 8 heads.*multiple of 16"),
+    (lambda: ModelConfig(layers=0), "layers is 0"),
+    (lambda: ModelConfig((Dense(8),), layers=2), "1 FFN recipes for 2 layers"),
+    (lambda: LanguageModel(CONFIG)(torch.zeros(2, 3)), "dtype torch.float32; expected integers"),
+    (lambda: LanguageModel(CONFIG)(torch.full((1, 3), 256)), "ids run from 256 to 256; the vocabulary has 0 … 255"),
+    (lambda: LanguageModel(CONFIG)(torch.zeros(3, dtype=torch.long)), r"shape \(3,\).*\[B sequences, S tokens\]"),
+])
+def test_impossible_sizes_and_inputs_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,80 @@
+"""The routing record: shapes are checked at the door, figures have closed forms, a file gives back what was saved."""
+
+import pytest
+import torch
+
+from moe_lesson import Routing
+
+LOGITS = torch.tensor([[0.0, 1.0, 2.0], [3.0, 2.0, 1.0], [0.0, 5.0, 4.0], [9.0, 8.0, 7.0]])
+IDS = torch.tensor([[2, 1], [0, 1], [1, 2], [0, 1]])
+WEIGHTS = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
+
+
+def routing(tokens=None):
+    return Routing(LOGITS, IDS, WEIGHTS, tokens)
+
+
+def test_sizes_and_load():
+    r = routing()
+    assert (r.num_tokens, r.num_experts, r.top_k) == (4, 3, 2)
+    assert r.load.tolist() == [2, 4, 2]
+
+
+def test_gates_write_the_weights_out_over_all_experts():
+    expected = torch.tensor([[0.0, 0.3, 0.7], [0.6, 0.4, 0.0], [0.0, 0.9, 0.1], [0.5, 0.5, 0.0]])
+    assert torch.equal(routing().gates, expected)
+
+
+def test_balance_figures_at_their_extremes():
+    n, t = 4, 8
+    even = Routing(torch.zeros(t, n), torch.arange(t)[:, None] % n, torch.ones(t, 1))
+    collapsed = Routing(torch.zeros(t, n), torch.zeros(t, 1, dtype=torch.long), torch.ones(t, 1))
+    assert even.max_violation == 0 and even.load_entropy == pytest.approx(1)
+    assert collapsed.max_violation == n - 1 and collapsed.load_entropy == 0
+
+
+def test_no_tokens_at_all():
+    empty = Routing(torch.zeros(0, 3), torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2), ())
+    assert empty.load.tolist() == [0, 0, 0] and empty.max_violation == 0 and empty.load_entropy == 1
+
+
+@pytest.mark.parametrize("tokens", [None, ("a", "<script>", "中 1/3", "␣")])
+def test_a_file_gives_back_what_was_saved(tokens, tmp_path):
+    path = tmp_path / "routing.safetensors"
+    routing(tokens).save(path)
+    again = Routing.load_file(path)
+    assert again.tokens == tokens
+    for name in ("logits", "expert_ids", "weights"):
+        assert torch.equal(getattr(again, name), getattr(routing(), name))
+
+
+def test_a_file_with_impossible_experts_is_refused(tmp_path):
+    path = tmp_path / "routing.safetensors"
+    Routing(LOGITS, IDS + 1, WEIGHTS).save(path)
+    with pytest.raises(ValueError, match="expert ids run from 1 to 3; expected 0 to 2"):
+        Routing.load_file(path)
+
+
+def test_another_file_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="not a routing: it has no expert_ids, logits, weights"):
+        Routing.load_file(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((LOGITS[0], IDS, WEIGHTS), r"logits have shape \(3,\); expected \[T tokens, N experts\]"),
+    ((LOGITS, IDS, WEIGHTS[:, :1]), "must both be"),
+    ((LOGITS, IDS[:2], WEIGHTS[:2]), "2 rows of expert_ids for 4 rows of logits"),
+    ((LOGITS, IDS.repeat(1, 2), WEIGHTS.repeat(1, 2)), "K = 4 experts chosen out of N = 3"),
+    ((LOGITS, IDS, WEIGHTS, ("a",)), "1 token texts for T = 4"),
+])
+def test_shapes_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Routing(*arguments)
+
+
+def test_detach_leaves_no_gradient():
+    r = Routing(LOGITS.clone().requires_grad_(), IDS, WEIGHTS.clone().requires_grad_())
+    assert not r.detach().logits.requires_grad and not r.detach().weights.requires_grad

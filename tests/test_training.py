@@ -1,0 +1,218 @@
+"""Training: it learns, it resumes exactly, it keeps its state when interrupted, it stops at NaN."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from moe_lesson import (
+    LanguageModel,
+    ModelConfig,
+    Routing,
+    Sparse,
+    TrainingConfig,
+    TrainingDiverged,
+    balance_loss,
+    evaluate_language,
+    next_token,
+    own_corpus,
+    train,
+)
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 200
+CONFIG = ModelConfig(Sparse(4, 2, 8, num_shared=1, noisy=True), layers=1, width=16, heads=2, context=16)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return own_corpus(TEXT)
+
+
+def run(corpus, steps=12, **options):
+    model = LanguageModel(CONFIG)
+    config = TrainingConfig(steps, lr=1e-2, warmup=2)
+    options = {"progress": False} | options
+    return model, train(model, corpus.sampler("train", 4, 16), config, **options)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_the_loss_falls_and_the_history_tells(corpus):
+    model, history = run(corpus, 60)
+    assert history["loss"][-1] < 0.6 * history["loss"][0]
+    assert len(history.rows) == 60 and history.seconds > 0 and {"step", "lr", "loss", "max_violation"} <= history.rows[0].keys()
+
+
+def test_the_same_seed_gives_the_same_model(corpus):
+    assert same(run(corpus)[0], run(corpus)[0])
+
+
+def test_training_leaves_the_callers_random_numbers_alone(corpus):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    run(corpus, 3)
+    assert torch.equal(torch.rand(2), expected)
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping_at(corpus, step, how):
+    """A sampler that does something when it is asked for a step."""
+    sample = corpus.sampler("train", 4, 16)
+
+    def batch_at(i):
+        if i == step:
+            how()
+        return sample(i)
+
+    return batch_at
+
+
+def test_an_interrupted_training_goes_on_exactly(corpus, tmp_path):
+    whole, history = run(corpus)
+    state = tmp_path / "state.safetensors"
+    model = LanguageModel(CONFIG)
+    config = TrainingConfig(12, lr=1e-2, warmup=2)
+    interrupt = stopping_at(corpus, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="after step 6 of 12.*call train again"):
+        train(model, interrupt, config, checkpoint=state, progress=False)
+    resumed, again = run(corpus, checkpoint=state)
+    assert same(resumed, whole), "resumed weights must equal uninterrupted ones to the bit, noise included"
+    assert again["loss"] == history["loss"]
+
+
+def test_after_a_crash_training_goes_on_from_the_last_checkpoint(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+
+    def crash():
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(LanguageModel(CONFIG), stopping_at(corpus, 7, crash), TrainingConfig(12, lr=1e-2, warmup=2), checkpoint=state,
+              every=5, progress=False)
+    assert same(run(corpus, checkpoint=state)[0], run(corpus)[0])
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_interrupt_handler_is_put_back(corpus):
+    before = signal.getsignal(signal.SIGINT)
+    run(corpus, 2)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    run(corpus, 4, checkpoint=state)
+    with pytest.raises(ValueError, match="was trained with steps 4, now 12.*delete the file to start anew"):
+        run(corpus, 12, checkpoint=state)
+
+
+def test_a_checkpoint_of_another_model_is_refused(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    run(corpus, 4, checkpoint=state)
+    other = LanguageModel(ModelConfig(layers=1, width=16, heads=2, context=16))
+    with pytest.raises(ValueError, match="does not fit the model"):
+        train(other, corpus.sampler("train", 4, 16), TrainingConfig(4, lr=1e-2, warmup=2), checkpoint=state, progress=False)
+
+
+def test_nan_stops_the_training_and_keeps_the_last_good_weights(corpus):
+    model = LanguageModel(CONFIG)
+    seen = []
+
+    def objective(m, batch):
+        loss, figures = next_token()(m, batch)
+        seen.append([p.detach().clone() for p in m.parameters()])
+        return (loss * float("nan") if len(seen) == 4 else loss), figures
+
+    with pytest.raises(TrainingDiverged, match="at step 3 the loss is nan.*weights of step 2.*lower learning rate than 0.01"):
+        train(model, corpus.sampler("train", 4, 16), TrainingConfig(12, lr=1e-2), objective=objective, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), seen[-1]))
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_out_of_memory_says_what_to_make_smaller(corpus):
+    def objective(m, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError, match=r"ran out of memory at step 0 with a batch of shape \(4, 17\); choose a smaller batch"):
+        run(corpus, 2, objective=objective)
+
+
+def test_evaluation_figures_stand_in_the_history(corpus):
+    _, history = run(corpus, 10, every=4, evaluate=lambda m: {"validation": evaluate_language(m, corpus, "validation")["mean"]})
+    assert [row["step"] for row in history.rows if "validation" in row] == [3, 7, 9]
+
+
+def test_the_evaluated_loss_is_the_mean_over_all_bytes(corpus):
+    model = LanguageModel(CONFIG).eval()
+    windows = corpus.windows("mine", "test", 16, 100_000)
+    one_by_one = [torch.nn.functional.cross_entropy(model(w[None, :-1])[0][0], w[1:]).item() for w in windows]
+    assert evaluate_language(model, corpus, "test", batch=7)["mine"] == pytest.approx(sum(one_by_one) / len(one_by_one), rel=1e-5)
+
+
+def test_the_schedule_warms_up_and_falls_to_a_tenth():
+    config = TrainingConfig(100, lr=1.0, warmup=10)
+    rates = [config.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_bfloat16_learns_too(corpus):
+    model = LanguageModel(CONFIG)
+    history = train(model, corpus.sampler("train", 4, 16), TrainingConfig(40, lr=1e-2, bfloat16=True), progress=False)
+    assert history["loss"][-1] < 0.8 * history["loss"][0] and model.head.weight.dtype == torch.float32
+
+
+def test_the_bar_writes_few_lines_into_a_log(corpus, capsys):
+    run(corpus, 40, progress=True)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) <= 12 and "step 40/40" in lines[-1] and "loss" in lines[-1]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(steps=0), "steps is 0"), (dict(steps=1, lr=-1), "lr is -1"), (dict(steps=1, warmup=-1), "warmup is -1")])
+def test_impossible_configurations_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**arguments)
+
+
+# --------------------------------------------------------------------------------------------------------- balance loss
+
+
+def test_the_balance_loss_is_1_when_balanced_and_n_over_k_when_collapsed():
+    n, t = 4, 8
+    even = Routing(torch.zeros(t, n), torch.arange(t)[:, None] % n, torch.ones(t, 1))
+    assert balance_loss(even).item() == pytest.approx(1)
+    logits = torch.zeros(t, n)
+    logits[:, 0] = 50.0
+    collapsed = Routing(logits, torch.zeros(t, 1, dtype=torch.long), torch.ones(t, 1))
+    assert balance_loss(collapsed).item() == pytest.approx(n)
+
+
+def test_the_balance_loss_by_hand_can_be_below_1():
+    # f = (0.9, 0.1) · 2 = (1.8, 0.2), P = (0.459, 0.541): 0.9344, so 1 is no minimum
+    probs = torch.tensor([[0.459, 0.541]]).repeat(10, 1)
+    ids = torch.tensor([[0]] * 9 + [[1]])
+    assert balance_loss(Routing(probs.log(), ids, torch.ones(10, 1))).item() == pytest.approx(1.8 * 0.459 + 0.2 * 0.541, rel=1e-5)
+
+
+def test_the_balance_loss_pushes_the_crowded_expert_down():
+    logits = torch.tensor([[1.0, 0.5, 0.0]] * 6, requires_grad=True)
+    ids = torch.tensor([[0]] * 5 + [[1]])
+    balance_loss(Routing(logits, ids, torch.ones(6, 1))).backward()
+    assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 2] < 0).all()
+
+
+def test_the_balance_loss_of_no_tokens_is_0():
+    assert balance_loss(Routing(torch.zeros(0, 3), torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1))).item() == 0
+
+
+def test_the_balance_loss_knows_sigmoid_scores():
+    routing = Routing(torch.zeros(4, 4), torch.arange(4)[:, None], torch.ones(4, 1))
+    assert balance_loss(routing, "sigmoid").item() == pytest.approx(1)

@@ -1,0 +1,178 @@
+"""Run notebooks and store them with their outputs, so that the same notebook on the same machine gives the same bytes.
+
+    python tools/store_notebooks.py notebooks/*.ipynb            # run, and store what came out
+    python tools/store_notebooks.py --check notebooks/*.ipynb    # run, and say which stored outputs are out of date
+
+A notebook is stored only when it is fit to be read: no cell raised, nothing was written to stderr, no output names a
+path of this machine. Cells tagged nbval-ignore-output (times, numbers of a training run) may differ at every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+REPO = Path(__file__).resolve().parent.parent
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+MAX_BYTES = 1_000_000  # GitHub shows nothing of a notebook much larger than this
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+
+
+class Unfit(Exception):
+    """A notebook that must not be stored; the message names the cells and says why."""
+
+
+def kernel_env(home: str) -> dict[str, str]:
+    """The kernel's environment: an empty home for the lesson helpers, Jupyter's own choice of figure backend.
+
+    One thread unless the caller says otherwise, since sums come out differently in the last digits with more.
+    """
+    given = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return {"OMP_NUM_THREADS": "1"} | given | {"MOE_LESSON_HOME": home}
+
+
+def execute(path: Path, timeout: float) -> NotebookNode:
+    """Run the notebook from its first cell in a fresh kernel, and return it cleaned. Nothing is written."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unfit(f"this is not a notebook ({error})") from None
+    if nameless := [number for number, cell in enumerate(cells) if "id" not in cell]:
+        raise Unfit(f"cells {nameless}, counted from 0, have no id: give each a readable one")
+    nb = nbformat.read(path, as_version=4)
+    running = []
+    with tempfile.TemporaryDirectory() as home:
+        client = NotebookClient(
+            nb,
+            kernel_name="python3",
+            timeout=timeout,
+            resources={"metadata": {"path": str(path.parent)}},
+            coalesce_streams=True,  # the kernel cuts what a cell prints into messages by the clock
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no words of the kernel's own on the terminal
+            record_timing=False,
+            store_widget_state=False,
+            on_cell_execute=lambda cell, cell_index: running.append(cell.id),
+        )
+        try:
+            client.execute(env=kernel_env(home))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise Unfit(f"cell {running[-1]} failed: {plain(str(error)).strip()}") from None
+    return clean(nb)
+
+
+def clean(nb: NotebookNode) -> NotebookNode:
+    """Remove from the notebook what differs at every run and what a reader cannot use. Changes nb and returns it."""
+    nb.metadata.pop("widgets", None)  # GitHub calls a notebook with it invalid
+    nb.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE)
+    for cell in nb.cells:
+        cell.metadata.pop("execution", None)
+        cell.metadata.pop("ExecuteTime", None)
+        for output in cell.get("outputs", []):
+            # A widget's view is the random id of a model that lives in the kernel that has gone: a reader would see
+            # "model not found" in place of the picture stored beside it. nbval does not compare views (nor pictures).
+            output.get("data", {}).pop(WIDGET_VIEW, None)
+    return nb
+
+
+def plain(text: str) -> str:
+    """The text without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def texts(output: NotebookNode) -> str:
+    """Everything a reader could read in an output: pictures are left out."""
+    parts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
+    parts += [value if isinstance(value, str) else json.dumps(value) for kind, value in output.get("data", {}).items()
+              if not kind.startswith("image/") or kind == "image/svg+xml"]
+    return plain("\n".join(parts))
+
+
+def machine_paths() -> re.Pattern:
+    """What the folders of this machine look like in a text: no output may name one."""
+    folders = {Path.home(), REPO, Path(sys.prefix), Path(tempfile.gettempdir()), Path("/tmp")} - {Path("/")}
+    return re.compile(rf"(?<![\w.~-])({'|'.join(re.escape(str(folder)) for folder in folders)})(?![\w-])[^\s'\"<>]*")
+
+
+def problems(nb: NotebookNode) -> list[str]:
+    """What makes an executed notebook unfit to be read, one sentence each."""
+    path = machine_paths()
+    found = []
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                found.append(f"cell {cell.id} wrote to stderr: {plain(output.text).strip()}")
+            elif match := path.search(texts(output)):
+                found.append(f"cell {cell.id} shows a path of this machine: {match[0]}")
+    if (size := len(nbformat.writes(nb).encode())) > MAX_BYTES:
+        found.append(f"it has {size:,} bytes, more than {MAX_BYTES:,}: draw fewer or smaller figures")
+    return found
+
+
+def changed_cells(stored: NotebookNode, fresh: NotebookNode) -> list[str]:
+    """The ids of the cells whose outputs differ between the two, but for those whose tag says that they may."""
+    return [new.id for old, new in zip(stored.cells, fresh.cells, strict=True)
+            if old.get("outputs") != new.get("outputs") and "nbval-ignore-output" not in new.metadata.get("tags", [])]
+
+
+def process(path: Path, check: bool, timeout: float) -> tuple[bool, str]:
+    """Run one notebook and store or check it. Returns whether all is well, and the line to print."""
+    start = time.perf_counter()
+    try:
+        fresh = execute(path, timeout)
+        if found := problems(fresh):
+            raise Unfit("\n  ".join(found))
+        if check:
+            if changed := changed_cells(nbformat.read(path, as_version=4), fresh):
+                raise Unfit(f"stored outputs are out of date in the cells {', '.join(changed)}")
+        else:
+            path.write_text(nbformat.writes(fresh) + "\n", encoding="utf-8")
+    except Unfit as unfit:
+        return False, f"FAILED {path}\n  {unfit}"
+    return True, f"{'checked' if check else 'stored'} {path} ({time.perf_counter() - start:.0f} s)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--check", action="store_true", help="store nothing; report the cells whose outputs changed")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds that one cell may take (default 300)")
+    parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default 1: undisturbed times)")
+    options = parser.parse_args(arguments)
+    if missing := [str(path) for path in options.notebooks if not path.is_file()]:
+        parser.error(f"no such notebook: {', '.join(missing)}")
+
+    with ProcessPoolExecutor(options.jobs) as pool:
+        runs = [pool.submit(process, path, options.check, options.timeout) for path in options.notebooks]
+        failures = 0
+        for run in runs:
+            fine, line = run.result()
+            print(line, flush=True)
+            failures += not fine
+    return 1 if failures else 0
+
+
+def pytest_runtest_setup(item) -> None:
+    """As a pytest plugin (-p store_notebooks): nbval runs each notebook in the environment that it was stored with.
+
+    A plugin's setup comes before pytest's own, which starts the kernel with the environment it finds.
+    """
+    if item.path.suffix == ".ipynb" and item.parent.kernel is None:
+        os.environ.update(kernel_env(tempfile.mkdtemp(dir=os.environ.get("MOE_LESSON_HOME"))))
+        os.environ.pop("MPLBACKEND", None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
