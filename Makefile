@@ -44,6 +44,7 @@ test: .venv/test
 
 notebooks: .venv/test
 	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
+	$(RUN) tools/readme_picture.py
 
 experiments: .venv/lab
 	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu

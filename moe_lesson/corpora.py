@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import pathlib
 import re
 import sysconfig
@@ -121,7 +122,7 @@ NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def byte_texts(raw: bytes) -> list[str]:
-    """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` and so on; `0xff` for what is none."""
+    """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` …; or `0xff`."""
     out: list[str] = []
     position = 0
     while position < len(raw):
@@ -280,10 +281,12 @@ def read_domain(domain: str, split: str, max_bytes: int) -> Iterator[Document]:
 
 def files(root: pathlib.Path, suffixes: tuple[str, ...], skip: set[str]) -> Iterator[tuple[str, pathlib.Path]]:
     """Names and paths below a folder, without the folders in `skip`; one name on every machine."""
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.suffix in suffixes and not skip.intersection(relative.parts) and path.is_file():
-            yield relative.as_posix(), path
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(set(folders) - skip)  # what is skipped is not even looked into
+        for name in sorted(names):
+            path = pathlib.Path(folder, name)
+            if path.suffix in suffixes and path.is_file():
+                yield path.relative_to(root).as_posix(), path
 
 
 def standard_library() -> Iterator[tuple[str, pathlib.Path]]:

@@ -96,7 +96,7 @@ EXPERIMENTS = {
         rungs={"dense": dense, "deepseekmoe": deepseekmoe},
         presets={
             "cpu": Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=2000,
-                          lrs=(2e-3, 4e-3, 8e-3), scales=(1.0, 6.0)),
+                          lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0)),
             "gpu": Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
                           lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True),
         },
@@ -185,7 +185,8 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
     recipe = experiment.rungs[run.rung](preset.budget, run.scale or 1.0, preset.width)
     config = ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
-    setting = digest(config.to_dict(), asdict(training), asdict(preset), corpus.fingerprint())
+    sizes = {"batch": preset.batch, "balance": preset.balance, "eval_bytes": preset.eval_bytes}
+    setting = digest(config.to_dict(), asdict(training), sizes, corpus.fingerprint())
     here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
     if (here / "result.json").exists():
         return json.loads((here / "result.json").read_text())
@@ -209,7 +210,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
 
 
 def digest(*parts: dict) -> str:
-    """A short name for all that decides a run's result, so that no run is taken for another."""
+    """A short name for all that decides a run's result: no run is taken for another, and a wider grid keeps the runs it has."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -58,7 +58,9 @@ class Lesson:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.claims_made: list[tuple[str, str]] = []
         torch.manual_seed(seed)
-        device = torch.cuda.get_device_name() if self.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        device = (torch.cuda.get_device_name() if self.device == "cuda" else
+                  f"CPU, {threads} thread{'' if threads == 1 else 's'}")
         print(f"Python {platform.python_version()} · torch {torch.__version__} · {device} · seed {seed}")
 
     # ------------------------------------------------------------------------------------------------------ predictions
@@ -140,9 +142,10 @@ class Lesson:
 
 def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     """Two columns of text as HTML."""
-    cells = [f"<th style='text-align:left'>{a}</th><th style='text-align:left'>{b}</th>" for a, b in [head]]
-    cells += [f"<td style='text-align:left'>{html.escape(a)}</td><td style='text-align:left'>{html.escape(b)}</td>" for a, b in rows]
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+    def line(tag: str, cells: tuple[str, str]) -> str:
+        return "<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 def solution(function: Callable) -> Page:

@@ -190,7 +190,8 @@ def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.o
     """Put a saved state into model and optimizer; returns the history so far and the step to go on with."""
     saved_config, history = load_training_state(checkpoint, model, optimizer)
     wanted = asdict(config)
-    different = [f"{key} {saved_config.get(key)!r}, now {value!r}" for key, value in wanted.items() if saved_config.get(key) != value]
+    different = [f"{key} {saved_config.get(key)!r}, now {value!r}" for key, value in wanted.items()
+                 if saved_config.get(key) != value]
     require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same configuration, "
                            "or delete the file to start anew")
     history = History(**history)

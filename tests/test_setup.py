@@ -81,7 +81,7 @@ def test_conda_environment_agrees_with_pyproject():
     text = (REPO / "environment.yml").read_text()
     (python,) = re.findall(r"^  - python=([\d.]+)", text, re.MULTILINE)
     assert SpecifierSet(PROJECT["requires-python"]).contains(python)
-    assert f'python-version: "{python}"' in (REPO / ".github/workflows/ci.yml").read_text()
+    assert f"container: python:{python}-bookworm" in (REPO / ".github/workflows/ci.yml").read_text()
     (extras,) = re.findall(r"^      - -e \.\[(.*)\]$", text, re.MULTILINE)
     assert set(extras.split(",")) == {"lab", "test"} <= set(EXTRAS)
     assert "      - -c constraints.txt\n" in text

@@ -1,0 +1,59 @@
+"""Interventions: change one thing in a trained model and see what it was good for. The model itself stays as it is."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from .layers import MoE, Router
+from .model import LanguageModel
+from .routing import Routing
+
+
+def random_router(router: Router, seed: int = 0) -> Router:
+    """A router of the same sizes and the same size of weights, drawn at random, without bias: the null of every routing.
+
+    Args:
+        router: whose shape, score, gate scale and weight spread to take.
+        seed: of the draw.
+    """
+    null = copy.deepcopy(router)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(router.weight.shape, generator=generator) * router.weight.detach().float().std().cpu()
+    with torch.no_grad():
+        null.weight.copy_(drawn)
+        null.bias.zero_()
+    return null
+
+
+def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
+    """A copy of a model in which every router is random and everything else is as trained."""
+    changed = copy.deepcopy(model)
+    for i, block in enumerate(changed.blocks):
+        if isinstance(block.ffn, MoE):
+            block.ffn.router = random_router(block.ffn.router, seed + i)
+    return changed.eval()
+
+
+@torch.no_grad()
+def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) -> tuple[list[Routing], list[Routing]]:
+    """What the trained routers do with a text, and what random routers would do with the same hidden states.
+
+    Args:
+        model: with at least one MoE layer.
+        text: at most the model's context, in bytes.
+        seed: of the random routers.
+
+    Returns: two lists with one `Routing` for each MoE layer.
+    """
+    routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
+    seen: list[torch.Tensor] = []
+    hooks = [router.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for router in routers]
+    try:
+        trained = [routing for routing in model.route(text) if routing is not None]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    null = [random_router(router, seed + i)(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
+    return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]

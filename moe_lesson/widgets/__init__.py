@@ -1,0 +1,10 @@
+"""The widgets of the course. They need ipywidgets and anywidget; `import moe_lesson` alone does not load them."""
+
+try:
+    import anywidget  # noqa: F401  (only to say clearly what is missing)
+except ImportError as missing:
+    raise ImportError('the widgets need anywidget and ipywidgets: pip install "moe-lesson[lab]"') from missing
+
+from .routing_map import RoutingMap
+
+__all__ = ["RoutingMap"]

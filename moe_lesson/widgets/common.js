@@ -1,0 +1,242 @@
+// Shared by every widget of the course. Python puts this file in front of the widget's own module, so that the
+// browser receives one file without imports. The mathematics is the twin of common.py; a parity test compares them.
+//
+// Letters: T tokens, N experts, K active experts. Matrices are flat, row by row: entry (t, n) is at t * N + n.
+
+// --- mathematics -----------------------------------------------------------------------------------------------------
+
+export function softmax(row) {
+  const top = row.reduce((a, b) => Math.max(a, b));
+  const powers = new Float64Array(row).map((x) => Math.exp(x - top));
+  const total = sum(powers);
+  return powers.map((power) => power / total);
+}
+
+export function sigmoid(row) {
+  return new Float64Array(row).map((x) => 1 / (1 + Math.exp(-x)));
+}
+
+export const SCORES = { softmax, sigmoid };
+
+export function sum(values) {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
+}
+
+/** All indices, the largest value first; a tie goes to the lower index. */
+export function ranked(values) {
+  const order = Array.from(values, (_, i) => i);
+  return order.sort((a, b) => values[b] - values[a] || a - b);
+}
+
+export function topK(values, k) {
+  return ranked(values).slice(0, k);
+}
+
+/** Every token's experts, best first: logits [T * N] -> { T, N, gate, scores [T * N], order [T * N] }. K cuts it. */
+export function rankExperts(logits, T, N, gate) {
+  const ranking = { T, N, gate, scores: new Float64Array(T * N), order: new Int32Array(T * N) };
+  for (let t = 0; t < T; t++) {
+    const scores = SCORES[gate.score](logits.subarray(t * N, (t + 1) * N));
+    const biased = gate.bias ? scores.map((s, n) => s + gate.bias[n]) : scores; // to choose, never to weigh
+    ranking.scores.set(scores, t * N);
+    ranking.order.set(ranked(biased), t * N);
+  }
+  return ranking;
+}
+
+/** The k best experts of every token: { T, N, k, ids [T * k], weights [T * k], load [N] }. */
+export function route({ T, N, gate, scores, order }, k) {
+  const routed = { T, N, k, ids: new Int32Array(T * k), weights: new Float64Array(T * k), load: new Int32Array(N) };
+  for (let t = 0; t < T; t++) {
+    const ids = order.subarray(t * N, t * N + k);
+    const weights = gateWeights(Float64Array.from(ids, (n) => scores[t * N + n]), gate);
+    routed.ids.set(ids, t * k);
+    routed.weights.set(weights, t * k);
+    for (const n of ids) routed.load[n] += 1;
+  }
+  return routed;
+}
+
+/** The weights of the chosen scores: divided by their sum if the gate renormalises, times its scale. */
+export function gateWeights(chosen, gate) {
+  const total = gate.renormalise ? sum(chosen) : 1;
+  return chosen.map((score) => (total > 0 ? (score / total) * gate.scale : 0));
+}
+
+/** The weight that token t gives expert n, or null where it did not choose the expert. */
+export function weightOf(routed, t, n) {
+  for (let i = t * routed.k; i < (t + 1) * routed.k; i++) if (routed.ids[i] === n) return routed.weights[i];
+  return null;
+}
+
+/** How many experts each token has in common with token t: [T]. */
+export function inCommon(routed, t) {
+  const mine = new Set(routed.ids.subarray(t * routed.k, (t + 1) * routed.k));
+  const counts = new Array(routed.T).fill(0);
+  routed.ids.forEach((n, i) => { if (mine.has(n)) counts[Math.floor(i / routed.k)] += 1; });
+  return counts;
+}
+
+/** Tokens per expert if all experts had the same load. */
+export function meanLoad(routed) {
+  return (routed.T * routed.k) / routed.N;
+}
+
+/** Entropy of the load as a fraction of log N: 1 is perfect balance, 0 is one expert for all. */
+export function loadEntropy(load) {
+  const total = sum(load);
+  if (!total || load.length === 1) return 1;
+  const shares = Array.from(load, (n) => n / total).filter((share) => share > 0);
+  return -sum(shares.map((share) => share * Math.log(share))) / Math.log(load.length);
+}
+
+/** float32 numbers out of what a comm delivers: a DataView that may start at any byte. */
+export function floats(view) {
+  return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+}
+
+// --- colour ----------------------------------------------------------------------------------------------------------
+
+/** Cividis (Nuñez, Anderton, Renslow 2018), 256 steps: matplotlib's table, readable without red-green vision. */
+export const CIVIDIS = (
+  "00224e00234f00245100255300255400265600275800285900285b00295d002a5f002a61002b62002c64002c66002d68002e6a002e6c" +
+  "002f6d00306f0030700031700031710132710533710833700c34700f357012357014367016377018376f1a386f1c396f1e3a6f203a6f" +
+  "213b6e233c6e243c6e263d6e273e6e293f6e2a3f6d2b406d2d416d2e416d2f426d31436d32436d33446d34456c35456c36466c38476c" +
+  "39486c3a486c3b496c3c4a6c3d4a6c3e4b6c3f4c6c404c6c414d6c424e6c434e6c444f6c45506c46516c47516c48526c49536c4a536c" +
+  "4b546c4c556c4d556c4e566c4f576c50576c51586d52596d535a6d545a6d555b6d555c6d565c6d575d6d585e6d595e6e5a5f6e5b606e" +
+  "5c616e5d616e5e626e5e636f5f636f60646f61656f62656f636670646770656870656870666970676a71686a71696b716a6c716b6d72" +
+  "6c6d726c6e726d6f726e6f736f70737071737172747272747273747374757474757575757676767777767777777878777979777a7a78" +
+  "7b7a787c7b787d7c787e7c787e7d787f7e78807f78817f788280798381798482798582798683798784788885788985788a86788b8778" +
+  "8c88788d88788e89788f8a78908b78918b78928c78928d78938e78948e77958f779690779791779892779992779a93769b94769c9576" +
+  "9d95769e96769f9775a09875a19975a29975a39a74a49b74a59c74a69c74a79d73a89e73a99f73aaa073aba072aca172ada272aea371" +
+  "afa471b0a571b1a570b3a670b4a76fb5a86fb6a96fb7a96eb8aa6eb9ab6dbaac6dbbad6dbcae6cbdae6cbeaf6bbfb06bc0b16ac1b26a" +
+  "c2b369c3b369c4b468c5b568c6b667c7b767c8b866c9b965cbb965ccba64cdbb63cebc63cfbd62d0be62d1bf61d2c060d3c05fd4c15f" +
+  "d5c25ed6c35dd7c45cd9c55cdac65bdbc75adcc859ddc858dec958dfca57e0cb56e1cc55e2cd54e4ce53e5cf52e6d051e7d150e8d24f" +
+  "e9d34eead34cebd44bedd54aeed649efd748f0d846f1d945f2da44f3db42f5dc41f6dd3ff7de3ef8df3cf9e03afbe138fce236fde334" +
+  "fee434fee535fee636fee838"
+).match(/.{6}/g).map((hex) => "#" + hex);
+
+/** The colour of a weight between 0 and limit. Spaced by the square root, so that small weights show. */
+export function weightColour(weight, limit) {
+  const share = Math.sqrt(Math.min(Math.max(weight / limit, 0), 1));
+  return CIVIDIS[Math.min(255, Math.floor(share * 256))];
+}
+
+/** Black or white, whichever reads better on a #rrggbb background (WCAG relative luminance). */
+export function inkOn(hex) {
+  const [r, g, b] = hex.slice(1).match(/../g).map((pair) => {
+    const c = parseInt(pair, 16) / 255;
+    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
+}
+
+// --- page ------------------------------------------------------------------------------------------------------------
+
+/** An element with a class and text. Text is data: it never becomes HTML. */
+function make(tag, className = "", text = "") {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = text;
+  return node;
+}
+
+/** A slider with its name and value in words beside it: { box, slider, value }. */
+function makeSlider(name, min, max) {
+  const box = make("label", "moe-control");
+  const slider = Object.assign(make("input"), { type: "range", min, max, step: 1 });
+  const value = make("span", "moe-value");
+  slider.setAttribute("aria-label", name);
+  box.append(slider, value);
+  return { box, slider, value };
+}
+
+/** The colours of the page around the widget, as the stylesheet resolved them. */
+function themeOf(node) {
+  const style = getComputedStyle(node);
+  const read = (name) => style.getPropertyValue(name).trim();
+  return { ink: read("--moe-ink"), faint: read("--moe-line"), bar: read("--moe-bar"), accent: read("--moe-accent"),
+    font: `14px ${style.fontFamily}` };
+}
+
+/** Call back when the page turns dark or light; returns how to stop. */
+function onTheme(callback) {
+  const media = matchMedia("(prefers-color-scheme: dark)");
+  const watch = new MutationObserver(callback);
+  media.addEventListener("change", callback);
+  for (const node of [document.documentElement, document.body]) {
+    watch.observe(node, { attributeFilter: ["class", "theme", "data-jp-theme-name", "data-vscode-theme-kind"] });
+  }
+  return () => { media.removeEventListener("change", callback); watch.disconnect(); };
+}
+
+/** Give a canvas its size in CSS pixels and return its context, sharp on any screen. */
+function sizedContext(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
+  const ctx = canvas.getContext("2d");
+  ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+  ctx.clearRect(0, 0, width, height);
+  return ctx;
+}
+
+/** Select by outline: white inside black, to be seen on every colour of the map. */
+function outline(ctx, x, y, w, h) {
+  ctx.lineWidth = 4;
+  ctx.strokeStyle = "#000000";
+  ctx.strokeRect(x, y, w, h);
+  ctx.lineWidth = 2;
+  ctx.strokeStyle = "#ffffff";
+  ctx.strokeRect(x, y, w, h);
+}
+
+/** The text, cut with an ellipsis so that it fits the width. */
+function fitted(ctx, text, width) {
+  if (ctx.measureText(text).width <= width) return text;
+  const letters = Array.from(text);
+  while (letters.length && ctx.measureText(letters.join("") + "…").width > width) letters.pop();
+  return letters.join("") + "…";
+}
+
+/** Call `draw` once before the next frame, however often it is asked for. */
+function oncePerFrame(draw) {
+  let asked = 0;
+  const ask = () => { asked = asked || requestAnimationFrame(() => { asked = 0; draw(); }); };
+  return { ask, cancel: () => cancelAnimationFrame(asked) };
+}
+
+/** Listen to an element; returns how to stop. */
+function on(node, event, callback) {
+  node.addEventListener(event, callback);
+  return () => node.removeEventListener(event, callback);
+}
+
+/** Listen to a trait of the Python widget; returns how to stop. */
+function onTrait(model, name, callback) {
+  model.on(`change:${name}`, callback);
+  return () => model.off(`change:${name}`, callback);
+}
+
+/** Do something with a key that nobody else shall get: neither the page's scrolling nor the notebook's shortcuts. */
+function taken(event, action) {
+  event.preventDefault();
+  event.stopPropagation();
+  action();
+}
+
+/**
+ * Keep JupyterLab's shortcuts from the keys pressed inside an element. JupyterLab looks at the focused element first and
+ * at its parents later, so the mark has to stand on whatever has the focus: a range input would lose its arrow keys.
+ */
+function keepKeys(root) {
+  root.addEventListener("focusin", (event) => { event.target.dataset.lmSuppressShortcuts = "true"; });
+}
+
+/** Make text in an element current, and leave it alone if it is: a live region speaks at every touch. */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}

@@ -1,0 +1,37 @@
+"""The README: short, its links lead somewhere, its picture is the lesson's, its code runs."""
+
+import re
+from pathlib import Path
+
+import readme_picture
+
+REPO = Path(__file__).parent.parent
+README = (REPO / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_is_short_and_names_the_two_commands():
+    assert len(README.splitlines()) < 100 and "make lab" in README and "make test" in README
+
+
+def test_every_link_leads_to_a_file():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (REPO / target).is_file(), target
+
+
+def test_every_lesson_is_in_the_table():
+    for path in (REPO / "notebooks").glob("*.ipynb"):
+        assert f"(notebooks/{path.name})" in README
+
+
+def test_the_picture_is_figure_1_of_lesson_00():
+    assert readme_picture.PICTURE.read_bytes() == readme_picture.figure_1()
+
+
+def test_the_example_runs(monkeypatch, tmp_path):
+    (tmp_path / "my_texts").mkdir()
+    (tmp_path / "my_texts" / "a.txt").write_text("the cat sat on the mat and looked at the moon. " * 200)
+    monkeypatch.chdir(tmp_path)
+    source = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert "steps=1000" in source
+    exec(source.replace("steps=1000", "steps=2"), {})
+    assert (tmp_path / "mine.safetensors").is_file()

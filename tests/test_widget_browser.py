@@ -1,0 +1,394 @@
+"""The routing map in chromium, on a page of its own and without any network: keys, words, looks, time."""
+
+import json
+import pathlib
+import statistics
+
+import pytest
+from chromium import launch_chromium
+from map_cases import HOSTILE, browser_state, bytes_map, logits_of, map_of, routing_of
+
+from moe_lesson.widgets import RoutingMap
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+
+PAGE = pathlib.Path(__file__).with_name("widget_page.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        chromium = launch_chromium(playwright)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def show(browser):
+    """show(widget, **context) -> a page with the widget; afterwards: no request, no error, no script of a token."""
+    opened, asked, errors = [], [], []
+
+    def guard(route):
+        local = route.request.url.startswith(("file:", "data:", "blob:"))
+        if not local:
+            asked.append(route.request.url)
+        route.continue_() if local else route.abort()
+
+    def open_page(widget, live=False, **context):
+        place = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, "offline": True, **context})
+        place.route("**/*", guard)
+        page = place.new_page()
+        page.on("console", lambda message: message.type in ("error", "warning") and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        if live:
+            page.expose_function("toPython", lambda sent: (widget.set_state(sent), browser_state(widget))[1])
+        page.goto(PAGE)
+        page.evaluate("([esm, css, state]) => show(esm, css, state)", [widget._esm, widget._css, browser_state(widget)])
+        page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+        opened.append(page)
+        return page
+
+    yield open_page
+    hacked = [page.evaluate("window.hacked") for page in opened]
+    for page in opened:
+        page.context.close()
+    assert hacked == [None] * len(opened) and asked == [] and errors == []
+
+
+def status(page) -> str:
+    """The text summary, after the next frame."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.locator(".moe-status").inner_text()
+
+
+def heat_map(page):
+    return page.get_by_role("application")
+
+
+# --- words and keys --------------------------------------------------------------------------------------------------
+
+
+def test_it_says_at_once_what_python_says(show):
+    widget = map_of(num_shared=2)
+    page = show(widget)
+    assert status(page) == widget.summary and "Busiest" in widget.summary
+    assert page.locator(".moe-badge").inner_text() == "synthetic"
+    assert page.get_by_label("Layer").is_visible() and page.get_by_text("K = 3 (as recorded)").is_visible()
+
+
+def test_sliders_answer_to_keys_and_tell_python_the_settled_value(show):
+    page = show(map_of())
+    page.get_by_label("K, experts per token").focus()
+    page.keyboard.press("ArrowRight")
+    assert "K = 4 of 12 experts" in status(page)
+    assert page.get_by_text("K = 4: what-if on the recorded logits; the model ran with 3").is_visible()
+    page.keyboard.press("End")
+    assert "K = 12 of 12 experts" in status(page)
+    page.get_by_label("Layer").focus()
+    page.keyboard.press("ArrowRight")
+    assert status(page).startswith("Layer 2 of 2, K = 12")
+    saved = {name: value for message in page.evaluate("model.saved") for name, value in message.items()}
+    assert (saved["layer"], saved["k"], saved["locked_expert"]) == (1, 12, None)
+
+
+def test_the_random_router_is_never_shown_as_the_models(show):
+    page = show(map_of(origin="trained"))
+    assert page.locator(".moe-badge").inner_text() == "trained" and "trained router" in status(page)
+    page.get_by_label("random (null)").check()
+    assert "random router (null)." in status(page) and "trained router" not in status(page)
+    assert page.locator(".moe-badge").inner_text() == "random router (null)"
+
+
+def test_arrow_keys_read_the_map_and_enter_keeps_a_cell(show):
+    widget = map_of()
+    page = show(widget)
+    heat_map(page).focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    widget.locked_token, widget.locked_expert = 2, 1
+    assert status(page) == widget.summary and "Token 2 'c'" in widget.summary
+    page.keyboard.press("Enter")
+    page.get_by_label("K, experts per token").focus()
+    assert status(page) == widget.summary  # locked: it stays when the focus goes
+    heat_map(page).focus()
+    page.keyboard.press("Escape")
+    assert "Busiest" in status(page)
+    assert page.evaluate("[model.get('locked_token'), model.get('locked_expert')]") == [None, None]
+
+
+def test_the_cursor_stays_in_sight_in_a_long_text(show):
+    page = show(map_of(240))
+    heat_map(page).focus()
+    for _ in range(12):
+        page.keyboard.press("PageDown")
+    assert "Token 120" in status(page)
+    top, height = page.locator(".moe-scroller").evaluate("(node) => [node.scrollTop, node.clientHeight]")
+    assert top <= 120 * 18 and 121 * 18 <= top + height
+    bars, rows = (page.locator(part).bounding_box() for part in (".moe-load", ".moe-scroller"))
+    assert bars["y"] >= rows["y"] + rows["height"]  # the bars do not scroll away
+
+
+def test_the_strip_is_one_tab_stop_and_arrow_keys_walk_it(show):
+    page = show(map_of())
+    options = page.get_by_role("option")
+    assert options.count() == 21 and page.locator(".moe-token[tabindex='0']").count() == 1
+    options.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    assert "Token 1 'b'" in status(page)
+    page.keyboard.press("Enter")
+    status(page)
+    assert options.nth(1).get_attribute("aria-selected") == "true" and page.evaluate("model.get('locked_token')") == 1
+    page.keyboard.press("Enter")
+    assert page.evaluate("model.get('locked_token')") is None
+
+
+def test_an_expert_lights_up_the_tokens_that_chose_it(show):
+    widget = map_of()
+    expert = int(widget.shown.load.argmax())
+    chosen = [t for t, ids in enumerate(widget.shown.expert_ids.tolist()) if expert in ids]
+    page = show(widget)
+    page.evaluate("(n) => model.receive({ locked_expert: n })", expert)
+    assert f"Expert {expert} is chosen by {len(chosen)} of 21 tokens" in status(page)
+    lit = page.evaluate("[...document.querySelectorAll('.moe-chosen')].map((node) => Number(node.dataset.token))")
+    assert lit == chosen
+
+
+def test_a_token_underlines_those_that_travel_with_it(show):
+    page = show(map_of())
+    page.evaluate("model.receive({ locked_token: 4 })")
+    status(page)
+    shown = map_of().shown.expert_ids.tolist()
+    travelling = [t for t, ids in enumerate(shown) if t != 4 and 2 * len(set(ids) & set(shown[4])) >= 3]
+    alike = page.locator(".moe-alike").evaluate_all("(nodes) => nodes.map((node) => Number(node.dataset.token))")
+    assert alike == travelling
+
+
+def test_the_mouse_points_and_clicks(show):
+    page = show(map_of())
+    box = page.locator(".moe-heat").bounding_box()
+    cell = (box["width"] - 100) / 12
+    x, y = box["x"] + 92 + 5.5 * cell, box["y"] + 3 * 18 + 9
+    page.mouse.move(x, y)
+    assert "Token 3 'd'" in status(page) and "expert 5" in status(page)
+    page.mouse.click(x, y)
+    page.mouse.move(5, 5)
+    assert "Token 3 'd'" in status(page)
+    page.mouse.click(x, y)
+    page.mouse.move(5, 5)
+    assert "Busiest" in status(page)
+    bars = page.locator(".moe-load").bounding_box()
+    page.mouse.click(x, bars["y"] + 30)
+    page.mouse.move(5, 5)
+    assert "Expert 5 is chosen by" in status(page) and "Token" not in status(page).split("Expert 5")[0]
+
+
+def test_reset_goes_back_to_the_start(show):
+    page = show(map_of())
+    before = status(page)
+    page.evaluate("model.receive({ layer: 1, k: 7, router: 'null', locked_token: 2, locked_expert: 1 })")
+    assert status(page) != before
+    page.get_by_role("button", name="Reset").click()
+    assert status(page) == before
+
+
+def test_python_moves_the_picture_too(show):
+    page, widget = show(map_of()), map_of()
+    widget.layer, widget.router, widget.k, widget.locked_token = 1, "null", 7, 9
+    page.evaluate("(state) => model.receive(state)", browser_state(widget))
+    assert status(page) == widget.summary
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_typing_asks_python_once_the_hand_rests(show):
+    widget = bytes_map()
+    page = show(widget, live=True)
+    page.get_by_label("Your text").fill("")
+    page.get_by_label("Your text").press_sequentially("moon", delay=20)
+    page.wait_for_function("document.querySelectorAll('.moe-token').length === 4")
+    assert widget.text == "moon" and status(page) == widget.summary
+    assert [message["text"] for message in page.evaluate("model.saved") if "text" in message][-1] == "moon"
+    assert page.evaluate("model.saved.length") <= 2  # the emptied field and the word, not every letter
+
+
+def test_enter_sends_the_text_at_once_and_an_empty_one_is_fine(show):
+    widget = bytes_map()
+    page = show(widget, live=True)
+    page.get_by_label("Your text").fill("")
+    page.get_by_label("Your text").press("Enter")
+    page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
+    assert status(page) == widget.summary
+
+
+def test_a_refusal_is_read_out_and_the_picture_stays(show):
+    page = show(bytes_map(), live=True)
+    before = status(page)
+    page.get_by_label("Your text").fill("x" * 241)
+    page.get_by_role("alert").filter(has_text="241 bytes").wait_for()
+    assert status(page) == before and page.get_by_role("option").count() == len("hello world")
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("document.querySelector('.moe-problem').textContent === ''")
+
+
+def test_without_on_text_there_is_no_text_field(show):
+    assert show(map_of()).locator("input[type=text]").count() == 0
+
+
+def test_hostile_tokens_are_shown_and_not_run(show):
+    widget = map_of(HOSTILE, name="<b>bold</b>")
+    page = show(widget)
+    assert page.locator(".moe-token").all_inner_texts() == widget.tokens
+    assert page.locator("main script, main img, main b").count() == 0
+    for position in range(len(HOSTILE)):
+        page.evaluate("(t) => model.receive({ locked_token: t, locked_expert: 1 })", position)
+        widget.locked_token, widget.locked_expert = position, 1
+        assert page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => "
+                             "done(document.querySelector('.moe-status').textContent))))") == widget.summary
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+
+def complaints(page) -> list[str]:
+    """axe's serious and critical findings."""
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{one['id']}: {json.dumps([node['html'][:90] for node in one['nodes'][:3]])}" for one in found
+            if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(show, scheme):
+    page = show(bytes_map(num_shared=2), color_scheme=scheme)
+    assert complaints(page) == []
+    page.evaluate("model.receive({ locked_expert: 2, locked_token: 1, k: 5, problem: 'Too long. Shorten it.' })")
+    status(page)
+    assert complaints(page) == []
+    page.evaluate("(state) => model.receive(state)", {"tokens": [], "logits": {"base64": ""}, "locked_token": None})
+    assert "empty" in status(page) and complaints(page) == []
+
+
+def test_the_widget_turns_dark_with_the_system_and_with_jupyterlab(show):
+    page = show(map_of(), color_scheme="dark")
+    paper = "getComputedStyle(document.querySelector('.moe-root')).backgroundColor"
+    assert page.evaluate(paper) == "rgb(20, 23, 27)"
+    page.evaluate("document.body.style.setProperty('--jp-layout-color0', '#ffffff')")
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+
+
+def test_the_canvas_is_drawn_again_when_the_theme_changes(show):
+    page = show(map_of())
+    pixels = "document.querySelector('.moe-heat').toDataURL()"
+    status(page)
+    light = page.evaluate(pixels)
+    page.emulate_media(color_scheme="dark")
+    status(page)
+    assert page.evaluate(pixels) != light
+
+
+def test_nothing_moves_by_itself(show):
+    page = show(map_of(), reduced_motion="reduce")
+    moving = page.evaluate("""[...document.querySelectorAll('.moe-root, .moe-root *')].filter((node) => {
+      const style = getComputedStyle(node);
+      return style.animationName !== 'none' || style.transitionDuration.split(',').some((time) => parseFloat(time) > 0);
+    }).length""")
+    assert moving == 0
+
+
+@pytest.mark.parametrize("width", [700, 1280])
+@pytest.mark.parametrize("experts", [12, 62])
+def test_it_fits_the_width(show, width, experts):
+    page = show(map_of(61, experts, 6 if experts > 12 else 3, name="which experts does each token choose?"),
+                viewport={"width": width, "height": 720})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    root = page.locator(".moe-root").bounding_box()
+    for part in page.locator(".moe-root *").all():
+        box = part.bounding_box()
+        assert not box or box["x"] + box["width"] <= root["x"] + root["width"] + 0.5
+
+
+def test_the_default_state_fits_a_projector(show):
+    page = show(bytes_map(num_shared=2))
+    page.evaluate("(state) => model.receive(state)", browser_state(map_of(61, 62, 6, num_shared=2)))
+    status(page)
+    box = page.locator(".moe-root").bounding_box()
+    assert box["y"] + box["height"] <= 720
+
+
+def test_text_is_at_least_ten_points(show):
+    page = show(bytes_map())
+    smallest = page.evaluate("""Math.min(...[...document.querySelectorAll('.moe-root *')]
+      .filter((node) => node.textContent).map((node) => parseFloat(getComputedStyle(node).fontSize)))""")
+    assert smallest >= 13.33
+
+
+@pytest.mark.parametrize("width", [700, 1000, 1280])
+def test_a_slider_does_not_move_under_the_hand(show, width):
+    page = show(map_of(61, 62, 6), viewport={"width": width, "height": 720})
+    slider = page.get_by_label("K, experts per token")
+    before = slider.bounding_box()
+    slider.press("ArrowRight")
+    status(page)
+    assert slider.bounding_box() == before
+
+
+def test_a_closed_view_listens_no_more(show):
+    page = show(map_of())
+    page.evaluate("cleanup()")
+    before = status(page)
+    page.evaluate("model.receive({ layer: 1 })")
+    assert status(page) == before
+    assert page.evaluate("Object.values(model.listeners).flat().length") == 0
+
+
+# --- time: printed, not judged, since machines differ ------------------------------------------------------------------
+
+CANVASES = """async (esm) => {
+  const url = URL.createObjectURL(new Blob([esm + "export { drawHeat, drawLoad, sizedContext, themeOf };"],
+                                           { type: "text/javascript" }));
+  const m = await import(url);
+  const [heat, load] = document.querySelectorAll("canvas");
+  const [state, geo] = [m.readState(model), m.geometry(1150, 240, 64)];
+  const theme = m.themeOf(document.querySelector(".moe-root"));
+  return Array.from({ length: 64 }, (_, i) => {
+    const [routed, look] = [m.routeLayer(state, "model", 0, i + 1), { token: i, expert: i }];
+    const start = performance.now();
+    m.drawHeat(m.sizedContext(heat, 1150, 252), geo, state, routed, look, 9 * i, 252, theme);
+    m.drawLoad(m.sizedContext(load, 1150, 102), geo, routed, look, 4, theme);
+    return performance.now() - start;
+  });
+}"""
+
+COUNT_FRAMES = """() => {
+  window.took = [];
+  const later = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (draw) => later((now) => {
+    const start = performance.now();
+    draw(now);
+    window.took.push(performance.now() - start);
+  });
+}"""
+
+
+def spread(times: list[float]) -> str:
+    times = sorted(times)
+    return f"median {statistics.median(times):.1f} ms, p95 {times[int(0.95 * len(times))]:.1f} ms ({len(times)} times)"
+
+
+def test_how_long_drawing_takes(show, capsys):
+    routings = [routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)]
+    widget = RoutingMap(routings, origin="synthetic")
+    page = show(widget)
+    report = [f"both canvases: {spread(page.evaluate(CANVASES, widget._esm))}"]
+    page.evaluate(COUNT_FRAMES)
+    for name, part, key in (("k slider", "input[aria-label^=K]", "ArrowRight"), ("cursor", ".moe-scroller", "ArrowDown")):
+        page.evaluate("window.took = []")
+        page.locator(part).focus()
+        for _ in range(40):
+            page.keyboard.press(key)
+        status(page)
+        report.append(f"whole frame, {name}: {spread([t for t in page.evaluate('window.took') if t > 0.05])}")
+    with capsys.disabled():
+        print("\nrouting map of 240 tokens × 64 experts: " + "; ".join(report))
+    assert "K = 46" in status(page)
