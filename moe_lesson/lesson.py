@@ -93,7 +93,7 @@ class Lesson:
 
     def reveal(self, key: str, *actual: float | str) -> None:
         """Print the result beside the guess, and keep both."""
-        shown = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in actual)
+        shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in actual)
         guess = self.guess(key)
         if guess is None:
             print(f"It is {shown}. (You kept no guess.)")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing, Sparse
+from moe_lesson.model import Attention, rotate
 
 SPARSE = Sparse(8, 2, 8, num_shared=1)
 CONFIG = ModelConfig((Dense(16), SPARSE), layers=2, width=16, heads=2, context=24)
@@ -28,10 +29,21 @@ def test_no_token_sees_a_later_one(model):
     assert not torch.allclose(model(ids)[0][:, 7:], model(changed)[0][:, 7:])
 
 
-def test_positions_matter(model):
-    ids = torch.tensor([[5, 6, 7, 7]])
-    swapped = torch.tensor([[6, 5, 7, 7]])
-    assert not torch.allclose(model(ids)[0][:, -1], model(swapped)[0][:, -1])
+def test_attention_tells_the_order_of_earlier_tokens():
+    torch.manual_seed(0)
+    attention = Attention(16, 2)
+    x = torch.randn(1, 4, 16)
+    assert not torch.allclose(attention(x)[:, -1], attention(x[:, [1, 0, 2, 3]])[:, -1])
+
+
+def test_rotary_positions_keep_lengths_and_see_distances_alone():
+    query, key = torch.randn(8).expand(10, 8), torch.randn(8).expand(10, 8)
+    torch.testing.assert_close(rotate(query).norm(dim=-1), query.norm(dim=-1))
+    scores = rotate(query) @ rotate(key).T  # the same pair of vectors at every pair of positions
+    for distance in (0, 3):
+        diagonal = scores.diagonal(-distance)
+        torch.testing.assert_close(diagonal, diagonal[0].expand_as(diagonal), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(scores[0, 0], scores[3, 0])
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_callers_random_numbers_alone():

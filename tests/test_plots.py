@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from map_cases import HOSTILE, logits_of, routing_of
 
-from moe_lesson.plots import draw_routing, drawable, png
+from moe_lesson.plots import draw_routing, draw_seeds, drawable, png
 
 
 def test_the_title_says_where_the_routing_comes_from():
@@ -82,3 +82,19 @@ def test_drawing_leaves_pyplot_alone():
     code = "import sys, moe_lesson.plots; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert matplotlib.get_backend()  # and importing plots chose no backend
+
+
+def test_seeds_are_drawn_with_their_mean_and_interval():
+    figure = draw_seeds({"one": [1.0, 2.0, 3.0], "two": [2.0, 2.0]}, "loss")
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert [text.get_text() for text in ax.texts] == ["2.000", "2.000"] and "loss" in ax.get_xlabel()
+    assert [len(dots.get_offsets()) for dots in ax.collections if len(dots.get_offsets()) > 1] == [3, 2]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first group stands on top"
+
+
+def test_one_seed_is_no_evidence():
+    with pytest.raises(ValueError, match="at least 2 values"):
+        draw_seeds({"one": [1.0]}, "loss")
+    with pytest.raises(ValueError, match="groups is empty"):
+        draw_seeds({}, "loss")

@@ -82,7 +82,11 @@ def test_an_interrupted_training_goes_on_exactly(corpus, tmp_path):
     interrupt = stopping_at(corpus, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match="after step 6 of 12.*call train again"):
         train(model, interrupt, config, checkpoint=state, progress=False)
-    resumed, again = run(corpus, checkpoint=state)
+    asked = []
+    sample = corpus.sampler("train", 4, 16)
+    resumed = LanguageModel(CONFIG)
+    again = train(resumed, lambda step: asked.append(step) or sample(step), config, checkpoint=state, progress=False)
+    assert asked == list(range(6, 12)), "what was trained before the interrupt is not trained again"
     assert same(resumed, whole), "resumed weights must equal uninterrupted ones to the bit, noise included"
     assert again["loss"] == history["loss"]
 

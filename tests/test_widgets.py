@@ -11,6 +11,7 @@ import torch
 from map_cases import HOSTILE, bytes_map, logits_of, map_of, routing_of
 from traitlets import TraitError
 
+from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.layers import Router
 from moe_lesson.plots import draw_routing
 from moe_lesson.routing import Routing
@@ -339,3 +340,28 @@ def test_the_browser_receives_one_message_per_text():
 def test_gates_are_read_from_routers_mappings_and_gates():
     router = Router(4, 6, 2, score="sigmoid", scale=2.0)
     assert Gate.of(router) == Gate.of({"score": "sigmoid", "scale": 2.0, "bias": [0.0] * 6}) == Gate.of(Gate.of(router))
+
+
+# --- a model's own map -----------------------------------------------------------------------------------------------
+
+
+def test_the_map_of_a_model_shows_its_routing_beside_a_null_and_follows_the_text():
+    sparse = Sparse(8, 2, 8, num_shared=1, scale=2.0)
+    model = LanguageModel(ModelConfig((Dense(16), sparse, sparse), layers=3, width=16, heads=2, context=24)).eval()
+    widget = RoutingMap.of_model(model, "abc", origin="toy")
+    first, second = (routing for routing in model.route("abc") if routing is not None)
+    assert widget.sizes == [8, 8] and widget.num_shared == 1 and widget.max_bytes == 24 and widget.origin == "toy"
+    assert torch.equal(widget.shown.expert_ids, first.expert_ids)
+    widget.layer = 1
+    assert torch.equal(widget.shown.expert_ids, second.expert_ids)
+    widget.router = "null"
+    assert not torch.allclose(widget.shown.logits, second.logits)
+    widget.text = "another"
+    assert widget.tokens == list("another") and widget.problem == ""
+    widget.text = "x" * 25
+    assert "at most 24" in widget.problem and widget.tokens == list("another")
+
+
+def test_a_dense_model_has_no_map():
+    with pytest.raises(ValueError, match="no MoE layer"):
+        RoutingMap.of_model(LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2)), "abc")

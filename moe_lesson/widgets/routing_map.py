@@ -106,9 +106,10 @@ class RoutingMap(LessonWidget):
         layers = [block.ffn for block in model.blocks if isinstance(block.ffn, MoE)]
         require(bool(layers), "this model has no MoE layer, so there is no routing to show")
         routings, null = route_beside_null(model, text, seed)
+        num_shared = max(recipe.num_shared for recipe in model.config.recipes if isinstance(recipe, Sparse))
         return cls(routings, null=null, origin=origin, router=[layer.router for layer in layers], text=text, name=name,
-                   num_shared=max(r.num_shared for r in model.config.recipes if isinstance(r, Sparse)), max_bytes=model.config.context,
-                   on_text=lambda t: route_beside_null(model, t, seed))
+                   num_shared=num_shared, max_bytes=model.config.context,
+                   on_text=lambda typed: route_beside_null(model, typed, seed))
 
     def _pack(self, routings: Sequence[Routing], null: Sequence[Routing] | None) -> dict:
         """Check routings at the door and turn them into traits."""
