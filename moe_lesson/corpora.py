@@ -232,8 +232,8 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
     """Real text that is on any machine with PyTorch, by domain.
 
     Args:
-        domains: some of `python` (standard library code, without comments and docstrings), `english` (docstrings and
-            pydoc's topics), `cpp` (headers that ship with torch, without comments), `yaml` (torch's operator tables).
+        domains: some of `python` (standard library code, without comments and docstrings), `english`
+            (docstrings), `cpp` (headers that ship with torch, without comments), `yaml` (torch's operator tables).
         splits: read these alone; leaving out train is much faster.
         max_bytes: per domain, all splits together.
 
@@ -303,11 +303,10 @@ def python_sources():
 
 
 def english_sources():
-    """Docstrings of the standard library and of torch, and the topics of `help()`."""
-    from pydoc_data.topics import topics
+    """Docstrings of the standard library and of torch.
 
-    for name, text in topics.items():
-        yield f"topics/{name}", lambda text=text: text
+    The topics of `help()` are left out: they contain one another, and a test text must not stand in the train text.
+    """
     root = pathlib.Path(torch.__file__).parent
     folders = ("nn", "optim", "distributions", "utils/data", "fft", "linalg", "special")
     torch_files = [(f"torch/{folder}/{name}", path) for folder in folders for name, path in files(root / folder, (".py",), set())]

@@ -95,7 +95,7 @@ EXPERIMENTS = {
         question="Does a DeepSeekMoE model predict text better than a dense model that pays as much per token?",
         rungs={"dense": dense, "deepseekmoe": deepseekmoe},
         presets={
-            "cpu": Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=2000,
+            "cpu": Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
                           lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0)),
             "gpu": Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
                           lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True),
@@ -159,6 +159,11 @@ def pick_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
+def device_name(device: str) -> str:
+    """The device in words, for a record."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}, threads: {torch.get_num_threads()}"
+
+
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
     """The same grid for every rung: all learning rates, and all gate scales where there is a gate."""
     for rung, recipe_of in experiment.rungs.items():
@@ -186,10 +191,12 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
     config = ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     sizes = {"batch": preset.batch, "balance": preset.balance, "eval_bytes": preset.eval_bytes}
-    setting = digest(config.to_dict(), asdict(training), sizes, corpus.fingerprint())
+    machine = {"torch": torch.__version__, "device": device_name(device)}
+    setting = digest(config.to_dict(), asdict(training), sizes, corpus.fingerprint(), machine)
     here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
     if (here / "result.json").exists():
-        return json.loads((here / "result.json").read_text())
+        return json.loads((here / "result.json").read_text()) | {"model": str(here / "model.safetensors")}
+    made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} seed {run.seed}", flush=True)
     model = LanguageModel(config, seed=run.seed).to(device)
     history = train(model, corpus.sampler("train", preset.batch, preset.context, run.seed), training,
@@ -203,10 +210,11 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
         row |= {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in corpus.domains}
     curve = [{"step": point["step"], "train_loss": point["loss"]} for point in history.rows[:20] + history.rows[20::20]]
     save_model(here / "model.safetensors", model, {})
-    result = {"row": row, "curve": curve, "model": str(here / "model.safetensors")}
-    (here / "result.json").write_text(json.dumps(result))
-    (here / "state.safetensors").unlink()  # the training is over: its result and its model stay
-    return result
+    result = {"row": row, "curve": curve, "made": made}
+    (here / "result.json.partial").write_text(json.dumps(result))
+    (here / "result.json.partial").replace(here / "result.json")
+    (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
+    return result | {"model": str(here / "model.safetensors")}
 
 
 def digest(*parts: dict) -> str:
@@ -216,15 +224,21 @@ def digest(*parts: dict) -> str:
 
 def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus,
                results: list[dict]) -> dict:
-    """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on."""
+    """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on.
+
+    Commit, versions, device and date are those of the trainings, not of the moment when the table is written; where runs
+    of one table differ in them, all are named.
+    """
+    def of_runs(key: str) -> str:
+        return ", ".join(sorted({result["made"][key] for result in results}))
+
     return {
         "command": f"python -m moe_lesson.experiments {name} --preset {preset_name} --seeds {seeds} --device {device}",
-        "commit": git_commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "device": torch.cuda.get_device_name() if device == "cuda" else
-                  f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
-        "seconds": round(sum(r["row"]["seconds"] for r in results)),
-        "date": datetime.date.today().isoformat(),
+        "commit": of_runs("commit"),
+        "versions": {"python": of_runs("python"), "torch": of_runs("torch")},
+        "device": of_runs("device"),
+        "seconds": round(sum(result["row"]["seconds"] for result in results)),
+        "date": of_runs("date"),
         "preset": asdict(preset),
         "corpus": corpus.fingerprint(),
     }
