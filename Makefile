@@ -47,7 +47,7 @@ notebooks: .venv/test
 	$(RUN) tools/readme_picture.py
 
 experiments: .venv/lab
-	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu
+	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --out data
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

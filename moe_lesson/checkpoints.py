@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from .layers import require
 from .model import LanguageModel, ModelConfig
 
-DATA = pathlib.Path(os.environ.get("MOE_LESSON_DATA", pathlib.Path(__file__).parent.parent / "data"))
+DATA = pathlib.Path(os.environ.get("MOE_LESSON_DATA") or pathlib.Path(__file__).parent.parent / "data")
 
 
 def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -28,11 +29,14 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[
     """
     from safetensors import SafetensorError, safe_open
 
+    if pathlib.Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; expected a safetensors file")
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            # cloned, so that nothing goes on reading from a file that may be replaced
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or make it again") from error
 
@@ -64,10 +68,13 @@ def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
         FileNotFoundError, ValueError: if the file is missing, damaged, or holds another kind of thing.
     """
     tensors, metadata = read_safetensors(path)
-    require("config" in metadata, f"{path} holds no model of this course: it has no config")
-    model = LanguageModel(ModelConfig.from_dict(json.loads(metadata["config"])))
+    try:
+        config, about = ModelConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("about", "{}"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no model of this course: its config can't be read ({error!r})") from error
+    model = LanguageModel(config)
     fill(model, tensors, path)
-    return model.eval(), json.loads(metadata.get("about", "{}"))
+    return model.eval(), about
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], path: str | pathlib.Path) -> None:
@@ -93,7 +100,9 @@ def checksums() -> dict[str, str]:
     listing = DATA / "checkpoints" / "SHA256SUMS"
     if not listing.is_file():
         raise FileNotFoundError(f"the shipped models are not in {DATA}; set MOE_LESSON_DATA to the course's data folder")
-    return {name: digest for digest, name in (line.split() for line in listing.read_text().splitlines())}
+    pairs = [line.split() for line in listing.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    require(all(len(pair) == 2 for pair in pairs), f"{listing} is damaged: a line is no 'checksum  file'; get it again")
+    return {name: digest for digest, name in pairs}
 
 
 def shipped_model(name: str) -> tuple[LanguageModel, dict]:
@@ -126,24 +135,44 @@ def write_checksums(folder: pathlib.Path) -> None:
 # ------------------------------------------------------------------------------------------------------ training states
 
 
-def save_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: dict,
+def save_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict,
                         history: dict) -> None:
-    """Write all that a training needs to go on exactly: weights, optimizer, configuration, history."""
+    """Write all that a training needs to go on exactly: weights, optimizer, what identifies the training, history."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
-    write_safetensors(path, tensors, {"config": json.dumps(config), "history": json.dumps(history)})
+    write_safetensors(path, tensors, {"identity": json.dumps(identity), "history": json.dumps(history)})
 
 
-def load_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
-    """Put a saved training state into model and optimizer; returns its configuration and history."""
+@dataclass(frozen=True)
+class TrainingState:
+    """A training state read from a file, before it is put to use."""
+
+    path: pathlib.Path
+    tensors: dict[str, Tensor]
+    identity: dict
+    history: dict
+
+    def load_into(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put weights and optimizer state where they belong."""
+        fill(model, {name.removeprefix("model."): t for name, t in self.tensors.items() if name.startswith("model.")}, self.path)
+        state: dict[int, dict] = {}
+        for name, tensor in self.tensors.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".")
+                state.setdefault(int(i), {})[key] = tensor
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def read_training_state(path: str | pathlib.Path) -> TrainingState:
+    """Read what `save_training_state` wrote.
+
+    Raises:
+        ValueError: if the file is damaged or holds something else.
+    """
     tensors, metadata = read_safetensors(path)
-    require("history" in metadata, f"{path} holds no training state; give another file name to train into")
-    fill(model, {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}, path)
-    state: dict[int, dict] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".")
-            state.setdefault(int(i), {})[key] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return json.loads(metadata["config"]), json.loads(metadata["history"])
+    try:
+        identity, history = json.loads(metadata["identity"]), json.loads(metadata["history"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no training state; give another file name to train into") from error
+    return TrainingState(pathlib.Path(path), tensors, identity, history)

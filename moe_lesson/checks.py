@@ -49,18 +49,21 @@ class Check:
 
 
 def called(attempt: Callable, *arguments):
-    """The attempt's answer; a stub's `...` or None counts as not tried."""
-    answer = attempt(*arguments)
+    """The attempt's answer as a tensor; a stub's `...`, None or NotImplementedError counts as not tried."""
+    try:
+        answer = attempt(*arguments)
+    except NotImplementedError:
+        raise NotTried from None
     if answer is ... or answer is None:
         raise NotTried
-    return answer
+    return torch.as_tensor(answer)
 
 
 def diagnose_load(attempt: Callable) -> str | None:
     """What is wrong with a function (expert_ids [T, K], N) -> load [N]."""
     ids, n = torch.tensor([[3, 1], [3, 0], [1, 3], [3, 4]]), 6  # experts 2 and 5 idle, the last among them
     t, k = ids.shape
-    answer = torch.as_tensor(called(attempt, ids, n))
+    answer = called(attempt, ids, n)
     if answer.shape != (n,):
         if answer.shape == (k, n):
             return f"you counted each of the {k} columns by itself: add the columns up, a load has one number per expert"
@@ -73,7 +76,7 @@ def diagnose_load(attempt: Callable) -> str | None:
                 "count every column, not the first alone")
     if torch.isclose(answer.double().sum(), torch.tensor(1.0, dtype=torch.float64)):
         return "you returned shares that sum to 1: the load is a count of tokens"
-    if not torch.equal(answer.long(), expert_load(ids, n)):
+    if not torch.equal(answer.double(), expert_load(ids, n).double()):
         return (f"for expert_ids {ids.tolist()} you returned {answer.tolist()}; "
                 f"count by hand how often each of the ids 0 … {n - 1} stands there")
     if called(attempt, torch.zeros(0, k, dtype=torch.long), n).shape != (n,):

@@ -26,7 +26,7 @@ from .layers import require
 SPLITS = ("train", "validation", "test")
 DOCUMENT_START = b"\0"  # one byte that text does not contain separates documents
 MACHINE_BYTES = 1_500_000  # per domain, all splits together
-DOCUMENT_BYTES = 16_000  # of one file at most: many documents, none of which makes a split
+DOCUMENT_CHARACTERS = 16_000  # of one file at most: many documents, none of which makes a split
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Corpus:
         Each sequence comes from one domain, drawn evenly. The batch depends on seed and step alone, so that a resumed
         training sees what an uninterrupted one would have seen.
         """
+        require(batch >= 1 and context >= 1, f"batch = {batch} and context = {context} must both be at least 1")
         streams = [self.stream(domain, split) for domain in self.domains]
         for domain, stream in zip(self.domains, streams):
             require(len(stream) > context,
@@ -90,6 +91,7 @@ class Corpus:
 
     def windows(self, domain: str, split: str, context: int, limit: int) -> Tensor:
         """The first `limit` bytes of a stream cut into [windows, context + 1]; neighbours share one byte, as target and input."""
+        require(1 <= context <= limit, f"context = {context} and limit = {limit} bytes; expected 1 ≤ context ≤ limit")
         stream = self.stream(domain, split)[:limit + 1]
         require(len(stream) > context,
                 f"domain {domain!r} has {len(stream)} bytes for {split}; windows need at least {context + 1}")
@@ -160,11 +162,13 @@ def own_corpus(source: str | bytes | pathlib.Path, domain: str = "mine") -> Corp
 
     Raises:
         FileNotFoundError: if a path does not exist.
+        PermissionError: if it may not be read.
         ValueError: if there is no text.
     """
     path = as_path(source)
     if path is not None and path.is_dir():
-        paths = [(name, file) for name, file in files(path, TEXT_SUFFIXES, {".git", ".venv", "node_modules", "__pycache__"})]
+        os.listdir(path)  # a folder that may not be read says so here
+        paths = list(files(path, TEXT_SUFFIXES, {".git", ".venv", "node_modules", "__pycache__"}))
         require(bool(paths), f"no text file in {path}; expected files ending in {', '.join(TEXT_SUFFIXES)}")
         documents = [Document(domain, name, text, split_of(name)) for name, file in paths if (text := read_text(file).strip())]
         if len({d.split for d in documents}) == len(SPLITS):
@@ -184,17 +188,18 @@ TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".c", ".h",
 
 
 def as_path(source: str | bytes | pathlib.Path) -> pathlib.Path | None:
-    """The path that a source names, or None where it is text."""
-    if isinstance(source, pathlib.Path):
-        if not source.exists():
-            raise FileNotFoundError(f"there is no file or folder {source}")
-        return source
-    if isinstance(source, str) and source and "\n" not in source and "\0" not in source and len(source) < 1000:
-        path = pathlib.Path(source)
-        try:
-            return path if path.exists() else None
-        except OSError:  # too long for a name, say
-            return None
+    """The path that a source names, or None where it is text. A line that looks like a path must be one."""
+    require(isinstance(source, (str, bytes, pathlib.Path)), f"{source!r} is no text; give a string or a path")
+    if isinstance(source, bytes):
+        return None
+    if isinstance(source, str) and (not source or len(source) > 1000 or set(source) & set("\n\0")):
+        return None
+    path = pathlib.Path(source)
+    if path.exists():
+        return path
+    looks_like_one = path.suffix.lower() in TEXT_SUFFIXES or (set(str(source)) & set("/\\") and " " not in str(source))
+    if isinstance(source, pathlib.Path) or looks_like_one:
+        raise FileNotFoundError(f"there is no file or folder {source} (to use these words as text, add a line break)")
     return None
 
 
@@ -216,11 +221,13 @@ def huggingface_corpus(name: str, column: str = "text", split: str = "train", do
     except ImportError as error:
         raise ImportError("a Hugging Face data set needs the package datasets: pip install datasets") from error
     try:
-        rows = datasets.load_dataset(name, split=split, streaming=True).take(documents)
-        texts = [row[column] for row in rows]
+        rows = list(datasets.load_dataset(name, split=split, streaming=True).take(documents))
     except Exception as error:  # hub, network and file errors are of many unrelated classes
         raise ConnectionError(f"the data set {name!r} can't be read ({type(error).__name__}: {error}); check its name and the "
                               "network, or use machine_corpus(), which needs none") from error
+    columns = rows[0] if rows else {}
+    require(column in columns, f"the data set {name!r} has no column {column!r}; it has {', '.join(columns) or 'no rows'}")
+    texts = [row[column] or "" for row in rows]
     return Corpus(tuple(Document(name, str(i), text, split_of(f"{name}/{i}")) for i, text in enumerate(texts) if text.strip()))
 
 
@@ -241,7 +248,9 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
         ValueError: for an unknown domain or split.
         FileNotFoundError: if this machine has no text of a domain.
     """
-    domains = tuple(SOURCES) if domains is None else tuple(domains)
+    domains = tuple(SOURCES) if domains is None else (domains,) if isinstance(domains, str) else tuple(domains)
+    require(bool(domains) and max_bytes >= 10_000,
+            f"domains = {domains} and max_bytes = {max_bytes}; expected at least one domain and 10,000 bytes")
     for domain in domains:
         require(domain in SOURCES, f"unknown domain {domain!r}; this machine has {', '.join(SOURCES)}")
     for split in splits:
@@ -272,7 +281,7 @@ def read_domain(domain: str, split: str, max_bytes: int) -> Iterator[Document]:
     for name, read in names_and_readers:
         if total >= max_bytes:
             return
-        text = read().strip()[:DOCUMENT_BYTES]
+        text = read().strip()[:DOCUMENT_CHARACTERS]
         if len(text) >= 200 and text not in seen:  # shorter ones are empty __init__ files and the like
             seen.add(text)
             total += len(text)
@@ -285,7 +294,7 @@ def files(root: pathlib.Path, suffixes: tuple[str, ...], skip: set[str]) -> Iter
         folders[:] = sorted(set(folders) - skip)  # what is skipped is not even looked into
         for name in sorted(names):
             path = pathlib.Path(folder, name)
-            if path.suffix in suffixes and path.is_file():
+            if path.suffix.lower() in suffixes and path.is_file():
                 yield path.relative_to(root).as_posix(), path
 
 

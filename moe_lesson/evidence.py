@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .checkpoints import DATA
 from .layers import require
 
-# two-sided 95% quantiles of Student's t for 1 … 30 degrees of freedom; beyond, the normal's is within 2%
+# two-sided 95% quantiles of Student's t for 1 … 30 degrees of freedom; beyond, the normal's is within 5%
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
              2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 
@@ -81,7 +81,8 @@ def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
     """A table of data/results, e.g. "dense-or-moe-cpu"."""
     folder = folder or DATA / "results"
     known = sorted(path.stem for path in folder.glob("*.csv"))
-    require(name in known, f"no result table {name!r} in {folder.name}; there are {', '.join(known) or 'none'}")
+    require(bool(known), f"there are no result tables in {folder}; set MOE_LESSON_DATA to the course's data folder")
+    require(name in known, f"no result table {name!r} in {folder.name}; there are {', '.join(known)}")
     with open(folder / f"{name}.csv", newline="", encoding="utf-8") as file:
         rows = [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
     return Table(rows, json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))

@@ -19,16 +19,18 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from .checkpoints import DATA, load_model, save_model, write_checksums
+from .checkpoints import load_model, save_model, write_checksums
 from .corpora import Corpus, machine_corpus
 from .evidence import write_table
 from .layers import require
 from .ledger import dense_of_equal_active, model_cost
 from .model import LanguageModel, ModelConfig
 from .recipes import Budget, Dense, Recipe
-from .training import TrainingConfig, evaluate_language, next_token, train
+from .training import History, TrainingConfig, TrainingDiverged, evaluate_language, next_token, train
 
 TUNING_SEED = 1000  # never among the seeds that are reported
+WORK = pathlib.Path("runs")
+OUT = WORK / "data"  # not the course's own data folder: whoever tries a small run does not overwrite what ships
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ EXPERIMENTS = {
 
 
 def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: str = "auto",
-                   out: pathlib.Path = DATA, work: pathlib.Path = pathlib.Path("runs"), corpus: Corpus | None = None,
+                   out: pathlib.Path = OUT, work: pathlib.Path = WORK, corpus: Corpus | None = None,
                    progress: bool = True) -> pathlib.Path:
     """Run a named experiment, or what is left of it, and write its table, its provenance and its models.
 
@@ -134,6 +136,8 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: 
             f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
     require(seeds >= 1, f"seeds is {seeds}; expected at least 1")
     preset, device = experiment.presets[preset_name], pick_device(device)
+    for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
+        folder.mkdir(parents=True, exist_ok=True)
     corpus = corpus or machine_corpus()
     folder = work / f"{name}-{preset_name}"
 
@@ -195,16 +199,23 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
     setting = digest(config.to_dict(), asdict(training), sizes, corpus.fingerprint(), machine)
     here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
     if (here / "result.json").exists():
-        return json.loads((here / "result.json").read_text()) | {"model": str(here / "model.safetensors")}
+        return json.loads((here / "result.json").read_text(encoding="utf-8")) | {"model": str(here / "model.safetensors")}
     made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} seed {run.seed}", flush=True)
     model = LanguageModel(config, seed=run.seed).to(device)
-    history = train(model, corpus.sampler("train", preset.batch, preset.context, run.seed), training,
-                    objective=next_token(preset.balance), checkpoint=here / "state.safetensors", progress=progress)
+    try:
+        history = train(model, corpus.sampler("train", preset.batch, preset.context, run.seed), training,
+                        objective=next_token(preset.balance), checkpoint=here / "state.safetensors", progress=progress)
+        validation = evaluate_language(model, corpus, "validation", preset.eval_bytes)["mean"]
+    except TrainingDiverged as diverged:
+        if run.stage == "final":
+            raise
+        print(diverged)  # a learning rate that diverges has lost the tuning, not stopped it
+        history, validation = History(), float("inf")
     cost = model_cost(config)
     row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
                          "tokens": preset.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1),
-                         "validation": evaluate_language(model, corpus, "validation", preset.eval_bytes)["mean"]}
+                         "validation": validation}
     if run.stage == "final":
         test = evaluate_language(model, corpus, "test", preset.eval_bytes)
         row |= {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in corpus.domains}
@@ -271,8 +282,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
     parser.add_argument("--seeds", type=int, default=3, help="fresh seeds to train and report")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--out", type=pathlib.Path, default=DATA, help="the data folder to write into")
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs"), help="folder for runs in progress")
+    parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder for tables and models (default {OUT})")
+    parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"folder for runs in progress (default {WORK})")
     options = parser.parse_args(arguments)
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
@@ -282,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in EXPERIMENTS if options.name == "all" else [options.name]:
             table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work)
             print(f"wrote {table}")
-    except (ValueError, FileNotFoundError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, TrainingDiverged) as error:
         sys.exit(f"experiments: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where it stopped")

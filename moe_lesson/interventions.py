@@ -55,5 +55,5 @@ def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) ->
     finally:
         for hook in hooks:
             hook.remove()
-    null = [random_router(router, seed + i)(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
+    null = [random_router(router, seed + i).eval()(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
     return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]

@@ -87,6 +87,7 @@ class Router(nn.Module):
         self.register_buffer("bias", torch.zeros(num_experts))
 
     def forward(self, x_TD: Tensor) -> Routing:
+        check_input(x_TD, self.width)
         logits_TN = self.logits(x_TD)
         scores_TN = SCORES[self.score](logits_TN)
         ids_TK = (scores_TN + self.bias.to(scores_TN.dtype)).topk(self.top_k, dim=-1).indices

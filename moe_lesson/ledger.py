@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .layers import require
 from .model import ModelConfig
-from .recipes import Dense, Recipe
+from .recipes import Dense, Recipe, checked
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -55,8 +55,11 @@ def ffn_cost(recipe: Recipe, width: int) -> Cost:
     Args:
         recipe: what the layer is.
         width: D, the model width.
+
+    Raises:
+        ValueError: for anything that is no recipe.
     """
-    if isinstance(recipe, Dense):
+    if isinstance(checked(recipe), Dense):
         return matrix(width, 3 * recipe.hidden)
     expert = matrix(width, 3 * recipe.expert_width)
     routed = Cost(recipe.num_experts * expert.total, recipe.top_k * expert.active, recipe.top_k * expert.flops)

@@ -54,7 +54,8 @@ class Lesson:
     """
 
     def __init__(self, name: str, seed: int = 0):
-        self.name, self.seed = name, seed
+        self.name = name
+        self.guesses: dict[str, dict] = read_predictions()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.claims_made: list[tuple[str, str]] = []
         torch.manual_seed(seed)
@@ -78,18 +79,18 @@ class Lesson:
         """
         require(numbers >= 1, f"numbers is {numbers}; a prediction asks for at least one")
         if importlib.util.find_spec("ipywidgets") is None:
-            return Page(f"Predict: {question} Answer with lesson.keep({key!r}, your guess).", html.escape(question))
+            asked = f"Predict: {question} Answer with lesson.keep({key!r}, your guess)."
+            return Page(asked, html.escape(asked))
         return prediction_form(self, key, question, numbers, choices)
 
-    def keep(self, key: str, *guess: float | str) -> None:
-        """Keep a guess."""
-        store = read_predictions()
-        store[f"{self.name}/{key}"] = {"guess": list(guess)}
-        write_predictions(store)
+    def keep(self, key: str, *guess: float | str) -> str:
+        """Keep a guess; returns "" or, where it can be kept for this sitting alone, a sentence that says why."""
+        self.guesses[f"{self.name}/{key}"] = {"guess": list(guess)}
+        return write_predictions(self.guesses)
 
     def guess(self, key: str) -> list | None:
         """The kept guess, or None."""
-        return read_predictions().get(f"{self.name}/{key}", {}).get("guess")
+        return self.guesses.get(f"{self.name}/{key}", {}).get("guess")
 
     def reveal(self, key: str, *actual: float | str) -> None:
         """Print the result beside the guess, and keep both."""
@@ -99,9 +100,8 @@ class Lesson:
             print(f"It is {shown}. (You kept no guess.)")
             return
         print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
-        store = read_predictions()
-        store[f"{self.name}/{key}"]["actual"] = list(actual)
-        write_predictions(store)
+        self.guesses[f"{self.name}/{key}"]["actual"] = list(actual)
+        write_predictions(self.guesses)
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
@@ -183,8 +183,9 @@ def prediction_form(lesson: Lesson, key: str, question: str, numbers: int, choic
         elif guess[0] not in choices:
             status.value = "Please choose one."
             return
-        lesson.keep(key, *guess)
-        status.value = f"Kept: {html.escape(', '.join(str(value) for value in guess))}. Now run the next cell."
+        problem = lesson.keep(key, *guess)
+        shown = f"Kept: {', '.join(str(value) for value in guess)}. Now run the next cell. {problem}"
+        status.value = html.escape(shown)
 
     button.on_click(keep)
     text = ipywidgets.HTML(f"<b>Predict.</b> {html.escape(question)}")
@@ -213,19 +214,21 @@ def predictions_file() -> pathlib.Path:
     return pathlib.Path(os.environ.get("MOE_LESSON_HOME") or pathlib.Path.home() / ".moe_lesson") / "predictions.json"
 
 
-def read_predictions() -> dict:
+def read_predictions() -> dict[str, dict]:
     """All kept guesses; none where the file is missing or was damaged."""
     try:
-        return json.loads(predictions_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        store = json.loads(predictions_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: this user has no home
         return {}
+    return {key: kept for key, kept in store.items() if isinstance(kept, dict)} if isinstance(store, dict) else {}
 
 
-def write_predictions(store: dict) -> None:
-    """Keep all guesses; a home that can't be written to loses them with a sentence, not with an error."""
-    path = predictions_file()
+def write_predictions(store: dict[str, dict]) -> str:
+    """Write all guesses; returns "" or a sentence that says why a home can't be written to: that stops no lesson."""
     try:
+        path = predictions_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(store, indent=1, ensure_ascii=False), encoding="utf-8")
-    except OSError as error:
-        print(f"Your guess can't be kept in {path.parent}: {error.strerror}. Set MOE_LESSON_HOME to a folder you can write to.")
+    except (OSError, RuntimeError) as error:
+        return f"It is kept for this sitting only ({error}): set MOE_LESSON_HOME to a folder you can write to."
+    return ""

@@ -5,6 +5,8 @@ Letters: B sequences, S tokens in each, D model width, V vocabulary. Tokens are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -120,7 +122,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
-        with torch.random.fork_rng():  # the caller's random numbers stay where they were
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay where they were
             torch.manual_seed(seed)
             self.embedding = nn.Embedding(config.vocabulary, config.width)
             self.blocks = nn.ModuleList(Block(config, recipe) for recipe in config.recipes)
@@ -150,9 +152,8 @@ class LanguageModel(nn.Module):
 
         raw = to_bytes(text)
         ids = torch.tensor(list(raw), dtype=torch.long, device=self.embedding.weight.device)
-        was_training = self.training
-        routings = self.eval()(ids[None])[1]
-        self.train(was_training)
+        with evaluating(self):
+            routings = self(ids[None])[1]
         texts = byte_texts(raw)
         return tuple(r and r.detach().with_tokens(texts) for r in routings)
 
@@ -176,14 +177,23 @@ class LanguageModel(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         raw = to_bytes(prompt)
         ids = torch.tensor([list(DOCUMENT_START + raw)], device=device)
-        was_training = self.training
-        self.eval()
-        for _ in range(length):
-            logits = self(ids[:, -self.config.context:])[0][0, -1].float().cpu()
-            drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
-            ids = torch.cat([ids, drawn[None].to(device)], dim=1)
-        self.train(was_training)
+        with evaluating(self):
+            for _ in range(length):
+                logits = self(ids[:, -self.config.context:])[0][0, -1].float().cpu()
+                drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+                ids = torch.cat([ids, drawn[None].to(device)], dim=1)
         return bytes(ids[0, len(DOCUMENT_START):].tolist()).decode("utf-8", errors="replace")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into the mode it was in, whatever happens."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def check_ids(ids: Tensor, config: ModelConfig) -> None:

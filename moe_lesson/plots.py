@@ -9,7 +9,11 @@ import functools
 import io
 import math
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError as missing:
+    raise ImportError('figures need matplotlib: pip install "moe-lesson[lab]"') from missing
+
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure

@@ -19,6 +19,9 @@ class Dense:
 
     hidden: int
 
+    def __post_init__(self):
+        require(self.hidden >= 1, f"hidden is {self.hidden}; a dense FFN needs at least one hidden unit")
+
     def build(self, width: int) -> DenseFFN:
         """The layer, for model width `width`."""
         return DenseFFN(width, self.hidden)
@@ -37,6 +40,13 @@ class Sparse:
     scale: float = 1.0
     noisy: bool = False
 
+    def __post_init__(self):
+        for name in ("num_experts", "expert_width"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        require(1 <= self.top_k <= self.num_experts,
+                f"top_k is {self.top_k}, but each token must go to 1 … {self.num_experts} of the {self.num_experts} experts")
+        require(self.num_shared >= 0, f"num_shared is {self.num_shared}; expected 0 or more shared experts")
+
     def build(self, width: int) -> MoE:
         """The layer, for model width `width`."""
         return MoE(width, **asdict(self))
@@ -52,8 +62,13 @@ def build(recipe: Recipe, width: int) -> nn.Module:
     Raises:
         ValueError: if the recipe is impossible, with the number that makes it so.
     """
+    return checked(recipe).build(width)
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe itself, or a ValueError for anything else."""
     require(isinstance(recipe, Recipe), f"{recipe!r} is no recipe; use Dense(hidden=…) or Sparse(num_experts=…, …)")
-    return recipe.build(width)
+    return recipe
 
 
 def to_dict(recipe: Recipe) -> dict:
@@ -107,11 +122,3 @@ class Budget:
         require(0 <= num_shared < pieces,
                 f"num_shared = {num_shared} of {pieces} active experts; at least one active expert must be routed")
         return Sparse(self.total // expert_width - num_shared, pieces - num_shared, expert_width, num_shared, **router)
-
-    def dense(self) -> Dense:
-        """The dense FFN with the active size."""
-        return Dense(self.active)
-
-    def dense_total(self) -> Dense:
-        """The dense FFN with the total size: the paper's bound, every parameter active."""
-        return Dense(self.total)

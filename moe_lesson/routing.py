@@ -94,7 +94,7 @@ class Routing:
 
     @property
     def load_entropy(self) -> float:
-        """Entropy of the load as a fraction of log N: 1 is perfect balance, 0 is one expert for all."""
+        """Entropy of the load as a fraction of log N: 1 is perfect balance, log K / log N is the same K experts for all."""
         if not self.num_tokens or self.num_experts == 1:
             return 1.0
         share = self.load.double() / self.load.sum()
@@ -110,11 +110,10 @@ class Routing:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write the routing to one safetensors file."""
-        from safetensors.torch import save_file
+        from .checkpoints import write_safetensors
 
-        plain = self.detach()
-        tensors = {name: getattr(plain, name).contiguous() for name in ("logits", "expert_ids", "weights")}
-        save_file(tensors, path, metadata={"tokens": json.dumps(self.tokens)})
+        tensors = {name: getattr(self, name) for name in ("logits", "expert_ids", "weights")}
+        write_safetensors(path, tensors, {"tokens": json.dumps(self.tokens)})
 
     @classmethod
     def load_file(cls, path: str | pathlib.Path) -> Routing:

@@ -6,6 +6,7 @@ step alone, and so does the noise drawn in it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import pathlib
 import signal
@@ -21,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .balance import balance_loss
-from .checkpoints import load_training_state, save_training_state
+from .checkpoints import read_training_state, save_training_state
 from .corpora import Corpus, mixed_seed
 from .layers import require
+from .model import evaluating
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class TrainingConfig:
         require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
         require(self.lr > 0, f"lr is {self.lr}; the learning rate must be positive")
         require(self.warmup >= 0, f"warmup is {self.warmup}; expected 0 or more steps")
+        require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; expected 0 or more")
+        require(self.clip > 0, f"clip is {self.clip}; the largest gradient norm must be positive")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of one step, 0 … steps-1."""
@@ -74,7 +78,7 @@ class History:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss was no longer a number; the model holds the last weights that gave one."""
+    """The loss was no longer a number; the model holds the weights of the last step that was completed."""
 
 
 Objective = Callable[[nn.Module, Tensor], tuple[Tensor, dict]]
@@ -107,7 +111,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
 
     Args:
         model: on the device to train on.
-        batch_at: step -> batch, e.g. `corpus.sampler("train", batch=16, context=128)`.
+        batch_at: step -> batch, the same at every call, e.g. `corpus.sampler("train", batch=16, context=128)`.
         config: steps, learning rate and so on.
         objective: (model, batch) -> loss and figures; `next_token()` unless given.
         checkpoint: a file for the state; where it exists, training goes on from it. It is written every `every` steps, at
@@ -119,22 +123,33 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     Returns: the history, earlier sittings included.
 
     Raises:
-        TrainingDiverged: when the loss is NaN or infinite; the model keeps the last good weights.
+        TrainingDiverged: when the loss is NaN or infinite; model and checkpoint keep the last completed step.
+        MemoryError: when the device has not enough; the checkpoint is the last one written.
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
-        ValueError: if the checkpoint belongs to another model or another configuration.
+        ValueError: if the checkpoint belongs to another model, other data or another configuration.
     """
+    require(every >= 1, f"every is {every}; expected at least 1 step between two checkpoints")
     objective = objective or next_token()
     optimizer = adamw(model, config)
+    identity = asdict(config) | {"model": model_identity(model), "first batch": fingerprint(batch_at(0).numpy().tobytes())}
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
-        history, start = restore(checkpoint, model, optimizer, config)
+        history, start = restore(checkpoint, model, optimizer, identity)
     device = next(model.parameters()).device
     bar = ProgressBar(config.steps) if progress else None
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
         for step in range(start, config.steps):
             began = time.perf_counter()
-            row = one_step(model, optimizer, batch_at(step).to(device), step, config, objective)
+            try:
+                row = one_step(model, optimizer, batch_at(step).to(device), step, config, objective)
+            except TrainingDiverged:
+                if checkpoint:
+                    save_training_state(checkpoint, model, optimizer, identity, asdict(history))
+                raise
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(f"the device ran out of memory at step {step} with a batch of shape "
+                                  f"{tuple(batch_at(step).shape)}; choose a smaller batch or a shorter context") from error
             last = step + 1 == config.steps
             if evaluate and (last or (step + 1) % every == 0):
                 row |= evaluate(model)
@@ -142,7 +157,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             history.rows.append(row)
             history.seconds += time.perf_counter() - began
             if checkpoint and (last or (step + 1) % every == 0 or interrupted()):
-                save_training_state(checkpoint, model, optimizer, asdict(config), asdict(history))
+                save_training_state(checkpoint, model, optimizer, identity, asdict(history))
             if bar:
                 bar.show(step + 1, row["loss"])
             if interrupted():
@@ -160,21 +175,17 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
     for group in optimizer.param_groups:
         group["lr"] = lr
     autocast = torch.autocast(batch.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
-    try:
-        with autocast:
-            loss, figures = objective(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"the device ran out of memory at step {step} with a batch of shape {tuple(batch.shape)}; "
-                          "choose a smaller batch or a shorter context") from error
+    with autocast:
+        loss, figures = objective(model, batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
         raise TrainingDiverged(f"at step {step} the loss is {loss.item()} and the gradient norm {norm.item()}; the model keeps "
-                               f"the weights of step {step - 1}. Try a lower learning rate than {config.lr:g}")
+                               f"the weights of the step before. Try a lower learning rate than {config.lr:g}")
     optimizer.step()
-    plain = {name: value.item() if isinstance(value, Tensor) else value for name, value in figures.items()}
-    return {"step": step, "lr": lr} | plain
+    figures = {"step": step, "lr": lr, "loss": loss} | figures
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in figures.items()}
 
 
 def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -185,16 +196,27 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.95))
 
 
+def model_identity(model: nn.Module) -> str:
+    """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
+    config = getattr(model, "config", None)
+    return fingerprint(repr(config.to_dict() if hasattr(config, "to_dict") else model).encode())
+
+
+def fingerprint(raw: bytes) -> str:
+    """A short name for some bytes."""
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
 def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer,
-            config: TrainingConfig) -> tuple[History, int]:
+            identity: dict) -> tuple[History, int]:
     """Put a saved state into model and optimizer; returns the history so far and the step to go on with."""
-    saved_config, history = load_training_state(checkpoint, model, optimizer)
-    wanted = asdict(config)
-    different = [f"{key} {saved_config.get(key)!r}, now {value!r}" for key, value in wanted.items()
-                 if saved_config.get(key) != value]
-    require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same configuration, "
-                           "or delete the file to start anew")
-    history = History(**history)
+    saved = read_training_state(checkpoint)
+    different = [f"{key} {saved.identity.get(key)!r}, now {value!r}" for key, value in identity.items()
+                 if saved.identity.get(key) != value]
+    require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same model, data and "
+                           "configuration, or delete the file to start anew")
+    saved.load_into(model, optimizer)
+    history = History(**saved.history)
     return history, len(history.rows)
 
 
@@ -221,11 +243,14 @@ class ProgressBar:
     def __init__(self, steps: int):
         self.steps, self.began, self.shown_at, self.first = steps, time.perf_counter(), -1.0, None
         self.live = sys.stdout.isatty() or "ipykernel" in sys.modules
+        unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+        self.full, self.empty = "█·" if unicode else "#."  # a Windows console may know no blocks
 
     def show(self, step: int, loss: float) -> None:
         """Tell where the training is: `step` steps are done."""
         now = time.perf_counter() - self.began
-        self.first = self.first or step - 1  # a resumed training does not start at 0
+        if self.first is None:
+            self.first = step - 1  # a resumed training does not start at 0
         last = step == self.steps
         due = now - self.shown_at > 0.25 if self.live else step % max(1, self.steps // 10) == 0
         if not (due or last):
@@ -233,7 +258,8 @@ class ProgressBar:
         self.shown_at = now
         left = now / max(1, step - self.first) * (self.steps - step)
         done = round(24 * step / self.steps)
-        line = f"step {step}/{self.steps} {'█' * done}{'·' * (24 - done)} loss {loss:.3f} · {left:.0f} s left "
+        bar = self.full * done + self.empty * (24 - done)
+        line = f"step {step}/{self.steps} {bar} loss {loss:.3f}, {left:.0f} s left "
         print(("\r" if self.live else "") + line, end="" if self.live and not last else "\n", flush=True)
 
 
@@ -250,16 +276,13 @@ def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: i
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     losses = {}
-    for domain in corpus.domains:
-        windows = corpus.windows(domain, split, model.config.context, max_bytes)
-        total = 0.0
-        for ids in windows.split(batch):
-            ids = ids.to(device)
-            logits = model(ids[:, :-1])[0]
-            total += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
-        losses[domain] = total / (windows.shape[0] * (windows.shape[1] - 1))
-    model.train(was_training)
+    with evaluating(model):
+        for domain in corpus.domains:
+            windows = corpus.windows(domain, split, model.config.context, max_bytes)
+            total = 0.0
+            for ids in windows.to(device).split(batch):
+                logits = model(ids[:, :-1])[0]
+                total += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
+            losses[domain] = total / (windows.shape[0] * (windows.shape[1] - 1))
     return losses | {"mean": sum(losses.values()) / len(losses)}

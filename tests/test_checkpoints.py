@@ -47,6 +47,14 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         load_model(tmp_path / "none.safetensors")
 
 
+@pytest.mark.parametrize("metadata", [{"config": "{"}, {"config": "{}"}, {"config": '{"ffn": [], "wings": 2}'}, {}])
+def test_a_file_with_a_config_that_makes_no_model_is_refused(saved, metadata):
+    path, model = saved
+    checkpoints.write_safetensors(path, model.state_dict(), metadata)
+    with pytest.raises(ValueError, match="holds no model of this course: its config can't be read"):
+        load_model(path)
+
+
 def test_a_file_with_other_tensors_is_refused(saved):
     path, model = saved
     tensors, metadata = checkpoints.read_safetensors(path)
@@ -83,6 +91,12 @@ def test_an_unknown_or_missing_model_is_told(shipped, monkeypatch, tmp_path):
         shipped_model("tiny")
     monkeypatch.setattr(checkpoints, "DATA", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="set MOE_LESSON_DATA"):
+        shipped_model("tiny")
+
+
+def test_a_damaged_list_of_checksums_is_told(shipped):
+    (shipped.parent / "SHA256SUMS").write_text("garbage")
+    with pytest.raises(ValueError, match="SHA256SUMS is damaged.*get it again"):
         shipped_model("tiny")
 
 

@@ -26,6 +26,10 @@ def adds_the_ids(ids, n):
     return torch.zeros(n).index_add(0, ids.flatten(), ids.flatten().float())
 
 
+def not_whole_numbers(ids, n):
+    return torch.bincount(ids.flatten(), minlength=n) + 0.9 * (torch.bincount(ids.flatten(), minlength=n) == 0)
+
+
 WRONG = {
     "load": [
         (first_choice_only, "must sum to T·K = 8"),
@@ -33,6 +37,7 @@ WRONG = {
         (one_column_each, "add the columns up"),
         (shares, "shares that sum to 1"),
         (adds_the_ids, "count by hand"),
+        (not_whole_numbers, "count by hand"),
     ],
 }
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, checks.Check)}
@@ -56,8 +61,19 @@ def test_a_wrong_implementation_gets_the_hint_that_fits_and_the_lesson_goes_on(n
     assert out.startswith(f"❌ {name}") and hint in out
 
 
+def not_implemented(*arguments):
+    raise NotImplementedError
+
+
+def test_a_loop_that_returns_a_list_is_right_too():
+    def by_loop(ids, n):
+        return [sum(row.count(expert) for row in ids.tolist()) for expert in range(n)]
+
+    assert checks.load(by_loop) is by_loop
+
+
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("stub", [lambda *a: ..., lambda *a: None])
+@pytest.mark.parametrize("stub", [lambda *a: ..., lambda *a: None, not_implemented])
 def test_a_stub_is_not_tried_and_the_lesson_goes_on(name, stub, capsys):
     assert ALL[name](stub) is ALL[name].reference
     assert capsys.readouterr().out.startswith(f"⏳ {name}: not tried")

@@ -1,5 +1,6 @@
 """Corpora: documents, not bytes, are split; nothing is downloaded; any text is taken as data."""
 
+import os
 import pathlib
 import socket
 import sys
@@ -10,6 +11,10 @@ import torch
 
 from moe_lesson import corpora, machine_corpus, own_corpus
 from moe_lesson.corpora import SPLITS, byte_texts, huggingface_corpus, split_of, to_bytes
+
+# test pieces of the machine corpus; where they go may never change
+PINNED = {"python/ast.py": "train", "python/heapq.py": "train", "python/contextlib.py": "validation",
+          "python/base64.py": "validation", "python/functools.py": "test", "python/codecs.py": "test"}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +38,8 @@ def test_no_document_and_no_text_is_in_two_splits(machine):
 
 def test_the_split_of_a_document_depends_on_its_name_alone(machine):
     # these values may never change: a shipped model has not seen the test documents, on any machine
-    assert [split_of(f"python/{name}") for name in ("json/decoder.py", "heapq.py", "this.py", "ast.py")] == [
-        "train", "train", "train", "train"]
-    assert split_of("python/typing.py") == split_of("python/typing.py")
+    assert [split_of(name) for name in PINNED] == list(PINNED.values())
+    assert set(PINNED.values()) == set(SPLITS)
     for d in machine.documents:
         assert d.split == split_of(f"{d.domain}/{d.name}")
 
@@ -134,7 +138,49 @@ def test_empty_text_missing_files_and_empty_folders_are_refused(tmp_path):
 
 def test_a_text_too_short_to_train_on_says_how_much_is_needed():
     with pytest.raises(ValueError, match="'mine' has .* bytes for train; sequences need at least 129"):
-        own_corpus("notes.txt").sampler("train", 1, 128)
+        own_corpus("a few words").sampler("train", 1, 128)
+
+
+@pytest.mark.parametrize("misspelt", ["notes.txt", "my_texts/", "/no/such/file", "C:\\texts\\mine", pathlib.Path("nowhere")])
+def test_a_misspelt_path_is_no_text(misspelt):
+    with pytest.raises(FileNotFoundError, match="there is no file or folder .*add a line break"):
+        own_corpus(misspelt)
+
+
+def test_a_sentence_with_a_slash_is_text():
+    assert own_corpus("this and/or that, again " * 9).documents[0].domain == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_says_so(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(PermissionError, match="closed"):
+        own_corpus(tmp_path / "closed")
+
+
+@pytest.mark.parametrize("request_, message", [
+    (lambda c: own_corpus(123), "123 is no text"),
+    (lambda c: c.sampler("train", 0, 8), "batch = 0"),
+    (lambda c: c.sampler("train", 1, 0), "context = 0"),
+    (lambda c: c.windows("python", "test", 32, 5), "context = 32 and limit = 5"),
+    (lambda c: machine_corpus(domains=()), "at least one domain"),
+    (lambda c: machine_corpus(max_bytes=0), "10,000 bytes"),
+    (lambda c: machine_corpus(domains="latin"), "unknown domain 'latin'"),
+])
+def test_sizes_are_checked_at_the_door(machine, request_, message):
+    with pytest.raises(ValueError, match=message):
+        request_(machine)
+
+
+def test_test_texts_do_not_stand_in_the_train_text():
+    """Share of 80-character pieces of the test text that train holds verbatim; tables of operators repeat themselves."""
+    corpus = machine_corpus(max_bytes=400_000)
+    for domain, most in {"python": 0.05, "english": 0.08, "cpp": 0.10, "yaml": 0.20}.items():
+        known, test = (bytes(corpus.stream(domain, split).tolist()) for split in ("train", "test"))
+        pieces = [test[i:i + 80] for i in range(0, len(test) - 80, 80)]
+        share = sum(piece in known for piece in pieces) / len(pieces)
+        print(f"{domain}: {share:.1%} of the test text stands verbatim in train")
+        assert share < most
 
 
 # ---------------------------------------------------------------------------------------------------------- byte names

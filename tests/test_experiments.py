@@ -7,6 +7,7 @@ import pytest
 from moe_lesson import ModelConfig, experiments, load_model, machine_corpus, model_cost, result_table
 from moe_lesson.corpora import Corpus
 from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
+from moe_lesson.training import TrainingDiverged
 
 NAME = "dense-or-moe"
 
@@ -125,5 +126,38 @@ def test_no_gpu_is_told(monkeypatch):
         main([NAME, "--device", "cuda"])
 
 
-def test_the_record_names_the_code():
-    assert experiments.git_commit()
+def test_the_record_names_the_code_that_ran_not_the_code_that_wrote_the_table(small, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "git_commit", lambda: "then")
+    run(tmp_path, corpus, seeds=1)
+    monkeypatch.setattr(experiments, "git_commit", lambda: "later")
+    run(tmp_path, corpus, seeds=2)
+    assert result_table(f"{NAME}-cpu", tmp_path / "data" / "results").provenance["commit"] == "later, then"
+
+
+def test_outside_a_repository_the_commit_is_unknown(monkeypatch):
+    assert experiments.git_commit() != ""
+    monkeypatch.setenv("PATH", "")
+    assert experiments.git_commit() == "unknown"
+
+
+def test_a_learning_rate_that_diverges_loses_the_tuning_and_does_not_stop_it(small, corpus, tmp_path, monkeypatch):
+    real = experiments.train
+
+    def diverges(model, sampler, config, **options):
+        if config.lr == 4e-3:
+            raise TrainingDiverged("at step 1 the loss is nan")
+        return real(model, sampler, config, **options)
+
+    monkeypatch.setattr(experiments, "train", diverges)
+    run(tmp_path, corpus, seeds=1)
+    table = result_table(f"{NAME}-cpu", tmp_path / "data" / "results")
+    assert set(table.column("lr", stage="final")) == {1e-3}
+    assert set(table.column("validation", stage="tune", lr=4e-3)) == {float("inf")}
+
+
+def test_a_folder_that_cant_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "train", lambda *a, **k: pytest.fail("trained"))
+    (tmp_path / "file").write_text("")
+    for option in ("--out", "--work"):
+        with pytest.raises(SystemExit, match="experiments: .*file"):
+            main([NAME, option, str(tmp_path / "file" / "below")])

@@ -112,6 +112,11 @@ def test_the_dense_layer_of_equal_active_size_is_never_the_smaller_one(recipe):
     (lambda: Budget(8, 64).experts(0), "top_k = 0 and segments = 1"),
     (lambda: Budget(8, 64).experts(2, segments=-1), "segments = -1"),
     (lambda: build("dense", 64), "'dense' is no recipe"),
+    (lambda: ffn_cost("dense", 64), "'dense' is no recipe"),
+    (lambda: Dense(-5), "hidden is -5"),
+    (lambda: Sparse(8, 9, 16), "top_k is 9.*1 … 8"),
+    (lambda: Sparse(8, 2, 0), "expert_width is 0"),
+    (lambda: Sparse(8, 2, 4, num_shared=-1), "num_shared is -1"),
     (lambda: from_dict({"kind": "sparkling"}), "unknown kind of recipe 'sparkling'"),
 ])
 def test_impossible_recipes_are_refused(make, message):

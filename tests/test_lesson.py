@@ -41,15 +41,26 @@ def test_guess_and_result_are_stored_together_for_the_last_lesson(lesson, tmp_pa
 
 def test_a_damaged_store_is_an_empty_one(lesson, tmp_path):
     lesson.keep("idle", 1.0)
-    (tmp_path / "home" / "predictions.json").write_text("{")
-    assert lesson.guess("idle") is None
+    for damage in ("{", "[]", '{"00/idle": 3}'):
+        (tmp_path / "home" / "predictions.json").write_text(damage)
+        assert Lesson("00").guess("idle") is None
 
 
-def test_a_home_that_cant_be_written_costs_a_sentence_not_the_lesson(lesson, tmp_path, monkeypatch, capsys):
+def test_a_home_that_cant_be_written_costs_a_sentence_not_the_guess(lesson, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MOE_LESSON_HOME", str(tmp_path / "file"))
-    lesson.keep("idle", 1.0)
-    assert "can't be kept" in capsys.readouterr().out
+    (field,), button, status = form_parts(lesson.predict("idle", "how many?"))
+    field.value = "3"
+    button.click()
+    assert "Kept: 3.0" in status.value and "this sitting only" in status.value and "MOE_LESSON_HOME" in status.value
+    lesson.reveal("idle", 7)
+    assert "You said 3.0. It is 7." in capsys.readouterr().out
+
+
+def test_without_ipywidgets_the_question_says_how_to_answer(lesson, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    page = lesson.predict("idle", "how many?")
+    assert "lesson.keep('idle', your guess)" in repr(page) and "lesson.keep" in page._repr_html_()
 
 
 def form_parts(form):

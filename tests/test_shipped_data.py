@@ -46,10 +46,12 @@ def test_every_checkpoint_is_listed_small_and_unchanged():
 
 
 def test_every_table_has_its_provenance():
-    for path in sorted((DATA / "results").glob("*.csv")):
+    tables = sorted((DATA / "results").glob("*.csv"))
+    assert tables
+    for path in tables:
         made = json.loads(path.with_suffix(".json").read_text())
         assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus"} <= made.keys(), path.name
-        assert made["commit"] != "unknown" and made["seconds"] > 0
+        assert "unknown" not in made["commit"] and "+" not in made["commit"] and made["seconds"] > 0
 
 
 def test_the_table_is_a_fair_comparison(table):

@@ -1,7 +1,9 @@
 """Training: it learns, it resumes exactly, it keeps its state when interrupted, it stops at NaN."""
 
+import io
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +19,10 @@ from moe_lesson import (
     evaluate_language,
     next_token,
     own_corpus,
+    save_model,
     train,
 )
+from moe_lesson.checkpoints import read_training_state
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 CONFIG = ModelConfig(Sparse(4, 2, 8, num_shared=1, noisy=True), layers=1, width=16, heads=2, context=16)
@@ -86,7 +90,7 @@ def test_an_interrupted_training_goes_on_exactly(corpus, tmp_path):
     sample = corpus.sampler("train", 4, 16)
     resumed = LanguageModel(CONFIG)
     again = train(resumed, lambda step: asked.append(step) or sample(step), config, checkpoint=state, progress=False)
-    assert asked == list(range(6, 12)), "what was trained before the interrupt is not trained again"
+    assert asked[1:] == list(range(6, 12)), "what was trained before the interrupt is not trained again"
     assert same(resumed, whole), "resumed weights must equal uninterrupted ones to the bit, noise included"
     assert again["loss"] == history["loss"]
 
@@ -121,8 +125,42 @@ def test_a_checkpoint_of_another_model_is_refused(corpus, tmp_path):
     state = tmp_path / "state.safetensors"
     run(corpus, 4, checkpoint=state)
     other = LanguageModel(ModelConfig(layers=1, width=16, heads=2, context=16))
-    with pytest.raises(ValueError, match="does not fit the model"):
+    with pytest.raises(ValueError, match="was trained with model .*go on with the same model, data"):
         train(other, corpus.sampler("train", 4, 16), TrainingConfig(4, lr=1e-2, warmup=2), checkpoint=state, progress=False)
+
+
+def test_a_checkpoint_of_equal_shapes_but_another_top_k_or_other_data_is_refused(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    run(corpus, 4, checkpoint=state)
+    config = TrainingConfig(4, lr=1e-2, warmup=2)
+    top_1 = LanguageModel(replace(CONFIG, ffn=replace(CONFIG.ffn, top_k=1)))
+    with pytest.raises(ValueError, match="was trained with model"):
+        train(top_1, corpus.sampler("train", 4, 16), config, checkpoint=state, progress=False)
+    with pytest.raises(ValueError, match="was trained with first batch"):
+        other = own_corpus("other text. " * 99).sampler("train", 4, 16)
+        train(LanguageModel(CONFIG), other, config, checkpoint=state, progress=False)
+
+
+def test_a_file_that_is_no_training_state_is_refused(corpus, tmp_path):
+    other = tmp_path / "model.safetensors"
+    save_model(other, LanguageModel(CONFIG), {})
+    with pytest.raises(ValueError, match="holds no training state; give another file name"):
+        run(corpus, 4, checkpoint=other)
+    with pytest.raises(ValueError, match="is a folder"):
+        run(corpus, 4, checkpoint=tmp_path)
+
+
+def test_a_diverged_training_leaves_its_last_step_in_the_checkpoint(corpus, tmp_path):
+    calls = []
+
+    def objective(m, batch):
+        calls.append(1)
+        loss, figures = next_token()(m, batch)
+        return (loss * float("inf") if len(calls) == 4 else loss), figures
+
+    with pytest.raises(TrainingDiverged):
+        run(corpus, 12, objective=objective, checkpoint=tmp_path / "state.safetensors")
+    assert len(read_training_state(tmp_path / "state.safetensors").history["rows"]) == 3
 
 
 def test_nan_stops_the_training_and_keeps_the_last_good_weights(corpus):
@@ -134,10 +172,23 @@ def test_nan_stops_the_training_and_keeps_the_last_good_weights(corpus):
         seen.append([p.detach().clone() for p in m.parameters()])
         return (loss * float("nan") if len(seen) == 4 else loss), figures
 
-    with pytest.raises(TrainingDiverged, match="at step 3 the loss is nan.*weights of step 2.*lower learning rate than 0.01"):
+    with pytest.raises(TrainingDiverged, match="at step 3 the loss is nan.*step before.*lower learning rate than 0.01"):
         train(model, corpus.sampler("train", 4, 16), TrainingConfig(12, lr=1e-2), objective=objective, progress=False)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), seen[-1]))
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_an_objective_needs_no_figures_of_its_own(corpus):
+    _, history = run(corpus, 3, objective=lambda m, batch: (next_token()(m, batch)[0], {}), progress=True)
+    assert len(history["loss"]) == 3
+
+
+def test_a_bar_can_be_written_where_blocks_cannot(corpus, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", out)
+    run(corpus, 3, progress=True)
+    out.flush()
+    assert b"###" in out.buffer.getvalue()
 
 
 def test_out_of_memory_says_what_to_make_smaller(corpus):
@@ -180,6 +231,7 @@ def test_the_bar_writes_few_lines_into_a_log(corpus, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
+    (dict(steps=1, clip=0), "clip is 0"), (dict(steps=1, weight_decay=-1), "weight_decay is -1"),
     (dict(steps=0), "steps is 0"), (dict(steps=1, lr=-1), "lr is -1"), (dict(steps=1, warmup=-1), "warmup is -1")])
 def test_impossible_configurations_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
