@@ -5,6 +5,8 @@ from pathlib import Path
 
 import readme_picture
 
+from moe_lesson import interval, paired_difference, result_table
+
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
 
@@ -21,6 +23,13 @@ def test_every_link_leads_to_a_file():
 def test_every_lesson_is_in_the_table():
     for path in (REPO / "notebooks").glob("*.ipynb"):
         assert f"(notebooks/{path.name})" in README
+
+
+def test_the_headline_is_what_the_table_says():
+    table = result_table("dense-or-moe-cpu")
+    dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
+    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse)):
+        assert str(number) in README
 
 
 def test_the_picture_is_figure_1_of_lesson_00():
