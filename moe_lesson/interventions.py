@@ -36,6 +36,15 @@ def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
     return changed.eval()
 
 
+def with_silent_experts(model: LanguageModel) -> LanguageModel:
+    """A copy of a model whose routed experts all answer nothing; shared experts and the rest are as trained."""
+    changed = copy.deepcopy(model)
+    for block in changed.blocks:
+        if isinstance(block.ffn, MoE):
+            torch.nn.init.zeros_(block.ffn.experts.w_out)
+    return changed.eval()
+
+
 @torch.no_grad()
 def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) -> tuple[list[Routing], list[Routing]]:
     """What the trained routers do with a text, and what random routers would do with the same hidden states.

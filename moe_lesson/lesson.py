@@ -126,7 +126,7 @@ class Lesson:
     def claims(self) -> Page:
         """All claims of this sitting with their numbers, as a table."""
         text = "\n".join(f"✔ {sentence}: {figures}" for sentence, figures in self.claims_made)
-        return Page(text, table(("claim", "measured in this run"), self.claims_made))
+        return Page(text, table(("claim", "measured"), self.claims_made))
 
     # ---------------------------------------------------------------------------------------------------------- machine
 
@@ -137,7 +137,7 @@ class Lesson:
         for package, use in PACKAGES.items():
             found = importlib.util.find_spec(package) is not None
             lines.append((package, f"there ({use})" if found else f"missing; needed for {use}: pip install {package}"))
-        return Page("\n".join(f"{name}: {found}" for name, found in lines), table(("", "on this machine"), lines))
+        return Page("\n".join(f"{name}: {found}" for name, found in lines), table(("", "found here"), lines))
 
 
 def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:

@@ -110,7 +110,7 @@ def png(figure: Figure, dpi: int = 96) -> bytes:
 
 
 def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None = None) -> Figure:
-    """Draw one dot per seed for each group, with the mean and its 95% interval.
+    """Draw one ring per seed for each group, with the mean and its 95% interval.
 
     Args:
         groups: name -> at least two values, e.g. a model's test loss for every seed.
@@ -128,11 +128,12 @@ def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None
         i = interval(values)
         ax.fill_betweenx([row - 0.22, row + 0.22], i.low, i.high, color="#5b82b8", alpha=0.3, linewidth=0)
         ax.vlines(i.mean, row - 0.22, row + 0.22, color="#1f3d66", linewidth=2)
-        ax.scatter(values, [row] * len(values), color="#d9660a", zorder=3)
+        heights = [row + 0.12 * (seed - (len(values) - 1) / 2) for seed in range(len(values))]  # equal values stay apart
+        ax.scatter(values, heights, facecolors="none", edgecolors="#c4520a", linewidths=2, zorder=3)
         ax.annotate(f"{i.mean:.3f}", (i.mean, row - 0.28), ha="center", va="bottom", fontsize=11)
     ax.set_yticks(range(len(groups)), groups, fontsize=11)
     ax.set_ylim(len(groups) - 0.4, -0.7)
-    ax.set_xlabel(f"{label} (dots: seeds; line and box: mean and 95% interval)")
+    ax.set_xlabel(f"{label} (rings: seeds; line and box: mean and 95% interval)")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     return figure

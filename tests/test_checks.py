@@ -30,13 +30,30 @@ def not_whole_numbers(ids, n):
     return torch.bincount(ids.flatten(), minlength=n) + 0.9 * (torch.bincount(ids.flatten(), minlength=n) == 0)
 
 
+def adds_repeated_ids_once(ids, n):
+    load = torch.zeros(n)
+    load[ids.flatten()] += 1
+    return load
+
+
+def one_row_a_token(ids, n):
+    return torch.nn.functional.one_hot(ids, n).sum(1)
+
+
+def share_of_tokens(ids, n):
+    return torch.bincount(ids.flatten(), minlength=n) / len(ids)
+
+
 WRONG = {
     "load": [
-        (first_choice_only, "must sum to T·K = 8"),
+        (first_choice_only, "must sum to T·K = 10"),
         (forgets_idle_experts, "an expert that no token chose still needs its 0"),
         (one_column_each, "add the columns up"),
-        (shares, "shares that sum to 1"),
+        (shares, "you returned shares"),
         (adds_the_ids, "count by hand"),
+        (adds_repeated_ids_once, "adds once"),
+        (one_row_a_token, "add over the tokens too"),
+        (share_of_tokens, "you returned shares"),
         (not_whole_numbers, "count by hand"),
     ],
 }

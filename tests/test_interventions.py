@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.interventions import random_router, route_beside_null, with_random_routers
+from moe_lesson.interventions import random_router, route_beside_null, with_random_routers, with_silent_experts
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,15 @@ def test_random_routers_replace_routers_and_nothing_else_and_differ_by_layer(mod
         assert torch.equal(model.state_dict()[name], before[name]), "the model itself must stay"
         assert torch.equal(value, before[name]) == (".router." not in name), name
     assert not torch.equal(changed.blocks[1].ffn.router.weight, changed.blocks[2].ffn.router.weight)
+
+
+def test_silent_experts_leave_what_is_shared(model):
+    shared = LanguageModel(ModelConfig(Sparse(4, 2, 8, num_shared=1), layers=1, width=16, heads=2, context=8)).eval()
+    silent = with_silent_experts(shared)
+    x = torch.randn(5, 16)
+    torch.testing.assert_close(silent.blocks[0].ffn(x)[0], shared.blocks[0].ffn.shared(x))
+    assert not torch.allclose(shared.blocks[0].ffn(x)[0], silent.blocks[0].ffn(x)[0]), "the model itself must stay"
+    assert torch.equal(with_silent_experts(model).blocks[0].ffn.w_out, model.blocks[0].ffn.w_out)
 
 
 def test_the_null_sees_the_same_hidden_states(model):
