@@ -6,8 +6,8 @@ LAB_ARGS ?=
 EXPERIMENT ?= all
 
 RUN := .venv/bin/python
-# pip reports to a person, and keeps quiet in CI's log.
-INSTALL := $(RUN) -m pip install --disable-pip-version-check $(if $(CI),-q) -c constraints.txt
+# pip reports to a person, and keeps quiet in CI's log. Modules are compiled when they are first used: most never are.
+INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-compile $(if $(CI),-q) -c constraints.txt
 
 define CHECK_PYTHON
 import sys
