@@ -25,13 +25,37 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def ffn(x: Tensor, w_in: Tensor, w_out: Tensor) -> Tensor:
+    """One feed-forward network, a dense layer's or an expert's: y = (silu(x W_gate) · (x W_up)) W_out.
+
+    Args:
+        x: [..., D].
+        w_in: [D, 2H], W_gate and W_up side by side.
+        w_out: [H, D].
+
+    Returns: [..., D] (arXiv 2002.05202, eq. 6).
+    """
+    return swiglu(x @ w_in.to(x.dtype)) @ w_out.to(x.dtype)
+
+
+def tokens_of(expert: int, expert_ids_TK: Tensor) -> tuple[Tensor, Tensor]:
+    """Which tokens chose an expert: their positions in 0 … T-1, and in which of the K slots it stands for each of them."""
+    token_R, slot_R = torch.where(expert_ids_TK == expert)
+    return token_R, slot_R
+
+
+def combine(y_TD: Tensor, out_RD: Tensor, token_R: Tensor, weight_R: Tensor) -> Tensor:
+    """Add R weighted expert outputs to the tokens they belong to; a token may occur several times: [T, D]."""
+    return y_TD.index_add(0, token_R, out_RD * weight_R[:, None].to(out_RD.dtype))
+
+
 def loop(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
     """One expert after the other, each on the tokens that chose it: the equation, and the oracle for the other two."""
     y_TD = torch.zeros_like(x_TD)
     for i, (w_in_DH, w_out_HD) in enumerate(zip(experts.w_in, experts.w_out)):
-        token, slot = torch.where(routing.expert_ids == i)
-        out_RD = swiglu(x_TD[token] @ w_in_DH.to(x_TD.dtype)) @ w_out_HD.to(x_TD.dtype)
-        y_TD = y_TD.index_add(0, token, out_RD * routing.weights[token, slot, None].to(x_TD.dtype))
+        token_R, slot_R = tokens_of(i, routing.expert_ids)
+        out_RD = ffn(x_TD[token_R], w_in_DH, w_out_HD)
+        y_TD = combine(y_TD, out_RD, token_R, routing.weights[token_R, slot_R])
     return y_TD
 
 
@@ -49,8 +73,7 @@ def grouped(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
     ends_N = routing.load.cumsum(0).to(torch.int32)
     hidden_RH = swiglu(grouped_product(x_TD[token_R], experts.w_in.to(x_TD.dtype), ends_N))
     out_RD = grouped_product(hidden_RH, experts.w_out.to(x_TD.dtype), ends_N)
-    weight_R = routing.weights.flatten()[order_R].to(x_TD.dtype)
-    return torch.zeros_like(x_TD).index_add(0, token_R, out_RD * weight_R[:, None])
+    return combine(torch.zeros_like(x_TD), out_RD, token_R, routing.weights.flatten()[order_R])
 
 
 def grouped_product(rows_RA: Tensor, w_NAB: Tensor, ends_N: Tensor) -> Tensor:

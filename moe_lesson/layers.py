@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dispatch import DISPATCHES, swiglu
+from .dispatch import DISPATCHES, ffn
 from .routing import Routing
 
 SCORES = {"softmax": lambda logits: logits.softmax(dim=-1), "sigmoid": torch.sigmoid}
@@ -54,7 +54,37 @@ class DenseFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.width)
         x = x.to(compute_dtype(x))
-        return swiglu(x @ self.w_in.to(x.dtype)) @ self.w_out.to(x.dtype)
+        return ffn(x, self.w_in, self.w_out)
+
+
+def gate(x_TD: Tensor, w_DN: Tensor) -> Tensor:
+    """Router logits, one per token and expert: x W, [T, D] × [D, N] -> [T, N].
+
+    At least float32: in bfloat16 near ties would be decided by rounding.
+    """
+    with torch.autocast(x_TD.device.type, enabled=False):
+        dtype = torch.promote_types(x_TD.dtype, torch.float32)
+        return x_TD.to(dtype) @ w_DN.to(dtype)
+
+
+def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renormalise: bool = True,
+           scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The K best experts of every token, best first, and their weights.
+
+    Args:
+        scores_TN: e.g. the softmax of the logits.
+        top_k: K.
+        bias_N: added to the scores to choose, never to weigh (arXiv 2408.15664).
+        renormalise: divide the K weights by their sum.
+        scale: multiply the weights.
+
+    Returns: expert_ids [T, K] and weights [T, K].
+    """
+    ids_TK = (scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)).topk(top_k, dim=-1).indices
+    weights_TK = scores_TN.gather(1, ids_TK)
+    if renormalise:
+        weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+    return ids_TK, weights_TK * scale
 
 
 class Router(nn.Module):
@@ -90,20 +120,15 @@ class Router(nn.Module):
         check_input(x_TD, self.width)
         logits_TN = self.logits(x_TD)
         scores_TN = SCORES[self.score](logits_TN)
-        ids_TK = (scores_TN + self.bias.to(scores_TN.dtype)).topk(self.top_k, dim=-1).indices
-        weights_TK = scores_TN.gather(1, ids_TK)
-        if self.renormalise:
-            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
-        return Routing(logits_TN, ids_TK, weights_TK * self.scale)
+        chosen = choose(scores_TN, self.top_k, bias_N=self.bias, renormalise=self.renormalise, scale=self.scale)
+        return Routing(logits_TN, *chosen)
 
     def logits(self, x_TD: Tensor) -> Tensor:
-        """[T, D] -> [T, N], at least float32: in bfloat16 near ties would be decided by rounding."""
-        with torch.autocast(x_TD.device.type, enabled=False):
-            x_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
-            logits_TN = x_TD @ self.weight.to(x_TD.dtype)
-            if self.noise is not None and self.training:
-                std_TN = F.softplus(x_TD @ self.noise.to(x_TD.dtype))
-                logits_TN = logits_TN + torch.randn_like(std_TN) * std_TN
+        """[T, D] -> [T, N], with the trainable noise while training."""
+        logits_TN = gate(x_TD, self.weight)
+        if self.noise is not None and self.training:
+            std_TN = F.softplus(gate(x_TD, self.noise))
+            logits_TN = logits_TN + torch.randn_like(std_TN) * std_TN
         return logits_TN
 
 
