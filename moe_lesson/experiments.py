@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
@@ -57,15 +57,17 @@ class Experiment:
 
     Args:
         question: what the experiment answers, one sentence.
-        rungs: name -> (budget, gate scale, model width) -> recipe; dense rungs ignore the scale.
-        presets: "cpu" and "gpu" sizes.
+        rungs: name -> (preset, gate scale) -> sizes of the model; dense rungs ignore the scale.
+        presets: "cpu" sizes, and "gpu" sizes where there are some.
         ships: rung -> name of the checkpoint that its seed 0 becomes.
+        seeds: how many fresh seeds are reported unless the command says otherwise.
     """
 
     question: str
-    rungs: dict[str, Callable[[Budget, float, int], Recipe]]
+    rungs: dict[str, Callable[[Preset, float], ModelConfig]]
     presets: dict[str, Preset]
-    ships: dict[str, str]
+    ships: dict[str, str] = field(default_factory=dict)
+    seeds: int = 3
 
 
 @dataclass(frozen=True)
@@ -82,27 +84,58 @@ class Run:
 # --------------------------------------------------------------------------------------------------------- the experiments
 
 
-def deepseekmoe(budget: Budget, scale: float, width: int) -> Recipe:
+def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:
+    """A model of the preset's sizes with a recipe in every layer."""
+    return ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
+
+
+def deepseekmoe(preset: Preset, scale: float) -> ModelConfig:
     """GShard's two experts each cut in four, two of the eight pieces shared (arXiv 2401.06066, section 4.1)."""
-    return budget.experts(top_k=2, segments=4, num_shared=2, scale=scale)
+    return model_of(preset, preset.budget.experts(top_k=2, segments=4, num_shared=2, scale=scale))
 
 
-def dense(budget: Budget, scale: float, width: int) -> Recipe:
-    """As many parameters as the DeepSeekMoE rung activates, its router included."""
-    return dense_of_equal_active(deepseekmoe(budget, scale, width), width)
+def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
+    """Two of `num_experts` experts for each token, at the preset's active size: the total grows with the experts alone."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        active = preset.budget.active
+        return model_of(preset, Budget(active, active // 2 * num_experts).experts(top_k=2, scale=scale))
 
+    return rung
+
+
+def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+    """The dense model with as many parameters as another rung activates, its router included."""
+    return lambda preset, scale: model_of(preset, dense_of_equal_active(rung(preset, scale).recipes[0], preset.width))
+
+
+def dense_of_width(width: int) -> Callable[[Preset, float], ModelConfig]:
+    """A dense model of another width, all its sizes in proportion; the heads keep about 16 channels."""
+    return lambda preset, scale: ModelConfig(Dense(3 * width), preset.layers, width, max(1, width // 16), preset.context)
+
+
+TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
+                  lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0))
+TEXT_GPU = Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
+                  lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True)
+SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
 
 EXPERIMENTS = {
     "dense-or-moe": Experiment(
         question="Does a DeepSeekMoE model predict text better than a dense model that pays as much per token?",
-        rungs={"dense": dense, "deepseekmoe": deepseekmoe},
-        presets={
-            "cpu": Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
-                          lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0)),
-            "gpu": Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
-                          lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True),
-        },
+        rungs={"dense": dense_beside(deepseekmoe), "deepseekmoe": deepseekmoe},
+        presets={"cpu": TEXT_CPU, "gpu": TEXT_GPU},
         ships={"dense": "dense", "deepseekmoe": "deepseekmoe"},
+    ),
+    "scaling": Experiment(
+        question="How does the loss of a dense model fall with its size, at the same number of training tokens?",
+        rungs={f"width {width}": dense_of_width(width) for width in (12, 16, 24, 32, 48, 64, 96)},
+        presets={"cpu": SHORT_CPU},
+    ),
+    "topk": Experiment(
+        question="Does a TopK mixture of experts predict better the more experts there are, when each token pays the same?",
+        rungs={"dense": dense_beside(top_2_of(16))} | {f"2 of {n}": top_2_of(n) for n in (4, 8, 16)},
+        presets={"cpu": SHORT_CPU, "gpu": replace(TEXT_GPU, scales=(1.0,))},
+        seeds=5,
     ),
 }
 
@@ -110,7 +143,7 @@ EXPERIMENTS = {
 # ------------------------------------------------------------------------------------------------------------ running them
 
 
-def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: str = "auto",
+def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None, device: str = "auto",
                    out: pathlib.Path = OUT, work: pathlib.Path = WORK, corpus: Corpus | None = None,
                    progress: bool = True) -> pathlib.Path:
     """Run a named experiment, or what is left of it, and write its table, its provenance and its models.
@@ -118,7 +151,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: 
     Args:
         name: of the experiment.
         preset_name: "cpu" or "gpu".
-        seeds: how many fresh seeds are trained and reported.
+        seeds: how many fresh seeds are trained and reported; the experiment's own number unless given.
         device: "auto", "cpu" or "cuda".
         out: the data folder to write results/ and checkpoints/ into.
         work: folder for runs in progress.
@@ -134,6 +167,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int = 3, device: 
     experiment = EXPERIMENTS[name]
     require(preset_name in experiment.presets,
             f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
+    seeds = experiment.seeds if seeds is None else seeds
     require(seeds >= 1, f"seeds is {seeds}; expected at least 1")
     preset, device = experiment.presets[preset_name], pick_device(device)
     for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
@@ -170,8 +204,8 @@ def device_name(device: str) -> str:
 
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
     """The same grid for every rung: all learning rates, and all gate scales where there is a gate."""
-    for rung, recipe_of in experiment.rungs.items():
-        is_dense = isinstance(recipe_of(preset.budget, 1.0, preset.width), Dense)
+    for rung, config_of in experiment.rungs.items():
+        is_dense = all(isinstance(recipe, Dense) for recipe in config_of(preset, 1.0).recipes)
         for lr in preset.lrs:
             for scale in (None,) if is_dense else preset.scales:
                 yield Run("tune", rung, lr, scale, TUNING_SEED)
@@ -191,8 +225,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
 
     A tuning run reads the validation split; only a final run reads the test split.
     """
-    recipe = experiment.rungs[run.rung](preset.budget, run.scale or 1.0, preset.width)
-    config = ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
+    config = experiment.rungs[run.rung](preset, run.scale or 1.0)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     sizes = {"batch": preset.batch, "balance": preset.balance, "eval_bytes": preset.eval_bytes}
     machine = {"torch": torch.__version__, "device": device_name(device)}
@@ -280,7 +313,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m moe_lesson.experiments", description=__doc__.split("\n\n")[0])
     parser.add_argument("name", nargs="?", help="the experiment, or all; without it, they are listed")
     parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
-    parser.add_argument("--seeds", type=int, default=3, help="fresh seeds to train and report")
+    parser.add_argument("--seeds", type=int, help="fresh seeds to train and report (default: the experiment's own number)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder for tables and models (default {OUT})")
     parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"folder for runs in progress (default {WORK})")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from moe_lesson import ModelConfig, experiments, load_model, machine_corpus, model_cost, result_table
+from moe_lesson import experiments, load_model, machine_corpus, model_cost, result_table
 from moe_lesson.corpora import Corpus
 from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
 from moe_lesson.training import TrainingDiverged
@@ -94,13 +94,48 @@ def test_other_settings_are_other_runs(small, corpus, tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs").rglob("result.json"))) == 2 * first
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-@pytest.mark.parametrize("preset", ["cpu", "gpu"])
-def test_rungs_have_equal_active_parameters_in_both_presets(name, preset):
+PRESETS = [(name, preset) for name, experiment in EXPERIMENTS.items() for preset in experiment.presets]
+
+
+def costs_of(name, preset):
     sizes = EXPERIMENTS[name].presets[preset]
-    costs = {rung: model_cost(ModelConfig(recipe(sizes.budget, 1.0, sizes.width), sizes.layers, sizes.width, sizes.heads,
-                                          sizes.context)) for rung, recipe in EXPERIMENTS[name].rungs.items()}
-    assert 0 <= costs["dense"].active - costs["deepseekmoe"].active < 0.02 * costs["dense"].active
+    return {rung: model_cost(config_of(sizes, 1.0)) for rung, config_of in EXPERIMENTS[name].rungs.items()}
+
+
+@pytest.mark.parametrize("name, preset", [pair for pair in PRESETS if pair[0] != "scaling"])
+def test_no_rung_has_more_active_parameters_than_the_dense_one(name, preset):
+    costs = costs_of(name, preset)
+    dense = costs.pop("dense")
+    assert all(0 <= dense.active - cost.active < 0.025 * dense.active for cost in costs.values())
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_more_experts_add_to_the_total_alone(preset):
+    costs = costs_of("topk", preset)
+    sizes = EXPERIMENTS["topk"].presets[preset]
+    two_more = sizes.layers * sizes.width * 3 * sizes.budget.active  # the weights of two experts
+    for few, many in ((4, 8), (8, 16)):
+        gates = sizes.layers * sizes.width * (many - few)  # every expert has its column in the router
+        assert costs[f"2 of {many}"].total - costs[f"2 of {few}"].total == two_more * (many - few) // 2 + gates
+        assert costs[f"2 of {many}"].active - costs[f"2 of {few}"].active == gates
+
+
+def test_the_sizes_of_the_scaling_law_span_a_factor_of_twenty():
+    totals = [cost.total for cost in costs_of("scaling", "cpu").values()]
+    assert totals == sorted(totals) and totals[-1] > 20 * totals[0] and len(totals) >= 6
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(experiments, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
+        "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "seconds": 1.0},
+        "curve": [], "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
+    monkeypatch.setattr(experiments, "ship", lambda *arguments: None)
+    table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
+    finals = [run for run in asked if run.stage == "final"]
+    assert len(finals) == EXPERIMENTS[name].seeds * len(EXPERIMENTS[name].rungs) and EXPERIMENTS[name].seeds >= 3
+    assert f"--seeds {EXPERIMENTS[name].seeds}" in table.with_suffix(".json").read_text()
 
 
 def test_the_command_lists_the_experiments(capsys):
