@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from . import dispatch, evidence, layers
 from .routing import expert_load
 
 
@@ -48,15 +49,49 @@ class Check:
         return (f"❌ {self.name}: {problem}", False) if problem else (f"✅ {self.name}: right.", True)
 
 
-def called(attempt: Callable, *arguments):
+def called(attempt: Callable, *arguments) -> torch.Tensor:
     """The attempt's answer as a tensor; a stub's `...`, None or NotImplementedError counts as not tried."""
+    return torch.as_tensor(answered(attempt, *arguments))
+
+
+def answered(attempt: Callable, *arguments):
+    """The attempt's answer as it is, unless it is a stub's. It gets copies: what it writes into them is its own affair."""
+    copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     try:
-        answer = attempt(*arguments)
+        answer = attempt(*copies)
     except NotImplementedError:
         raise NotTried from None
     if answer is ... or answer is None:
         raise NotTried
-    return torch.as_tensor(answer)
+    return answer
+
+
+def called_pair(attempt: Callable, names: str, *arguments) -> tuple[torch.Tensor, torch.Tensor] | str:
+    """The two tensors of an answer, or a sentence if there are not two."""
+    answer = answered(attempt, *arguments)
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return f"your function must return two things, {names}"
+    if any(part is ... or part is None for part in answer):
+        raise NotTried
+    return torch.as_tensor(answer[0]), torch.as_tensor(answer[1])
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Normal numbers in float64, the same at every call: a check must say the same twice."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def same(answer: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Equal in shape and, up to rounding, in value."""
+    return answer.shape == wanted.shape and torch.allclose(answer.double(), wanted.double(), rtol=1e-6, atol=1e-9)
+
+
+def has_shape(answer: torch.Tensor, *shape: int) -> str | None:
+    """A sentence if the answer has another shape."""
+    return None if answer.shape == shape else f"your answer has shape {tuple(answer.shape)}; expected {shape}"
+
+
+# ------------------------------------------------------------------------------------------------------ the exercises
 
 
 def diagnose_load(attempt: Callable) -> str | None:
@@ -90,3 +125,187 @@ def diagnose_load(attempt: Callable) -> str | None:
 
 
 load = Check("load", expert_load, diagnose_load)
+
+
+def diagnose_ffn(attempt: Callable) -> str | None:
+    """What is wrong with a function (x [T, D], w_in [D, 2H], w_out [H, D]) -> y [T, D]."""
+    x, w_in, w_out = drawn(5, 4), drawn(4, 6, seed=1), drawn(3, 4, seed=2)
+    answer = called(attempt, x, w_in, w_out)
+    if problem := has_shape(answer, 5, 4):
+        return problem
+    gate, up = (x @ w_in).chunk(2, dim=-1)
+    silu = torch.nn.functional.silu
+    slips = {
+        "you multiplied the two halves without the silu: then nothing bends, and the gate is no gate": gate * up,
+        "you put silu around the second half: by our order the first half is the gate": gate * silu(up),
+        "you left the second half out: the gate has to multiply something": silu(gate),
+        "you left the first half out: without the gate the network is one linear map": up,
+        "you used the sigmoid: silu(z) is z · sigmoid(z)": gate.sigmoid() * up,
+        "you used relu: close, but LLaMA and DeepSeek use silu, which is smooth": gate.relu() * up,
+        "you put silu around both halves: the second one stays as it is": silu(gate) * silu(up),
+        "you put silu around the product: it belongs around the first half alone": silu(gate * up),
+    }
+    even, odd = (x @ w_in)[:, ::2], (x @ w_in)[:, 1::2]
+    slips["you took even and odd columns: the gate is the first half, the columns side by side"] = silu(even) * odd
+    for hint, hidden in slips.items():
+        if same(answer, hidden @ w_out):
+            return hint
+    if not same(answer, dispatch.ffn(x, w_in, w_out)):
+        return "the shape is right and the numbers are not: y = (silu(gate) · up) W_out, with gate and up the halves of x W_in"
+    return None
+
+
+ffn = Check("ffn", dispatch.ffn, diagnose_ffn)
+
+
+def diagnose_power_law(attempt: Callable) -> str | None:
+    """What is wrong with a function (sizes, losses) -> factor and exponent of losses = factor · sizes^-exponent."""
+    sizes = [1e4, 3e4, 1e5, 1e6]
+    factor, exponent = 5.0, 0.125
+    losses = [factor * size ** -exponent for size in sizes]
+    answer = called_pair(attempt, "the factor and the exponent", sizes, losses)
+    if isinstance(answer, str):
+        return answer
+    a, b = (part.double() for part in answer)
+    if a.ndim or b.ndim:
+        return f"the factor has shape {tuple(a.shape)} and the exponent {tuple(b.shape)}; each is one number"
+    right_a, right_b = torch.tensor([factor, exponent], dtype=torch.float64)
+    if same(b, right_a) and same(a, right_b):
+        return "the two are swapped: first the factor, then the exponent"
+    if same(b, -right_b) and (same(a, right_a) or same(a, right_a.log())):
+        return f"your exponent is {b:.3f}: the losses fall, so the slope is negative, and the formula has a minus before it"
+    if same(b, right_b) and any(same(a, log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
+        return "your factor is still a logarithm: undo it"
+    if same(b.abs(), 1 / right_b):
+        return "you fitted the sizes as a power of the losses: swap the axes"
+    if not (torch.allclose(a, right_a, rtol=1e-3) and torch.allclose(b, right_b, rtol=1e-3)):
+        return (f"for losses that are exactly {factor} · size^-{exponent} you found {a:.4g} and {b:.4g}: "
+                "take the logarithm of both sides first, then it is a straight line")
+    return None
+
+
+power_law = Check("power_law", evidence.power_law, diagnose_power_law)
+
+
+def diagnose_gate(attempt: Callable) -> str | None:
+    """What is wrong with a function (x [T, D], w [D, N]) -> logits [T, N]."""
+    x, w = drawn(4, 3), drawn(3, 5, seed=1)
+    answer, logits = called(attempt, x, w), x @ w
+    if answer.shape == (5, 4):
+        return "you have one row per expert: turn it around, a row for every token"
+    if problem := has_shape(answer, 4, 5):
+        return problem
+    if same(answer, logits.softmax(1)):
+        return "these are probabilities already: the gate's logits come before the softmax, which is the next step"
+    if same(answer, logits.softmax(0)):
+        return "you took a softmax over the tokens: they do not compete with each other. And the logits come before it"
+    if same(answer, torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(w, dim=0)):
+        return "these are cosines: do not divide by the lengths, a long token may have a strong opinion"
+    if same(answer, logits / 3 ** 0.5):
+        return "you divided by √D, as attention does: the router does not"
+    if not same(answer, logits):
+        return "every logit is one product: the token's row times the expert's column, summed over D"
+    return None
+
+
+gate = Check("gate", layers.gate, diagnose_gate)
+
+
+def diagnose_choose(attempt: Callable) -> str | None:
+    """What is wrong with a function (scores [T, N], K) -> expert_ids [T, K], weights [T, K]."""
+    scores, k = drawn(6, 5).softmax(1), 2
+    answer = called_pair(attempt, "the expert_ids and the weights", scores, k)
+    if isinstance(answer, str):
+        return answer
+    ids, weights = answer
+    if ids.is_floating_point() and not weights.is_floating_point():
+        return "the two are swapped: first the expert_ids, then the weights (topk returns values, then indices)"
+    if ids.is_floating_point():
+        return "your expert_ids are not whole numbers: topk returns values and indices, the indices are the ids"
+    if ids.shape == (k, 5):
+        return "you chose tokens for each expert: take the best along the last dimension, the experts"
+    if problem := has_shape(ids, 6, k) or has_shape(weights, 6, k):
+        return problem
+    wanted, best = layers.choose(scores, k), scores.gather(1, ids.long().clamp(0, 4))
+    if torch.equal(ids.sort(1).values, scores.topk(k, largest=False).indices.sort(1).values):
+        return "you chose the worst experts"
+    if not torch.equal(ids.sort(1).values, wanted[0].sort(1).values):
+        return "these are not the K experts with the highest scores of each token"
+    if same(weights, best):
+        return ("your weights are the raw probabilities, and sum to less than 1 over the chosen: divide them by their sum, "
+                "or the layer's output shrinks whenever the router hesitates")
+    if same(weights, best.softmax(1)):
+        return "you took a softmax of probabilities: they are positive already, divide them by their sum"
+    if same(weights, scores.gather(1, ids) / scores.gather(1, ids).sum()):
+        return "you divided by the sum over all tokens: each token's weights sum to 1"
+    if same(weights, torch.full_like(weights, 1 / k)):
+        return "all weights are 1/K: the router decides who, and now nobody decides how much; nothing would teach it"
+    written = torch.zeros_like(scores).scatter(1, ids, weights.to(scores.dtype))
+    if not same(written, torch.zeros_like(scores).scatter(1, *wanted)):
+        return "the experts are right, but some weights stand beside another's expert or are not its score over the sum"
+    return None
+
+
+choose = Check("choose", layers.choose, diagnose_choose)
+
+
+def diagnose_tokens_of(attempt: Callable) -> str | None:
+    """What is wrong with a function (expert, expert_ids [T, K]) -> token positions [R], slots [R]."""
+    ids = torch.tensor([[3, 1], [0, 3], [1, 2], [3, 0], [2, 1]])  # expert 3: tokens 0, 1, 3 in slots 0, 1, 0
+    answer = called_pair(attempt, "the tokens' positions and the slots", 3, ids)
+    if isinstance(answer, str):
+        return answer
+    token, slot = answer
+    if token.dtype == torch.bool or slot.dtype == torch.bool:
+        return "you return a mask of True and False: say at which positions it is True (torch.where, nonzero)"
+    if token.shape != slot.shape or token.ndim != 1:
+        return (f"tokens have shape {tuple(token.shape)} and slots {tuple(slot.shape)}; expected one position and one slot "
+                "for each of the R tokens")
+    if token.tolist() == [0, 1, 0] and slot.tolist() == [0, 1, 3]:
+        return "the two are swapped: first the tokens (rows), then the slots (columns)"
+    if token.tolist() == [0, 3]:
+        return "you looked at the first slot alone: an expert may be a token's second choice"
+    if token.tolist() == [0, 3, 6]:
+        return "these are positions in the flattened table: divide by K to get the token"
+    if sorted(zip(token.tolist(), slot.tolist())) != [(0, 0), (1, 1), (3, 0)]:
+        return (f"for expert 3 in {ids.tolist()} you found tokens {token.tolist()} in slots {slot.tolist()}: "
+                "where does a 3 stand?")
+    idle = called_pair(attempt, "the tokens' positions and the slots", 4, ids)
+    if isinstance(idle, str) or len(idle[0]):
+        return "expert 4 has no token: both answers must be empty then"
+    return None
+
+
+tokens_of = Check("tokens_of", dispatch.tokens_of, diagnose_tokens_of)
+
+
+def diagnose_combine(attempt: Callable) -> str | None:
+    """What is wrong with a function (y [T, D], out [R, D], token [R], weight [R]) -> y with the outputs added."""
+    y, out, weight = drawn(4, 3), drawn(3, 3, seed=1), torch.tensor([0.25, 0.5, 2.0], dtype=torch.float64)
+    token = torch.tensor([2, 0, 0])  # token 0 twice
+    answer = called(attempt, y, out, token, weight)
+    if problem := has_shape(answer, 4, 3):
+        return problem
+    weighted = out * weight[:, None]
+    once = y.clone()
+    once[token] += weighted
+    replaced = y.clone()
+    replaced[token] = weighted
+    slips = {
+        "you forgot the weights: the router decides how much each expert counts": y.index_add(0, token, out),
+        "you start from nothing: what other experts have added to y must stay": torch.zeros_like(y).index_add(0, token, weighted),
+        "you replace what other experts have written: add to it": replaced,
+        "you divide by the weights": y.index_add(0, token, out / weight[:, None]),
+    }
+    for hint, wrong in slips.items():
+        if same(answer, wrong):
+            return hint
+    if same(answer, once):
+        return ("a token that occurs twice got one output only: y[token] += … adds once for an index that repeats. "
+                "Which function of a tensor adds at an index, every time?")
+    if not same(answer, dispatch.combine(y, out, token, weight)):
+        return "row r of out belongs to token token[r], and counts weight[r]"
+    return None
+
+
+combine = Check("combine", dispatch.combine, diagnose_combine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -47,6 +48,26 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Mean of a - b with its interval, the two paired seed by seed."""
     require(len(a) == len(b), f"{len(a)} and {len(b)} values can't be paired")
     return interval([x - y for x, y in zip(a, b)])
+
+
+def power_law(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
+    """Fit losses = factor · sizes^-exponent: a straight line through the logarithms (arXiv 2001.08361, eq. 1.1).
+
+    Args:
+        sizes: at least two different positive numbers, e.g. parameters.
+        losses: a positive number for each.
+
+    Returns: factor and exponent.
+
+    >>> factor, exponent = power_law([100, 400], [4.0, 2.0])
+    >>> print(f"{factor:.3f} {exponent:.3f}")
+    40.000 0.500
+    """
+    require(len(sizes) == len(losses), f"{len(sizes)} sizes and {len(losses)} losses can't be paired")
+    require(min([*sizes, *losses], default=0) > 0 and len(set(sizes)) >= 2,
+            "a power law needs positive numbers, and at least two different sizes")
+    slope, height = statistics.linear_regression([math.log(size) for size in sizes], [math.log(loss) for loss in losses])
+    return math.exp(height), -slope
 
 
 def number(text: str) -> float | str:

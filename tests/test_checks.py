@@ -1,5 +1,8 @@
 """Every check accepts the reference and rejects named wrong implementations with the hint that fits."""
 
+import math
+import statistics
+
 import pytest
 import torch
 
@@ -44,7 +47,127 @@ def share_of_tokens(ids, n):
     return torch.bincount(ids.flatten(), minlength=n) / len(ids)
 
 
-WRONG = {
+def with_hidden(hidden):
+    """A wrong FFN: what it does with the two halves of x W_in."""
+    def wrong(x, w_in, w_out):
+        return hidden(*(x @ w_in).chunk(2, dim=-1)) @ w_out
+
+    return wrong
+
+
+def line(x, y):
+    """(height, slope) of the straight line through points."""
+    slope, height = statistics.linear_regression(x, y)
+    return height, slope
+
+
+def logs(values, log=math.log):
+    return [log(value) for value in values]
+
+
+def power_law_with(change):
+    """A wrong power law: what it does with the right logarithm of the factor and the right slope."""
+    return lambda sizes, losses: change(*line(logs(sizes), logs(losses)))
+
+
+def choose_with(weigh):
+    """A wrong choice: the right experts, and the weights that `weigh` makes of (their scores, all scores, K)."""
+    def wrong(scores, k):
+        best = scores.topk(k)
+        return best.indices, weigh(best.values, scores, k)
+
+    return wrong
+
+
+def renormalised(best, *_):
+    return best / best.sum(1, keepdim=True)
+
+
+def adds_repeated_tokens_once(y, out, token, weight):
+    y[token] += out * weight[:, None]
+    return y
+
+
+def first_token_if_idle(expert, ids):
+    found = torch.where(ids == expert)
+    return found if len(found[0]) else (torch.tensor([0]), torch.tensor([0]))
+
+
+def overwrites(y, out, token, weight):
+    y[token] = out * weight[:, None]
+    return y
+
+
+F = torch.nn.functional
+WRONG_OF_LESSONS_01_AND_02 = {
+    "ffn": [
+        (with_hidden(lambda gate, up: gate * up), "without the silu"),
+        (with_hidden(lambda gate, up: gate * F.silu(up)), "around the second half"),
+        (with_hidden(lambda gate, up: F.silu(gate)), "left the second half out"),
+        (with_hidden(lambda gate, up: up), "left the first half out"),
+        (with_hidden(lambda gate, up: gate.sigmoid() * up), "used the sigmoid"),
+        (with_hidden(lambda gate, up: gate.relu() * up), "used relu"),
+        (with_hidden(lambda gate, up: F.silu(gate) * F.silu(up)), "around both halves"),
+        (with_hidden(lambda gate, up: F.silu(gate * up)), "around the product"),
+        (with_hidden(lambda gate, up: F.gelu(gate) * up), "numbers are not"),
+        (lambda x, w_in, w_out: (F.silu((x @ w_in)[:, ::2]) * (x @ w_in)[:, 1::2]) @ w_out, "even and odd columns"),
+        (lambda x, w_in, w_out: with_hidden(lambda gate, up: F.silu(gate) * up)(x, w_in, w_out).T, "shape (4, 5)"),
+    ],
+    "power_law": [
+        (power_law_with(lambda height, slope: (-slope, math.exp(height))), "swapped"),
+        (power_law_with(lambda height, slope: (math.exp(height), slope)), "the slope is negative"),
+        (power_law_with(lambda height, slope: (height, -slope)), "still a logarithm"),
+        (lambda n, loss: (line(logs(n, math.log2), logs(loss, math.log2))[0], 0.125), "still a logarithm"),
+        (lambda n, loss: (lambda height, slope: (math.exp(height), -slope))(*line(logs(loss), logs(n))), "swap the axes"),
+        (lambda n, loss: line(n, loss), "logarithm of both sides"),
+        (lambda n, loss: line(logs(n), loss), "logarithm of both sides"),
+        (power_law_with(lambda height, slope: -slope), "two things"),
+        (power_law_with(lambda height, slope: ([math.exp(height)] * 4, -slope)), "each is one number"),
+    ],
+    "gate": [
+        (lambda x, w: (x @ w).T, "one row per expert"),
+        (lambda x, w: (x @ w).softmax(1), "probabilities already"),
+        (lambda x, w: (x @ w).softmax(0), "softmax over the tokens"),
+        (lambda x, w: F.normalize(x, dim=1) @ F.normalize(w, dim=0), "cosines"),
+        (lambda x, w: x @ w / x.shape[1] ** 0.5, "divided by √D"),
+        (lambda x, w: (x @ w).relu(), "one product"),
+        (lambda x, w: (x @ w).mean(0), "expected (4, 5)"),
+    ],
+    "choose": [
+        (choose_with(lambda best, scores, k: best), "raw probabilities"),
+        (choose_with(lambda best, scores, k: best.softmax(1)), "softmax of probabilities"),
+        (choose_with(lambda best, scores, k: best / best.sum()), "sum over all tokens"),
+        (choose_with(lambda best, scores, k: torch.full_like(best, 1 / k)), "all weights are 1/K"),
+        (choose_with(lambda best, scores, k: renormalised(best).flip(1)), "beside another's expert"),
+        (lambda scores, k: choose_with(renormalised)(scores, k)[::-1], "swapped"),
+        (lambda scores, k: (scores.topk(k).values, scores.topk(k).values), "not whole numbers"),
+        (lambda scores, k: scores.topk(k, dim=0).indices, "two things"),
+        (lambda scores, k: scores.topk(k, dim=0)[::-1], "tokens for each expert"),
+        (lambda scores, k: choose_with(renormalised)(-scores, k), "worst experts"),
+        (lambda scores, k: choose_with(renormalised)(scores.roll(1, 1), k), "not the K experts"),
+        (lambda scores, k: choose_with(renormalised)(scores, k + 1), "expected (6, 2)"),
+    ],
+    "tokens_of": [
+        (lambda expert, ids: torch.where(ids == expert)[::-1], "swapped"),
+        (lambda expert, ids: (torch.where(ids[:, 0] == expert)[0], torch.zeros(2).long()), "first slot alone"),
+        (lambda expert, ids: (lambda flat: (flat, flat % 2))(torch.where(ids.flatten() == expert)[0]), "flattened table"),
+        (lambda expert, ids: ((ids == expert).any(1), (ids == expert).int().argmax(1)), "mask of True and False"),
+        (lambda expert, ids: torch.where((ids == expert).any(1))[0], "two things"),
+        (lambda expert, ids: (torch.arange(len(ids)), (ids == expert).int().argmax(1)), "where does a 3 stand"),
+        (lambda expert, ids: (torch.where(ids == expert)[0], torch.tensor(0)), "one position and one slot"),
+        (first_token_if_idle, "expert 4 has no token"),
+    ],
+    "combine": [
+        (adds_repeated_tokens_once, "adds once"),
+        (overwrites, "add to it"),
+        (lambda y, out, token, weight: y.index_add(0, token, out), "forgot the weights"),
+        (lambda y, out, token, weight: torch.zeros_like(y).index_add(0, token, out * weight[:, None]), "start from nothing"),
+        (lambda y, out, token, weight: y.index_add(0, token, out / weight[:, None]), "divide by the weights"),
+        (lambda y, out, token, weight: y.index_add(0, token.flip(0), out * weight[:, None]), "counts weight[r]"),
+        (lambda y, out, token, weight: out * weight[:, None], "expected (4, 3)"),
+    ],
+}
+WRONG = WRONG_OF_LESSONS_01_AND_02 | {
     "load": [
         (first_choice_only, "must sum to T·K = 10"),
         (forgets_idle_experts, "an expert that no token chose still needs its 0"),
@@ -80,6 +203,27 @@ def test_a_wrong_implementation_gets_the_hint_that_fits_and_the_lesson_goes_on(n
 
 def not_implemented(*arguments):
     raise NotImplementedError
+
+
+def test_the_order_of_the_chosen_experts_is_the_learners_own():
+    def smallest_first(scores, k):
+        best = scores.sort(1)
+        ids, weights = best.indices[:, -k:], best.values[:, -k:]
+        return ids, weights / weights.sum(1, keepdim=True)
+
+    assert checks.choose(smallest_first) is smallest_first
+
+
+def test_writing_into_the_given_tensor_is_right_too():
+    def in_place(y, out, token, weight):
+        return y.index_add_(0, token, out * weight[:, None])
+
+    assert checks.combine(in_place) is in_place and checks.combine(in_place) is in_place
+
+
+def test_a_stub_that_returns_two_of_nothing_is_not_tried(capsys):
+    checks.choose(lambda scores, k: (..., ...))
+    assert capsys.readouterr().out.startswith("⏳ choose: not tried")
 
 
 def test_a_loop_that_returns_a_list_is_right_too():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_lesson.evidence import interval, paired_difference, result_table, write_table
+from moe_lesson.evidence import interval, paired_difference, power_law, result_table, write_table
 
 
 def test_an_interval_by_hand():
@@ -44,3 +44,16 @@ def test_unknown_tables_columns_and_rows_are_told(tmp_path):
         result_table("t", tmp_path).column("b")
     with pytest.raises(ValueError, match="no row with"):
         result_table("t", tmp_path).column("a", a=2)
+
+
+def test_a_power_law_is_found_again_and_a_disturbed_one_nearly():
+    sizes = [1e3, 1e4, 3e4, 1e6]
+    assert power_law(sizes, [7 * n ** -0.3 for n in sizes]) == pytest.approx((7, 0.3))
+    disturbed = [7 * n ** -0.3 * (1 + 0.01 * (-1) ** i) for i, n in enumerate(sizes)]
+    assert power_law(sizes, disturbed)[1] == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("sizes, losses", [([1, 2], [1]), ([1], [1]), ([2, 2], [1, 1]), ([0, 1], [1, 1]), ([1, 2], [1, -1])])
+def test_a_power_law_needs_positive_pairs(sizes, losses):
+    with pytest.raises(ValueError, match="can't be paired|needs positive numbers"):
+        power_law(sizes, losses)
