@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from .layers import require
+from .dispatch import swiglu
+from .layers import DenseFFN, require
+from .model import LanguageModel, evaluating
 from .routing import Routing
 
 
@@ -31,3 +34,26 @@ def shared_experts(routing: Routing) -> tuple[float, float]:
     equal, different = common_TT[equal_TT & pairs_TT], common_TT[~equal_TT & pairs_TT]
     require(len(equal) > 0 and len(different) > 0, "this text has no pair of equal tokens, or none of different ones")
     return equal.mean().item(), different.mean().item()
+
+
+@torch.no_grad()
+def hidden_units(model: LanguageModel, ids: Tensor) -> list[Tensor]:
+    """The activations of the hidden units of every dense FFN: silu(x W_gate) · (x W_up), what W_out then mixes.
+
+    Args:
+        model: with at least one dense FFN.
+        ids: token ids [B, S].
+
+    Returns: one tensor [B·S, H] per dense layer.
+    """
+    layers = [block.ffn for block in model.blocks if isinstance(block.ffn, DenseFFN)]
+    require(bool(layers), "this model has no dense FFN, so there are no hidden units to read")
+    found: list[Tensor] = []
+    hooks = [ffn.register_forward_pre_hook(lambda ffn, inputs: found.append(swiglu(inputs[0] @ ffn.w_in))) for ffn in layers]
+    try:
+        with evaluating(model):
+            model(ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [units.flatten(0, 1) for units in found]

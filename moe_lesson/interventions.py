@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
-from .layers import MoE, Router
+from .dispatch import swiglu
+from .layers import DenseFFN, MoE, Router, require
 from .model import LanguageModel
 from .routing import Routing
 
@@ -42,6 +45,53 @@ def with_silent_experts(model: LanguageModel) -> LanguageModel:
     for block in changed.blocks:
         if isinstance(block.ffn, MoE):
             torch.nn.init.zeros_(block.ffn.experts.w_out)
+    return changed.eval()
+
+
+class FewUnits(nn.Module):
+    """A dense FFN that keeps, for each token, only the hidden units that rank highest; the others count as 0.
+
+    Args:
+        ffn: a `DenseFFN`.
+        keep: how many units a token keeps.
+        rank: activations [..., H] -> [..., H], what to rank the units by.
+    """
+
+    def __init__(self, ffn: DenseFFN, keep: int, rank: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.ffn, self.keep, self.rank = ffn, keep, rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = swiglu(x @ self.ffn.w_in)
+        kept = self.rank(units).topk(self.keep, dim=-1).indices
+        return torch.zeros_like(units).scatter(-1, kept, units.gather(-1, kept)) @ self.ffn.w_out
+
+
+def with_strongest_units(model: LanguageModel, share: float) -> LanguageModel:
+    """A copy of a model whose dense FFNs keep, for each token, the hidden units with the largest contribution to the output.
+
+    Args:
+        model: with at least one dense FFN.
+        share: of the hidden units to keep, above 0 and at most 1.
+    """
+    return with_few_units(model, share, lambda ffn: lambda units: units.abs() * ffn.w_out.norm(dim=1))
+
+
+def with_random_units(model: LanguageModel, share: float, seed: int = 0) -> LanguageModel:
+    """The control of `with_strongest_units`: each token keeps as many hidden units, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    return with_few_units(model, share, lambda ffn: lambda units: torch.rand(units.shape, generator=generator))
+
+
+def with_few_units(model: LanguageModel, share: float,
+                   rank_of: Callable[[DenseFFN], Callable[[Tensor], Tensor]]) -> LanguageModel:
+    """A copy of a model whose dense FFNs keep a share of their units, the highest in a ranking."""
+    require(0 < share <= 1, f"share is {share}; keep more than 0 and at most 1 of the hidden units")
+    changed = copy.deepcopy(model)
+    for block in changed.blocks:
+        if isinstance(block.ffn, DenseFFN):
+            keep = max(1, round(share * block.ffn.hidden))
+            block.ffn = FewUnits(block.ffn, keep, rank_of(block.ffn))
     return changed.eval()
 
 

@@ -137,3 +137,58 @@ def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     return figure
+
+
+def draw_scaling(losses: dict[float, list[float]], fits: dict[str, tuple[float, float]], label: str,
+                 figure: Figure | None = None) -> Figure:
+    """Draw losses over sizes, both on logarithmic axes, where a power law is a straight line.
+
+    Args:
+        losses: size, e.g. parameters -> one loss per seed.
+        fits: name -> factor and exponent of a power law, drawn over all sizes.
+        label: what is measured, with its unit.
+        figure: where to draw; None makes a bare figure.
+
+    Returns:
+        The figure.
+    """
+    require(len(losses) >= 2, f"{len(losses)} sizes; a power law needs at least 2")
+    figure = figure or Figure()
+    figure.set(size_inches=(8, 4.5), layout_engine="constrained")
+    ax = figure.subplots()
+    sizes = sorted(losses)
+    ax.plot([size for size in sizes for _ in losses[size]], [loss for size in sizes for loss in losses[size]], "o",
+            markerfacecolor="none", markeredgecolor="#c4520a", markeredgewidth=2, label="one seed")
+    for (name, (factor, exponent)), style in zip(fits.items(), ("-", "--", ":")):
+        ax.plot(sizes, [factor * size ** -exponent for size in sizes], style, color="#1f3d66", label=name)
+    ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel=label)
+    ax.yaxis.set_major_formatter("{x:.2f}")
+    ax.yaxis.set_minor_formatter("{x:.2f}")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=11)
+    return figure
+
+
+def draw_curves(curves: dict[str, tuple[list[float], list[float]]], xlabel: str, ylabel: str,
+                figure: Figure | None = None) -> Figure:
+    """Draw lines over a common axis, e.g. losses over steps.
+
+    Args:
+        curves: name -> x values and y values; at most four lines, told apart by their dashes too.
+        xlabel, ylabel: what is measured, with units.
+        figure: where to draw; None makes a bare figure.
+
+    Returns:
+        The figure.
+    """
+    require(1 <= len(curves) <= 4, f"{len(curves)} curves; expected 1 to 4, more can't be told apart")
+    figure = figure or Figure()
+    figure.set(size_inches=(8, 4), layout_engine="constrained")
+    ax = figure.subplots()
+    looks = zip(("#1f3d66", "#c4520a", "#2a7f62", "#7a5195"), ("-", "--", ":", "-."))
+    for (name, (x, y)), (colour, dashes) in zip(curves.items(), looks):
+        ax.plot(x, y, dashes, color=colour, linewidth=2, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=11)
+    return figure

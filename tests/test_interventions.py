@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.interventions import random_router, route_beside_null, with_random_routers, with_silent_experts
+from moe_lesson.dispatch import swiglu
+from moe_lesson.interventions import (
+    random_router,
+    route_beside_null,
+    with_random_routers,
+    with_random_units,
+    with_silent_experts,
+    with_strongest_units,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +68,34 @@ def test_no_hook_is_left_behind(model):
     with pytest.raises(ValueError, match="longer than the model's context"):
         route_beside_null(model, "x" * 25)
     assert all(not block.ffn.router._forward_pre_hooks for block in model.blocks[1:])
+
+
+def test_all_units_are_the_layer_itself(model):
+    ids = torch.arange(10)[None]
+    for changed in (with_strongest_units(model, 1.0), with_random_units(model, 1.0)):
+        torch.testing.assert_close(changed(ids)[0], model(ids)[0])
+
+
+def test_the_strongest_units_are_those_that_contribute_most(model):
+    ffn, few = model.blocks[0].ffn, with_strongest_units(model, 0.25).blocks[0].ffn
+    x = torch.randn(5, 16)
+    for row, y in zip(x, few(x)):
+        parts = swiglu(row @ ffn.w_in)[:, None] * ffn.w_out  # [H, D], what each unit adds
+        strongest = parts.norm(dim=1).topk(4).indices
+        torch.testing.assert_close(y, parts[strongest].sum(0))
+
+
+def test_random_units_are_as_many_and_follow_the_seed(model):
+    units = torch.randn(3, 16).exp()
+    x = torch.eye(16)[:3]
+    outputs = {seed: with_random_units(model, 0.25, seed).blocks[0].ffn(x) for seed in (0, 1)}
+    torch.testing.assert_close(with_random_units(model, 0.25, 0).blocks[0].ffn(x), outputs[0])
+    assert not torch.allclose(outputs[0], outputs[1])
+    few = with_random_units(model, 0.25).blocks[0].ffn
+    assert few.keep == 4 and few.rank(units).shape == units.shape
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5])
+def test_an_impossible_share_is_refused(model, share):
+    with pytest.raises(ValueError, match=f"share is {share}; keep more than 0"):
+        with_strongest_units(model, share)

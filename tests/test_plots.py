@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from map_cases import HOSTILE, logits_of, routing_of
 
-from moe_lesson.plots import draw_routing, draw_seeds, drawable, png
+from moe_lesson.plots import draw_curves, draw_routing, draw_scaling, draw_seeds, drawable, png
 
 
 def test_the_title_says_where_the_routing_comes_from():
@@ -96,3 +96,23 @@ def test_one_seed_is_no_evidence():
         draw_seeds({"one": [1.0]}, "loss")
     with pytest.raises(ValueError, match="groups is empty"):
         draw_seeds({}, "loss")
+
+
+def test_a_power_law_is_a_straight_line_through_its_points():
+    losses = {size: [5 * size ** -0.25] * 3 for size in (1e3, 1e4, 1e5)}
+    figure = draw_scaling(losses, {"fit": (5.0, 0.25)}, "loss")
+    [ax], png_bytes = figure.axes, png(figure)
+    points, fit = ax.lines
+    assert len(points.get_xdata()) == 9 and (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert fit.get_ydata() == pytest.approx([values[0] for values in losses.values()]) and png_bytes.startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="1 sizes; a power law needs at least 2"):
+        draw_scaling({1e3: [1.0]}, {}, "loss")
+
+
+def test_curves_are_told_apart_by_more_than_colour():
+    figure = draw_curves({name: ([0, 1], [2, value]) for value, name in enumerate("abcd")}, "step", "loss")
+    lines = figure.axes[0].lines
+    assert len({line.get_linestyle() for line in lines}) == len({line.get_color() for line in lines}) == 4
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == list("abcd")
+    with pytest.raises(ValueError, match="5 curves; expected 1 to 4"):
+        draw_curves({name: ([0], [0]) for name in "abcde"}, "step", "loss")
