@@ -21,12 +21,13 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab test notebooks experiments clean
+.PHONY: help lab test notebooks bundle experiments clean
 
 help:
 	@echo "make lab          install, and open the first lesson in JupyterLab (LAB_ARGS=--no-browser on a server)"
 	@echo "make test         install, then lint, unit tests, notebooks and browser tests"
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
+	@echo "make bundle       build dist/moe-lesson-bundle.zip, to upload to Google Colab"
 	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name for one)"
 	@echo "make clean        remove .venv and what the tools left behind"
 	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
@@ -45,12 +46,16 @@ test: .venv/test
 notebooks: .venv/test
 	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
 	$(RUN) tools/readme_picture.py
+	$(RUN) tools/colab.py
+
+bundle: .venv/test
+	$(RUN) tools/bundle.py
 
 experiments: .venv/lab
 	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --out data
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The files .venv/lab and .venv/test are stamps: pip runs again only when the lists of packages change.

@@ -61,6 +61,10 @@ def test_colab_needs_nothing_reinstalled():
             assert requirement.specifier.contains(version), f"Colab has {requirement.name} {version}"
 
 
+def test_the_test_of_the_bundle_has_the_ipywidgets_of_colab():
+    assert f"ipywidgets=={COLAB['ipywidgets']}" in (REPO / "tests/colab_requirements.txt").read_text().splitlines()
+
+
 def test_this_environment_has_the_pinned_versions():
     """Where `make test` runs, the versions are those of constraints.txt; elsewhere (conda, Colab) they may differ."""
     if Path(sys.prefix) != REPO / ".venv":

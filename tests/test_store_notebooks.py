@@ -36,12 +36,12 @@ def test_two_runs_give_the_same_bytes(tmp_path, capsys):
     assert path.read_bytes() == first
 
     nb = nbformat.reads(first.decode(), as_version=4)
-    printed, widget = nb.cells[1].outputs
+    printed, widget = nb.cells[2].outputs
     assert printed.text == "one\ntwo\n"
     assert list(widget.data) == ["text/plain"]
-    assert "image/png" in nb.cells[2].outputs[0].data
+    assert "image/png" in nb.cells[3].outputs[0].data
     assert set(nb.metadata) == {"kernelspec", "language_info"}
-    assert [cell.id for cell in nb.cells] == ["title", "cell-0", "cell-1"]
+    assert [cell.id for cell in nb.cells] == ["title", "bootstrap", "cell-0", "cell-1"]
     assert all("execution" not in cell.metadata for cell in nb.cells)
     assert first.endswith(b"}\n")
     assert capsys.readouterr().out.count("stored") == 2
@@ -74,6 +74,16 @@ def test_an_unfit_notebook_is_not_stored(tmp_path, capsys, source, says):
     assert path.read_bytes() == before
 
 
+def test_check_reports_a_bootstrap_cell_that_was_edited(tmp_path, capsys):
+    path = write(tmp_path / "lesson.ipynb", "1 + 1")
+    assert store_notebooks.main([str(path)]) == 0
+    path.write_text(path.read_text().replace("# Does nothing", "# Does something"))
+    assert store_notebooks.main(["--check", str(path)]) == 1
+    assert "its bootstrap cell is out of date" in capsys.readouterr().out
+    assert store_notebooks.main([str(path)]) == 0
+    assert store_notebooks.main(["--check", str(path)]) == 0
+
+
 def test_an_expected_exception_is_fit(tmp_path):
     path = write(tmp_path / "lesson.ipynb", "1 / 0")
     nb = nbformat.read(path, as_version=4)
@@ -82,15 +92,17 @@ def test_an_expected_exception_is_fit(tmp_path):
     assert store_notebooks.main([str(path)]) == 0
 
 
-def test_a_cell_without_id_and_a_broken_file_are_refused(tmp_path, capsys):
+def test_a_cell_without_id_a_broken_file_and_one_without_title_are_refused(tmp_path, capsys):
     broken = tmp_path / "broken.ipynb"
     broken.write_text('{"cells": [')
     nameless = tmp_path / "nameless.ipynb"
     nameless.write_text('{"cells": [{"cell_type": "markdown", "metadata": {}, "source": ""}], "metadata": {}, '
                         '"nbformat": 4, "nbformat_minor": 4}')  # fmt: skip
-    assert store_notebooks.main([str(broken), str(nameless)]) == 1
+    untitled = tmp_path / "untitled.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("1 + 1", id="sum")]), untitled)
+    assert store_notebooks.main([str(broken), str(nameless), str(untitled)]) == 1
     out = capsys.readouterr().out
-    assert "not a notebook" in out and "no id" in out
+    assert "not a notebook" in out and "no id" in out and "not its title" in out
 
 
 @pytest.mark.parametrize("text, found", [

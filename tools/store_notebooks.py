@@ -3,6 +3,7 @@
     python tools/store_notebooks.py notebooks/*.ipynb            # run, and store what came out
     python tools/store_notebooks.py --check notebooks/*.ipynb    # run, and say which stored outputs are out of date
 
+Each lesson is first given its Colab badge and its bootstrap cell (tools/colab.py), a new one too.
 A notebook is stored only when it is fit to be read: no cell raised, nothing was written to stderr, no output names a
 path of this machine. Cells tagged nbval-ignore-output (times, numbers of a training run) may differ at every run.
 """
@@ -19,6 +20,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import colab
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -45,7 +47,7 @@ def kernel_env(home: str) -> dict[str, str]:
 
 
 def execute(path: Path, timeout: float) -> NotebookNode:
-    """Run the notebook from its first cell in a fresh kernel, and return it cleaned. Nothing is written."""
+    """Stamp the notebook, run it from its first cell in a fresh kernel, and return it cleaned. Nothing is written."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
@@ -53,6 +55,9 @@ def execute(path: Path, timeout: float) -> NotebookNode:
     if nameless := [number for number, cell in enumerate(cells) if "id" not in cell]:
         raise Unfit(f"cells {nameless}, counted from 0, have no id: give each a readable one")
     nb = nbformat.read(path, as_version=4)
+    if not nb.cells or nb.cells[0].cell_type != "markdown":
+        raise Unfit("its first cell is not its title, in Markdown")
+    colab.stamp(nb, path.name, colab.address())
     running = []
     with tempfile.TemporaryDirectory() as home:
         client = NotebookClient(
@@ -121,6 +126,12 @@ def problems(nb: NotebookNode) -> list[str]:
     return found
 
 
+def unstamped(stored: NotebookNode, fresh: NotebookNode) -> bool:
+    """Whether the badge or the bootstrap cell of a stored notebook is not the one that it was given before its run."""
+    old, new = ([(cell.id, cell.source) for cell in nb.cells] for nb in (stored, fresh))
+    return old != new
+
+
 def changed_cells(stored: NotebookNode, fresh: NotebookNode) -> list[str]:
     """The ids of the cells whose outputs differ between the two, but for those whose tag says that they may."""
     return [new.id for old, new in zip(stored.cells, fresh.cells, strict=True)
@@ -135,7 +146,10 @@ def process(path: Path, check: bool, timeout: float) -> tuple[bool, str]:
         if found := problems(fresh):
             raise Unfit("\n  ".join(found))
         if check:
-            if changed := changed_cells(nbformat.read(path, as_version=4), fresh):
+            stored = nbformat.read(path, as_version=4)
+            if unstamped(stored, fresh):
+                raise Unfit("its badge or its bootstrap cell is out of date")
+            if changed := changed_cells(stored, fresh):
                 raise Unfit(f"stored outputs are out of date in the cells {', '.join(changed)}")
         else:
             path.write_text(nbformat.writes(fresh) + "\n", encoding="utf-8")

@@ -1,0 +1,67 @@
+"""Every lesson also runs through with all exercises solved, as a learner might solve them."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from store_notebooks import execute
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+FFN = """
+def ffn(x, w_in, w_out):
+    gate_part, up = (x @ w_in).chunk(2, dim=-1)
+    return (gate_part * torch.sigmoid(gate_part) * up) @ w_out
+"""
+SOLUTIONS = {
+    "00": {"load": """
+def load(expert_ids, num_experts):
+    counts = torch.zeros(num_experts, dtype=torch.long)
+    for row in expert_ids.tolist():
+        for expert in row:
+            counts[expert] += 1
+    return counts
+"""},
+    "01": {"ffn": FFN, "power_law": """
+def power_law(sizes, losses):
+    x, y = [math.log10(size) for size in sizes], [math.log10(loss) for loss in losses]
+    slope, height = statistics.linear_regression(x, y)
+    return 10 ** height, -slope
+"""},
+    "02": {"gate": """
+def gate(x, w):
+    return torch.einsum("td,dn->tn", x, w)
+""", "choose": """
+def choose(scores, top_k):
+    best = scores.topk(top_k, dim=-1)
+    return best.indices, best.values / best.values.sum(dim=-1, keepdim=True)
+""", "tokens_of": """
+def tokens_of(expert, expert_ids):
+    places = (expert_ids == expert).nonzero()
+    return places[:, 0], places[:, 1]
+""", "ffn": FFN, "combine": """
+def combine(y, out, token, weight):
+    return y.index_add(0, token, weight.unsqueeze(1) * out)
+"""},
+}
+STUB = r"def {name}\(.*?\n    return \.\.\.\n"
+
+
+def exercises(notebook) -> set[str]:
+    """The names of the functions that the notebook leaves open."""
+    return set(re.findall(r"^(\w+) = checks\.\1\(\1\)", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_lesson_runs_with_every_exercise_solved(path, tmp_path):
+    notebook, solutions = nbformat.read(path, as_version=4), SOLUTIONS[path.stem[:2]]
+    assert exercises(notebook) == set(solutions)
+    for name, solution in solutions.items():
+        [cell] = [cell for cell in notebook.cells if re.search(STUB.format(name=name), cell.source, re.DOTALL)]
+        cell.source = re.sub(STUB.format(name=name), lambda _, source=solution: source, cell.source, flags=re.DOTALL)
+    nbformat.write(notebook, tmp_path / path.name)
+    solved = execute(tmp_path / path.name, timeout=300)
+    said = "\n".join(output.get("text", "") for cell in solved.cells for output in cell.get("outputs", []))
+    assert [f"✅ {name}: right." in said for name in solutions] == [True] * len(solutions)
+    assert "⏳" not in said and "❌" not in said

@@ -1,0 +1,64 @@
+"""Make the course importable where it is not installed, and reinstall nothing. It is run by the first cell of a lesson.
+
+It lies in the bundle as __main__.py, and in a clone of the repository as this file. The course is used from a folder on
+sys.path and not installed with pip: so its data is found beside it, and no version of torch or NumPy can be touched.
+"""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+NEEDED = ("torch", "numpy", "safetensors", "ipywidgets", "anywidget", "matplotlib", "seaborn")
+# Installed where they are missing, since they are small; with what they need, for pip is told to fetch nothing else.
+SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"]}
+
+
+def course_folder(here: pathlib.Path) -> pathlib.Path:
+    """The folder with moe_lesson/ and data/ in it. `here` is what holds this program: the bundle, or the clone's tools/."""
+    if not zipfile.is_zipfile(here):
+        return here.parent
+    folder = here.with_suffix("")
+    with zipfile.ZipFile(here) as bundle:
+        names = bundle.namelist()
+        # The lessons stay in the bundle: a learner may be writing in a copy of one.
+        bundle.extractall(folder, [name for name in names if name.startswith("data/")])
+        (wheel,) = (name for name in names if name.endswith(".whl"))
+        with bundle.open(wheel) as packed, zipfile.ZipFile(packed) as package:
+            package.extractall(folder)
+    return folder
+
+
+def missing() -> list[str]:
+    """The packages that the lessons need and that are not here."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def provide_packages() -> None:
+    """Install the small packages that are missing, alone.
+
+    Raises:
+        ImportError: if something is still missing.
+    """
+    if small := [package for name in missing() for package in SMALL.get(name, [])]:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *small])
+        importlib.invalidate_caches()
+    if left := missing():
+        raise ImportError(f"The course needs {', '.join(left)}, which this machine lacks: run %pip install {' '.join(left)} "
+                          "in a cell of its own, then this cell again.")
+
+
+def main() -> None:
+    provide_packages()
+    folder = course_folder(pathlib.Path(__file__).resolve().parent)
+    sys.path.insert(0, str(folder))
+    # For programs that a cell starts, such as !python -m moe_lesson.experiments.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    importlib.invalidate_caches()
+    print(f"The course is in the folder {folder.name}, with its models and results.")
+
+
+if __name__ == "__main__":
+    main()

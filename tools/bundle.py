@@ -1,0 +1,59 @@
+"""Build dist/moe-lesson-bundle.zip, which brings the course to a machine that cannot reach it: python tools/bundle.py
+
+In it lie the wheel, the lessons, the data, and bootstrap.py as __main__.py, which a lesson's first cell runs. The same
+files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from colab import BUNDLE, REPO
+
+NEW_YEAR_1980 = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the package's wheel into a folder, with the setuptools that is here."""
+    with tempfile.TemporaryDirectory() as source:
+        # From a copy: setuptools would leave its build/ in the repository, and take deleted modules from there next time.
+        shutil.copy(REPO / "pyproject.toml", source)
+        shutil.copytree(REPO / "moe_lesson", Path(source, "moe_lesson"), ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
+             "--wheel-dir", str(folder), source],
+            check=True, env=os.environ | {"SOURCE_DATE_EPOCH": "315619200"},  # 2 January 1980, for the same reason
+        )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def contents(wheel: Path) -> dict[str, Path]:
+    """What goes into the bundle: name there -> file here."""
+    files = [path for pattern in ("notebooks/*.ipynb", "data/**/*") for path in REPO.glob(pattern)
+             if path.is_file() and not path.name.startswith(".")]  # fmt: skip
+    files = {path.relative_to(REPO).as_posix(): path for path in sorted(files)}
+    return {"__main__.py": REPO / "tools" / "bootstrap.py", wheel.name: wheel} | files
+
+
+def build(bundle: Path) -> Path:
+    """Write the bundle, whole or not at all."""
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bundle.parent) as folder:
+        partial = Path(folder, bundle.name)
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, path in contents(build_wheel(Path(folder))).items():
+                archive.writestr(zipfile.ZipInfo(name, NEW_YEAR_1980), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        os.replace(partial, bundle)
+    return bundle
+
+
+if __name__ == "__main__":
+    built = build(REPO / "dist" / BUNDLE)
+    print(f"{built.relative_to(REPO)}, {built.stat().st_size / 1e6:.1f} MB: upload it to Colab beside a lesson of notebooks/")
