@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .layers import require
 from .model import ModelConfig
-from .recipes import Dense, Recipe, checked
+from .recipes import Dense, Recipe, Sparse, checked
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -49,8 +49,8 @@ def matrix(rows: int, columns: int) -> Cost:
 NOTHING = Cost(0, 0, 0)
 
 
-def ffn_cost(recipe: Recipe, width: int) -> Cost:
-    """Cost of one feed-forward layer: dense, or router + active experts + shared experts.
+def ffn_parts(recipe: Recipe, width: int) -> dict[str, Cost]:
+    """Cost of one feed-forward layer by its parts: dense alone, or router, routed and shared experts.
 
     Args:
         recipe: what the layer is.
@@ -60,14 +60,19 @@ def ffn_cost(recipe: Recipe, width: int) -> Cost:
         ValueError: for anything that is no recipe.
     """
     if isinstance(checked(recipe), Dense):
-        return matrix(width, 3 * recipe.hidden)
+        return {"dense": matrix(width, 3 * recipe.hidden)}
     expert = matrix(width, 3 * recipe.expert_width)
     routed = Cost(recipe.num_experts * expert.total, recipe.top_k * expert.active, recipe.top_k * expert.flops)
     shared = matrix(width, 3 * recipe.expert_width * recipe.num_shared)
     router = matrix(width, recipe.num_experts)
     # in training the noise of a noisy router is a second product; a token in use does not pay for it
     noise = Cost(router.total, 0, 0) if recipe.noisy else NOTHING
-    return routed + shared + router + noise
+    return {"router": router + noise, "routed": routed, "shared": shared}
+
+
+def ffn_cost(recipe: Recipe, width: int) -> Cost:
+    """Cost of one feed-forward layer: the sum of its parts."""
+    return sum(ffn_parts(recipe, width).values(), NOTHING)
 
 
 def attention_cost(width: int, context: int) -> Cost:
@@ -100,3 +105,15 @@ def dense_of_equal_active(recipe: Recipe, width: int) -> Dense:
     """
     hidden = -(-ffn_cost(recipe, width).active // (3 * width))
     return Dense(-(-hidden // 8) * 8)
+
+
+# Models that plain multi-head attention describes (no grouped queries, no latent attention), with the sizes of their
+# papers and of the config.json beside the published weights: LLaMA2 7B arXiv 2307.09288, DeepSeek 7B arXiv 2401.02954,
+# DeepSeekMoE 16B arXiv 2401.06066, whose first layer is dense and whose gate keeps the raw probabilities
+# (norm_topk_prob = false).
+PUBLISHED: dict[str, ModelConfig] = {
+    "LLaMA2 7B": ModelConfig(Dense(11008), layers=32, width=4096, heads=32, context=4096, vocabulary=32000),
+    "DeepSeek 7B": ModelConfig(Dense(11008), layers=30, width=4096, heads=32, context=4096, vocabulary=102400),
+    "DeepSeekMoE 16B": ModelConfig((Dense(10944),) + 27 * (Sparse(64, 6, 1408, num_shared=2, renormalise=False),),
+                                   layers=28, width=2048, heads=16, context=4096, vocabulary=102400),
+}

@@ -1,10 +1,8 @@
-"""Routing maps that several tests look at, made of random logits."""
-
-import base64
+"""Routing maps and microscopes that several tests look at, made of random logits."""
 
 import numpy as np
 
-from moe_lesson.widgets import RoutingMap
+from moe_lesson.widgets import RouterMicroscope, RoutingMap
 from moe_lesson.widgets.common import Gate, route
 
 HOSTILE = (
@@ -43,8 +41,9 @@ def bytes_map(**more) -> RoutingMap:
     return RoutingMap(first, origin="synthetic", **{"text": "hello world", "on_text": on_text, **more})
 
 
-def browser_state(widget: RoutingMap) -> dict:
-    """The widget's traits as JSON, bytes as { base64 }."""
-    return {name: {"base64": base64.b64encode(value).decode()} if isinstance(value, (bytes, memoryview)) else value
-            for name, value in widget.get_state().items()
-            if not name.startswith("_") and name not in ("layout", "comm", "tabbable", "tooltip")}
+def scope_of(tokens=21, experts=12, k=3, *, gate=PLAIN, logits=None, **more) -> RouterMicroscope:
+    """A microscope over synthetic logits; `tokens` is how many or which ones, or `logits` [T, N] are given."""
+    names = None if isinstance(tokens, int) else tokens
+    if logits is None:
+        logits = logits_of(tokens if names is None else len(names), experts)
+    return RouterMicroscope(routing_of(np.array(logits, np.float32), k, gate, names), **{"origin": "synthetic", **more})

@@ -1,26 +1,8 @@
-// common.js and routing_map.js against vectors that Python computed; test_widget_parity.py writes both and runs this with
-// `node --test`. MOE_MODULE is the module as the browser receives it, MOE_GOLDEN the vectors.
+// common.js and routing_map.js against vectors that Python computed; test_widget_parity.py runs this with `node --test`.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
-
-const moe = await import(process.env.MOE_MODULE);
-const golden = JSON.parse(readFileSync(process.env.MOE_GOLDEN, "utf8"));
-
-function close(actual, expected, what) {
-  assert.equal(actual.length, expected.length, what);
-  expected.forEach((value, i) => assert.ok(Math.abs(actual[i] - value) <= 1e-12 * Math.max(1, Math.abs(value)),
-    `${what}[${i}]: JavaScript ${actual[i]}, Python ${value}`));
-}
-
-function stubModel(state) {
-  const bytes = (view) => {
-    const copy = Buffer.concat([Buffer.from("x"), Buffer.from(view.base64, "base64")]); // an odd offset, as in a message
-    return new DataView(copy.buffer, copy.byteOffset + 1, copy.length - 1);
-  };
-  return { get: (name) => (state[name]?.base64 === undefined ? state[name] : bytes(state[name])) };
-}
+import { close, golden, moe, stubModel } from "./parity_harness.mjs";
 
 for (const { name, state, ids, weights, load, entropy, common, summary } of golden.cases) {
   test(name, () => {

@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moe_lesson import Budget, Cost, Dense, LanguageModel, ModelConfig, Sparse, ffn_cost, model_cost
-from moe_lesson.ledger import dense_of_equal_active, parts
+from moe_lesson.ledger import PUBLISHED, dense_of_equal_active, ffn_parts, parts
 from moe_lesson.recipes import build, from_dict, to_dict
 
 RECIPES = [
@@ -74,6 +74,36 @@ def test_memory_is_what_the_tensors_take():
     assert cost.memory(training=True) == 4 * cost.memory()
     with pytest.raises(ValueError, match="unknown dtype 'int3'.*float32, bfloat16"):
         cost.memory("int3")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_parts_of_a_layer_are_those_of_its_tensors(recipe):
+    layer = build(recipe, 32)
+    tensors = {"dense": layer} if isinstance(recipe, Dense) else {
+        "router": layer.router, "routed": layer.experts, "shared": layer.shared}
+    found = {name: size(part) if part is not None else 0 for name, part in tensors.items()}
+    assert {name: cost.total for name, cost in ffn_parts(recipe, 32).items()} == found
+
+
+# ------------------------------------------------------------------------------------------------------ published models
+
+
+@pytest.mark.parametrize("name, billions", [("LLaMA2 7B", 6.74), ("DeepSeek 7B", 6.9), ("DeepSeekMoE 16B", 16.4)])
+def test_published_models_have_their_published_size(name, billions):
+    assert model_cost(PUBLISHED[name]).total == pytest.approx(billions * 1e9, rel=0.01)
+
+
+def test_deepseekmoe_has_its_published_active_size_once_the_embedding_is_counted_as_the_paper_does():
+    cost, embedding = model_cost(PUBLISHED["DeepSeekMoE 16B"]), parts(PUBLISHED["DeepSeekMoE 16B"])["embedding"]
+    as_published = cost.active - embedding.active + embedding.total  # the paper's 2.8 B holds the whole table
+    assert round(as_published / 1e9, 1) == 2.8
+    assert round(cost.active / 1e9, 2) == 2.62  # of which a token looks one row up
+
+
+@pytest.mark.parametrize("name, tera", [("LLaMA2 7B", 187.9), ("DeepSeek 7B", 183.5), ("DeepSeekMoE 16B", 74.4)])
+def test_published_flops_are_those_of_a_training_step_on_4096_tokens(name, tera):
+    # forward once, backward twice that (arXiv 2401.06066, tables 3 and 4)
+    assert 3 * 4096 * model_cost(PUBLISHED[name]).flops == pytest.approx(tera * 1e12, rel=0.025)
 
 
 def test_costs_add_up():

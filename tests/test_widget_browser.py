@@ -1,65 +1,20 @@
 """The routing map in chromium, on a page of its own and without any network: keys, words, looks, time."""
 
-import json
-import pathlib
-import statistics
-
 import pytest
-from chromium import launch_chromium
-from map_cases import HOSTILE, browser_state, bytes_map, logits_of, map_of, routing_of
+from map_cases import HOSTILE, bytes_map, logits_of, map_of, routing_of
+from widget_harness import (
+    COUNT_FRAMES,
+    assert_it_fits,
+    browser_state,
+    complaints,
+    moving_parts,
+    smallest_text,
+    spread,
+    status,
+    time_frames,
+)
 
 from moe_lesson.widgets import RoutingMap
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-
-PAGE = pathlib.Path(__file__).with_name("widget_page.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = launch_chromium(playwright)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def show(browser):
-    """show(widget, **context) -> a page with the widget; afterwards: no request, no error, no script of a token."""
-    opened, asked, errors = [], [], []
-
-    def guard(route):
-        local = route.request.url.startswith(("file:", "data:", "blob:"))
-        if not local:
-            asked.append(route.request.url)
-        route.continue_() if local else route.abort()
-
-    def open_page(widget, live=False, **context):
-        place = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, "offline": True, **context})
-        place.route("**/*", guard)
-        page = place.new_page()
-        page.on("console", lambda message: message.type in ("error", "warning") and errors.append(message.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        if live:
-            page.expose_function("toPython", lambda sent: (widget.set_state(sent), browser_state(widget))[1])
-        page.goto(PAGE)
-        page.evaluate("([esm, css, state]) => show(esm, css, state)", [widget._esm, widget._css, browser_state(widget)])
-        page.wait_for_function("document.querySelector('.moe-status')?.textContent")
-        opened.append(page)
-        return page
-
-    yield open_page
-    hacked = [page.evaluate("window.hacked") for page in opened]
-    for page in opened:
-        page.context.close()
-    assert hacked == [None] * len(opened) and asked == [] and errors == []
-
-
-def status(page) -> str:
-    """The text summary, after the next frame."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.locator(".moe-status").inner_text()
 
 
 def heat_map(page):
@@ -251,13 +206,6 @@ def test_hostile_tokens_are_shown_and_not_run(show):
 # --- looks -----------------------------------------------------------------------------------------------------------
 
 
-def complaints(page) -> list[str]:
-    """axe's serious and critical findings."""
-    found = axe.Axe().run(page).response["violations"]
-    return [f"{one['id']}: {json.dumps([node['html'][:90] for node in one['nodes'][:3]])}" for one in found
-            if one["impact"] in ("serious", "critical")]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(show, scheme):
     page = show(bytes_map(num_shared=2), color_scheme=scheme)
@@ -289,11 +237,7 @@ def test_the_canvas_is_drawn_again_when_the_theme_changes(show):
 
 def test_nothing_moves_by_itself(show):
     page = show(map_of(), reduced_motion="reduce")
-    moving = page.evaluate("""[...document.querySelectorAll('.moe-root, .moe-root *')].filter((node) => {
-      const style = getComputedStyle(node);
-      return style.animationName !== 'none' || style.transitionDuration.split(',').some((time) => parseFloat(time) > 0);
-    }).length""")
-    assert moving == 0
+    assert moving_parts(page) == 0
 
 
 @pytest.mark.parametrize("width", [700, 1280])
@@ -301,11 +245,7 @@ def test_nothing_moves_by_itself(show):
 def test_it_fits_the_width(show, width, experts):
     page = show(map_of(61, experts, 6 if experts > 12 else 3, name="which experts does each token choose?"),
                 viewport={"width": width, "height": 720})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    root = page.locator(".moe-root").bounding_box()
-    for part in page.locator(".moe-root *").all():
-        box = part.bounding_box()
-        assert not box or box["x"] + box["width"] <= root["x"] + root["width"] + 0.5
+    assert_it_fits(page, width)
 
 
 def test_the_default_state_fits_a_projector(show):
@@ -317,10 +257,7 @@ def test_the_default_state_fits_a_projector(show):
 
 
 def test_text_is_at_least_ten_points(show):
-    page = show(bytes_map())
-    smallest = page.evaluate("""Math.min(...[...document.querySelectorAll('.moe-root *')]
-      .filter((node) => node.textContent).map((node) => parseFloat(getComputedStyle(node).fontSize)))""")
-    assert smallest >= 13.33
+    assert smallest_text(show(bytes_map())) >= 13.33
 
 
 @pytest.mark.parametrize("width", [700, 1000, 1280])
@@ -360,22 +297,6 @@ CANVASES = """async (esm) => {
   });
 }"""
 
-COUNT_FRAMES = """() => {
-  window.took = [];
-  const later = window.requestAnimationFrame.bind(window);
-  window.requestAnimationFrame = (draw) => later((now) => {
-    const start = performance.now();
-    draw(now);
-    window.took.push(performance.now() - start);
-  });
-}"""
-
-
-def spread(times: list[float]) -> str:
-    times = sorted(times)
-    return f"median {statistics.median(times):.1f} ms, p95 {times[int(0.95 * len(times))]:.1f} ms ({len(times)} times)"
-
-
 def test_how_long_drawing_takes(show, capsys):
     routings = [routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)]
     widget = RoutingMap(routings, origin="synthetic")
@@ -383,12 +304,7 @@ def test_how_long_drawing_takes(show, capsys):
     report = [f"both canvases: {spread(page.evaluate(CANVASES, widget._esm))}"]
     page.evaluate(COUNT_FRAMES)
     for name, part, key in (("k slider", "input[aria-label^=K]", "ArrowRight"), ("cursor", ".moe-scroller", "ArrowDown")):
-        page.evaluate("window.took = []")
-        page.locator(part).focus()
-        for _ in range(40):
-            page.keyboard.press(key)
-        status(page)
-        report.append(f"whole frame, {name}: {spread([t for t in page.evaluate('window.took') if t > 0.05])}")
+        report.append(f"whole frame, {name}: {spread(time_frames(page, part, key))}")
     with capsys.disabled():
         print("\nrouting map of 240 tokens × 64 experts: " + "; ".join(report))
     assert "K = 46" in status(page)

@@ -1,21 +1,15 @@
 """JavaScript and Python compute the same routing and say the same words: golden vectors through `node --test`."""
 
-import json
 import math
-import os
-import pathlib
-import subprocess
 
 import numpy as np
-import pytest
-from map_cases import HOSTILE, PLAIN, browser_state, logits_of, map_of, routing_of
+from map_cases import HOSTILE, PLAIN, logits_of, map_of, routing_of
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
+from widget_harness import browser_state, run_node
 
 from moe_lesson.widgets import RoutingMap
 from moe_lesson.widgets.common import Gate, in_common
-
-driver = pytest.importorskip("playwright._impl._driver", reason="playwright brings the node that runs the parity test")
 
 
 def single(logits, k, gate=PLAIN, **more) -> RoutingMap:
@@ -82,11 +76,5 @@ def load_limit(widget: RoutingMap) -> int:
 def test_javascript_computes_and_says_what_python_does(tmp_path):
     table = [to_hex(colormaps["cividis"](i)) for i in range(256)]
     vectors = {"cases": [golden(name, widget) for name, widget in cases().items()], "cividis": table}
-    (tmp_path / "golden.json").write_text(json.dumps(vectors), encoding="utf-8")
-    (tmp_path / "module.mjs").write_text(RoutingMap._esm, encoding="utf-8")
-    node, *_ = driver.compute_driver_executable()
-    script = pathlib.Path(__file__).with_name("parity.test.mjs")
-    done = subprocess.run([node, "--test", str(script)], capture_output=True, text=True, timeout=120, env={
-        **os.environ, "MOE_MODULE": (tmp_path / "module.mjs").as_uri(), "MOE_GOLDEN": str(tmp_path / "golden.json")})
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"pass {len(vectors['cases']) + 6}" in done.stdout  # every case ran
+    printed = run_node("parity.test.mjs", RoutingMap._esm, vectors, tmp_path)
+    assert f"pass {len(vectors['cases']) + 6}" in printed  # every case ran

@@ -5,6 +5,8 @@ try:
 except ImportError as missing:
     raise ImportError('the widgets need anywidget and ipywidgets: pip install "moe-lesson[lab]"') from missing
 
+from .ledger_view import LedgerView
+from .router_microscope import RouterMicroscope
 from .routing_map import RoutingMap
 
-__all__ = ["RoutingMap"]
+__all__ = ["LedgerView", "RouterMicroscope", "RoutingMap"]

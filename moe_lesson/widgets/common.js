@@ -97,6 +97,18 @@ export function floats(view) {
   return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
+// --- words -----------------------------------------------------------------------------------------------------------
+
+function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** The first few, and how many more there are. */
+function listed(items, most = 8) {
+  const more = items.length - most;
+  return items.slice(0, most).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
 // --- colour ----------------------------------------------------------------------------------------------------------
 
 /** Cividis (Nuñez, Anderton, Renslow 2018), 256 steps: matplotlib's table, readable without red-green vision. */
@@ -153,6 +165,44 @@ function makeSlider(name, min, max) {
   return { box, slider, value };
 }
 
+/** Put a slider and its words where the state is. */
+function syncSlider({ slider, value }, position, max, words) {
+  slider.max = max;
+  slider.value = position;
+  slider.setAttribute("aria-valuetext", words);
+  say(value, words);
+}
+
+/** Radio buttons of [value, words]: { box, radios }. */
+function makeChoice(name, options) {
+  const group = `moe-${Math.random()}`; // each widget has a copy of this module, so that no counter could tell them apart
+  const box = make("fieldset", "moe-choice");
+  const radios = options.map(([value]) => Object.assign(make("input"), { type: "radio", name: group, value }));
+  const labels = options.map(([, words], i) => {
+    const label = make("label");
+    label.append(radios[i], make("span", "", words));
+    return label;
+  });
+  box.append(make("legend", "", name), ...labels);
+  return { box, radios };
+}
+
+/** The title, the badge that says where the data comes from, and Reset; the last two go into `page`. */
+function buildHeader(page, title) {
+  const header = make("div", "moe-header");
+  page.badge = make("span", "moe-badge");
+  page.reset = Object.assign(make("button", "moe-button", "Reset"), { type: "button" });
+  header.append(make("h3", "moe-title", title), page.badge, page.reset);
+  return header;
+}
+
+/** The text summary, read out when it changes. */
+function buildStatus(page) {
+  page.status = make("div", "moe-status");
+  page.status.setAttribute("aria-live", "polite");
+  return page.status;
+}
+
 /** The colours of the page around the widget, as the stylesheet resolved them. */
 function themeOf(node) {
   const style = getComputedStyle(node);
@@ -170,6 +220,13 @@ function onTheme(callback) {
     watch.observe(node, { attributeFilter: ["class", "theme", "data-jp-theme-name", "data-vscode-theme-kind"] });
   }
   return () => { media.removeEventListener("change", callback); watch.disconnect(); };
+}
+
+/** Call back when the element's size changes, and once it is on the page; returns how to stop. */
+function onSize(node, callback) {
+  const watch = new ResizeObserver(callback);
+  watch.observe(node);
+  return () => watch.disconnect();
 }
 
 /** Give a canvas its size in CSS pixels and return its context, sharp on any screen. */
@@ -192,6 +249,36 @@ function outline(ctx, x, y, w, h) {
   ctx.lineWidth = 2;
   ctx.strokeStyle = "#ffffff";
   ctx.strokeRect(x, y, w, h);
+}
+
+/** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
+function drawArrow(ctx, x, y, theme, sign = -1) {
+  ctx.fillStyle = theme.ink;
+  ctx.beginPath();
+  ctx.moveTo(x - 4, y + sign);
+  ctx.lineTo(x + 4, y + sign);
+  ctx.lineTo(x, y + 7 * sign);
+  ctx.fill();
+}
+
+/**
+ * The experts' numbers under their columns at height y, as many as there is room for: the marked columns in bold, and
+ * every so many of the others. `nameOf` says which expert stands in a column.
+ */
+function drawNumbers(ctx, { left, cell, N }, y, marked, theme, nameOf = (column) => column) {
+  const used = [];
+  const write = (column, font) => {
+    if (used.some((other) => Math.abs(other - column) * cell <= 28)) return;
+    used.push(column);
+    ctx.font = font;
+    ctx.fillText(nameOf(column), left + (column + 0.5) * cell, y);
+  };
+  ctx.fillStyle = theme.ink;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  for (const column of marked) write(column, `bold ${theme.font}`);
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((s) => s * cell >= 30) || N;
+  for (let column = 0; column < N; column += step) write(column, theme.font);
 }
 
 /** The text, cut with an ellipsis so that it fits the width. */
@@ -219,6 +306,23 @@ function on(node, event, callback) {
 function onTrait(model, name, callback) {
   model.on(`change:${name}`, callback);
   return () => model.off(`change:${name}`, callback);
+}
+
+/** Set traits of the Python widget and send them. */
+function save(model, traits) {
+  change(model, traits);
+  model.save_changes();
+}
+
+/** Set traits here alone: what listens to them follows, Python does not hear yet. */
+function change(model, traits) {
+  for (const [name, value] of Object.entries(traits)) model.set(name, value);
+}
+
+/** Let a slider set traits, made from its position; Python hears of the settled value only. Returns how to stop. */
+function onSlide(model, { slider }, traits) {
+  return [on(slider, "input", () => change(model, traits(Number(slider.value)))),
+    on(slider, "change", () => model.save_changes())];
 }
 
 /** Do something with a key that nobody else shall get: neither the page's scrolling nor the notebook's shortcuts. */

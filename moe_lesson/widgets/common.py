@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -19,6 +19,13 @@ from numpy import ndarray
 
 from ..layers import require
 from ..routing import Routing
+
+ORIGINS = ("trained", "toy", "synthetic")
+
+
+def plain(routing: Routing) -> ndarray:
+    """The logits [T, N] as float32."""
+    return routing.logits.detach().float().cpu().numpy()
 
 
 def softmax(logits_TN: ndarray) -> ndarray:
@@ -98,6 +105,30 @@ def route(logits_TN: ndarray, gate: Gate, k: int) -> Routing:
     return Routing(*map(torch.from_numpy, (logits_TN.copy(), ids_TK.copy(), weights_TK * gate.scale)))
 
 
+def follows(routing: Routing, gate: Gate) -> bool:
+    """Does the gate lead from the recorded logits to the recorded choices and weights?
+
+    Near ties may fall either way, and weights may have been rounded to bfloat16.
+    """
+    logits_TN = plain(routing)
+    again = route(logits_TN, gate, routing.top_k)
+    rank_TN = gate.scores(logits_TN) + np.array(gate.bias or 0.0)
+    taken, best = (np.take_along_axis(rank_TN, r.expert_ids.cpu().numpy(), 1).min(1) for r in (routing, again))
+    weights, expected = (np.sort(r.weights.detach().double().cpu().numpy(), 1) for r in (routing, again))
+    return np.allclose(taken, best, rtol=1e-2, atol=1e-4) and np.allclose(weights, expected, rtol=2e-2, atol=1e-4)
+
+
+def check_logits(routing: Routing, here: str) -> None:
+    """Refuse logits that are no numbers; -inf for an expert that is masked is one, as long as it is not alone."""
+    logits_TN = plain(routing)
+    require(bool(np.isfinite(logits_TN.max(axis=1)).all()) and not np.isnan(logits_TN).any(),
+            f"{here}.logits hold NaN or infinity; look for a diverged training or a division by zero")
+
+
+def check_origin(origin: str) -> None:
+    require(origin in ORIGINS, f"origin is {origin!r}; say where the routing comes from: {', '.join(ORIGINS)}")
+
+
 def in_common(routing: Routing, token: int) -> list[int]:
     """How many experts each token has in common with one: [T]."""
     chosen_TN = torch.zeros(routing.logits.shape, dtype=torch.int64).scatter(1, routing.expert_ids, 1)
@@ -105,8 +136,18 @@ def in_common(routing: Routing, token: int) -> list[int]:
 
 
 def fixed(value: float, digits: int) -> str:
-    """The number as JavaScript's toFixed writes it: ties go up, where Python's format goes to the even digit."""
-    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+    """The number as JavaScript's toFixed writes it: ties go up, where Python's format goes to the even digit; no -0."""
+    return f"{Decimal(value + 0.0).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(items: Sequence, most: int = 8) -> str:
+    """The first few, and how many more there are."""
+    more = len(items) - most
+    return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 # Characters that have no shape of their own, or that turn the text around them: shown by name, never obeyed.

@@ -113,15 +113,6 @@ function pairWords(state, routed, token, expert) {
   return `Token ${token} '${state.tokens[token]}' gives expert ${expert} a weight of ${weight.toFixed(2)}.`;
 }
 
-function count(number, noun) {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
-}
-
-function listed(items, most = 8) {
-  const more = items.length - most;
-  return items.slice(0, most).join(", ") + (more > 0 ? ` and ${more} more` : "");
-}
-
 // --- geometry: where a cell is, and which cell is where --------------------------------------------------------------
 
 const ROW = 18;      // pixels per token: room for its name
@@ -133,7 +124,7 @@ const AXIS = 22;     // pixels for the experts' numbers
 
 /** The map's measures for a width in CSS pixels. */
 export function geometry(width, T, N) {
-  return { width, T, N, cell: Math.max(1, width - LEFT - RIGHT) / N, height: T * ROW };
+  return { width, T, N, left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / N, height: T * ROW };
 }
 
 /** Token and expert under a point of the map; null beside the cells. */
@@ -195,21 +186,11 @@ function drawLoad(ctx, geo, routed, look, top, theme) {
     const height = heightOf(routed.load[n]);
     ctx.fillStyle = theme.bar;
     ctx.fillRect(LEFT + n * geo.cell, BARS_TOP + BARS - height, geo.cell - gap, height);
-    if (routed.load[n] > mean * top) drawArrow(ctx, LEFT + (n + 0.5) * geo.cell, theme);
+    if (routed.load[n] > mean * top) drawArrow(ctx, LEFT + (n + 0.5) * geo.cell, BARS_TOP, theme);
     if (!routed.load[n] && routed.T) drawIdle(ctx, LEFT + (n + 0.5) * geo.cell, geo.cell, theme);
   }
   drawLoadAxis(ctx, geo, routed, look, top, BARS_TOP + BARS - heightOf(mean), theme);
   if (look.expert !== null) outline(ctx, LEFT + look.expert * geo.cell, 4, geo.cell, BARS + 6);
-}
-
-/** A bar that leaves the axis says so. */
-function drawArrow(ctx, x, theme) {
-  ctx.fillStyle = theme.ink;
-  ctx.beginPath();
-  ctx.moveTo(x - 4, 7);
-  ctx.lineTo(x + 4, 7);
-  ctx.lineTo(x, 1);
-  ctx.fill();
 }
 
 /** A ring where a bar would stand: nobody chose this expert. */
@@ -231,14 +212,7 @@ function drawLoadAxis(ctx, geo, routed, look, top, meanY, theme) {
   ctx.fillStyle = theme.ink;
   ctx.fillText(`mean ${meanLoad(routed).toFixed(1)}`, LEFT - 8, Math.min(meanY, bottom - 6));
   ctx.fillText(`${top} × mean`, LEFT - 8, 14);
-  ctx.textAlign = "center";
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((s) => s * geo.cell >= 30) || geo.N;
-  const number = (n) => ctx.fillText(n, LEFT + (n + 0.5) * geo.cell, bottom + 12);
-  const covered = (n) => look.expert !== null && Math.abs(n - look.expert) * geo.cell <= 28;
-  for (let n = 0; n < geo.N; n += step) if (!covered(n)) number(n);
-  if (look.expert === null) return;
-  ctx.font = `bold ${theme.font}`;
-  number(look.expert);
+  drawNumbers(ctx, geo, bottom + 12, look.expert === null ? [] : [look.expert], theme);
 }
 
 // --- page ------------------------------------------------------------------------------------------------------------
@@ -247,14 +221,9 @@ function drawLoadAxis(ctx, geo, routed, look, top, meanY, theme) {
 function buildPage(state) {
   const page = { root: make("div", "moe-root") };
   keepKeys(page.root);
-  page.title = make("h3", "moe-title", state.title);
-  page.badge = make("span", "moe-badge");
-  const header = make("div", "moe-header");
-  page.reset = Object.assign(make("button", "moe-button", "Reset"), { type: "button" });
-  header.append(page.title, page.badge, page.reset);
-  page.root.append(header);
+  page.root.append(buildHeader(page, state.title));
   if (state.has_input) page.root.append(buildInput(page));
-  page.root.append(buildControls(page, state), buildStrip(page), buildMap(page), buildStatus(page));
+  page.root.append(buildControls(page, state), buildStrip(page), buildMap(page), buildStatus(page), buildProblem(page));
   return page;
 }
 
@@ -273,25 +242,13 @@ function buildControls(page, state) {
   page.k.box.classList.add("moe-wide"); // its words grow; the slider must not move under the hand
   page.layer.box.hidden = state.sizes.length === 1;
   row.append(page.layer.box);
-  if (state.null_gates.length) row.append(buildRouterChoice(page, state));
+  if (state.null_gates.length) {
+    const choice = makeChoice("router", [["model", state.origin], ["null", "random (null)"]]);
+    page.routers = choice.radios;
+    row.append(choice.box);
+  }
   row.append(page.k.box);
   return row;
-}
-
-let groups = 0; // radio buttons of one group share a name that no other map on the page has
-
-function buildRouterChoice(page, state) {
-  const group = make("fieldset", "moe-choice");
-  group.append(make("legend", "", "router"));
-  groups += 1;
-  page.routers = [["model", state.origin], ["null", "random (null)"]].map(([value, words]) => {
-    const label = make("label");
-    const radio = Object.assign(make("input"), { type: "radio", name: `moe-router-${groups}`, value });
-    label.append(radio, make("span", "", words));
-    group.append(label);
-    return radio;
-  });
-  return group;
 }
 
 function buildStrip(page) {
@@ -334,14 +291,10 @@ function buildLegend(page) {
   return legend;
 }
 
-function buildStatus(page) {
-  const box = make("div");
-  page.status = make("div", "moe-status");
-  page.status.setAttribute("aria-live", "polite");
+function buildProblem(page) {
   page.problem = make("div", "moe-problem");
   page.problem.setAttribute("role", "alert");
-  box.append(page.status, page.problem);
-  return box;
+  return page.problem;
 }
 
 // --- filling the page from the state ---------------------------------------------------------------------------------
@@ -354,13 +307,6 @@ function syncControls(page, state) {
   syncSlider(page.k, state.k, state.sizes[state.layer], kLabel(state));
   for (const radio of page.routers || []) radio.checked = radio.value === state.router;
   say(page.problem, state.problem);
-}
-
-function syncSlider({ slider, value }, position, max, words) {
-  slider.max = max;
-  slider.value = position;
-  slider.setAttribute("aria-valuetext", words);
-  say(value, words);
 }
 
 /** The weights' scale under the colour ramp, at the square root of each share. */
@@ -457,9 +403,7 @@ class RoutingMapView {
     const reread = () => take(this.state.rankings);
     const renew = () => { this.stale = true; take({}); };
     const repaint = () => { this.theme = null; this.frame.ask(); };
-    const size = new ResizeObserver(repaint);
-    size.observe(this.page.root);
-    return [() => size.disconnect(), onTheme(repaint), ...DATA.map((name) => onTrait(this.model, name, renew)),
+    return [onSize(this.page.root, repaint), onTheme(repaint), ...DATA.map((name) => onTrait(this.model, name, renew)),
       ...SETTINGS.map((name) => onTrait(this.model, name, reread)),
       onTrait(this.model, "locked_token", () => this.reveal(this.model.get("locked_token")))];
   }
@@ -516,15 +460,6 @@ class RoutingMapView {
 
   // What the learner does
 
-  save(traits) {
-    this.change(traits);
-    this.model.save_changes();
-  }
-
-  change(traits) {
-    for (const [name, value] of Object.entries(traits)) this.model.set(name, value);
-  }
-
   /** Another layer or router has other experts: let the locked one go, and keep K possible. */
   otherExperts(traits) {
     const size = this.state.sizes[traits.layer ?? this.state.layer];
@@ -553,7 +488,7 @@ class RoutingMapView {
   /** Lock what is given; what is locked already is let go. */
   toggle(chosen) {
     const same = Object.entries(chosen).every(([name, value]) => this.state[name] === value);
-    this.save(same ? Object.fromEntries(Object.keys(chosen).map((name) => [name, null])) : chosen);
+    save(this.model, same ? Object.fromEntries(Object.keys(chosen).map((name) => [name, null])) : chosen);
   }
 
   toggleCell({ token, expert }) {
@@ -564,7 +499,7 @@ class RoutingMapView {
 
   unlock() {
     this.point = null;
-    this.save({ locked_token: null, locked_expert: null });
+    save(this.model, { locked_token: null, locked_expert: null });
     this.frame.ask();
   }
 
@@ -579,16 +514,12 @@ class RoutingMapView {
   // How it gets here: each method wires some elements and returns how to unwire them
 
   listenControls() {
-    const { page } = this;
-    const slide = (slider, traits) => [
-      on(slider, "input", () => this.change(traits(Number(slider.value)))),
-      on(slider, "change", () => this.model.save_changes()), // Python hears of the settled value only
-    ];
+    const { page, model } = this;
     return [
-      ...slide(page.layer.slider, (value) => this.otherExperts({ layer: value - 1 })),
-      ...slide(page.k.slider, (value) => ({ k: value })),
+      ...onSlide(model, page.layer, (value) => this.otherExperts({ layer: value - 1 })),
+      ...onSlide(model, page.k, (value) => ({ k: value })),
       ...(page.routers || []).map((radio) => (
-        on(radio, "change", () => this.save(this.otherExperts({ router: radio.value }))))),
+        on(radio, "change", () => save(this.model, this.otherExperts({ router: radio.value }))))),
       on(page.reset, "click", () => this.reset()),
       on(page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); }),
     ];
@@ -599,7 +530,7 @@ class RoutingMapView {
     this.typing = 0;
     if (this.page.input) this.page.input.value = this.model.get("start").text;
     this.countBytes();
-    this.save(this.model.get("start"));
+    save(this.model, this.model.get("start"));
   }
 
   listenInput() {
@@ -608,7 +539,7 @@ class RoutingMapView {
     const send = () => {
       clearTimeout(this.typing);
       this.typing = 0;
-      this.save({ text: input.value.replace(/\p{Surrogate}/gu, "\uFFFD") });
+      save(this.model, { text: input.value.replace(/\p{Surrogate}/gu, "\uFFFD") });
     };
     const wait = (event) => {
       clearTimeout(this.typing);

@@ -18,9 +18,20 @@ from ..layers import MoE, require
 from ..recipes import Sparse
 from ..routing import Routing
 from .base import LessonWidget, module_source, stylesheet
-from .common import Gate, fixed, in_common, route, visible, well_formed
-
-ORIGINS = ("trained", "toy", "synthetic")
+from .common import (
+    Gate,
+    check_logits,
+    check_origin,
+    count,
+    fixed,
+    follows,
+    in_common,
+    listed,
+    plain,
+    route,
+    visible,
+    well_formed,
+)
 
 
 class RoutingMap(LessonWidget):
@@ -76,7 +87,7 @@ class RoutingMap(LessonWidget):
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router=None,
                  null: Sequence[Routing] | None = None, text: str = "", on_text: Callable | None = None,
                  num_shared: int = 0, name: str = "routing map", max_bytes: int = 240):
-        require(origin in ORIGINS, f"origin is {origin!r}; say where the routing comes from: {', '.join(ORIGINS)}")
+        check_origin(origin)
         require(on_text is None or callable(on_text), f"on_text is {on_text!r}; expected a function or None")
         require(isinstance(text, str), f"text is {text!r}; expected a string")
         require(max_bytes >= 1, f"max_bytes is {max_bytes}; allow a text of at least 1 byte")
@@ -219,11 +230,6 @@ def gates_for(router, layers: int) -> list[Gate]:
     return [Gate.of(one) for one in routers]
 
 
-def plain(routing: Routing) -> np.ndarray:
-    """The logits [T, N] as float32."""
-    return routing.logits.detach().float().cpu().numpy()
-
-
 def packed(routings: Sequence[Routing]) -> bytes:
     return b"".join(plain(routing).tobytes() for routing in routings)
 
@@ -250,20 +256,11 @@ def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) 
 
 
 def check_recorded(routing: Routing, gate: Gate, here: str) -> None:
-    """Refuse a gate that does not lead from the recorded logits to the recorded choices and weights.
-
-    Near ties may fall either way, and weights may have been rounded to bfloat16.
-    """
-    logits_TN = plain(routing)
-    require(bool(np.isfinite(logits_TN.max(axis=1)).all()) and not np.isnan(logits_TN).any(),
-            f"{here}.logits hold NaN or infinity; look for a diverged training or a division by zero")
+    """Refuse a gate that does not lead from the recorded logits to the recorded choices and weights."""
+    check_logits(routing, here)
     require(gate.bias is None or len(gate.bias) == routing.num_experts,
             f"{here} has {routing.num_experts} experts, but the bias has {len(gate.bias or ())} numbers")
-    again = route(logits_TN, gate, routing.top_k)
-    rank_TN = gate.scores(logits_TN) + np.array(gate.bias or 0.0)
-    taken, best = (np.take_along_axis(rank_TN, r.expert_ids.cpu().numpy(), 1).min(1) for r in (routing, again))
-    weights, expected = (np.sort(r.weights.detach().double().cpu().numpy(), 1) for r in (routing, again))
-    require(np.allclose(taken, best, rtol=1e-2, atol=1e-4) and np.allclose(weights, expected, rtol=2e-2, atol=1e-4),
+    require(follows(routing, gate),
             f"{here} does not follow from its logits with {gate_words(gate)}: pass the layer's own router "
             "(router=[block.ffn.router, …]), or its score, renormalise, scale and bias")
 
@@ -341,13 +338,3 @@ def pair_words(routing: Routing, token: int, expert: int) -> str:
 
 def quoted(routing: Routing, token: int) -> str:
     return f"'{routing.tokens[token]}'"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def listed(items: Sequence, most: int = 8) -> str:
-    """The first few, and how many more there are."""
-    more = len(items) - most
-    return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")

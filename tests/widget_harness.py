@@ -1,0 +1,96 @@
+"""What the tests of every widget share: its traits as JSON, its module under node, and looks at its page in a browser."""
+
+import base64
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+PAGE = (HERE / "widget_page.html").as_uri()
+
+
+def browser_state(widget) -> dict:
+    """The widget's traits as JSON, bytes as { base64 }."""
+    return {name: {"base64": base64.b64encode(value).decode()} if isinstance(value, (bytes, memoryview)) else value
+            for name, value in widget.get_state().items()
+            if not name.startswith("_") and name not in ("layout", "comm", "tabbable", "tooltip")}
+
+
+def run_node(script: str, esm: str, vectors: dict, folder: pathlib.Path) -> str:
+    """Run a parity test against a widget's module and vectors that Python computed; what it printed, once it has passed."""
+    driver = pytest.importorskip("playwright._impl._driver", reason="playwright brings the node that runs the parity tests")
+    (folder / "golden.json").write_text(json.dumps(vectors), encoding="utf-8")
+    (folder / "module.mjs").write_text(esm, encoding="utf-8")
+    node, *_ = driver.compute_driver_executable()
+    done = subprocess.run([node, "--test", str(HERE / script)], capture_output=True, text=True, timeout=120, env={
+        **os.environ, "MOE_MODULE": (folder / "module.mjs").as_uri(), "MOE_GOLDEN": str(folder / "golden.json")})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def status(page) -> str:
+    """The text summary, after the next frame."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.locator(".moe-status").inner_text()
+
+
+def complaints(page) -> list[str]:
+    """axe's serious and critical findings."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{one['id']}: {json.dumps([node['html'][:90] for node in one['nodes'][:3]])}" for one in found
+            if one["impact"] in ("serious", "critical")]
+
+
+def moving_parts(page) -> int:
+    """How many elements are animated."""
+    return page.evaluate("""[...document.querySelectorAll('.moe-root, .moe-root *')].filter((node) => {
+      const style = getComputedStyle(node);
+      return style.animationName !== 'none' || style.transitionDuration.split(',').some((time) => parseFloat(time) > 0);
+    }).length""")
+
+
+def smallest_text(page) -> float:
+    """In CSS pixels; 10 pt are 13.33."""
+    return page.evaluate("""Math.min(...[...document.querySelectorAll('.moe-root *')]
+      .filter((node) => node.textContent).map((node) => parseFloat(getComputedStyle(node).fontSize)))""")
+
+
+def assert_it_fits(page, width: int) -> None:
+    """Nothing is wider than the page, and no part stands out of the widget."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("""() => {
+      const edge = document.querySelector('.moe-root').getBoundingClientRect().right + 0.5;
+      return [...document.querySelectorAll('.moe-root *')].filter((node) => node.getBoundingClientRect().right > edge)
+        .map((node) => node.outerHTML.slice(0, 90));
+    }""") == []
+
+
+COUNT_FRAMES = """() => {
+  window.took = [];
+  const later = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (draw) => later((now) => {
+    const start = performance.now();
+    draw(now);
+    window.took.push(performance.now() - start);
+  });
+}"""
+
+
+def time_frames(page, part: str, key: str, times: int = 40) -> list[float]:
+    """Milliseconds of the frames that drew something while a key was pressed; the page has run COUNT_FRAMES."""
+    page.evaluate("window.took = []")
+    page.locator(part).focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+    status(page)
+    return [took for took in page.evaluate("window.took") if took > 0.05]
+
+
+def spread(times: list[float]) -> str:
+    times = sorted(times)
+    return f"median {statistics.median(times):.1f} ms, p95 {times[int(0.95 * len(times))]:.1f} ms ({len(times)} times)"
