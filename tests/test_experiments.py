@@ -120,9 +120,9 @@ def test_more_experts_add_to_the_total_alone(preset):
         assert costs[f"2 of {many}"].active - costs[f"2 of {few}"].active == gates
 
 
-def test_the_sizes_of_the_scaling_law_span_a_factor_of_twenty():
+def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
     totals = [cost.total for cost in costs_of("scaling", "cpu").values()]
-    assert totals == sorted(totals) and totals[-1] > 20 * totals[0] and len(totals) >= 6
+    assert totals == sorted(totals) and totals[-1] > 10 * totals[0] and len(totals) >= 6
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
