@@ -129,7 +129,7 @@ EXPERIMENTS = {
     "scaling": Experiment(
         question="How does the loss of a dense model fall with its size, at the same number of training tokens?",
         rungs={f"width {width}": dense_of_width(width) for width in (12, 16, 24, 32, 48, 64)},
-        presets={"cpu": replace(SHORT_CPU, lrs=(4e-3, 8e-3, 1.6e-2, 3.2e-2))},  # the small ones learn best at large rates
+        presets={"cpu": replace(SHORT_CPU, lrs=(4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))},  # the small ones learn best at large rates
     ),
     "topk": Experiment(
         question="Does a TopK mixture of experts predict better the more experts there are, when each token pays the same?",
