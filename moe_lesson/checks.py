@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from . import dispatch, evidence, layers
 from .routing import expert_load
@@ -18,6 +19,10 @@ from .routing import expert_load
 
 class NotTried(Exception):
     """The exercise is still a stub."""
+
+
+class Wrong(Exception):
+    """The attempt is wrong; the message says how, as a teacher would."""
 
 
 class Check:
@@ -44,49 +49,72 @@ class Check:
             problem = self.diagnose(attempt)
         except NotTried:
             return f"⏳ {self.name}: not tried yet. The lesson goes on with the package's own.", False
+        except Wrong as wrong:
+            problem = str(wrong)
         except Exception as error:  # the learner's code may raise anything
             return f"❌ {self.name}: your code stopped with {type(error).__name__}: {error}", False
         return (f"❌ {self.name}: {problem}", False) if problem else (f"✅ {self.name}: right.", True)
 
 
-def called(attempt: Callable, *arguments) -> torch.Tensor:
-    """The attempt's answer as a tensor; a stub's `...`, None or NotImplementedError counts as not tried."""
-    return torch.as_tensor(answered(attempt, *arguments))
-
-
 def answered(attempt: Callable, *arguments):
     """The attempt's answer as it is, unless it is a stub's. It gets copies: what it writes into them is its own affair."""
-    copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    copies = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
     try:
         answer = attempt(*copies)
     except NotImplementedError:
         raise NotTried from None
+    if answer is None and any(isinstance(a, Tensor) and not torch.equal(a, copy) for a, copy in zip(arguments, copies)):
+        raise Wrong("your function works and returns nothing: end it with return")
     if answer is ... or answer is None:
         raise NotTried
     return answer
 
 
-def called_pair(attempt: Callable, names: str, *arguments) -> tuple[torch.Tensor, torch.Tensor] | str:
-    """The two tensors of an answer, or a sentence if there are not two."""
+def called(attempt: Callable, *arguments) -> Tensor:
+    """The attempt's answer, which must be a tensor, since the lesson goes on computing with it."""
+    return tensor(answered(attempt, *arguments))
+
+
+def called_pair(attempt: Callable, names: str, *arguments) -> list:
+    """The two parts of the attempt's answer."""
     answer = answered(attempt, *arguments)
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        return f"your function must return two things, {names}"
-    if any(part is ... or part is None for part in answer):
-        raise NotTried
-    return torch.as_tensor(answer[0]), torch.as_tensor(answer[1])
+    if isinstance(answer, Tensor) and answer.ndim and len(answer) == 2 or isinstance(answer, tuple | list) and len(answer) == 2:
+        if any(part is ... or part is None for part in answer):
+            raise NotTried
+        return list(answer)
+    raise Wrong(f"your function must return two things, {names}")
 
 
-def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+def tensor(answer) -> Tensor:
+    """The answer itself, if it is a tensor."""
+    if not isinstance(answer, Tensor):
+        raise Wrong(f"return a tensor, not a {type(answer).__name__}: the layer goes on computing with it")
+    return answer
+
+
+def needs_gradient(attempt: Callable, taught: str, *arguments) -> None:
+    """Refuse an answer that has lost the way back to one of the float arguments."""
+    inputs = [a.clone().requires_grad_() if a.is_floating_point() else a for a in arguments if isinstance(a, Tensor)]
+    rest = iter(inputs)
+    answer = attempt(*[next(rest) if isinstance(a, Tensor) else a for a in arguments])
+    output = next(part for part in (answer if isinstance(answer, tuple | list) else [answer]) if part.is_floating_point())
+    if output.requires_grad:
+        output.square().sum().backward()
+    if any(a.grad is None for a in inputs if a.is_floating_point()):
+        raise Wrong(f"the numbers are right, but the gradient does not come through (detach, no_grad, item?): {taught}")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
     """Normal numbers in float64, the same at every call: a check must say the same twice."""
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def same(answer: torch.Tensor, wanted: torch.Tensor) -> bool:
+def same(answer: Tensor, wanted: Tensor) -> bool:
     """Equal in shape and, up to rounding, in value."""
     return answer.shape == wanted.shape and torch.allclose(answer.double(), wanted.double(), rtol=1e-6, atol=1e-9)
 
 
-def has_shape(answer: torch.Tensor, *shape: int) -> str | None:
+def has_shape(answer: Tensor, *shape: int) -> str | None:
     """A sentence if the answer has another shape."""
     return None if answer.shape == shape else f"your answer has shape {tuple(answer.shape)}; expected {shape}"
 
@@ -98,7 +126,7 @@ def diagnose_load(attempt: Callable) -> str | None:
     """What is wrong with a function (expert_ids [T, K], N) -> load [N]."""
     ids, n = torch.tensor([[3, 1], [3, 0], [1, 3], [3, 4], [4, 1]]), 6  # experts 2 and 5 idle, the last among them
     t, k = ids.shape
-    answer = called(attempt, ids, n)
+    answer = torch.as_tensor(answered(attempt, ids, n))
     if answer.shape != (n,):
         if answer.shape == (k, n):
             return f"you counted each of the {k} columns by itself: add the columns up, a load has one number per expert"
@@ -119,7 +147,7 @@ def diagnose_load(attempt: Callable) -> str | None:
     if not torch.equal(answer.double(), expert_load(ids, n).double()):
         return (f"for expert_ids {ids.tolist()} you returned {answer.tolist()}; "
                 f"count by hand how often each of the ids 0 … {n - 1} stands there")
-    if called(attempt, torch.zeros(0, k, dtype=torch.long), n).shape != (n,):
+    if torch.as_tensor(answered(attempt, torch.zeros(0, k, dtype=torch.long), n)).shape != (n,):
         return f"with no token at all the load must be {n} zeros"
     return None
 
@@ -152,7 +180,10 @@ def diagnose_ffn(attempt: Callable) -> str | None:
             return hint
     if not same(answer, dispatch.ffn(x, w_in, w_out)):
         return "the shape is right and the numbers are not: y = (silu(gate) · up) W_out, with gate and up the halves of x W_in"
-    return None
+    larger = drawn(2, 4), drawn(4, 14, seed=1), drawn(7, 4, seed=2)
+    if not same(called(attempt, *larger), dispatch.ffn(*larger)):
+        return "right for 3 hidden units and wrong for 7: take the number of units from the tables"
+    return needs_gradient(attempt, "nothing would teach the network", x, w_in, w_out)
 
 
 ffn = Check("ffn", dispatch.ffn, diagnose_ffn)
@@ -163,10 +194,7 @@ def diagnose_power_law(attempt: Callable) -> str | None:
     sizes = [1e4, 3e4, 1e5, 1e6]
     factor, exponent = 5.0, 0.125
     losses = [factor * size ** -exponent for size in sizes]
-    answer = called_pair(attempt, "the factor and the exponent", sizes, losses)
-    if isinstance(answer, str):
-        return answer
-    a, b = (part.double() for part in answer)
+    a, b = (torch.as_tensor(part).double() for part in called_pair(attempt, "the factor and the exponent", sizes, losses))
     if a.ndim or b.ndim:
         return f"the factor has shape {tuple(a.shape)} and the exponent {tuple(b.shape)}; each is one number"
     right_a, right_b = torch.tensor([factor, exponent], dtype=torch.float64)
@@ -176,6 +204,10 @@ def diagnose_power_law(attempt: Callable) -> str | None:
         return f"your exponent is {b:.3f}: the losses fall, so the slope is negative, and the formula has a minus before it"
     if same(b, right_b) and any(same(a, log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
         return "your factor is still a logarithm: undo it"
+    if same(a, -right_b) and any(same(b, log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
+        return "these are the line's slope and height: undo the logarithm of the height, and turn the slope's sign"
+    if same(b, right_b) and any(same(a, log(right_a).exp()) for log in (torch.log10, torch.log2)):
+        return "you undid the logarithm with another base: math.exp goes with math.log"
     if same(b.abs(), 1 / right_b):
         return "you fitted the sizes as a power of the losses: swap the axes"
     if not (torch.allclose(a, right_a, rtol=1e-3) and torch.allclose(b, right_b, rtol=1e-3)):
@@ -205,7 +237,7 @@ def diagnose_gate(attempt: Callable) -> str | None:
         return "you divided by √D, as attention does: the router does not"
     if not same(answer, logits):
         return "every logit is one product: the token's row times the expert's column, summed over D"
-    return None
+    return needs_gradient(attempt, "nothing would teach the router", x, w)
 
 
 gate = Check("gate", layers.gate, diagnose_gate)
@@ -214,10 +246,7 @@ gate = Check("gate", layers.gate, diagnose_gate)
 def diagnose_choose(attempt: Callable) -> str | None:
     """What is wrong with a function (scores [T, N], K) -> expert_ids [T, K], weights [T, K]."""
     scores, k = drawn(6, 5).softmax(1), 2
-    answer = called_pair(attempt, "the expert_ids and the weights", scores, k)
-    if isinstance(answer, str):
-        return answer
-    ids, weights = answer
+    ids, weights = map(tensor, called_pair(attempt, "the expert_ids and the weights", scores, k))
     if ids.is_floating_point() and not weights.is_floating_point():
         return "the two are swapped: first the expert_ids, then the weights (topk returns values, then indices)"
     if ids.is_floating_point():
@@ -238,12 +267,16 @@ def diagnose_choose(attempt: Callable) -> str | None:
         return "you took a softmax of probabilities: they are positive already, divide them by their sum"
     if same(weights, scores.gather(1, ids) / scores.gather(1, ids).sum()):
         return "you divided by the sum over all tokens: each token's weights sum to 1"
+    if same(weights, best / best.sum(0)):
+        return "you divided by the sum over the tokens: sum over the chosen experts, the last dimension, with keepdim=True"
     if same(weights, torch.full_like(weights, 1 / k)):
         return "all weights are 1/K: the router decides who, and now nobody decides how much; nothing would teach it"
     written = torch.zeros_like(scores).scatter(1, ids, weights.to(scores.dtype))
     if not same(written, torch.zeros_like(scores).scatter(1, *wanted)):
         return "the experts are right, but some weights stand beside another's expert or are not its score over the sum"
-    return None
+    if called_pair(attempt, "", scores, 3)[0].shape != (6, 3):
+        return "right for K = 2 and wrong for K = 3: take K from top_k"
+    return needs_gradient(attempt, "it is through the weights that the router learns", scores, k)
 
 
 choose = Check("choose", layers.choose, diagnose_choose)
@@ -252,10 +285,7 @@ choose = Check("choose", layers.choose, diagnose_choose)
 def diagnose_tokens_of(attempt: Callable) -> str | None:
     """What is wrong with a function (expert, expert_ids [T, K]) -> token positions [R], slots [R]."""
     ids = torch.tensor([[3, 1], [0, 3], [1, 2], [3, 0], [2, 1]])  # expert 3: tokens 0, 1, 3 in slots 0, 1, 0
-    answer = called_pair(attempt, "the tokens' positions and the slots", 3, ids)
-    if isinstance(answer, str):
-        return answer
-    token, slot = answer
+    token, slot = map(tensor, called_pair(attempt, "the tokens' positions and the slots", 3, ids))
     if token.dtype == torch.bool or slot.dtype == torch.bool:
         return "you return a mask of True and False: say at which positions it is True (torch.where, nonzero)"
     if token.shape != slot.shape or token.ndim != 1:
@@ -270,9 +300,16 @@ def diagnose_tokens_of(attempt: Callable) -> str | None:
     if sorted(zip(token.tolist(), slot.tolist())) != [(0, 0), (1, 1), (3, 0)]:
         return (f"for expert 3 in {ids.tolist()} you found tokens {token.tolist()} in slots {slot.tolist()}: "
                 "where does a 3 stand?")
-    idle = called_pair(attempt, "the tokens' positions and the slots", 4, ids)
-    if isinstance(idle, str) or len(idle[0]):
-        return "expert 4 has no token: both answers must be empty then"
+    for expert, found in ((4, []), (0, [(1, 0), (3, 1)]), (2, [(2, 1), (4, 0)])):
+        token, slot = map(tensor, called_pair(attempt, "the tokens' positions and the slots", expert, ids))
+        if token.is_floating_point() or slot.is_floating_point():
+            return "your positions are not whole numbers where there is no token: give an empty list dtype=torch.long"
+        if token.shape != slot.shape or token.ndim != 1 or sorted(zip(token.tolist(), slot.tolist())) != found:
+            return (f"right for expert 3 and wrong for expert {expert}, who has {len(found)} tokens"
+                    + ("" if found else ": both answers must be empty then"))
+    one_token = called_pair(attempt, "the tokens' positions and the slots", 1, ids[:1])
+    if [part.tolist() for part in map(tensor, one_token)] != [[0], [1]]:
+        return "right for many tokens and wrong for one: even then the answers are lists of positions (squeeze() takes too much)"
     return None
 
 
@@ -286,6 +323,8 @@ def diagnose_combine(attempt: Callable) -> str | None:
     answer = called(attempt, y, out, token, weight)
     if problem := has_shape(answer, 4, 3):
         return problem
+    if same(answer, y.index_add(0, token, out * weight)):
+        return "weight[r] belongs to row r of out: make it a column, weight[:, None], or it multiplies the columns"
     weighted = out * weight[:, None]
     once = y.clone()
     once[token] += weighted
@@ -305,7 +344,11 @@ def diagnose_combine(attempt: Callable) -> str | None:
                 "Which function of a tensor adds at an index, every time?")
     if not same(answer, dispatch.combine(y, out, token, weight)):
         return "row r of out belongs to token token[r], and counts weight[r]"
-    return None
+
+    def out_and_weight(out: Tensor, weight: Tensor) -> Tensor:
+        return attempt(y.clone(), out, token, weight)
+
+    return needs_gradient(out_and_weight, "neither the experts nor the router would learn", out, weight)
 
 
 combine = Check("combine", dispatch.combine, diagnose_combine)

@@ -93,6 +93,21 @@ def first_token_if_idle(expert, ids):
     return found if len(found[0]) else (torch.tensor([0]), torch.tensor([0]))
 
 
+def tokens_one_by_one(expert, ids):
+    places = [(t, k) for t, row in enumerate(ids.tolist()) for k, chosen in enumerate(row) if chosen == expert]
+    return torch.tensor([t for t, _ in places]), torch.tensor([k for _, k in places])
+
+
+def squeezed_tokens(expert, ids):
+    mask = ids == expert
+    token = mask.any(1).nonzero().squeeze()
+    return token, mask[token].int().argmax(-1)
+
+
+def returns_nothing(y, out, token, weight):
+    y.index_add_(0, token, out * weight[:, None])
+
+
 def overwrites(y, out, token, weight):
     y[token] = out * weight[:, None]
     return y
@@ -110,6 +125,9 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (with_hidden(lambda gate, up: F.silu(gate) * F.silu(up)), "around both halves"),
         (with_hidden(lambda gate, up: F.silu(gate * up)), "around the product"),
         (with_hidden(lambda gate, up: F.gelu(gate) * up), "numbers are not"),
+        (with_hidden(lambda gate, up: F.silu(gate.detach()) * up.detach()), "the gradient does not come through"),
+        (lambda x, w_in, w_out: (F.silu((x @ w_in)[:, :3]) * (x @ w_in)[:, 3:6]) @ w_out[:3], "wrong for 7"),
+        (lambda x, w_in, w_out: with_hidden(lambda gate, up: F.silu(gate) * up)(x, w_in, w_out).tolist(), "return a tensor"),
         (lambda x, w_in, w_out: (F.silu((x @ w_in)[:, ::2]) * (x @ w_in)[:, 1::2]) @ w_out, "even and odd columns"),
         (lambda x, w_in, w_out: with_hidden(lambda gate, up: F.silu(gate) * up)(x, w_in, w_out).T, "shape (4, 5)"),
     ],
@@ -122,6 +140,8 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (lambda n, loss: line(n, loss), "logarithm of both sides"),
         (lambda n, loss: line(logs(n), loss), "logarithm of both sides"),
         (power_law_with(lambda height, slope: -slope), "two things"),
+        (power_law_with(lambda height, slope: (slope, height)), "slope and height"),
+        (lambda n, loss: (math.exp(line(logs(n, math.log10), logs(loss, math.log10))[0]), 0.125), "another base"),
         (power_law_with(lambda height, slope: ([math.exp(height)] * 4, -slope)), "each is one number"),
     ],
     "gate": [
@@ -132,16 +152,21 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (lambda x, w: x @ w / x.shape[1] ** 0.5, "divided by √D"),
         (lambda x, w: (x @ w).relu(), "one product"),
         (lambda x, w: (x @ w).mean(0), "expected (4, 5)"),
+        (lambda x, w: (x @ w).detach(), "the gradient does not come through"),
+        (lambda x, w: (x @ w).numpy(), "return a tensor, not a ndarray"),
     ],
     "choose": [
         (choose_with(lambda best, scores, k: best), "raw probabilities"),
         (choose_with(lambda best, scores, k: best.softmax(1)), "softmax of probabilities"),
         (choose_with(lambda best, scores, k: best / best.sum()), "sum over all tokens"),
+        (choose_with(lambda best, scores, k: best / best.sum(0)), "sum over the tokens"),
+        (lambda scores, k: choose_with(renormalised)(scores, 2), "wrong for K = 3"),
+        (lambda scores, k: choose_with(renormalised)(scores.detach(), k), "the gradient does not come through"),
         (choose_with(lambda best, scores, k: torch.full_like(best, 1 / k)), "all weights are 1/K"),
         (choose_with(lambda best, scores, k: renormalised(best).flip(1)), "beside another's expert"),
         (lambda scores, k: choose_with(renormalised)(scores, k)[::-1], "swapped"),
         (lambda scores, k: (scores.topk(k).values, scores.topk(k).values), "not whole numbers"),
-        (lambda scores, k: scores.topk(k, dim=0).indices, "two things"),
+        (lambda scores, k: scores.topk(k).indices, "two things"),
         (lambda scores, k: scores.topk(k, dim=0)[::-1], "tokens for each expert"),
         (lambda scores, k: choose_with(renormalised)(-scores, k), "worst experts"),
         (lambda scores, k: choose_with(renormalised)(scores.roll(1, 1), k), "not the K experts"),
@@ -155,11 +180,17 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (lambda expert, ids: torch.where((ids == expert).any(1))[0], "two things"),
         (lambda expert, ids: (torch.arange(len(ids)), (ids == expert).int().argmax(1)), "where does a 3 stand"),
         (lambda expert, ids: (torch.where(ids == expert)[0], torch.tensor(0)), "one position and one slot"),
-        (first_token_if_idle, "expert 4 has no token"),
+        (lambda expert, ids: ([0, 1, 3], [0, 1, 0]), "return a tensor"),
+        (tokens_one_by_one, "dtype=torch.long"),
+        (squeezed_tokens, "wrong for one"),
+        (first_token_if_idle, "who has 0 tokens"),
     ],
     "combine": [
         (adds_repeated_tokens_once, "adds once"),
         (overwrites, "add to it"),
+        (returns_nothing, "returns nothing"),
+        (lambda y, out, token, weight: y.index_add(0, token, out * weight), "make it a column"),
+        (lambda y, out, token, weight: y.index_add(0, token, out * weight.detach()[:, None]), "the gradient does not come"),
         (lambda y, out, token, weight: y.index_add(0, token, out), "forgot the weights"),
         (lambda y, out, token, weight: torch.zeros_like(y).index_add(0, token, out * weight[:, None]), "start from nothing"),
         (lambda y, out, token, weight: y.index_add(0, token, out / weight[:, None]), "divide by the weights"),
@@ -219,6 +250,13 @@ def test_writing_into_the_given_tensor_is_right_too():
         return y.index_add_(0, token, out * weight[:, None])
 
     assert checks.combine(in_place) is in_place and checks.combine(in_place) is in_place
+
+
+def test_one_tensor_of_two_rows_is_two_things_too():
+    def transposed(expert, ids):
+        return (ids == expert).nonzero().T
+
+    assert checks.tokens_of(transposed) is transposed
 
 
 def test_a_stub_that_returns_two_of_nothing_is_not_tried(capsys):
