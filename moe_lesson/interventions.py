@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from .dispatch import swiglu
+from .instruments import hidden_units
 from .layers import DenseFFN, MoE, Router, require
 from .model import LanguageModel
 from .routing import Routing
@@ -74,24 +76,39 @@ def with_strongest_units(model: LanguageModel, share: float) -> LanguageModel:
         model: with at least one dense FFN.
         share: of the hidden units to keep, above 0 and at most 1.
     """
-    return with_few_units(model, share, lambda ffn: lambda units: units.abs() * ffn.w_out.norm(dim=1))
+    return with_few_units(model, share, contributions)
+
+
+def with_same_units(model: LanguageModel, share: float, ids: Tensor) -> LanguageModel:
+    """A control of `with_strongest_units`: all tokens keep the same units, those with the largest mean contribution.
+
+    Args:
+        model, share: as there.
+        ids: token ids [B, S] of a text over which to take the mean.
+    """
+    layers = [block.ffn for block in model.blocks if isinstance(block.ffn, DenseFFN)]
+    means = {ffn: contributions(ffn, units).mean(0) for ffn, units in zip(layers, hidden_units(model, ids))}
+    return with_few_units(model, share, lambda ffn, units: means[ffn].expand_as(units))
 
 
 def with_random_units(model: LanguageModel, share: float, seed: int = 0) -> LanguageModel:
-    """The control of `with_strongest_units`: each token keeps as many hidden units, drawn at random."""
+    """A control of `with_strongest_units`: each token keeps as many hidden units, drawn at random."""
     generator = torch.Generator().manual_seed(seed)
-    return with_few_units(model, share, lambda ffn: lambda units: torch.rand(units.shape, generator=generator))
+    return with_few_units(model, share, lambda ffn, units: torch.rand(units.shape, generator=generator))
 
 
-def with_few_units(model: LanguageModel, share: float,
-                   rank_of: Callable[[DenseFFN], Callable[[Tensor], Tensor]]) -> LanguageModel:
-    """A copy of a model whose dense FFNs keep a share of their units, the highest in a ranking."""
+def contributions(ffn: DenseFFN, units: Tensor) -> Tensor:
+    """How long the piece is that each unit adds to the output: |a_h| · ‖v_h‖, [..., H] -> [..., H]."""
+    return units.abs() * ffn.w_out.norm(dim=1)
+
+
+def with_few_units(model: LanguageModel, share: float, rank: Callable[[DenseFFN, Tensor], Tensor]) -> LanguageModel:
+    """A copy of a model whose dense FFNs keep a share of their units, the highest in a ranking (ffn, units) -> [..., H]."""
     require(0 < share <= 1, f"share is {share}; keep more than 0 and at most 1 of the hidden units")
     changed = copy.deepcopy(model)
-    for block in changed.blocks:
-        if isinstance(block.ffn, DenseFFN):
-            keep = max(1, round(share * block.ffn.hidden))
-            block.ffn = FewUnits(block.ffn, keep, rank_of(block.ffn))
+    for block, original in zip(changed.blocks, model.blocks):
+        if isinstance(original.ffn, DenseFFN):
+            block.ffn = FewUnits(block.ffn, max(1, round(share * block.ffn.hidden)), functools.partial(rank, original.ffn))
     return changed.eval()
 
 

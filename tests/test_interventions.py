@@ -10,6 +10,7 @@ from moe_lesson.interventions import (
     route_beside_null,
     with_random_routers,
     with_random_units,
+    with_same_units,
     with_silent_experts,
     with_strongest_units,
 )
@@ -72,7 +73,7 @@ def test_no_hook_is_left_behind(model):
 
 def test_all_units_are_the_layer_itself(model):
     ids = torch.arange(10)[None]
-    for changed in (with_strongest_units(model, 1.0), with_random_units(model, 1.0)):
+    for changed in (with_strongest_units(model, 1.0), with_random_units(model, 1.0), with_same_units(model, 1.0, ids)):
         torch.testing.assert_close(changed(ids)[0], model(ids)[0])
 
 
@@ -83,6 +84,18 @@ def test_the_strongest_units_are_those_that_contribute_most(model):
         parts = swiglu(row @ ffn.w_in)[:, None] * ffn.w_out  # [H, D], what each unit adds
         strongest = parts.norm(dim=1).topk(4).indices
         torch.testing.assert_close(y, parts[strongest].sum(0))
+
+
+def test_the_same_units_are_kept_for_every_token_those_that_contribute_most_on_average(model):
+    ffn, ids = model.blocks[0].ffn, torch.arange(24).reshape(2, 12)
+    same = with_same_units(model, 0.25, ids).blocks[0].ffn
+    seen = []
+    hook = ffn.register_forward_pre_hook(lambda _, inputs: seen.append(swiglu(inputs[0] @ ffn.w_in).flatten(0, 1)))
+    model(ids)
+    hook.remove()
+    best = (seen[0].abs() * ffn.w_out.norm(dim=1)).mean(0).topk(4).indices
+    x = torch.randn(5, 16)
+    torch.testing.assert_close(same(x), swiglu(x @ ffn.w_in)[:, best] @ ffn.w_out[best])
 
 
 def test_random_units_are_as_many_and_follow_the_seed(model):
