@@ -3,11 +3,12 @@
 All three take the same experts, the same tokens and the same routing, and give the same output. `loop` is the equation,
 `one_hot` is the equation as one tensor expression, `grouped` is what one runs.
 
-Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows.
+Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows, P rows of a piece of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .layers import Experts
     from .routing import Routing
+
+# Rows that a CPU takes through the experts at a time. For 4096 tokens of width 256, 8 of 64 experts, 4 to 16 MiB are within 10%
+# of each other; all 32 MiB at once take 1.6 times as long forward, 1.3 times forward and backward (2 threads of an AMD EPYC).
+PIECE_BYTES = 8 * 2 ** 20
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -68,12 +73,35 @@ def one_hot(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
 
 def grouped(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
     """Sort the routed rows by expert, multiply each expert's block of rows with its matrices, add back to the tokens."""
-    order_R = routing.expert_ids.flatten().argsort(stable=True)
+    expert_R, order_R = routing.expert_ids.flatten().sort(stable=True)
     token_R = order_R // routing.top_k
-    ends_N = routing.load.cumsum(0).to(torch.int32)
-    hidden_RH = swiglu(grouped_product(x_TD[token_R], experts.w_in.to(x_TD.dtype), ends_N))
-    out_RD = grouped_product(hidden_RH, experts.w_out.to(x_TD.dtype), ends_N)
-    return combine(torch.zeros_like(x_TD), out_RD, token_R, routing.weights.flatten()[order_R])
+    weight_R = routing.weights.flatten().index_select(0, order_R).to(x_TD.dtype)
+    ends_N = torch.searchsorted(expert_R, torch.arange(routing.num_experts, device=x_TD.device), right=True, out_int32=True)
+    y_TD = torch.zeros_like(x_TD)
+    for token_P, weight_P, ends, w_in, w_out in pieces(experts, x_TD, token_R, weight_R, ends_N):
+        hidden_PH = swiglu(grouped_product(x_TD.index_select(0, token_P), w_in, ends))
+        # the product is linear: weighing the H hidden units before it is weighing the D outputs after it
+        y_TD.index_add_(0, token_P, grouped_product(hidden_PH * weight_P[:, None], w_out, ends))
+    return y_TD
+
+
+def pieces(experts: Experts, x_TD: Tensor, token_R: Tensor, weight_R: Tensor, ends_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut the sorted rows between experts: on a GPU into one piece, on a CPU into pieces of about PIECE_BYTES.
+
+    A CPU still has a piece in its cache when the next step needs it, and gives its memory to the next piece. All R rows at once
+    need new memory from the operating system in every step.
+
+    Yields: of each piece the tokens and weights of its P rows, where the blocks of its experts end, and their w_in and w_out.
+    """
+    w_in, w_out = experts.w_in.to(x_TD.dtype), experts.w_out.to(x_TD.dtype)
+    rows_bytes = len(token_R) * max(w_in.shape[1:]) * x_TD.element_size()
+    if x_TD.is_cuda or rows_bytes <= PIECE_BYTES:
+        return iter([(token_R, weight_R, ends_N, w_in, w_out)])
+    few = max(1, len(ends_N) * PIECE_BYTES // rows_bytes)  # experts in a piece
+    cuts = [0, *ends_N[few - 1:-1:few].tolist(), len(token_R)]
+    sizes = [end - start for start, end in zip(cuts, cuts[1:])]
+    ends = (ends - start for start, ends in zip(cuts, ends_N.split(few)))
+    return zip(token_R.split(sizes), weight_R.split(sizes), ends, w_in.split(few), w_out.split(few))
 
 
 def grouped_product(rows_RA: Tensor, w_NAB: Tensor, ends_N: Tensor) -> Tensor:

@@ -185,7 +185,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
     curves = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r["curve"]]
     write_table(results, f"{name}-{preset_name}-curves", curves, made)
-    if preset_name == "cpu":
+    if preset_name == "cpu" and experiment.ships:
         ship(experiment, finals, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
 

@@ -148,11 +148,11 @@ def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
 
 
-def solution(function: Callable) -> Page:
-    """The source of the package's own function: the solution of an exercise is the code that the course runs on."""
-    source = textwrap.dedent(inspect.getsource(function))
-    return Page(source, f"<details><summary>Solution: <code>{html.escape(function.__qualname__)}</code></summary>"
-                        f"<pre>{html.escape(source)}</pre></details>")
+def solution(*functions: Callable) -> Page:
+    """The source of the package's own functions: the solution of an exercise is the code that the course runs on."""
+    source = "\n\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
+    names = ", ".join(f"<code>{html.escape(function.__qualname__)}</code>" for function in functions)
+    return Page(source, f"<details><summary>Solution: {names}</summary><pre>{html.escape(source)}</pre></details>")
 
 
 def prediction_form(lesson: Lesson, key: str, question: str, numbers: int, choices: tuple[str, ...]):

@@ -131,9 +131,11 @@ def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_p
     monkeypatch.setattr(experiments, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
         "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "seconds": 1.0},
         "curve": [], "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
-    monkeypatch.setattr(experiments, "ship", lambda *arguments: None)
+    shipped = []
+    monkeypatch.setattr(experiments, "ship", lambda *arguments: shipped.append(arguments))
     table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
     finals = [run for run in asked if run.stage == "final"]
+    assert bool(shipped) == bool(EXPERIMENTS[name].ships)
     assert len(finals) == EXPERIMENTS[name].seeds * len(EXPERIMENTS[name].rungs) and EXPERIMENTS[name].seeds >= 3
     assert f"--seeds {EXPERIMENTS[name].seeds}" in table.with_suffix(".json").read_text()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moe_lesson import DenseFFN, MoE, Router
+from moe_lesson import DenseFFN, MoE, Router, dispatch
 from moe_lesson.dispatch import DISPATCHES, swiglu
 
 SIZES = [  # width, num_experts, top_k, expert_width, num_shared
@@ -96,6 +96,23 @@ def test_torchs_grouped_kernel_agrees_with_the_loop_also_for_experts_without_tok
     assert len(calls) == 2, "float32 at these widths must take the kernel"
     for name, gradient in gradients["loop"].items():
         torch.testing.assert_close(gradients["grouped"][name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("piece_bytes", [1, 2000, 20_000, 10 ** 9])
+def test_grouped_gives_the_same_in_any_number_of_pieces(piece_bytes, dtype, monkeypatch):
+    monkeypatch.setattr(dispatch, "PIECE_BYTES", piece_bytes)
+    moe = layer(16, 24, 3, 12, dtype=dtype)
+    x, target = torch.randn(16, 37, dtype=dtype).T.requires_grad_(), torch.randn(37, 16, dtype=dtype)  # not contiguous
+    moe.router.bias[[0, 7, 8, 9, 23]] = -10.0  # experts without tokens, also the first and the last
+    seen = {}
+    for name in ("grouped", "loop"):
+        moe.dispatch = name
+        y, routing = moe(x)
+        assert (routing.load == 0).sum() >= 5
+        seen[name] = [y, *torch.autograd.grad(y, [x, *moe.parameters()], target)]
+    for ours, oracle in zip(seen["grouped"], seen["loop"]):
+        torch.testing.assert_close(ours, oracle, rtol=1e-4, atol=1e-5)
 
 
 def test_a_gradient_without_strides_or_contiguity_is_taken():

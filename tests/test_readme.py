@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import benchmark_layer
 import readme_picture
 
 from moe_lesson import interval, paired_difference, result_table
@@ -30,6 +31,11 @@ def test_the_headline_is_what_the_table_says():
     dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
     for number in (interval(dense), interval(sparse), paired_difference(dense, sparse)):
         assert str(number) in README
+
+
+def test_the_speed_is_what_the_table_says():
+    table, steps = result_table("layer-speed-cpu"), result_table("layer-speed-cpu-steps")
+    assert benchmark_layer.with_section(README, benchmark_layer.section(table, steps)) == README
 
 
 def test_the_picture_is_figure_1_of_lesson_00():

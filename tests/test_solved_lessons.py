@@ -24,6 +24,9 @@ def load(expert_ids, num_experts):
     return counts
 """},
     "01": {"ffn": FFN, "power_law": """
+import math
+import statistics
+
 def power_law(sizes, losses):
     x, y = [math.log10(size) for size in sizes], [math.log10(loss) for loss in losses]
     slope, height = statistics.linear_regression(x, y)

@@ -1,0 +1,114 @@
+"""The benchmark of the layer: all that it times give the same output, and its tables say what was measured. No times here."""
+
+import json
+import sys
+
+import benchmark_layer
+import pytest
+import torch
+from benchmark_layer import BOTH, DENSE, FORWARD, OURS, THEIRS, Size
+
+SIZE = Size(tokens=12, experts=8, top_k=3, expert_width=16, width=32)
+
+
+@pytest.fixture
+def transformers():
+    return pytest.importorskip("transformers")
+
+
+def test_all_give_the_same_output(transformers):
+    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
+    assert entered.functions.keys() == {DENSE, *OURS, *THEIRS} and not entered.left_out
+    x = torch.randn(SIZE.tokens, SIZE.width)
+    expected = entered.functions["loop"](x)
+    assert expected.norm() > 0.1
+    for name, function in entered.functions.items():
+        assert function(x).shape == x.shape
+        if name != DENSE:
+            torch.testing.assert_close(function(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_transformers_runs_the_implementation_that_is_named(transformers, monkeypatch):
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    called = []
+    interface = type(ALL_EXPERTS_FUNCTIONS)
+    get = interface.get_interface
+    monkeypatch.setattr(interface, "get_interface", lambda self, name, default: called.append(name) or get(self, name, default))
+    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
+    for name in THEIRS:
+        entered.functions[name](torch.randn(SIZE.tokens, SIZE.width))
+    assert called == ["eager", "grouped_mm", "batched_mm"]
+
+
+def test_an_implementation_that_differs_is_not_timed():
+    functions = benchmark_layer.contest(SIZE, torch.float32, "cpu").functions
+    x, target = torch.randn(2, SIZE.tokens, SIZE.width)
+    benchmark_layer.check_equal(functions, x, target)
+    right = functions["grouped"]
+    functions["grouped"] = lambda x: right(x) * 1.01
+    with pytest.raises(AssertionError, match="the output of grouped differs from the loop's"):
+        benchmark_layer.check_equal(functions, x, target)
+    functions["grouped"] = lambda x: right(x.detach()) + (x - x.detach())
+    with pytest.raises(AssertionError, match="the gradient of grouped differs"):
+        benchmark_layer.check_equal(functions, x, target)
+
+
+@pytest.mark.parametrize("tokens", [1, 12])
+def test_the_table_has_a_row_for_each_and_ratio_1_for_dense(transformers, tokens):
+    rows, steps, left_out = benchmark_layer.measure(Size(tokens, 8, 3, 16, width=32), torch.float32, "cpu", repeats=2)
+    assert not left_out
+    assert [(row["pass"], row["implementation"]) for row in rows] == [
+        (what, name) for what in (FORWARD, BOTH) for name in (DENSE, *OURS, *THEIRS)]
+    for row in rows:
+        assert row["tokens"] == tokens and 0 < row["min_ms"] <= row["median_ms"] and row["ratio"] > 0
+        assert row["implementation"] != DENSE or row["ratio"] == 1
+    known = {what: {row["step"] for row in steps if row["pass"] == what and row["share"] > 0} for what in (FORWARD, "backward")}
+    assert known[FORWARD] >= {"routing", "sort", "gather", "products", "activation", "combine", "shared expert"}
+    assert known["backward"] >= {"routing", "gather", "products", "activation", "combine"}
+
+
+def test_the_dense_ffn_has_as_many_hidden_units_as_are_active_at_every_size():
+    assert {size.hidden for size in benchmark_layer.sizes([256, 4096])} == {1152}
+
+
+def test_what_needs_too_much_memory_is_left_out_and_said(monkeypatch):
+    monkeypatch.setattr(benchmark_layer, "MAX_GIB", 0)
+    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
+    assert {"grouped", "loop", DENSE} <= entered.functions.keys()
+    for name in ("one_hot", "transformers batched_mm"):
+        assert name not in entered.functions and name in entered.left_out
+    assert "GiB" in entered.left_out["one_hot"]
+
+
+def test_without_transformers_our_layers_are_measured(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    rows, _, left_out = benchmark_layer.measure(SIZE, torch.float32, "cpu", repeats=1)
+    assert {row["implementation"] for row in rows} == {DENSE, *OURS}
+    assert left_out == dict.fromkeys(THEIRS, "transformers is not installed")
+
+
+def test_the_command_writes_the_tables_with_their_provenance(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark_layer, "sizes", lambda tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
+    monkeypatch.setattr(benchmark_layer, "THEIRS", ())
+    benchmark_layer.main(["--device", "cpu", "--tokens", "5", "6", "--repeats", "1", "--out", str(tmp_path)])
+    names = ("layer-speed-cpu", "layer-speed-cpu-steps")
+    table, steps = (benchmark_layer.result_table(name, tmp_path / "results") for name in names)
+    assert {row["tokens"] for row in table.rows} == {row["tokens"] for row in steps.rows} == {5, 6}
+    made = json.loads((tmp_path / "results" / "layer-speed-cpu.json").read_text())
+    assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus", "left_out"} <= made.keys()
+    assert made["command"].endswith("--device cpu --dtype float32 --repeats 1 --tokens 5 6 --out data")
+    assert "grouped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--repeats", "0"], "at least 1"),
+    (["--tokens", "0"], "at least 1"),
+    (["--device", "tpu"], "unknown device 'tpu'"),
+])
+def test_bad_arguments_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark_layer.main(arguments)
+    assert message in capsys.readouterr().err
