@@ -7,13 +7,14 @@ import benchmark_layer
 import readme_picture
 
 from moe_lesson import interval, paired_difference, result_table
+from moe_lesson.evidence import power_law
 
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_is_short_and_names_the_two_commands():
-    assert len(README.splitlines()) < 100 and "make lab" in README and "make test" in README
+    assert len(README.splitlines()) < 110 and "make lab" in README and "make test" in README
 
 
 def test_every_link_leads_to_a_file():
@@ -30,6 +31,18 @@ def test_the_headline_is_what_the_table_says():
     table = result_table("dense-or-moe-cpu")
     dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
     for number in (interval(dense), interval(sparse), paired_difference(dense, sparse)):
+        assert str(number) in README
+
+
+def test_the_numbers_of_lessons_01_and_02_are_what_their_tables_say():
+    table = result_table("topk-cpu")
+    dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "2 of 16"))
+    scaling = result_table("scaling-cpu")
+    sizes = sorted(set(scaling.column("total", stage="final")))
+    tests = [scaling.column("test", stage="final", total=size) for size in sizes]
+    laws = [power_law(sizes[:-1], losses) for losses in zip(*tests[:-1])]
+    miss = paired_difference([factor * sizes[-1] ** -exponent for factor, exponent in laws], tests[-1])
+    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse), miss):
         assert str(number) in README
 
 
