@@ -64,6 +64,12 @@ def test_a_lesson_asks_claims_and_ends_with_limits_and_the_next_one(notebook):
     assert predicted == set(re.findall(r"lesson\.reveal\(\"([^\"]+)\"", source)), "every guess meets its result"
 
 
+def test_links_between_lessons_lead_to_lessons(notebook):
+    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", markdown):
+        assert (REPO / "notebooks" / target).is_file(), target
+
+
 def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
     """A tag hides a cell from nbval: it must stand for a measurement on this machine or a form, not for laziness."""
     measures = ("Lesson(", "generate(", "evaluate_language(", ".route(", "first_layer.", "route_beside_null(", "machine()",
