@@ -135,6 +135,7 @@ EXPERIMENTS = {
         question="Does a TopK mixture of experts predict better the more experts there are, when each token pays the same?",
         rungs={"dense": dense_beside(top_2_of(16))} | {f"2 of {n}": top_2_of(n) for n in (4, 8, 16)},
         presets={"cpu": SHORT_CPU, "gpu": replace(TEXT_GPU, scales=(1.0,))},
+        ships={"2 of 16": "topk"},
         seeds=5,
     ),
 }
