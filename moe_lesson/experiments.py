@@ -14,7 +14,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -26,7 +26,17 @@ from .layers import require
 from .ledger import dense_of_equal_active, model_cost
 from .model import LanguageModel, ModelConfig
 from .recipes import Budget, Dense, Recipe
-from .training import History, TrainingConfig, TrainingDiverged, evaluate_language, next_token, train
+from .routing import idle_experts, load_cv, load_entropy, max_violation
+from .training import (
+    DEFAULT_BALANCE,
+    History,
+    TrainingConfig,
+    TrainingDiverged,
+    evaluate_language,
+    evaluate_load,
+    next_token,
+    train,
+)
 
 TUNING_SEED = 1000  # never among the seeds that are reported
 WORK = pathlib.Path("runs")
@@ -46,7 +56,7 @@ class Preset:
     steps: int
     lrs: tuple[float, ...]
     scales: tuple[float, ...]
-    balance: float = 0.01
+    strengths: tuple[float, ...] = (1.0,)
     bfloat16: bool = False
     eval_bytes: int = 100_000
 
@@ -61,6 +71,8 @@ class Experiment:
         presets: "cpu" sizes, and "gpu" sizes where there are some.
         ships: rung -> name of the checkpoint that its seed 0 becomes.
         seeds: how many fresh seeds are reported unless the command says otherwise.
+        balance: rung -> how its experts are kept balanced, at the published strength; DeepSeekMoE's loss unless named here.
+        loads: write the load of every expert along training, too.
     """
 
     question: str
@@ -68,6 +80,12 @@ class Experiment:
     presets: dict[str, Preset]
     ships: dict[str, str] = field(default_factory=dict)
     seeds: int = 3
+    balance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    loads: bool = False
+
+    def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
+        """The balancing of a rung: its published strengths times `strength`."""
+        return {method: value * (strength or 1.0) for method, value in self.balance.get(rung, DEFAULT_BALANCE).items()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,7 @@ class Run:
     lr: float
     scale: float | None  # of the gate; None for a dense FFN
     seed: int
+    strength: float | None = None  # of the balancing, in published strengths; None where it is not varied
 
 
 # --------------------------------------------------------------------------------------------------------- the experiments
@@ -103,6 +122,14 @@ def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
     return rung
 
 
+def noisy(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+    """Another rung with trainable noise on the router's logits while training."""
+    def config(preset: Preset, scale: float) -> ModelConfig:
+        return model_of(preset, replace(rung(preset, scale).recipes[0], noisy=True))
+
+    return config
+
+
 def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
     """The dense model with as many parameters as another rung activates, its router included."""
     return lambda preset, scale: model_of(preset, dense_of_equal_active(rung(preset, scale).recipes[0], preset.width))
@@ -117,6 +144,7 @@ TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, b
                   lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0))
 TEXT_GPU = Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
                   lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True)
+BALANCED_GPU = replace(TEXT_GPU, lrs=(1e-3,), scales=(1.0,), strengths=(1.0, 3.0))
 SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
 
 EXPERIMENTS = {
@@ -137,6 +165,17 @@ EXPERIMENTS = {
         presets={"cpu": SHORT_CPU, "gpu": replace(TEXT_GPU, scales=(1.0,))},
         ships={"2 of 16": "topk"},
         seeds=5,
+    ),
+    "balance": Experiment(
+        question="What keeps the load of 16 experts even, and what does it cost in loss?",
+        rungs={"none": top_2_of(16), "noise": noisy(top_2_of(16)), "z-loss": top_2_of(16),
+               "importance + load": noisy(top_2_of(16)), "loss per sequence": top_2_of(16), "loss per batch": top_2_of(16),
+               "bias": top_2_of(16)},
+        balance={"none": {}, "noise": {}, "z-loss": {"z": 1e-3}, "importance + load": {"importance": 0.1, "load": 0.1},
+                 "loss per sequence": {"sequence": 0.01}, "loss per batch": {"batch": 0.01}, "bias": {"bias": 1e-3}},
+        presets={"cpu": replace(SHORT_CPU, steps=500, strengths=(1.0, 3.0, 10.0)), "gpu": BALANCED_GPU},
+        seeds=5,
+        loads=True,
     ),
 }
 
@@ -184,8 +223,9 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     results = out / "results"
     made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
     write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
-    curves = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r["curve"]]
-    write_table(results, f"{name}-{preset_name}-curves", curves, made)
+    for part in ("curve", "loads") if experiment.loads else ("curve",):
+        along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
+        write_table(results, f"{name}-{preset_name}-{part.rstrip('s')}s", along, made)
     if preset_name == "cpu" and experiment.ships:
         ship(experiment, finals, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
@@ -204,12 +244,13 @@ def device_name(device: str) -> str:
 
 
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
-    """The same grid for every rung: all learning rates, and all gate scales where there is a gate."""
+    """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing."""
     for rung, config_of in experiment.rungs.items():
         is_dense = all(isinstance(recipe, Dense) for recipe in config_of(preset, 1.0).recipes)
         for lr in preset.lrs:
             for scale in (None,) if is_dense else preset.scales:
-                yield Run("tune", rung, lr, scale, TUNING_SEED)
+                for strength in preset.strengths if experiment.balance.get(rung) else (None,):
+                    yield Run("tune", rung, lr, scale, TUNING_SEED, strength)
 
 
 def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:
@@ -217,7 +258,7 @@ def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterato
     for rung in experiment.rungs:
         best = min((r["row"] for r in tuned if r["row"]["rung"] == rung), key=lambda row: row["validation"])
         for seed in range(seeds):
-            yield Run("final", rung, best["lr"], best["scale"], seed)
+            yield Run("final", rung, best["lr"], best["scale"], seed, best["strength"])
 
 
 def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, device: str, folder: pathlib.Path,
@@ -228,38 +269,50 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
     """
     config = experiment.rungs[run.rung](preset, run.scale or 1.0)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
-    sizes = {"batch": preset.batch, "balance": preset.balance, "eval_bytes": preset.eval_bytes}
+    balance = experiment.balance_of(run.rung, run.strength)
+    sizes = {"batch": preset.batch, "balance": balance, "eval_bytes": preset.eval_bytes}
     machine = {"torch": torch.__version__, "device": device_name(device)}
     setting = digest(config.to_dict(), asdict(training), sizes, corpus.fingerprint(), machine)
     here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
     if (here / "result.json").exists():
         return json.loads((here / "result.json").read_text(encoding="utf-8")) | {"model": str(here / "model.safetensors")}
     made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
-    print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} seed {run.seed}", flush=True)
+    print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} balance {balance} seed {run.seed}", flush=True)
     model = LanguageModel(config, seed=run.seed).to(device)
     try:
         history = train(model, corpus.sampler("train", preset.batch, preset.context, run.seed), training,
-                        objective=next_token(preset.balance), checkpoint=here / "state.safetensors", progress=progress)
+                        objective=next_token(balance), checkpoint=here / "state.safetensors", progress=progress)
         validation = evaluate_language(model, corpus, "validation", preset.eval_bytes)["mean"]
+        balanced = load_figures(evaluate_load(model, corpus, "validation", preset.eval_bytes))
     except TrainingDiverged as diverged:
         if run.stage == "final":
             raise
         print(diverged)  # a learning rate that diverges has lost the tuning, not stopped it
-        history, validation = History(), float("inf")
+        history, validation, balanced = History(), float("inf"), {}
     cost = model_cost(config)
     row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
                          "tokens": preset.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1),
-                         "validation": validation}
+                         "validation": validation} | balanced
     if run.stage == "final":
         test = evaluate_language(model, corpus, "test", preset.eval_bytes)
         row |= {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in corpus.domains}
-    curve = [{"step": point["step"], "train_loss": point["loss"]} for point in history.rows[:20] + history.rows[20::20]]
+    points = history.rows[:20] + history.rows[20::20]
+    curve = [{"step": point["step"], "train_loss": point["loss"]} | load_figures(point.get("load", [])) for point in points]
+    loads = [{"step": point["step"], "layer": layer} | {f"expert_{i}": count for i, count in enumerate(load)}
+             for point in points for layer, load in enumerate(point.get("load", []))]
     save_model(here / "model.safetensors", model, {})
-    result = {"row": row, "curve": curve, "made": made}
+    result = {"row": row, "curve": curve, "loads": loads, "made": made}
     (here / "result.json.partial").write_text(json.dumps(result))
     (here / "result.json.partial").replace(here / "result.json")
     (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
     return result | {"model": str(here / "model.safetensors")}
+
+
+def load_figures(loads: list) -> dict[str, float]:
+    """How balanced the loads [N] of some layers are, each figure as the mean over layers; nothing for a dense model."""
+    loads = [torch.as_tensor(load) for load in loads]
+    measures = {"max_violation": max_violation, "load_cv": load_cv, "load_entropy": load_entropy, "idle": idle_experts}
+    return {name: sum(map(measure, loads)) / len(loads) for name, measure in measures.items()} if loads else {}
 
 
 def digest(*parts: dict) -> str:

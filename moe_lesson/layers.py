@@ -118,18 +118,15 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Routing:
         check_input(x_TD, self.width)
-        logits_TN = self.logits(x_TD)
-        scores_TN = SCORES[self.score](logits_TN)
-        chosen = choose(scores_TN, self.top_k, bias_N=self.bias, renormalise=self.renormalise, scale=self.scale)
-        return Routing(logits_TN, *chosen)
-
-    def logits(self, x_TD: Tensor) -> Tensor:
-        """[T, D] -> [T, N], with the trainable noise while training."""
-        logits_TN = gate(x_TD, self.weight)
+        clean_TN = gate(x_TD, self.weight)
+        logits_TN, noise = clean_TN, {}
         if self.noise is not None and self.training:
             std_TN = F.softplus(gate(x_TD, self.noise))
-            logits_TN = logits_TN + torch.randn_like(std_TN) * std_TN
-        return logits_TN
+            logits_TN = clean_TN + torch.randn_like(std_TN) * std_TN
+            noise = {"clean_logits": clean_TN, "noise_std": std_TN}
+        scores_TN = SCORES[self.score](logits_TN)
+        chosen = choose(scores_TN, self.top_k, bias_N=self.bias, renormalise=self.renormalise, scale=self.scale)
+        return Routing(logits_TN, *chosen, **noise)
 
 
 class Experts(nn.Module):

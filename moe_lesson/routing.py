@@ -27,6 +27,31 @@ def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
     return torch.bincount(expert_ids.flatten(), minlength=num_experts)
 
 
+def max_violation(load: Tensor) -> float:
+    """MaxVio = (max load - mean load) / mean load; 0 is perfect balance, N/K - 1 is collapse (arXiv 2408.15664)."""
+    load = load.double()
+    return ((load.max() - load.mean()) / load.mean()).item() if load.sum() else 0.0
+
+
+def load_cv(load: Tensor) -> float:
+    """Coefficient of variation of the load, standard deviation / mean; 0 is perfect balance (arXiv 1701.06538)."""
+    load = load.double()
+    return (load.std(correction=0) / load.mean()).item() if load.sum() else 0.0
+
+
+def load_entropy(load: Tensor) -> float:
+    """Entropy of the load as a fraction of log N: 1 is perfect balance, log K / log N is the same K experts for all."""
+    if not load.sum() or len(load) == 1:
+        return 1.0
+    share = load.double() / load.sum()
+    return (torch.special.entr(share).sum() / math.log(len(load))).item()
+
+
+def idle_experts(load: Tensor) -> int:
+    """How many experts got no token."""
+    return int((load == 0).sum())
+
+
 @dataclass(frozen=True, eq=False)
 class Routing:
     """The decisions of one router, in one layer, for T tokens.
@@ -36,6 +61,8 @@ class Routing:
         expert_ids: [T, K] integers in 0 … N-1, the chosen experts, best first.
         weights: [T, K] what each chosen expert's output is multiplied by.
         tokens: the T tokens as text, or None where nobody needs to read them.
+        clean_logits, noise_std: [T, N] what a noisy router would have said without its noise, and the noise's standard
+            deviation; None where there was none. They live as long as the training step: `detach` and `save` leave them out.
 
     Raises:
         ValueError: if the shapes do not fit together.
@@ -45,6 +72,8 @@ class Routing:
     expert_ids: Tensor
     weights: Tensor
     tokens: tuple[str, ...] | None = None
+    clean_logits: Tensor | None = None
+    noise_std: Tensor | None = None
 
     def __post_init__(self):
         if self.logits.ndim != 2:
@@ -88,17 +117,21 @@ class Routing:
 
     @property
     def max_violation(self) -> float:
-        """MaxVio = (max load - mean load) / mean load; 0 is perfect balance, N/K - 1 is collapse (arXiv 2408.15664)."""
-        load = self.load.double()
-        return ((load.max() - load.mean()) / load.mean()).item() if self.num_tokens else 0.0
+        """MaxVio of the load; see `max_violation`."""
+        return max_violation(self.load)
 
     @property
     def load_entropy(self) -> float:
-        """Entropy of the load as a fraction of log N: 1 is perfect balance, log K / log N is the same K experts for all."""
-        if not self.num_tokens or self.num_experts == 1:
-            return 1.0
-        share = self.load.double() / self.load.sum()
-        return (torch.special.entr(share).sum() / math.log(self.num_experts)).item()
+        """Entropy of the load as a fraction of log N; see `load_entropy`."""
+        return load_entropy(self.load)
+
+    def split(self, parts: int) -> list[Routing]:
+        """The routings of `parts` equal pieces of the tokens, in order, e.g. one for each sequence of a batch."""
+        return [Routing(*piece) for piece in zip(*(part.chunk(parts) for part in (self.logits, self.expert_ids, self.weights)))]
+
+    def reweighted(self, weights: Tensor) -> Routing:
+        """The same choices with other weights [T, K]."""
+        return replace(self, weights=weights)
 
     def with_tokens(self, tokens: Sequence[str]) -> Routing:
         """The same routing, its tokens named: T strings."""

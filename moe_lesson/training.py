@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 
@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .balance import balance_loss
+from .balance import BIAS, LOSSES, checked_balance, update_bias
 from .checkpoints import read_training_state, save_training_state
 from .corpora import Corpus, mixed_seed
 from .layers import require
 from .model import evaluating
+from .routing import max_violation
 
 
 @dataclass(frozen=True)
@@ -82,23 +83,35 @@ class TrainingDiverged(RuntimeError):
 
 
 Objective = Callable[[nn.Module, Tensor], tuple[Tensor, dict]]
+DEFAULT_BALANCE = {"batch": 0.01}  # DeepSeekMoE's (arXiv 2401.06066, section 4.1)
 
 
-def next_token(balance: float = 0.01) -> Objective:
-    """The objective of a language model: next-token loss, in nats, + balance · mean balance loss of the MoE layers.
+def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
+    """The objective of a language model: next-token loss, in nats, + Σ strength · mean over the MoE layers of a balance loss.
 
-    Returns: a function (model, ids [B, S+1]) -> the loss to minimise, and figures: `loss` without the balance term, and
-        `max_violation`, the mean over layers.
+    Args:
+        balance: name of a loss in `balance.LOSSES` -> its strength; "bias" -> how far the selection bias moves in a step, with
+            no loss at all; {} for no balancing.
+
+    Returns: a function (model, ids [B, S+1]) -> the loss to minimise, and figures: `loss` without the balance terms, and for
+        a model with MoE layers `max_violation`, the mean over layers, and `load`, the N loads of each layer.
     """
+    balance = checked_balance(balance)
+    rate = balance.pop(BIAS, 0.0)
 
     def objective(model: nn.Module, ids: Tensor) -> tuple[Tensor, dict]:
         logits, routings = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
         figures = {"loss": loss.detach()}
-        sparse = [(r, block.ffn.router.score) for r, block in zip(routings, model.blocks) if r is not None]
+        sparse = [(routing, block.ffn.router) for routing, block in zip(routings, model.blocks) if routing is not None]
         if sparse:
-            loss = loss + balance * torch.stack([balance_loss(r, score) for r, score in sparse]).mean()
-            figures["max_violation"] = sum(r.max_violation for r, _ in sparse) / len(sparse)
+            loads = [routing.load for routing, _ in sparse]
+            figures |= {"max_violation": sum(map(max_violation, loads)) / len(loads), "load": [load.tolist() for load in loads]}
+        for method, strength in balance.items() if sparse else ():
+            terms = [LOSSES[method](routing, router.score, len(ids)) for routing, router in sparse]
+            loss = loss + strength * torch.stack(terms).mean()
+        for routing, router in sparse if rate and model.training else ():
+            router.bias.copy_(update_bias(router.bias, routing.load, rate))  # has no gradient, and acts from the next batch on
         return loss, figures
 
     return objective
@@ -286,3 +299,19 @@ def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: i
                 total += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
             losses[domain] = total / (windows.shape[0] * (windows.shape[1] - 1))
     return losses | {"mean": sum(losses.values()) / len(losses)}
+
+
+@torch.no_grad()
+def evaluate_load(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> list[Tensor]:
+    """The load [N] of each MoE layer over the first `max_bytes` bytes of each domain; [] for a dense model.
+
+    Args: as `evaluate_language`.
+    """
+    device = next(model.parameters()).device
+    loads: list[Tensor] = []
+    with evaluating(model):
+        for domain in corpus.domains:
+            for ids in corpus.windows(domain, split, model.config.context, max_bytes).to(device).split(batch):
+                found = [routing.load for routing in model(ids[:, :-1])[1] if routing is not None]
+                loads = [a + b for a, b in zip(loads, found)] if loads else found
+    return loads

@@ -102,7 +102,7 @@ def costs_of(name, preset):
     return {rung: model_cost(config_of(sizes, 1.0)) for rung, config_of in EXPERIMENTS[name].rungs.items()}
 
 
-@pytest.mark.parametrize("name, preset", [pair for pair in PRESETS if pair[0] != "scaling"])
+@pytest.mark.parametrize("name, preset", [pair for pair in PRESETS if "dense" in EXPERIMENTS[pair[0]].rungs])
 def test_no_rung_has_more_active_parameters_than_the_dense_one(name, preset):
     costs = costs_of(name, preset)
     dense = costs.pop("dense")
@@ -120,6 +120,27 @@ def test_more_experts_add_to_the_total_alone(preset):
         assert costs[f"2 of {many}"].active - costs[f"2 of {few}"].active == gates
 
 
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_ways_to_balance_differ_in_the_table_of_the_noise_alone(preset):
+    costs = costs_of("balance", preset)
+    sizes = EXPERIMENTS["balance"].presets[preset]
+    assert len({cost.active for cost in costs.values()}) == 1, "noise is for training: a token does not pay for it"
+    extra = {rung: cost.total - costs["none"].total for rung, cost in costs.items()}
+    table = sizes.layers * sizes.width * 16
+    assert {rung: more for rung, more in extra.items() if more} == {"noise": table, "importance + load": table}
+
+
+def test_the_strength_of_a_balancing_is_tuned_where_there_is_one():
+    experiment = EXPERIMENTS["balance"]
+    grids = {}
+    for run in experiments.tuning_runs(experiment, experiment.presets["cpu"]):
+        grids.setdefault(run.rung, []).append(run.strength)
+    assert set(grids["none"]) == set(grids["noise"]) == {None}
+    assert all(set(grid) == {1.0, 3.0, 10.0} for rung, grid in grids.items() if rung not in ("none", "noise"))
+    assert experiment.balance_of("importance + load", 3.0) == pytest.approx({"importance": 0.3, "load": 0.3})
+    assert EXPERIMENTS["topk"].balance_of("2 of 4") == {"batch": 0.01}
+
+
 def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
     totals = [cost.total for cost in costs_of("scaling", "cpu").values()]
     assert totals == sorted(totals) and totals[-1] > 10 * totals[0] and len(totals) >= 6
@@ -129,8 +150,9 @@ def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
 def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(experiments, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
-        "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "seconds": 1.0},
-        "curve": [], "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
+        "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "strength": run.strength,
+                "seconds": 1.0},
+        "curve": [], "loads": [], "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
     shipped = []
     monkeypatch.setattr(experiments, "ship", lambda *arguments: shipped.append(arguments))
     table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
