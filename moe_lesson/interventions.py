@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .dispatch import swiglu
 from .instruments import hidden_units
-from .layers import DenseFFN, MoE, Router, require
-from .model import LanguageModel
+from .layers import SCORES, DenseFFN, MoE, Router, choose, gate, moe_layers, require
+from .model import LanguageModel, listening
 from .routing import Routing
 
 
@@ -124,12 +126,144 @@ def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) ->
     Returns: two lists with one `Routing` for each MoE layer.
     """
     routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
-    seen: list[torch.Tensor] = []
-    hooks = [router.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for router in routers]
-    try:
+    with listening(routers) as seen:
         trained = [routing for routing in model.route(text) if routing is not None]
-    finally:
-        for hook in hooks:
-            hook.remove()
     null = [random_router(router, seed + i).eval()(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
     return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]
+
+
+# ------------------------------------------------------------------------------------------------ masking and merging
+
+
+class MaskedRouter(nn.Module):
+    """A router that must do without some experts: they can't be chosen, and it takes the best K of the rest.
+
+    Args:
+        router: the router.
+        count: how many experts each token must do without, at most N - K.
+        seed: None masks the experts with the token's highest scores (DeepSeekMoE, arXiv 2401.06066, section 4.5); a number
+            masks as many at random, the control.
+    """
+
+    def __init__(self, router: Router, count: int, seed: int | None = None):
+        super().__init__()
+        n, k = router.weight.shape[1], router.top_k
+        require(0 <= count <= n - k, f"{count} of {n} experts can't be masked: {k} must be left to choose")
+        self.router, self.count, self.width = router, count, router.width
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        router, logits_TN = self.router, gate(x_TD, self.router.weight)
+        scores_TN = SCORES[router.score](logits_TN)
+        rank_TN = scores_TN if self.generator is None else torch.rand(scores_TN.shape, generator=self.generator)
+        # minus infinity and not 0: a bias can lift a 0 above the rest
+        masked_TN = scores_TN.scatter(1, rank_TN.topk(self.count).indices, -torch.inf)
+        return Routing(logits_TN, *choose(masked_TN, router.top_k, bias_N=router.bias, renormalise=router.renormalise,
+                                          scale=router.scale))
+
+
+def with_masked_experts(model: nn.Module, share: float, seed: int | None = None) -> nn.Module:
+    """A copy of a model in which each token must do without a share of the routed experts of every layer.
+
+    Args:
+        model: a language model, or a layer by itself.
+        share: of the experts, rounded to whole ones.
+        seed: None masks those that the token would choose first; a number masks as many at random, the control.
+
+    Raises:
+        ValueError: if fewer than K experts would be left.
+    """
+    require(0 <= share <= 1, f"share is {share}; expected a share of the experts between 0 and 1")
+    changed = copy.deepcopy(model)
+    for i, layer in enumerate(moe_layers(changed)):
+        count = round(share * layer.router.weight.shape[1])
+        layer.router = MaskedRouter(layer.router, count, None if seed is None else seed + i)
+    return changed.eval()
+
+
+class MergedRouter(nn.Module):
+    """A router whose tokens go to the expert that stands for the one they chose: stand_in [N] names it."""
+
+    def __init__(self, router: nn.Module, stand_in: Tensor):
+        super().__init__()
+        self.router, self.stand_in, self.width = router, stand_in, router.width
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        routing = self.router(x_TD)
+        return Routing(routing.logits, self.stand_in[routing.expert_ids], routing.weights)
+
+
+Groups = tuple[tuple[int, ...], ...]
+
+
+def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer: int = 0) -> nn.Module:
+    """A copy of a model in which the experts of a group are one: the group's busiest expert answers for all.
+
+    Args:
+        model: a language model, or a layer by itself.
+        groups: expert ids; every expert of the layer is in one group.
+        load_N: how busy each expert is.
+        layer: which MoE layer, from 0.
+    """
+    changed = copy.deepcopy(model)
+    merged = moe_layers(changed)[layer]
+    n = len(load_N)
+    require(sorted(i for group in groups for i in group) == list(range(n)),
+            f"the groups {groups} must hold each of the {n} experts once")
+    stand_in = torch.empty(n, dtype=torch.long)
+    for group in groups:
+        stand_in[list(group)] = max(group, key=lambda i: load_N[i])
+    merged.router = MergedRouter(merged.router, stand_in)
+    return changed.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Merging:
+    """What it costs to merge experts, the most similar first.
+
+    Args:
+        similarity: [N, N], symmetric.
+        thresholds: M + 1 falling numbers, the similarity at which each merge happens; the first is infinite: nothing is merged.
+        groups: M + 1 partitions of the experts, see `with_merged_experts`.
+        losses: M + 1 measured losses.
+    """
+
+    similarity: Tensor
+    thresholds: tuple[float, ...]
+    groups: tuple[Groups, ...]
+    losses: tuple[float, ...]
+
+
+def merging(model: nn.Module, similarity: Tensor, load_N: Tensor, loss_of: Callable[[nn.Module], float], merges: int,
+            layer: int = 0) -> Merging:
+    """Merge the experts of one layer step by step, and measure the loss after every step.
+
+    Two groups are as similar as their experts are on average; the most similar two become one.
+
+    Args:
+        model: a language model, or a layer by itself.
+        similarity: [N, N] of the layer's experts.
+        load_N: how busy each expert is.
+        loss_of: model -> loss.
+        merges: M, how many steps, at most N - 1.
+        layer: which MoE layer, from 0.
+    """
+    n = len(load_N)
+    require(similarity.shape == (n, n), f"the similarity has shape {tuple(similarity.shape)}; expected [{n}, {n}]")
+    require(0 <= merges < n, f"{n} experts can be merged at most {n - 1} times, not {merges}")
+    groups: Groups = tuple((i,) for i in range(n))
+    thresholds, partitions = [math.inf], [groups]
+    for _ in range(merges):
+        score, a, b = max((similarity[list(a)][:, list(b)].mean().item(), a, b)
+                          for i, a in enumerate(groups) for b in groups[i + 1:])
+        groups = tuple(sorted([group for group in groups if group not in (a, b)] + [tuple(sorted(a + b))]))
+        thresholds.append(score)
+        partitions.append(groups)
+    losses = tuple(loss_of(with_merged_experts(model, partition, load_N, layer)) for partition in partitions)
+    return Merging(similarity, tuple(thresholds), tuple(partitions), losses)
+
+
+def random_similarity(num_experts: int, seed: int) -> Tensor:
+    """A similarity that says nothing, [N, N]: merging by it is the control of every other merging."""
+    drawn = torch.rand(num_experts, num_experts, generator=torch.Generator().manual_seed(seed)).triu(diagonal=1)
+    return drawn + drawn.T + torch.eye(num_experts)

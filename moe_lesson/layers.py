@@ -180,6 +180,11 @@ class MoE(nn.Module):
         return y_TD.reshape(x.shape), routing
 
 
+def moe_layers(model: nn.Module) -> list[MoE]:
+    """All mixtures of experts in a model, in order; a layer by itself is a model too."""
+    return [module for module in model.modules() if isinstance(module, MoE)]
+
+
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype to multiply in: autocast's where it is on, else the input's own."""
     device = x.device.type

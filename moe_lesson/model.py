@@ -5,7 +5,7 @@ Letters: B sequences, S tokens in each, D model width, V vocabulary. Tokens are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -194,6 +194,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def listening(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """Write down what goes into some modules while they run: yields a list that grows by one tensor at every call."""
+    heard: list[Tensor] = []
+    hooks = [module.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0])) for module in modules]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def check_ids(ids: Tensor, config: ModelConfig) -> None:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from .balance import BIAS, LOSSES, checked_balance, update_bias
 from .checkpoints import read_training_state, save_training_state
 from .corpora import Corpus, mixed_seed
-from .layers import require
+from .layers import Router, require
 from .model import evaluating
-from .routing import max_violation
+from .routing import Routing, max_violation
 
 
 @dataclass(frozen=True)
@@ -96,25 +96,42 @@ def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
     Returns: a function (model, ids [B, S+1]) -> the loss to minimise, and figures: `loss` without the balance terms, and for
         a model with MoE layers `max_violation`, the mean over layers, and `load`, the N loads of each layer.
     """
-    balance = checked_balance(balance)
-    rate = balance.pop(BIAS, 0.0)
+    terms = balance_terms(balance)
 
     def objective(model: nn.Module, ids: Tensor) -> tuple[Tensor, dict]:
         logits, routings = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
-        figures = {"loss": loss.detach()}
         sparse = [(routing, block.ffn.router) for routing, block in zip(routings, model.blocks) if routing is not None]
-        if sparse:
-            loads = [routing.load for routing, _ in sparse]
-            figures |= {"max_violation": sum(map(max_violation, loads)) / len(loads), "load": [load.tolist() for load in loads]}
-        for method, strength in balance.items() if sparse else ():
-            terms = [LOSSES[method](routing, router.score, len(ids)) for routing, router in sparse]
-            loss = loss + strength * torch.stack(terms).mean()
-        for routing, router in sparse if rate and model.training else ():
-            router.bias.copy_(update_bias(router.bias, routing.load, rate))  # has no gradient, and acts from the next batch on
-        return loss, figures
+        term, figures = terms(sparse, len(ids))
+        return loss + term, {"loss": loss.detach()} | figures
 
     return objective
+
+
+def balance_terms(balance: Mapping[str, float]) -> Callable[[list[tuple[Routing, Router]], int], tuple[Tensor | float, dict]]:
+    """What balancing adds to an objective.
+
+    Args:
+        balance: as in `next_token`.
+
+    Returns: a function (the routings with their routers, number of sequences) -> Σ strength · mean loss over the layers, and
+        figures. Where a bias balances, it moves the routers' biases, which act from the next batch on.
+    """
+    balance = checked_balance(balance)
+    rate = balance.pop(BIAS, 0.0)
+
+    def terms(sparse: list[tuple[Routing, Router]], sequences: int) -> tuple[Tensor | float, dict]:
+        if not sparse:
+            return 0.0, {}
+        loads = [routing.load for routing, _ in sparse]
+        losses = [strength * torch.stack([LOSSES[method](routing, router.score, sequences) for routing, router in sparse]).mean()
+                  for method, strength in balance.items()]
+        for load, (_, router) in zip(loads, sparse) if rate else ():
+            router.bias.copy_(update_bias(router.bias, load, rate))  # outside the gradient: a bias chooses and never weighs
+        figures = {"max_violation": sum(map(max_violation, loads)) / len(loads), "load": [load.tolist() for load in loads]}
+        return sum(losses), figures
+
+    return terms
 
 
 def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingConfig, *,

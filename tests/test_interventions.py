@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
+from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse
 from moe_lesson.dispatch import swiglu
+from moe_lesson.instruments import expert_outputs, output_similarity
 from moe_lesson.interventions import (
+    merging,
     random_router,
+    random_similarity,
     route_beside_null,
+    with_masked_experts,
+    with_merged_experts,
     with_random_routers,
     with_random_units,
     with_same_units,
@@ -112,3 +117,103 @@ def test_random_units_are_as_many_and_follow_the_seed(model):
 def test_an_impossible_share_is_refused(model, share):
     with pytest.raises(ValueError, match=f"share is {share}; keep more than 0"):
         with_strongest_units(model, share)
+
+
+# ------------------------------------------------------------------------------------------------ masking and merging
+
+
+def layer_and_tokens(**recipe):
+    torch.manual_seed(0)
+    layer = MoE(8, **({"num_experts": 6, "top_k": 2, "expert_width": 5} | recipe))
+    return layer.double(), torch.randn(40, 8, dtype=torch.float64)
+
+
+def test_masking_takes_the_favourites_away_and_the_next_best_answer():
+    layer, x = layer_and_tokens()
+    order = layer.router(x).logits.argsort(dim=1, descending=True)
+    routing = with_masked_experts(layer, 2 / 6)(x)[1]
+    assert torch.equal(routing.expert_ids, order[:, 2:4])
+    assert torch.allclose(routing.weights.sum(1), torch.ones(40, dtype=torch.float64))
+    untouched = with_masked_experts(layer, 0.0)(x)
+    assert torch.allclose(untouched[0], layer(x)[0])
+
+
+def test_a_masked_expert_is_not_lifted_back_by_a_bias():
+    layer, x = layer_and_tokens()
+    layer.router.bias[0] = 5.0  # everybody's first choice
+    layer.router.bias[1:] = -5.0
+    with_bias = with_masked_experts(layer, 4 / 6)(x)[1]
+    favourites = layer.router(x).logits.argsort(dim=1, descending=True)[:, :4]
+    assert not (with_bias.expert_ids[:, :, None] == favourites[:, None, :]).any()
+
+
+def test_random_masks_take_as_many_experts_and_depend_on_the_seed():
+    layer, x = layer_and_tokens()
+    one, same, other = (with_masked_experts(layer, 0.5, seed)(x)[1].expert_ids for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    many = x.repeat(200, 1)
+    kept = (with_masked_experts(layer, 0.5, 0)(many)[1].expert_ids[:, :1] == layer.router(many).expert_ids[:, :1]).double().mean()
+    assert kept.item() == pytest.approx(0.5, abs=0.03), "half of the favourites are left"
+
+
+def test_too_much_masking_is_refused():
+    layer, _ = layer_and_tokens()
+    with pytest.raises(ValueError, match="5 of 6 experts can't be masked: 2 must be left"):
+        with_masked_experts(layer, 5 / 6)
+    with pytest.raises(ValueError, match="share is 2"):
+        with_masked_experts(layer, 2)
+
+
+def test_a_language_model_can_be_masked_and_merged_and_stays_as_it_was():
+    model = LanguageModel(ModelConfig(Sparse(4, 1, 4), layers=2, width=16, heads=2, context=8))
+    ids = torch.randint(0, 256, (3, 8))
+    before = model(ids)[0]
+    masked = with_masked_experts(model, 0.25)(ids)[0]
+    merged = with_merged_experts(model, ((0, 1, 2, 3),), torch.ones(4), layer=1)(ids)
+    assert not torch.allclose(masked, before) and torch.equal(model(ids)[0], before)
+    assert merged[1][1].load.max() == 24 and merged[1][0].load.max() < 24, "the second layer alone"
+
+
+def test_merged_experts_go_to_the_busiest_of_the_group():
+    layer, x = layer_and_tokens()
+    load = torch.tensor([1, 5, 2, 9, 3, 4])
+    routing, before = with_merged_experts(layer, ((0, 1, 2), (3,), (4, 5)), load)(x)[1], layer(x)[1]
+    stand_in = torch.tensor([1, 1, 1, 3, 5, 5])
+    assert torch.equal(routing.expert_ids, stand_in[before.expert_ids]) and torch.equal(routing.weights, before.weights)
+    with pytest.raises(ValueError, match="must hold each of the 6 experts once"):
+        with_merged_experts(layer, ((0, 1), (3,)), load)
+
+
+def test_merging_equal_experts_costs_nothing_and_comes_first():
+    layer, x = layer_and_tokens()
+    with torch.no_grad():
+        layer.experts.w_in[4], layer.experts.w_out[4] = layer.experts.w_in[1], layer.experts.w_out[1]
+    wanted = layer(x)[0].detach()
+
+    def loss_of(model):
+        return (model(x)[0] - wanted).square().mean().item()
+
+    done = merging(layer, output_similarity(expert_outputs(layer, x)), layer(x)[1].load, loss_of, merges=3)
+    assert done.groups[0] == tuple((i,) for i in range(6)) and (1, 4) in done.groups[1]
+    assert [len(groups) for groups in done.groups] == [6, 5, 4, 3]
+    assert done.losses[0] == done.losses[1] == pytest.approx(0, abs=1e-20) and done.losses[2] > 0
+    assert done.thresholds[0] == float("inf") and list(done.thresholds) == sorted(done.thresholds, reverse=True)
+
+
+def test_groups_are_as_similar_as_their_experts_on_average():
+    similarity = torch.tensor([[1.0, 0.9, 0.1, 0.2], [0.9, 1, 0.5, 0.4], [0.1, 0.5, 1, 0.35], [0.2, 0.4, 0.35, 1]])
+    layer, _ = layer_and_tokens(num_experts=4)
+    done = merging(layer, similarity, torch.ones(4), lambda model: 0.0, merges=3)
+    # 0 and 1 first; then {0,1} with 2 is (0.1 + 0.5) / 2 = 0.3, with 3 the same, and 2 with 3 is 0.35
+    assert done.groups[1:] == (((0, 1), (2,), (3,)), ((0, 1), (2, 3)), ((0, 1, 2, 3),))
+    assert done.thresholds[1:] == pytest.approx((0.9, 0.35, 0.3))
+    with pytest.raises(ValueError, match="at most 3 times, not 4"):
+        merging(layer, similarity, torch.ones(4), lambda model: 0.0, merges=4)
+    with pytest.raises(ValueError, match=r"shape \(4, 4\); expected \[3, 3\]"):
+        merging(layer, similarity, torch.ones(3), lambda model: 0.0, merges=1)
+
+
+def test_a_random_similarity_is_symmetric_and_depends_on_the_seed():
+    one = random_similarity(5, 0)
+    assert torch.equal(one, one.T) and torch.equal(one.diagonal(), torch.ones(5))
+    assert torch.equal(one, random_similarity(5, 0)) and not torch.equal(one, random_similarity(5, 1))
