@@ -211,6 +211,118 @@ WRONG = WRONG_OF_LESSONS_01_AND_02 | {
         (not_whole_numbers, "count by hand"),
     ],
 }
+
+
+def of_load(formula):
+    """A wrong MaxVio: what it does with the largest, smallest and mean load."""
+    return lambda load: formula(load.max().item(), load.min().item(), load.double().mean().item())
+
+
+def of_choices(formula):
+    """A wrong balance loss: what it does with f [N], P [N], the probabilities [T, N] and the routing."""
+    def wrong(routing):
+        probs = routing.logits.softmax(1)
+        f = routing.load.double() * routing.num_experts / (routing.top_k * routing.num_tokens)
+        return formula(f, probs.mean(0), probs, routing)
+
+    return wrong
+
+
+def of_gap(formula):
+    """A wrong bias update: what it does with bias, mean load - load, and rate."""
+    return lambda bias, load, rate: formula(bias, load.double().mean() - load, rate)
+
+
+def of_entropy(formula):
+    """A wrong number of labels: what it does with the entropy [N] of each row."""
+    def wrong(calls):
+        return formula(torch.special.entr(calls / calls.sum(1, keepdim=True).clamp(min=1e-12)).sum(1))
+
+    return wrong
+
+
+def logarithm_of_zero(calls):
+    share = calls / calls.sum(1, keepdim=True)
+    return (-(share * share.log()).sum(1)).exp()
+
+
+def inverse_simpson(calls):
+    return 1 / (calls / calls.sum(1, keepdim=True).clamp(min=1e-12)).square().sum(1).clamp(min=1e-12)
+
+
+def counts_nobody_as_one(calls):
+    return of_entropy(torch.exp)(calls)
+
+
+def of_units(formula):
+    """A wrong similarity: what it does with answers of length 1, [N, T, D]."""
+    return lambda outputs: formula(F.normalize(outputs, dim=-1))
+
+
+WRONG_OF_LESSONS_03_AND_04 = {
+    "max_violation": [
+        (of_load(lambda most, least, mean: most / mean), "take 1 off"),
+        (of_load(lambda most, least, mean: most - mean), "divide by the mean"),
+        (of_load(lambda most, least, mean: (mean - least) / mean), "least busy"),
+        (of_load(lambda most, least, mean: (most - mean) / most), "divided by the busiest"),
+        (of_load(lambda most, least, mean: (most - least) / mean), "measure from the mean"),
+        (lambda load: load.max() / load.sum(), "share of the busiest"),
+        (lambda load: (load - load.double().mean()) / load.double().mean(), "one number for the whole layer"),
+        (lambda load: 0.7, "how many mean loads"),
+    ],
+    "balance_loss": [
+        (of_choices(lambda f, p, probs, r: (f / r.num_experts * p).sum()), "is the factor N in your f_i"),
+        (of_choices(lambda f, p, probs, r: (f * r.top_k * p).sum()), "left out the division by K"),
+        (of_choices(lambda f, p, probs, r: (r.load * p).sum()), "multiplied counts"),
+        (of_choices(lambda f, p, probs, r: (f * p).mean()), "not take their mean"),
+        (of_choices(lambda f, p, probs, r: (f * probs.sum(0)).sum()), "P_i is their mean"),
+        (of_choices(lambda f, p, probs, r: (f * r.gates.mean(0)).sum()), "renormalised over the chosen"),
+        (of_choices(lambda f, p, probs, r: (p * p).sum() * r.num_experts), "used P twice"),
+        (of_choices(lambda f, p, probs, r: (f * f).mean()), "nothing in it has a gradient"),
+        (of_choices(lambda f, p, probs, r: (f * r.logits.mean(0)).sum()), "softmax first"),
+        (of_choices(lambda f, p, probs, r: (f * r.logits.softmax(0).mean(0)).sum()), "over the experts, dim=-1"),
+        (of_choices(lambda f, p, probs, r: f * p), "a loss is one number"),
+        (of_choices(lambda f, p, probs, r: (f * p).sum().detach()), "nothing pushes the router"),
+        (of_choices(lambda f, p, probs, r: (f * p).sum().item()), "return a tensor"),
+        (of_choices(lambda f, p, probs, r: (f + p).sum()), "multiply, and sum over i"),
+    ],
+    "update_bias": [
+        (of_gap(lambda bias, gap, rate: bias - rate * gap.sign()), "sign is turned"),
+        (of_gap(lambda bias, gap, rate: bias + rate * gap), "size of the gap"),
+        (of_gap(lambda bias, gap, rate: bias + rate * gap / 4), "only its sign counts"),
+        (of_gap(lambda bias, gap, rate: rate * gap.sign()), "add it to the bias"),
+        (of_gap(lambda bias, gap, rate: bias + gap.sign()), "forgot the rate"),
+        (lambda bias, load, rate: bias + rate * (3 - load).sign(), "the balanced load is the mean"),
+        (of_gap(lambda bias, gap, rate: bias - rate * (gap < 0)), "leave the idle as they are"),
+        (of_gap(lambda bias, gap, rate: bias + rate * (gap > 0)), "leave the crowded as they are"),
+        (of_gap(lambda bias, gap, rate: bias + rate * (2.0 * (gap >= 0) - 1)), "sign(0) is 0"),
+        (of_gap(lambda bias, gap, rate: bias + 0.01 * gap.sign()), "use the arguments"),
+        (of_gap(lambda bias, gap, rate: (bias + rate * gap.sign())[:2]), "expected (4,)"),
+    ],
+    "labels_served": [
+        (of_entropy(lambda entropy: entropy), "exp of it"),
+        (of_entropy(lambda entropy: entropy / math.log(2)), "in bits"),
+        (of_entropy(lambda entropy: (entropy / math.log(2)).exp()), "exp goes with the natural logarithm"),
+        (of_entropy(lambda entropy: (-entropy).exp()), "sign is turned"),
+        (of_entropy(lambda entropy: entropy / math.log(4)), "how many labels is it"),
+        (lambda calls: (calls > 0).sum(1), "one stray token"),
+        (inverse_simpson, "we use the entropy"),
+        (lambda calls: torch.special.entr(calls / calls.sum(0, keepdim=True)).sum(1).exp(), "you divided by the label's"),
+        (logarithm_of_zero, "0 · log 0"),
+        (counts_nobody_as_one, "serves 0 labels"),
+        (lambda calls: calls.sum(1), "the shares are 0.75 and 0.25"),
+    ],
+    "output_similarity": [
+        (of_units(lambda unit: torch.einsum("itd,jtd->ij", unit, unit)), "take the mean"),
+        (lambda outputs: torch.einsum("itd,jtd->ij", outputs, outputs) / outputs.shape[1], "products, not cosines"),
+        (lambda outputs: F.normalize(outputs.flatten(1), dim=1) @ F.normalize(outputs.flatten(1), dim=1).T, "loud tokens"),
+        (lambda outputs: F.normalize(outputs.mean(1), dim=1) @ F.normalize(outputs.mean(1), dim=1).T, "mean answers"),
+        (of_units(lambda unit: torch.einsum("itd,jtd->ijt", unit, unit).abs().mean(-1)), "absolute values"),
+        (of_units(lambda unit: torch.einsum("itd,jtd->ijt", unit, unit)), "one matrix for each token"),
+        (lambda outputs: torch.eye(3), "entry (i, j)"),
+    ],
+}
+WRONG |= WRONG_OF_LESSONS_03_AND_04
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, checks.Check)}
 
 
