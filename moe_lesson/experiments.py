@@ -23,20 +23,11 @@ from .checkpoints import load_model, save_model, write_checksums
 from .corpora import Corpus, machine_corpus
 from .evidence import write_table
 from .layers import require
-from .ledger import dense_of_equal_active, model_cost
-from .model import LanguageModel, ModelConfig
+from .ledger import dense_of_equal_active
+from .model import ModelConfig
 from .recipes import Budget, Dense, Recipe
-from .routing import idle_experts, load_cv, load_entropy, max_violation
-from .training import (
-    DEFAULT_BALANCE,
-    History,
-    TrainingConfig,
-    TrainingDiverged,
-    evaluate_language,
-    evaluate_load,
-    next_token,
-    train,
-)
+from .tasks import SkillsTask, Task, TextTask, load_figures
+from .training import DEFAULT_BALANCE, History, TrainingConfig, TrainingDiverged, train
 
 TUNING_SEED = 1000  # never among the seeds that are reported
 WORK = pathlib.Path("runs")
@@ -58,7 +49,7 @@ class Preset:
     scales: tuple[float, ...]
     strengths: tuple[float, ...] = (1.0,)
     bfloat16: bool = False
-    eval_bytes: int = 100_000
+    eval_bytes: int = 100_000  # of each domain; in a skills world, tokens
 
 
 @dataclass(frozen=True)
@@ -67,25 +58,39 @@ class Experiment:
 
     Args:
         question: what the experiment answers, one sentence.
-        rungs: name -> (preset, gate scale) -> sizes of the model; dense rungs ignore the scale.
+        rungs: name -> (preset, gate scale) -> sizes of the model, in a skills world the recipe of the layer; dense rungs
+            ignore the scale.
         presets: "cpu" sizes, and "gpu" sizes where there are some.
         ships: rung -> name of the checkpoint that its seed 0 becomes.
         seeds: how many fresh seeds are reported unless the command says otherwise.
         balance: rung -> how its experts are kept balanced, at the published strength; DeepSeekMoE's loss unless named here.
         loads: write the load of every expert along training, too.
+        worlds: train in a skills world, a new one for each seed: rung -> what is changed in it; None trains on text.
     """
 
     question: str
-    rungs: dict[str, Callable[[Preset, float], ModelConfig]]
+    rungs: dict[str, Callable[[Preset, float], ModelConfig | Recipe]]
     presets: dict[str, Preset]
     ships: dict[str, str] = field(default_factory=dict)
     seeds: int = 3
     balance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     loads: bool = False
+    worlds: Mapping[str, Mapping[str, int]] | None = None
 
     def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
         """The balancing of a rung: its published strengths times `strength`."""
         return {method: value * (strength or 1.0) for method, value in self.balance.get(rung, DEFAULT_BALANCE).items()}
+
+    def task(self, preset: Preset, rung: str, seed: int, corpus: Corpus | None) -> Task:
+        """What a run is trained on and judged by."""
+        if self.worlds is None:
+            return TextTask(corpus, preset.eval_bytes)
+        return SkillsTask(seed, preset.eval_bytes, self.worlds.get(rung, {}))
+
+    @property
+    def data(self) -> Corpus | None:
+        """The text that it is trained on, where it is text."""
+        return machine_corpus() if self.worlds is None else None
 
 
 @dataclass(frozen=True)
@@ -140,12 +145,26 @@ def dense_of_width(width: int) -> Callable[[Preset, float], ModelConfig]:
     return lambda preset, scale: ModelConfig(Dense(3 * width), preset.layers, width, max(1, width // 16), preset.context)
 
 
+def layer(recipe_of: Callable[[Budget], Recipe]) -> Callable[[Preset, float], Recipe]:
+    """A rung of a skills world: a layer by itself, out of the preset's budget."""
+    return lambda preset, scale: recipe_of(preset.budget)
+
+
 TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
                   lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0))
 TEXT_GPU = Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
                   lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True)
 BALANCED_GPU = replace(TEXT_GPU, lrs=(1e-3,), scales=(1.0,), strengths=(1.0, 3.0))
 SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
+
+SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, batch=1024, steps=1500,
+                    lrs=(3e-3, 1e-2, 3e-2), scales=(1.0,), eval_bytes=8000)
+SKILLS_EXPERTS: dict[str, Callable[[Budget], Recipe]] = {
+    "1 of 8": lambda budget: budget.experts(top_k=1, renormalise=False),  # renormalised, it would be 1 and teach nothing
+    "2 of 16": lambda budget: budget.experts(top_k=2),
+    "4 of 32": lambda budget: budget.experts(top_k=4),
+}
+NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the shared function
 
 EXPERIMENTS = {
     "dense-or-moe": Experiment(
@@ -176,6 +195,15 @@ EXPERIMENTS = {
         presets={"cpu": replace(SHORT_CPU, steps=500, strengths=(1.0, 3.0, 10.0)), "gpu": BALANCED_GPU},
         seeds=5,
         loads=True,
+    ),
+    "skills": Experiment(
+        question="Where the truth is known: how many skills does an expert serve, and how much common knowledge does it repeat?",
+        rungs={"dense": layer(lambda budget: dense_of_equal_active(budget.experts(top_k=4), SKILLS_CPU.width)),
+               "dense of total size": layer(lambda budget: Dense(budget.total))}
+        | {name + alone: layer(recipe_of) for alone in ("", NOTHING_SHARED) for name, recipe_of in SKILLS_EXPERTS.items()},
+        presets={"cpu": SKILLS_CPU},
+        seeds=5,
+        worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SKILLS_EXPERTS},
     ),
 }
 
@@ -212,7 +240,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     preset, device = experiment.presets[preset_name], pick_device(device)
     for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
         folder.mkdir(parents=True, exist_ok=True)
-    corpus = corpus or machine_corpus()
+    corpus = corpus or experiment.data
     folder = work / f"{name}-{preset_name}"
 
     def result_of(run: Run) -> dict:
@@ -246,7 +274,8 @@ def device_name(device: str) -> str:
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
     """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing."""
     for rung, config_of in experiment.rungs.items():
-        is_dense = all(isinstance(recipe, Dense) for recipe in config_of(preset, 1.0).recipes)
+        sizes = config_of(preset, 1.0)
+        is_dense = all(isinstance(recipe, Dense) for recipe in getattr(sizes, "recipes", (sizes,)))
         for lr in preset.lrs:
             for scale in (None,) if is_dense else preset.scales:
                 for strength in preset.strengths if experiment.balance.get(rung) else (None,):
@@ -261,46 +290,44 @@ def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterato
             yield Run("final", rung, best["lr"], best["scale"], seed, best["strength"])
 
 
-def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, device: str, folder: pathlib.Path,
+def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | None, device: str, folder: pathlib.Path,
              progress: bool) -> dict:
     """One training, from where it stopped: a table row, a thinned loss curve, and the file of the model.
 
     A tuning run reads the validation split; only a final run reads the test split.
     """
-    config = experiment.rungs[run.rung](preset, run.scale or 1.0)
+    task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     balance = experiment.balance_of(run.rung, run.strength)
     sizes = {"batch": preset.batch, "balance": balance, "eval_bytes": preset.eval_bytes}
     machine = {"torch": torch.__version__, "device": device_name(device)}
-    setting = digest(config.to_dict(), asdict(training), sizes, corpus.fingerprint(), machine)
+    setting = digest(*task.identity(config), asdict(training), sizes, machine)
     here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
     if (here / "result.json").exists():
         return json.loads((here / "result.json").read_text(encoding="utf-8")) | {"model": str(here / "model.safetensors")}
     made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} balance {balance} seed {run.seed}", flush=True)
-    model = LanguageModel(config, seed=run.seed).to(device)
+    model = task.build(config, run.seed).to(device)
     try:
-        history = train(model, corpus.sampler("train", preset.batch, preset.context, run.seed), training,
-                        objective=next_token(balance), checkpoint=here / "state.safetensors", progress=progress)
-        validation = evaluate_language(model, corpus, "validation", preset.eval_bytes)["mean"]
-        balanced = load_figures(evaluate_load(model, corpus, "validation", preset.eval_bytes))
+        history = train(model, task.batches(preset.batch, preset.context, run.seed), training,
+                        objective=task.objective(balance), checkpoint=here / "state.safetensors", progress=progress)
+        judged = task.validate(model)
     except TrainingDiverged as diverged:
         if run.stage == "final":
             raise
         print(diverged)  # a learning rate that diverges has lost the tuning, not stopped it
-        history, validation, balanced = History(), float("inf"), {}
-    cost = model_cost(config)
+        history, judged = History(), {"validation": float("inf")}
+    cost = task.cost(config)
     row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
-                         "tokens": preset.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1),
-                         "validation": validation} | balanced
+                         "tokens": preset.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1)} | judged
     if run.stage == "final":
-        test = evaluate_language(model, corpus, "test", preset.eval_bytes)
-        row |= {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in corpus.domains}
+        row |= task.test(model)
     points = history.rows[:20] + history.rows[20::20]
     curve = [{"step": point["step"], "train_loss": point["loss"]} | load_figures(point.get("load", [])) for point in points]
     loads = [{"step": point["step"], "layer": layer} | {f"expert_{i}": count for i, count in enumerate(load)}
              for point in points for layer, load in enumerate(point.get("load", []))]
-    save_model(here / "model.safetensors", model, {})
+    if experiment.worlds is None:
+        save_model(here / "model.safetensors", model, {})
     result = {"row": row, "curve": curve, "loads": loads, "made": made}
     (here / "result.json.partial").write_text(json.dumps(result))
     (here / "result.json.partial").replace(here / "result.json")
@@ -308,19 +335,12 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus, d
     return result | {"model": str(here / "model.safetensors")}
 
 
-def load_figures(loads: list) -> dict[str, float]:
-    """How balanced the loads [N] of some layers are, each figure as the mean over layers; nothing for a dense model."""
-    loads = [torch.as_tensor(load) for load in loads]
-    measures = {"max_violation": max_violation, "load_cv": load_cv, "load_entropy": load_entropy, "idle": idle_experts}
-    return {name: sum(map(measure, loads)) / len(loads) for name, measure in measures.items()} if loads else {}
-
-
 def digest(*parts: dict) -> str:
     """A short name for all that decides a run's result: no run is taken for another, and a wider grid keeps the runs it has."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus,
+def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus | None,
                results: list[dict]) -> dict:
     """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on.
 
@@ -338,7 +358,7 @@ def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: 
         "seconds": round(sum(result["row"]["seconds"] for result in results)),
         "date": of_runs("date"),
         "preset": asdict(preset),
-        "corpus": corpus.fingerprint(),
+        "corpus": corpus.fingerprint() if corpus else "skills world",
     }
 
 

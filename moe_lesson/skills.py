@@ -19,10 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .corpora import mixed_seed
+from .instruments import expert_outputs, hybridity, linear_cka, mean_off_diagonal, output_similarity, probe, shuffled
+from .interventions import with_masked_experts
 from .layers import MoE, require
 from .training import DEFAULT_BALANCE, Objective, balance_terms
 
-TEST_STEP = 2**31  # no training gets there, so test tokens are never trained on
+TEST_STEP, VALIDATION_STEP = 2**31, 2**31 + 1  # no training gets there, so these tokens are never trained on
+UNSEEN = 2**40  # the seed of a world that nobody is trained in
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class SkillsWorld:
         num_skills: M.
         per_token: c, how many different skills a token carries.
         width: D.
-        shared_units, skill_units: hidden units of the shared function and of each skill's; 0 for no such part.
+        shared_units, skill_units: hidden units of the shared function and of each skill's; 0 for no such part. The other
+            parts stay as they are.
         signal: how loud the skills' marks are in x.
         noise: how loud the rest of x is; the functions are of x, so without noise there is little to learn.
         seed: of marks and functions.
@@ -58,16 +62,20 @@ class SkillsWorld:
                 f"shared_units {shared_units} and skill_units {skill_units} must not be negative")
         require(signal >= 0 and noise >= 0, f"signal {signal} and noise {noise} must not be negative")
         self.num_skills, self.per_token, self.width, self.signal, self.noise = num_skills, per_token, width, signal, noise
-        generator = torch.Generator().manual_seed(mixed_seed(seed, num_skills))
 
-        def function(*shape: int) -> tuple[Tensor, Tensor]:
+        def normal(part: int, *shape: int) -> Tensor:
+            """Random numbers of one part of the world; each part has its own, so that leaving one out changes no other.
+            No training step is negative, so no batch repeats them."""
+            return torch.randn(shape, generator=torch.Generator().manual_seed(mixed_seed(seed, -1 - part)))
+
+        def function(part: int, *shape: int) -> tuple[Tensor, Tensor]:
             """A [..., D, H] and B [..., H, D] of relu(x A) B, which answers with about the size of a token of variance 1."""
             *many, units = shape
-            a = torch.randn(*many, width, units, generator=generator) * width ** -0.5
-            return a, torch.randn(*many, units, width, generator=generator) * max(units, 1) ** -0.5
+            return (normal(part, *many, width, units) * width ** -0.5,
+                    normal(part + 1, *many, units, width) * max(units, 1) ** -0.5)
 
-        self.marks = torch.randn(num_skills, width, generator=generator)
-        self.shared_ab, self.skill_ab = function(shared_units), function(num_skills, skill_units)
+        self.marks, self.shared_ab, self.skill_ab = (
+            normal(0, num_skills, width), function(1, shared_units), function(3, num_skills, skill_units))
 
     def shared(self, x: Tensor) -> Tensor:
         """What the shared function gives: [T, D] -> [T, D]."""
@@ -117,3 +125,44 @@ def regression(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
         return loss + term, {"loss": loss.detach()} | figures
 
     return objective
+
+
+@torch.no_grad()
+def squared_error(layer: nn.Module, tokens: Tokens) -> float:
+    """Mean squared error of a layer's answers; the answers have a variance of about 1."""
+    out = layer(tokens.x)
+    return F.mse_loss(out[0] if isinstance(out, tuple) else out, tokens.y).item()
+
+
+@torch.no_grad()
+def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], masked: float = 1 / 8) -> dict[str, float]:
+    """Both diseases of a layer in numbers, each with its null or control.
+
+    Args:
+        layer: trained in a skills world.
+        tokens: of that world, to measure on.
+        shared: the shared function that the experts may have learned, [T, D] -> [T, D].
+        masked: the share of the experts that each token must do without.
+
+    Returns:
+        `hybridity`, and `hybridity_null` with the skills dealt out at random; `similarity` and `cka` of two experts' outputs, the
+        mean over pairs; `probe`, how well one expert's output tells the shared function (R², mean over experts), and
+        `probe_null`, how well it tells the shared function of a world that it has never seen; `masked_top` and
+        `masked_random`, the error without each token's best experts, and without random ones, over the error with all.
+    """
+    carried_TM = F.one_hot(tokens.skills).sum(dim=1)
+    routing, outputs_NTD = layer(tokens.x)[1], expert_outputs(layer, tokens.x)
+    elsewhere = SkillsWorld(width=layer.router.width, seed=UNSEEN).shared
+
+    def probed(function: Callable[[Tensor], Tensor]) -> float:
+        return sum(probe(out, function(tokens.x)) for out in outputs_NTD) / len(outputs_NTD)
+
+    def dearer(seed: int | None) -> float:
+        return squared_error(with_masked_experts(layer, masked, seed), tokens) / squared_error(layer, tokens)
+
+    return {
+        "hybridity": hybridity(routing, carried_TM), "hybridity_null": hybridity(routing, shuffled(carried_TM)),
+        "similarity": mean_off_diagonal(output_similarity(outputs_NTD)), "cka": mean_off_diagonal(linear_cka(outputs_NTD)),
+        "probe": probed(shared), "probe_null": probed(elsewhere),
+        "masked_top": dearer(None), "masked_random": dearer(0),
+    }

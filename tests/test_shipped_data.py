@@ -6,12 +6,10 @@ import json
 import pytest
 
 from moe_lesson import (
-    LanguageModel,
     TrainingConfig,
     evaluate_language,
     machine_corpus,
     model_cost,
-    next_token,
     paired_difference,
     result_table,
     shipped_model,
@@ -23,7 +21,8 @@ from moe_lesson.experiments import EXPERIMENTS, TUNING_SEED
 NAME = "dense-or-moe"
 SHIPPED = [(name, rung, file) for name, experiment in EXPERIMENTS.items() for rung, file in experiment.ships.items()]
 REMADE = [(NAME, "dense"), (NAME, "deepseekmoe"), ("scaling", "width 12"), ("scaling", "width 64"), ("topk", "dense"),
-          ("topk", "2 of 16"), ("balance", "importance + load"), ("balance", "bias")]
+          ("topk", "2 of 16"), ("balance", "importance + load"), ("balance", "bias"), ("skills", "1 of 8"),
+          ("skills", "2 of 16, nothing shared")]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_a_table_is_a_fair_comparison(name):
         if experiment.balance.get(rung):
             assert {(row["lr"], row["strength"]) for row in grid} == set(itertools.product(preset.lrs, preset.strengths))
             assert {row["strength"] for row in mine} == {best["strength"]}
-        cost = model_cost(config_of(preset, 1.0))
+        cost = experiment.task(preset, rung, 0, None).cost(config_of(preset, 1.0))
         assert {(row["total"], row["active"], row["flops"]) for row in mine} == {(cost.total, cost.active, cost.flops)}
 
 
@@ -113,9 +112,10 @@ def test_the_reported_test_loss_is_measured_again(name, rung, file, corpus):
 def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
     experiment, row = EXPERIMENTS[name], final_row(name, rung)
     preset = experiment.presets["cpu"]
+    task = experiment.task(preset, rung, 0, corpus)
     shipped = result_table(f"{name}-cpu-curves").column("train_loss", rung=rung, seed=0)[:12]
     balance = experiment.balance_of(rung, row.get("strength"))
-    fresh = LanguageModel(experiment.rungs[rung](preset, row["scale"] or 1.0), seed=0)
+    fresh = task.build(experiment.rungs[rung](preset, row["scale"] or 1.0), seed=0)
 
     class Enough(Exception):
         pass
@@ -123,14 +123,15 @@ def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
     losses = []
 
     def objective(model, batch):
-        loss, figures = next_token(balance)(model, batch)
+        loss, figures = task.objective(balance)(model, batch)
         losses.append(figures["loss"].item())
         if len(losses) == len(shipped):
             raise Enough
         return loss, figures
 
     with pytest.raises(Enough):
-        train(fresh, corpus.sampler("train", preset.batch, preset.context, 0), TrainingConfig(preset.steps, row["lr"], seed=0),
+        train(fresh, task.batches(preset.batch, preset.context, 0), TrainingConfig(preset.steps, row["lr"], seed=0),
               objective=objective, progress=False)
-    assert losses == pytest.approx(shipped, abs=2e-3 if same_text(corpus, shipped_table(name).provenance) else 0.5)
+    same_data = experiment.worlds is not None or same_text(corpus, shipped_table(name).provenance)
+    assert losses == pytest.approx(shipped, abs=2e-3 if same_data else 0.5)
     assert losses[-1] < losses[0]

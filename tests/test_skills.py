@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from moe_lesson import DenseFFN, MoE, TrainingConfig, train
-from moe_lesson.skills import SkillsWorld, regression
+from moe_lesson.dispatch import ffn
+from moe_lesson.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression
 
 
 def test_the_answer_is_the_equation():
@@ -47,6 +48,48 @@ def test_without_a_shared_part_nothing_is_shared():
     assert not world.shared(tokens.x).any()
     own = world.each_skill(tokens.x)[tokens.skills[:, 0], torch.arange(10)]
     assert torch.allclose(tokens.y, own / 2**0.5, atol=1e-6)
+
+
+def test_a_world_without_a_shared_part_is_the_same_world_otherwise():
+    whole, bare = SkillsWorld(), SkillsWorld(shared_units=0)
+    x = whole.tokens(10)
+    assert torch.equal(x.x, bare.tokens(10).x) and torch.equal(whole.each_skill(x.x), bare.each_skill(x.x))
+    assert torch.allclose(x.y - bare.tokens(10).y, whole.shared(x.x) / 3**0.5, atol=1e-5)
+
+
+def test_no_part_of_a_world_repeats_the_numbers_of_another_or_of_a_batch():
+    world = SkillsWorld(width=16, num_skills=16, shared_units=16, skill_units=16)
+    parts = [world.marks, *world.shared_ab, world.skill_ab[0][0], world.skill_ab[1][0]]
+    drawn = [part.flatten()[:16] / part.std() for part in parts] + [world.tokens(1, step=step).x[0] for step in range(5)]
+    same = torch.corrcoef(torch.stack(drawn)).abs().fill_diagonal_(0)
+    assert same.max() < 0.9
+
+
+def test_validation_tokens_are_no_test_tokens():
+    world = SkillsWorld()
+    assert not torch.equal(world.tokens(4).x, world.tokens(4, step=VALIDATION_STEP).x)
+
+
+def test_a_layer_of_identical_experts_is_found_out():
+    world, layer = SkillsWorld(), MoE(32, 8, 2, 16)
+    with torch.no_grad():
+        for weights in (layer.experts.w_in, layer.experts.w_out):
+            weights.copy_(weights[:1].expand_as(weights))
+    found = diagnosis(layer, world.tokens(500), lambda x: ffn(x, layer.experts.w_in[0], layer.experts.w_out[0]))
+    assert found["probe"] == pytest.approx(1, abs=1e-4), "each of them tells what the first one says"
+    assert found["probe_null"] < 0.9
+    assert found["similarity"] == pytest.approx(1, abs=1e-5) and found["cka"] == pytest.approx(1, abs=1e-5)
+    assert found["masked_random"] == pytest.approx(1, abs=1e-4), "whoever is missing, the others say the same"
+
+
+def test_the_skills_that_a_known_router_serves_are_counted_exactly():
+    """One skill a token and no noise: a gate that reads the marks sends skill s to expert s // 2."""
+    world = SkillsWorld(num_skills=8, per_token=1, noise=0.0)
+    layer = MoE(32, 4, 1, 4)
+    with torch.no_grad():
+        layer.router.weight.copy_(torch.linalg.lstsq(world.marks, torch.eye(8)).solution.view(32, 4, 2).sum(-1))
+    found = diagnosis(layer, world.tokens(4000), world.shared)
+    assert found["hybridity"] == pytest.approx(2, abs=0.01) and found["hybridity_null"] > 7.5
 
 
 def test_the_parts_are_about_equally_loud():
