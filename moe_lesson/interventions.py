@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .balance import with_capacity
 from .dispatch import swiglu
 from .instruments import hidden_units
 from .layers import SCORES, DenseFFN, MoE, Router, choose, gate, moe_layers, require
@@ -132,7 +133,7 @@ def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) ->
     return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]
 
 
-# ------------------------------------------------------------------------------------------------ masking and merging
+# -------------------------------------------------------------------------------------- masking, limiting and merging
 
 
 class MaskedRouter(nn.Module):
@@ -191,6 +192,31 @@ class MergedRouter(nn.Module):
     def forward(self, x_TD: Tensor) -> Routing:
         routing = self.router(x_TD)
         return Routing(routing.logits, self.stand_in[routing.expert_ids], routing.weights)
+
+
+class LimitedRouter(nn.Module):
+    """A router whose experts have a limited room: see `with_capacity`."""
+
+    def __init__(self, router: nn.Module, factor: float, by: str):
+        super().__init__()
+        self.router, self.factor, self.by, self.width = router, factor, by, router.width
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        return with_capacity(self.router(x_TD), self.factor, self.by)
+
+
+def with_limited_experts(model: nn.Module, factor: float, by: str = "order") -> nn.Module:
+    """A copy of a model whose experts take no more than factor · K·T/N of the T tokens that it is given at once.
+
+    Args:
+        model: a language model, or a layer by itself.
+        factor: the capacity factor; see `capacity_for`.
+        by: who comes first, "order" or "weight"; see `keep_within`.
+    """
+    changed = copy.deepcopy(model)
+    for layer in moe_layers(changed):
+        layer.router = LimitedRouter(layer.router, factor, by)
+    return changed.eval()
 
 
 Groups = tuple[tuple[int, ...], ...]

@@ -14,6 +14,7 @@ try:
 except ImportError as missing:
     raise ImportError('figures need matplotlib: pip install "moe-lesson[lab]"') from missing
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -191,4 +192,31 @@ def draw_curves(curves: dict[str, tuple[list[float], list[float]]], xlabel: str,
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=11)
+    return figure
+
+
+def draw_load_history(histories: dict[str, list[list[float]]], label: str, figure: Figure | None = None) -> Figure:
+    """Draw the load of every expert along a training, expert × step, one panel for each training on one colour scale.
+
+    Args:
+        histories: name -> P loads [N] in tokens, one for each recorded step, all with the same sum.
+        label: of the steps.
+        figure: where to draw; None makes a bare figure.
+
+    Returns:
+        The figure; colour is the load over the mean load, from 0 to the most that any panel shows, at least 2.
+    """
+    require(bool(histories) and all(len(loads) > 0 for loads in histories.values()), "there is no load to draw")
+    figure = figure or Figure()
+    figure.set(size_inches=(10, 0.9 + 2.1 * len(histories)), layout_engine="constrained")
+    panels = figure.subplots(len(histories), 1, sharex=True, squeeze=False)[:, 0]
+    relative = {name: np.array(loads) / np.mean(loads[0]) for name, loads in histories.items()}
+    most = max(2.0, *(float(loads_PN.max()) for loads_PN in relative.values()))
+    for ax, (name, loads_PN) in zip(panels, relative.items()):
+        image = ax.imshow(loads_PN.T, aspect="auto", cmap="cividis", vmin=0, vmax=most, interpolation="nearest",
+                          extent=(-0.5, len(loads_PN) - 0.5, loads_PN.shape[1] - 0.5, -0.5))
+        ax.set_title(name, loc="left", fontsize=11, parse_math=False)
+        ax.set_ylabel("expert")
+    panels[-1].set_xlabel(label)
+    figure.colorbar(image, ax=list(panels), pad=0.01, aspect=30, label="load / mean load")
     return figure

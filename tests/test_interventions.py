@@ -11,6 +11,7 @@ from moe_lesson.interventions import (
     random_router,
     random_similarity,
     route_beside_null,
+    with_limited_experts,
     with_masked_experts,
     with_merged_experts,
     with_random_routers,
@@ -217,3 +218,26 @@ def test_a_random_similarity_is_symmetric_and_depends_on_the_seed():
     one = random_similarity(5, 0)
     assert torch.equal(one, one.T) and torch.equal(one.diagonal(), torch.ones(5))
     assert torch.equal(one, random_similarity(5, 0)) and not torch.equal(one, random_similarity(5, 1))
+
+
+def test_full_experts_drop_choices_and_the_dropped_token_keeps_what_is_left():
+    torch.manual_seed(0)
+    layer, x = MoE(8, 4, 2, 4), torch.randn(40, 8)
+    plenty = with_limited_experts(layer, 4 / 2)  # room for all tokens at every expert
+    assert torch.equal(plenty(x)[0], layer(x)[0])
+    tight = with_limited_experts(layer, 0.5)
+    routing = tight(x)[1]
+    assert torch.equal(routing.expert_ids, layer(x)[1].expert_ids)
+    assert int((routing.weights > 0).sum()) <= 0.5 * 40 * 2 and layer.router.width == 8
+    assert torch.allclose(with_limited_experts(layer, 0.0)(x)[0], torch.zeros(40, 8))
+
+
+def test_the_order_decides_who_is_dropped_and_never_how_many():
+    torch.manual_seed(1)
+    layer, x = MoE(8, 4, 2, 4), torch.randn(40, 8)
+    forth, back = (with_limited_experts(layer, 1.0)(tokens)[1] for tokens in (x, x.flip(0)))
+    by_weight = with_limited_experts(layer, 1.0, by="weight")(x)[1]
+    kept = [(routing.weights > 0) for routing in (forth, back, by_weight)]
+    assert len({int(k.sum()) for k in kept}) == 1 and int(kept[0].sum()) < 80
+    assert not torch.equal(kept[0], kept[1].flip(0))
+    assert by_weight.weights.sum() > forth.weights.sum(), "the dropped ones are those that count least"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from map_cases import HOSTILE, logits_of, routing_of
 
-from moe_lesson.plots import draw_curves, draw_routing, draw_scaling, draw_seeds, drawable, png
+from moe_lesson.plots import draw_curves, draw_load_history, draw_routing, draw_scaling, draw_seeds, drawable, png
 
 
 def test_the_title_says_where_the_routing_comes_from():
@@ -116,3 +116,14 @@ def test_curves_are_told_apart_by_more_than_colour():
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == list("abcd")
     with pytest.raises(ValueError, match="5 curves; expected 1 to 4"):
         draw_curves({name: ([0], [0]) for name in "abcde"}, "step", "loss")
+
+
+def test_a_load_history_is_drawn_on_one_scale_for_all_trainings():
+    collapsed, even = [[4, 4, 4], [12, 0, 0]], [[4, 4, 4], [5, 4, 3]]
+    figure = draw_load_history({"alone": collapsed, "balanced": even}, "step")
+    images = [ax.images[0] for ax in figure.axes[:2]]
+    assert [image.get_clim() for image in images] == [(0, 3), (0, 3)]
+    assert images[0].get_array().tolist() == [[1, 3], [1, 0], [1, 0]], "a row for each expert, a column for each step"
+    assert [ax.get_title("left") for ax in figure.axes[:2]] == ["alone", "balanced"]
+    with pytest.raises(ValueError, match="no load to draw"):
+        draw_load_history({}, "step")

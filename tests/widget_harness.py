@@ -46,6 +46,87 @@ def complaints(page) -> list[str]:
             if one["impact"] in ("serious", "critical")]
 
 
+def picture(page) -> str:
+    """What the canvases show, after the next frame."""
+    status(page)
+    return page.evaluate("[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()")
+
+
+def dots(page, colour: tuple[int, int, int]) -> int:
+    """How many pixels of a colour the canvases show, after the next frame."""
+    status(page)
+    return page.evaluate("""([r, g, b]) => {
+      let found = 0;
+      for (const canvas of document.querySelectorAll('canvas')) {
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+        for (let i = 0; i < data.length; i += 4) {
+          if (data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255) found += 1;
+        }
+      }
+      return found;
+    }""", list(colour))
+
+
+def assert_it_follows_the_theme(page) -> None:
+    """The canvases are drawn in the ink of the page, light or dark, also when it changes."""
+    dark, light = (22, 25, 29), (236, 239, 242)
+    assert dots(page, dark) > 500 and dots(page, light) == 0
+    page.emulate_media(color_scheme="dark")
+    assert dots(page, light) > 500 and dots(page, dark) == 0
+
+
+def assert_it_fits_a_projector(page, *states: dict) -> None:
+    """In each state the page needs no scrolling."""
+    for state in states:
+        page.evaluate("(state) => model.receive(state)", state)
+        status(page)
+        box = page.locator(".moe-root").bounding_box()
+        assert box["y"] + box["height"] <= page.viewport_size["height"], state
+
+
+def written(page, state: dict) -> list[tuple[str, float]]:
+    """The texts on the canvases in a new state, and their sizes in pixels."""
+    return page.evaluate("""(state) => {
+      const written = [], write = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+        written.push([String(text), parseFloat(this.font.match(/[0-9.]+px/))]);
+        write.call(this, text, ...place);
+      };
+      model.receive(state);
+      return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(written))));
+    }""", state)
+
+
+def assert_closed_views_leave_nothing(page, widget, before: str = "") -> None:
+    """Show and close fifty views; `before` is what JavaScript does to each while it is open."""
+    page.evaluate("cleanup(); document.getElementById('host').replaceChildren()")
+    chrome = page.context.new_cdp_session(page)
+
+    def counts():
+        for _ in range(3):
+            chrome.send("HeapProfiler.collectGarbage")
+        found = chrome.send("Memory.getDOMCounters")
+        return found["nodes"], found["jsEventListeners"]
+
+    rerun = f"""async ([esm, state]) => {{
+      await show(esm, "", state);
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      {before}
+      cleanup();
+      document.getElementById("host").replaceChildren();
+      document.head.querySelectorAll("style:empty").forEach((node) => node.remove());
+      return Object.values(model.listeners).flat().length;
+    }}"""
+    listening = page.evaluate(rerun, [widget._esm, browser_state(widget)])
+    nodes, listeners = counts()
+    for _ in range(50):
+        listening += page.evaluate(rerun, [widget._esm, browser_state(widget)])
+    later_nodes, later_listeners = counts()
+    assert listening == 0 and later_listeners <= listeners + 5 and later_nodes <= nodes + 100
+
+
 def moving_parts(page) -> int:
     """How many elements are animated."""
     return page.evaluate("""[...document.querySelectorAll('.moe-root, .moe-root *')].filter((node) => {

@@ -5,8 +5,11 @@ try:
 except ImportError as missing:
     raise ImportError('the widgets need anywidget and ipywidgets: pip install "moe-lesson[lab]"') from missing
 
+from .balancing_race import BalanceRuns, BalancingRace
+from .capacity_view import CapacityView
 from .ledger_view import LedgerView
+from .redundancy_lens import RedundancyLens
 from .router_microscope import RouterMicroscope
 from .routing_map import RoutingMap
 
-__all__ = ["LedgerView", "RouterMicroscope", "RoutingMap"]
+__all__ = ["BalanceRuns", "BalancingRace", "CapacityView", "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap"]

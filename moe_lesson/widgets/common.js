@@ -92,9 +92,14 @@ export function loadEntropy(load) {
   return -sum(shares.map((share) => share * Math.log(share))) / Math.log(load.length);
 }
 
-/** float32 numbers out of what a comm delivers: a DataView that may start at any byte. */
+/** float32 numbers out of what a comm delivers. */
 export function floats(view) {
-  return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+  return numbers(view, Float32Array);
+}
+
+/** An array of numbers of one type out of what a comm delivers: a DataView that may start at any byte. */
+export function numbers(view, Type) {
+  return new Type(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
 // --- words -----------------------------------------------------------------------------------------------------------
