@@ -158,7 +158,7 @@ BALANCED_GPU = replace(TEXT_GPU, lrs=(1e-3,), scales=(1.0,), strengths=(1.0, 3.0
 SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
 
 SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, batch=1024, steps=1500,
-                    lrs=(1e-2, 3e-2, 1e-1), scales=(1.0,), eval_bytes=8000)
+                    lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), eval_bytes=8000)
 SKILLS_EXPERTS: dict[str, Callable[[Budget], Recipe]] = {
     "1 of 8": lambda budget: budget.experts(top_k=1, renormalise=False),  # renormalised, it would be 1 and teach nothing
     "2 of 16": lambda budget: budget.experts(top_k=2),
