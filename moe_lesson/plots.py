@@ -11,8 +11,9 @@ import math
 
 try:
     import matplotlib
+    import seaborn
 except ImportError as missing:
-    raise ImportError('figures need matplotlib: pip install "moe-lesson[lab]"') from missing
+    raise ImportError('figures need matplotlib and seaborn: pip install "moe-lesson[lab]"') from missing
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
+from torch import Tensor
 
 from .evidence import interval
 from .layers import require
@@ -219,4 +221,28 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
         ax.set_ylabel("expert")
     panels[-1].set_xlabel(label)
     figure.colorbar(image, ax=list(panels), pad=0.01, aspect=30, label="load / mean load")
+    return figure
+
+
+def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = None) -> Figure:
+    """Draw for whose sake each expert is called, expert × label, the tables side by side on one colour scale.
+
+    Args:
+        tables: name -> calls [N, M], see `instruments.calls`; each row is drawn as shares with the sum 1.
+        labels: what the M labels are, e.g. "skill".
+        figure: where to draw; None makes a bare figure.
+
+    Returns:
+        The figure.
+    """
+    require(bool(tables), "tables is empty; give at least one name with its calls")
+    figure = figure or Figure()
+    figure.set(size_inches=(5.2 * len(tables), 4.6), layout_engine="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for ax, (name, calls_NM) in zip(panels, tables.items()):
+        shares_NM = calls_NM / calls_NM.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        seaborn.heatmap(shares_NM.cpu().numpy(), ax=ax, cmap="cividis", norm=PowerNorm(0.5, 0, 1), square=True,
+                        cbar=ax is panels[-1], cbar_kws={"label": "share of the expert's calls (√ spacing)"})
+        ax.set_title(name, fontsize=11, parse_math=False)
+        ax.set(xlabel=labels, ylabel="expert")
     return figure

@@ -6,9 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from map_cases import HOSTILE, logits_of, routing_of
 
-from moe_lesson.plots import draw_curves, draw_load_history, draw_routing, draw_scaling, draw_seeds, drawable, png
+from moe_lesson.plots import draw_calls, draw_curves, draw_load_history, draw_routing, draw_scaling, draw_seeds, drawable, png
 
 
 def test_the_title_says_where_the_routing_comes_from():
@@ -127,3 +128,13 @@ def test_a_load_history_is_drawn_on_one_scale_for_all_trainings():
     assert [ax.get_title("left") for ax in figure.axes[:2]] == ["alone", "balanced"]
     with pytest.raises(ValueError, match="no load to draw"):
         draw_load_history({}, "step")
+
+
+def test_calls_are_drawn_as_shares_on_one_scale():
+    figure = draw_calls({"trained": torch.tensor([[3.0, 1.0], [0.0, 0.0]]), "null": torch.tensor([[1.0, 1.0], [2.0, 2.0]])}, "skill")
+    meshes = [ax.collections[0] for ax in figure.axes[:2]]
+    assert meshes[0].get_array().flatten().tolist() == [0.75, 0.25, 0, 0], "an expert that nobody calls has an empty row"
+    assert meshes[1].get_array().flatten().tolist() == [0.5] * 4
+    assert {mesh.get_clim() for mesh in meshes} == {(0, 1)} and figure.axes[0].get_xlabel() == "skill"
+    with pytest.raises(ValueError, match="tables is empty"):
+        draw_calls({}, "skill")

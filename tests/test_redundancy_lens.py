@@ -423,3 +423,22 @@ def test_javascript_computes_and_says_what_python_does(tmp_path):
                "diverging": [to_hex(colour) for colour in colormaps["RdBu"](range(256))]}
     printed = run_node("redundancy_lens.test.mjs", RedundancyLens._esm, vectors, tmp_path)
     assert f"pass {len(vectors['cases']) + 5}" in printed  # every case ran
+
+
+def test_the_lens_of_a_layer_measures_what_it_shows():
+    torch.manual_seed(0)
+    layer, x = MoE(8, 5, 2, 4), torch.randn(50, 8)
+    with torch.no_grad():
+        for weights in (layer.experts.w_in, layer.experts.w_out):
+            weights[3] = weights[1]  # twins
+    wanted = layer(x)[0].detach()
+
+    def error(changed):
+        return (changed(x)[0] - wanted).square().mean().item()
+
+    lens = RedundancyLens.of_layer(layer, x, error, merges=2, draws=3, origin="toy", unit="squared error")
+    assert [kind["name"] for kind in lens.kinds] == ["outputs", "weights", "co-routing"] and lens.control["draws"] == 3
+    lens.merges = 1
+    assert [1, 3] in lens.groups and lens.loss == pytest.approx(0, abs=1e-9), "twins are merged first, at no cost"
+    lens.merges = 2
+    assert lens.loss > 1e-6

@@ -7,15 +7,18 @@ of those in redundancy_lens.js. Letters: N experts, M merges, S draws of random 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 import traitlets
 from numpy import ndarray
+from torch import Tensor, nn
 from traitlets import Bytes, Dict, Int, List, Unicode
 
-from ..interventions import Merging
-from ..layers import require
+from ..instruments import co_routing, expert_outputs, output_similarity, weight_similarity
+from ..interventions import Merging, merging, random_similarity
+from ..layers import moe_layers, require
 from .base import LessonWidget, module_source, stylesheet
 from .common import check_origin, count, fixed, listed
 
@@ -87,6 +90,33 @@ class RedundancyLens(LessonWidget):
                          similarity=b"".join(matrix.tobytes() for matrix in matrices), control=band, orders=ORDERS,
                          axes={"loss": loss_axis(losses), "merges": whole_ticks(most_merges(kinds))},
                          digits=digits_for(losses, kinds[0]["losses"][0]), start=start, **start)
+
+    @classmethod
+    def of_layer(cls, model: nn.Module, x_TD: Tensor, loss_of: Callable[[nn.Module], float], *, origin: str, unit: str,
+                 layer: int = 0, merges: int = 8, draws: int = 5, title: str = "redundancy lens") -> RedundancyLens:
+        """Measure what the lens shows: merges by outputs, weights, co-routing, and, as control, at random.
+
+        Args:
+            model: a language model, or a layer by itself.
+            x_TD: what goes into the layer, [T, D]: the tokens on which the experts are compared.
+            loss_of: model -> loss; called (3 + draws) · (merges + 1) times.
+            origin, unit, title: as above.
+            layer: which MoE layer, from 0.
+            merges: how many, at most N - 1.
+            draws: of the control.
+        """
+        moe = moe_layers(model)[layer]
+        with torch.no_grad():
+            routing = moe.router(x_TD).detach()
+
+        def merged(similarity: Tensor) -> Merging:
+            return merging(model, similarity, routing.load, loss_of, merges, layer)
+
+        alike = {"outputs": output_similarity(expert_outputs(moe, x_TD)), "weights": weight_similarity(moe),
+                 "co-routing": co_routing(routing)}
+        control = [merged(random_similarity(routing.num_experts, seed)).losses for seed in range(draws)]
+        return cls({kind: merged(similarity) for kind, similarity in alike.items()}, origin=origin, control=control, unit=unit,
+                   title=title)
 
     @property
     def now(self) -> dict:
