@@ -66,6 +66,7 @@ class Experiment:
         balance: rung -> how its experts are kept balanced, at the published strength; DeepSeekMoE's loss unless named here.
         loads: write the load of every expert along training, too.
         worlds: train in a skills world, a new one for each seed: rung -> what is changed in it; None trains on text.
+        controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
     """
 
     question: str
@@ -76,6 +77,7 @@ class Experiment:
     balance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     loads: bool = False
     worlds: Mapping[str, Mapping[str, int]] | None = None
+    controls: Mapping[str, str] = field(default_factory=dict)
 
     def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
         """The balancing of a rung: its published strengths times `strength`."""
@@ -204,6 +206,7 @@ EXPERIMENTS = {
         presets={"cpu": SKILLS_CPU},
         seeds=5,
         worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SKILLS_EXPERTS},
+        controls={name + NOTHING_SHARED: name for name in SKILLS_EXPERTS},
     ),
 }
 
@@ -274,6 +277,8 @@ def device_name(device: str) -> str:
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
     """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing."""
     for rung, config_of in experiment.rungs.items():
+        if rung in experiment.controls:
+            continue
         sizes = config_of(preset, 1.0)
         is_dense = all(isinstance(recipe, Dense) for recipe in getattr(sizes, "recipes", (sizes,)))
         for lr in preset.lrs:
@@ -285,7 +290,8 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
 def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:
     """Fresh seeds of every rung, with what had the lowest validation loss."""
     for rung in experiment.rungs:
-        best = min((r["row"] for r in tuned if r["row"]["rung"] == rung), key=lambda row: row["validation"])
+        tuned_as = experiment.controls.get(rung, rung)
+        best = min((r["row"] for r in tuned if r["row"]["rung"] == tuned_as), key=lambda row: row["validation"])
         for seed in range(seeds):
             yield Run("final", rung, best["lr"], best["scale"], seed, best["strength"])
 

@@ -153,6 +153,18 @@ def test_the_layers_of_the_skills_world_spend_the_same_budget_and_differ_in_thei
     assert sorted({(r.top_k, r.num_experts) for r in recipes.values()}) == [(1, 8), (2, 16), (4, 32)]
 
 
+def test_a_control_takes_the_settings_of_its_rung_and_is_not_tuned():
+    experiment = EXPERIMENTS["skills"]
+    preset = experiment.presets["cpu"]
+    tuned = [{"row": {"rung": run.rung, "lr": run.lr, "scale": run.scale, "strength": None, "validation": abs(run.lr - 0.03)}}
+             for run in experiments.tuning_runs(experiment, preset)]
+    assert experiment.controls and not {each["row"]["rung"] for each in tuned} & set(experiment.controls)
+    tuned.append({"row": tuned[0]["row"] | {"rung": "2 of 16", "lr": 0.7, "validation": -1}})
+    finals = list(experiments.final_runs(experiment, tuned, 1))
+    assert {run.rung: run.lr for run in finals if "2 of 16" in run.rung} == {"2 of 16": 0.7, "2 of 16, nothing shared": 0.7}
+    assert {run.rung for run in finals} == set(experiment.rungs)
+
+
 def test_a_run_in_a_skills_world_reports_both_diseases_in_a_world_of_its_seed(tmp_path):
     experiment = EXPERIMENTS["skills"]
     preset = replace(experiment.presets["cpu"], steps=2, eval_bytes=200)

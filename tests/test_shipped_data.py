@@ -73,7 +73,8 @@ def test_a_table_is_a_fair_comparison(name):
     assert {row["rung"] for row in finals} == set(experiment.rungs) and len({row["tokens"] for row in finals}) == 1
     for rung, config_of in experiment.rungs.items():
         mine = [row for row in finals if row["rung"] == rung]
-        grid = [row for row in tuned if row["rung"] == rung]
+        assert not [row for row in tuned if row["rung"] in experiment.controls]
+        grid = [row for row in tuned if row["rung"] == experiment.controls.get(rung, rung)]
         assert [row["seed"] for row in mine] == list(range(experiment.seeds)) and {row["lr"] for row in grid} == set(preset.lrs)
         best = min(grid, key=lambda row: row["validation"])
         assert {(row["lr"], row["scale"]) for row in mine} == {(best["lr"], best["scale"])}
