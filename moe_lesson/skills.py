@@ -19,8 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .corpora import mixed_seed
-from .instruments import expert_outputs, hybridity, linear_cka, mean_off_diagonal, output_similarity, probe, shuffled
-from .interventions import with_masked_experts
+from .instruments import (
+    co_routing,
+    expert_outputs,
+    hybridity,
+    linear_cka,
+    mean_off_diagonal,
+    output_similarity,
+    probe,
+    shuffled,
+    weight_similarity,
+)
+from .interventions import merging, random_similarity, with_masked_experts
 from .layers import MoE, require
 from .training import DEFAULT_BALANCE, Objective, balance_terms
 
@@ -135,34 +145,43 @@ def squared_error(layer: nn.Module, tokens: Tokens) -> float:
 
 
 @torch.no_grad()
-def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], masked: float = 1 / 8) -> dict[str, float]:
+def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], share: float = 1 / 8) -> dict[str, float]:
     """Both diseases of a layer in numbers, each with its null or control.
 
     Args:
         layer: trained in a skills world.
         tokens: of that world, to measure on.
         shared: the shared function that the experts may have learned, [T, D] -> [T, D].
-        masked: the share of the experts that each token must do without.
+        share: of the experts, that each token must do without, and that are merged away.
 
     Returns:
         `hybridity`, and `hybridity_null` with the skills dealt out at random; `similarity` and `cka` of two experts' outputs, the
         mean over pairs; `probe`, how well one expert's output tells the shared function (R², mean over experts), and
         `probe_null`, how well it tells the shared function of a world that it has never seen; `masked_top` and
-        `masked_random`, the error without each token's best experts, and without random ones, over the error with all.
+        `masked_random`, the error without each token's best experts, and without random ones, over the error with all;
+        `merged_outputs`, `merged_weights`, `merged_co_routing` and `merged_random`, the error after merging the experts most
+        alike in that, and random pairs (mean of 10 draws), over the error with all.
     """
     carried_TM = F.one_hot(tokens.skills).sum(dim=1)
     routing, outputs_NTD = layer(tokens.x)[1], expert_outputs(layer, tokens.x)
+    similarity_NN = output_similarity(outputs_NTD)
     elsewhere = SkillsWorld(width=layer.router.width, seed=UNSEEN).shared
 
     def probed(function: Callable[[Tensor], Tensor]) -> float:
         return sum(probe(out, function(tokens.x)) for out in outputs_NTD) / len(outputs_NTD)
 
-    def dearer(seed: int | None) -> float:
-        return squared_error(with_masked_experts(layer, masked, seed), tokens) / squared_error(layer, tokens)
+    def error(changed: nn.Module) -> float:
+        return squared_error(changed, tokens) / squared_error(layer, tokens)
+
+    def merged(similarity_NN: Tensor) -> float:
+        return merging(layer, similarity_NN, routing.load, error, round(share * routing.num_experts)).losses[-1]
 
     return {
         "hybridity": hybridity(routing, carried_TM), "hybridity_null": hybridity(routing, shuffled(carried_TM)),
-        "similarity": mean_off_diagonal(output_similarity(outputs_NTD)), "cka": mean_off_diagonal(linear_cka(outputs_NTD)),
+        "similarity": mean_off_diagonal(similarity_NN), "cka": mean_off_diagonal(linear_cka(outputs_NTD)),
         "probe": probed(shared), "probe_null": probed(elsewhere),
-        "masked_top": dearer(None), "masked_random": dearer(0),
+        "masked_top": error(with_masked_experts(layer, share)), "masked_random": error(with_masked_experts(layer, share, 0)),
+        "merged_outputs": merged(similarity_NN), "merged_weights": merged(weight_similarity(layer)),
+        "merged_co_routing": merged(co_routing(routing)),
+        "merged_random": sum(merged(random_similarity(routing.num_experts, seed)) for seed in range(10)) / 10,
     }

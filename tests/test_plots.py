@@ -131,7 +131,8 @@ def test_a_load_history_is_drawn_on_one_scale_for_all_trainings():
 
 
 def test_calls_are_drawn_as_shares_on_one_scale():
-    figure = draw_calls({"trained": torch.tensor([[3.0, 1.0], [0.0, 0.0]]), "null": torch.tensor([[1.0, 1.0], [2.0, 2.0]])}, "skill")
+    trained, null = torch.tensor([[3.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+    figure = draw_calls({"trained": trained, "null": null}, "skill")
     meshes = [ax.collections[0] for ax in figure.axes[:2]]
     assert meshes[0].get_array().flatten().tolist() == [0.75, 0.25, 0, 0], "an expert that nobody calls has an empty row"
     assert meshes[1].get_array().flatten().tolist() == [0.5] * 4
