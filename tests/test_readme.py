@@ -46,6 +46,18 @@ def test_the_numbers_of_lessons_01_and_02_are_what_their_tables_say():
         assert str(number) in README
 
 
+def test_the_numbers_of_lessons_03_and_04_are_what_their_tables_say():
+    def column(table, figure, rung):
+        return result_table(f"{table}-cpu").column(figure, stage="final", rung=rung)
+
+    none, batch = ([column("balance", figure, rung) for figure in ("max_violation", "test")]
+                   for rung in ("none", "loss per batch"))
+    alone, shared = (column("skills", "probe", rung) for rung in ("2 of 16, nothing shared", "2 of 16"))
+    for number in (interval(none[0]), interval(batch[0]), paired_difference(none[1], batch[1]), paired_difference(shared, alone),
+                   *(interval(column("skills", "hybridity", rung)) for rung in ("1 of 8", "2 of 16"))):
+        assert str(number) in README
+
+
 def test_the_speed_is_what_the_table_says():
     table, steps = result_table("layer-speed-cpu"), result_table("layer-speed-cpu-steps")
     assert benchmark_layer.with_section(README, benchmark_layer.section(table, steps)) == README

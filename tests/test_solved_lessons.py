@@ -47,6 +47,31 @@ def tokens_of(expert, expert_ids):
 def combine(y, out, token, weight):
     return y.index_add(0, token, weight.unsqueeze(1) * out)
 """},
+    "03": {"max_violation": """
+def max_violation(load):
+    return float(load.max() * len(load) / load.sum() - 1)
+""", "balance_loss": """
+def balance_loss(routing):
+    tokens, experts = routing.logits.shape
+    f = routing.load * experts / (tokens * routing.top_k)
+    return f.to(routing.logits) @ routing.logits.softmax(dim=1).mean(dim=0)
+""", "update_bias": """
+def update_bias(bias, load, rate):
+    mean = load.double().mean()
+    return bias + rate * (load < mean).to(bias) - rate * (load > mean).to(bias)
+"""},
+    "04": {"labels_served": """
+def labels_served(calls):
+    total = calls.sum(dim=1, keepdim=True)
+    share = torch.nan_to_num(calls / total)
+    count = torch.exp(-torch.special.xlogy(share, share).sum(dim=1))
+    return torch.where(total[:, 0] > 0, count, torch.zeros_like(count))
+""", "output_similarity": """
+def output_similarity(outputs):
+    n = len(outputs)
+    return torch.stack([torch.stack([F.cosine_similarity(outputs[i], outputs[j], dim=-1).mean() for j in range(n)])
+                        for i in range(n)])
+"""},
 }
 STUB = r"def {name}\(.*?\n    return \.\.\.\n"
 
