@@ -30,7 +30,7 @@ from .instruments import (
     shuffled,
     weight_similarity,
 )
-from .interventions import merging, random_similarity, with_masked_experts
+from .interventions import merging, random_router, random_similarity, with_masked_experts
 from .layers import MoE, require
 from .training import DEFAULT_BALANCE, Objective, balance_terms
 
@@ -155,33 +155,38 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], sh
         share: of the experts, that each token must do without, and that are merged away.
 
     Returns:
-        `hybridity`, and `hybridity_null` with the skills dealt out at random; `similarity` and `cka` of two experts' outputs, the
-        mean over pairs; `probe`, how well one expert's output tells the shared function (R², mean over experts), and
-        `probe_null`, how well it tells the shared function of a world that it has never seen; `masked_top` and
-        `masked_random`, the error without each token's best experts, and without random ones, over the error with all;
-        `merged_outputs`, `merged_weights`, `merged_co_routing` and `merged_random`, the error after merging the experts most
-        alike in that, and random pairs (mean of 10 draws), over the error with all.
+        `hybridity`, and the same with a random router and with the skills dealt out at random (`hybridity_random`,
+        `hybridity_shuffled`); `similarity` and `cka` of two experts' outputs, the mean over pairs; `probe`, how well one expert's
+        output tells the shared function (R², mean over experts), and `probe_null`, how well it tells the shared function of a
+        world that it has never seen. Then squared errors: `error_mean_answer` of a layer that knows the mean and nothing else;
+        `error_masked_top` and `error_masked_random` without each token's best experts, and without random ones;
+        `error_merged_outputs`, `error_merged_weights`, `error_merged_co_routing` (where a token chooses more than one) and
+        `error_merged_random` after merging the experts most alike in that, and random pairs (mean of 10 draws).
     """
     carried_TM = F.one_hot(tokens.skills).sum(dim=1)
     routing, outputs_NTD = layer(tokens.x)[1], expert_outputs(layer, tokens.x)
+    by_lot = random_router(layer.router)(tokens.x)
     similarity_NN = output_similarity(outputs_NTD)
     elsewhere = SkillsWorld(width=layer.router.width, seed=UNSEEN).shared
 
     def probed(function: Callable[[Tensor], Tensor]) -> float:
         return sum(probe(out, function(tokens.x)) for out in outputs_NTD) / len(outputs_NTD)
 
-    def error(changed: nn.Module) -> float:
-        return squared_error(changed, tokens) / squared_error(layer, tokens)
-
     def merged(similarity_NN: Tensor) -> float:
-        return merging(layer, similarity_NN, routing.load, error, round(share * routing.num_experts)).losses[-1]
+        merges = round(share * routing.num_experts)
+        return merging(layer, similarity_NN, routing.load, lambda changed: squared_error(changed, tokens), merges).losses[-1]
 
+    alike = {"outputs": similarity_NN, "weights": weight_similarity(layer)}
+    if routing.top_k > 1:
+        alike["co_routing"] = co_routing(routing)
+    draws = [merged(random_similarity(routing.num_experts, seed)) for seed in range(10)]
     return {
-        "hybridity": hybridity(routing, carried_TM), "hybridity_null": hybridity(routing, shuffled(carried_TM)),
+        "hybridity": hybridity(routing, carried_TM), "hybridity_random": hybridity(by_lot, carried_TM),
+        "hybridity_shuffled": hybridity(routing, shuffled(carried_TM)),
         "similarity": mean_off_diagonal(similarity_NN), "cka": mean_off_diagonal(linear_cka(outputs_NTD)),
         "probe": probed(shared), "probe_null": probed(elsewhere),
-        "masked_top": error(with_masked_experts(layer, share)), "masked_random": error(with_masked_experts(layer, share, 0)),
-        "merged_outputs": merged(similarity_NN), "merged_weights": merged(weight_similarity(layer)),
-        "merged_co_routing": merged(co_routing(routing)),
-        "merged_random": sum(merged(random_similarity(routing.num_experts, seed)) for seed in range(10)) / 10,
-    }
+        "error_mean_answer": (tokens.y - tokens.y.mean(dim=0)).square().mean().item(),
+        "error_masked_top": squared_error(with_masked_experts(layer, share), tokens),
+        "error_masked_random": squared_error(with_masked_experts(layer, share, 0), tokens),
+        "error_merged_random": sum(draws) / len(draws),
+    } | {f"error_merged_{kind}": merged(matrix) for kind, matrix in alike.items()}

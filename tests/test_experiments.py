@@ -174,7 +174,7 @@ def test_a_run_in_a_skills_world_reports_both_diseases_in_a_world_of_its_seed(tm
         return experiments.run_once(experiment, preset, run, None, "cpu", tmp_path, False)["row"]
 
     first, other, bare = row("2 of 16", 0), row("2 of 16", 1), row("2 of 16, nothing shared", 0)
-    assert {"test", "hybridity", "hybridity_null", "probe", "masked_top"} <= first.keys()
+    assert {"test", "hybridity", "hybridity_random", "probe", "error_masked_top"} <= first.keys()
     assert len({first["test"], other["test"], bare["test"]}) == 3
     assert "test" not in row("2 of 16", 0, "tune") and "hybridity" not in row("dense", 0)
     assert experiment.task(preset, "2 of 16, nothing shared", 0, None).shared(torch.ones(1, 32)).any(), (

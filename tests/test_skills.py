@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from moe_lesson import DenseFFN, MoE, TrainingConfig, train
 from moe_lesson.dispatch import ffn
-from moe_lesson.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression
+from moe_lesson.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
 
 
 def test_the_answer_is_the_equation():
@@ -79,8 +79,22 @@ def test_a_layer_of_identical_experts_is_found_out():
     assert found["probe"] == pytest.approx(1, abs=1e-4), "each of them tells what the first one says"
     assert found["probe_null"] < 0.9
     assert found["similarity"] == pytest.approx(1, abs=1e-5) and found["cka"] == pytest.approx(1, abs=1e-5)
-    unchanged = ("masked_random", "merged_outputs", "merged_co_routing", "merged_random")
-    assert [found[name] for name in unchanged] == pytest.approx([1] * 4, abs=1e-4), "whoever is missing, the others say the same"
+    unchanged = ("error_masked_random", "error_merged_outputs", "error_merged_co_routing", "error_merged_random")
+    error = squared_error(layer, world.tokens(500))
+    assert [found[name] for name in unchanged] == pytest.approx([error] * 4, abs=1e-4), "all say the same, whoever is missing"
+
+
+def test_where_a_token_chooses_one_expert_there_is_no_co_routing_to_merge_by():
+    world = SkillsWorld()
+    assert "error_merged_co_routing" not in diagnosis(MoE(32, 8, 1, 4), world.tokens(200), world.shared)
+
+
+def test_the_error_of_the_mean_answer_is_that_of_a_layer_that_says_it():
+    world = SkillsWorld()
+    tokens = world.tokens(500)
+    says = tokens.y.mean(dim=0).expand_as(tokens.y)
+    found = diagnosis(MoE(32, 8, 2, 4), tokens, world.shared)["error_mean_answer"]
+    assert found == pytest.approx(F.mse_loss(says, tokens.y).item(), rel=1e-5)
 
 
 def test_the_skills_that_a_known_router_serves_are_counted_exactly():
@@ -90,7 +104,8 @@ def test_the_skills_that_a_known_router_serves_are_counted_exactly():
     with torch.no_grad():
         layer.router.weight.copy_(torch.linalg.lstsq(world.marks, torch.eye(8)).solution.view(32, 4, 2).sum(-1))
     found = diagnosis(layer, world.tokens(4000), world.shared)
-    assert found["hybridity"] == pytest.approx(2, abs=0.01) and found["hybridity_null"] > 7.5
+    assert found["hybridity"] == pytest.approx(2, abs=0.01) and found["hybridity_shuffled"] > 7.5
+    assert found["hybridity"] + 1 < found["hybridity_random"] < found["hybridity_shuffled"]
 
 
 def test_the_parts_are_about_equally_loud():
