@@ -11,9 +11,8 @@ import math
 
 try:
     import matplotlib
-    import seaborn
 except ImportError as missing:
-    raise ImportError('figures need matplotlib and seaborn: pip install "moe-lesson[lab]"') from missing
+    raise ImportError('figures need matplotlib: pip install "moe-lesson[lab]"') from missing
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -235,9 +234,11 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
     Returns:
         The figure.
     """
+    import seaborn  # not above: it brings pyplot, which all other pictures leave alone
+
     require(bool(tables), "tables is empty; give at least one name with its calls")
     figure = figure or Figure()
-    figure.set(size_inches=(5.2 * len(tables), 4.6), layout_engine="constrained")
+    figure.set(size_inches=(0.8 + 3.7 * len(tables), 4), layout_engine="constrained")
     panels = figure.subplots(1, len(tables), squeeze=False)[0]
     for ax, (name, calls_NM) in zip(panels, tables.items()):
         shares_NM = calls_NM / calls_NM.sum(dim=1, keepdim=True).clamp(min=1e-12)
