@@ -8,6 +8,7 @@ import torch
 from moe_lesson import experiments, load_model, machine_corpus, model_cost, result_table
 from moe_lesson.corpora import Corpus
 from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
+from moe_lesson.skills import TEST_STEP, VALIDATION_STEP, SkillsWorld
 from moe_lesson.training import TrainingDiverged
 
 NAME = "dense-or-moe"
@@ -69,6 +70,18 @@ def test_tuning_never_sees_the_test_split(small, corpus, tmp_path):
         assert "test" not in experiments.run_once(*arguments, tuning_run, blind, "cpu", tmp_path, False)["row"]
     with pytest.raises(AssertionError, match="tuning read the test split"):  # so the guard above does see a reading
         experiments.run_once(*arguments, replace(tuning_run, stage="final"), blind, "cpu", tmp_path, False)
+
+
+def test_tuning_never_draws_the_test_tokens_of_a_skills_world(tmp_path, monkeypatch):
+    experiment, drawn = EXPERIMENTS["skills"], []
+    real = SkillsWorld.tokens
+    monkeypatch.setattr(SkillsWorld, "tokens", lambda self, count, seed=0, step=TEST_STEP: (
+        drawn.append(step) or real(self, count, seed, step)))
+    preset = replace(experiment.presets["cpu"], steps=1, eval_bytes=200)
+    for stage in ("tune", "final"):
+        drawn.clear()
+        experiments.run_once(experiment, preset, experiments.Run(stage, "2 of 16", 1e-2, 1.0, 0), None, "cpu", tmp_path, False)
+        assert (TEST_STEP in drawn) == (stage == "final") and VALIDATION_STEP in drawn
 
 
 def test_an_interrupted_experiment_goes_on_where_it_stopped(small, corpus, tmp_path, monkeypatch):
