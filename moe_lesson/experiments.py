@@ -23,13 +23,13 @@ from .checkpoints import load_model, save_model, write_checksums
 from .corpora import Corpus, machine_corpus
 from .evidence import write_table
 from .layers import require
-from .ledger import dense_of_equal_active
+from .ledger import dense_of_equal_active, experts_of_equal_active, ffn_cost
 from .model import ModelConfig
-from .recipes import Budget, Dense, Recipe
+from .recipes import Budget, Dense, Recipe, Sparse
 from .tasks import SkillsTask, Task, TextTask, load_figures
 from .training import DEFAULT_BALANCE, History, TrainingConfig, TrainingDiverged, train
 
-TUNING_SEED = 1000  # never among the seeds that are reported
+TUNING_SEED = 1000  # and those after it: never among the seeds that are reported
 WORK = pathlib.Path("runs")
 OUT = WORK / "data"  # not the course's own data folder: whoever tries a small run does not overwrite what ships
 
@@ -48,6 +48,8 @@ class Preset:
     lrs: tuple[float, ...]
     scales: tuple[float, ...]
     strengths: tuple[float, ...] = (1.0,)
+    tuning_seeds: int = 1
+    tuning_steps: int | None = None  # of the runs that tune; as many as `steps` unless given
     bfloat16: bool = False
     eval_bytes: int = 100_000  # of each domain; in a skills world, tokens
 
@@ -67,6 +69,8 @@ class Experiment:
         loads: write the load of every expert along training, too.
         worlds: train in a skills world, a new one for each seed: rung -> what is changed in it; None trains on text.
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
+        scales: rung -> the gate scales that are tried for it, where they are not the preset's.
+        follow: every how many steps a reported training is judged by domain, and the routing of seed 0 is kept; 0 is never.
     """
 
     question: str
@@ -78,6 +82,8 @@ class Experiment:
     loads: bool = False
     worlds: Mapping[str, Mapping[str, int]] | None = None
     controls: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    follow: int = 0
 
     def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
         """The balancing of a rung: its published strengths times `strength`."""
@@ -118,6 +124,41 @@ def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:
 def deepseekmoe(preset: Preset, scale: float) -> ModelConfig:
     """GShard's two experts each cut in four, two of the eight pieces shared (arXiv 2401.06066, section 4.1)."""
     return model_of(preset, preset.budget.experts(top_k=2, segments=4, num_shared=2, scale=scale))
+
+
+def matched(top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Callable[[Preset, float], ModelConfig]:
+    """A mixture that costs a token what GShard's two experts cut in four cost it, the router included."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        return model_of(preset, experts_of_equal_active(fine(preset), preset.width, top_k, segments, num_shared, scale=scale,
+                                                        **router))
+
+    return rung
+
+
+def fine(preset: Preset) -> Sparse:
+    """What the rungs of the ladder are matched to: the preset's budget, each of GShard's two experts cut in four."""
+    return preset.budget.experts(top_k=2, segments=4)
+
+
+def gshard_times(factor: float) -> Callable[[Preset, float], ModelConfig]:
+    """GShard with experts `factor` times as wide (arXiv 2401.06066, section 4.3: GShard×1.5)."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        plain = matched(2)(preset, scale).recipes[0]
+        return model_of(preset, replace(plain, expert_width=round(factor * plain.expert_width)))
+
+    return rung
+
+
+def half_active(preset: Preset, scale: float) -> ModelConfig:
+    """Half of DeepSeekMoE's active experts: 3 of 63 and one shared (arXiv 2401.06066, section 4.5, figure 6)."""
+    width = fine(preset).expert_width
+    return model_of(preset, Budget(4 * width, preset.budget.total).experts(top_k=1, segments=4, num_shared=1, scale=scale))
+
+
+def dense_of_total_size(preset: Preset, scale: float) -> ModelConfig:
+    """A dense model with as many parameters as the ladder's mixtures have in all: "Dense×16", the paper's bound."""
+    hidden = -(-ffn_cost(fine(preset), preset.width).total // (3 * preset.width))
+    return model_of(preset, Dense(-(-hidden // 8) * 8))
 
 
 def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
@@ -166,6 +207,9 @@ SKILLS_EXPERTS: dict[str, Callable[[Budget], Recipe]] = {
     "2 of 16": lambda budget: budget.experts(top_k=2),
     "4 of 32": lambda budget: budget.experts(top_k=4),
 }
+LADDER_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), tuning_seeds=2, tuning_steps=400)
+LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=128, steps=1300,
+                    lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)
 NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the shared function
 
 EXPERIMENTS = {
@@ -207,6 +251,21 @@ EXPERIMENTS = {
         seeds=5,
         worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SKILLS_EXPERTS},
         controls={name + NOTHING_SHARED: name for name in SKILLS_EXPERTS},
+    ),
+    "ladder": Experiment(
+        question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",
+        rungs={"dense": dense_beside(matched(2, 8)), "switch": matched(1, renormalise=False), "gshard": matched(2),
+               "fine": matched(2, 4), "deepseekmoe": matched(2, 4, num_shared=2),
+               "dense of total size": dense_of_total_size, "gshard ×1.5": gshard_times(1.5), "half active": half_active,
+               "cut in 2": matched(2, 2), "cut in 8": matched(2, 8),
+               "1 shared": matched(2, 4, num_shared=1), "4 shared": matched(2, 4, num_shared=4),
+               "fine, gate scale 1": matched(2, 4), "fine, gate scale 6": matched(2, 4)},
+        presets={"cpu": LADDER_CPU, "gpu": LADDER_GPU},
+        ships={rung: f"ladder-{rung}".replace(" ", "-").replace("×", "x")
+               for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5")},
+        seeds=5,
+        scales={f"fine, gate scale {scale}": (float(scale),) for scale in (1, 6)},
+        follow=100,
     ),
 }
 
@@ -254,7 +313,8 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     results = out / "results"
     made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
     write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
-    for part in ("curve", "loads") if experiment.loads else ("curve",):
+    parts = ["curve"] + ["loads"] * experiment.loads + ["followed"] * bool(experiment.follow)
+    for part in parts:
         along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
         write_table(results, f"{name}-{preset_name}-{part.rstrip('s')}s", along, made)
     if preset_name == "cpu" and experiment.ships:
@@ -282,18 +342,27 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
         sizes = config_of(preset, 1.0)
         is_dense = all(isinstance(recipe, Dense) for recipe in getattr(sizes, "recipes", (sizes,)))
         for lr in preset.lrs:
-            for scale in (None,) if is_dense else preset.scales:
+            for scale in (None,) if is_dense else experiment.scales.get(rung, preset.scales):
                 for strength in preset.strengths if experiment.balance.get(rung) else (None,):
-                    yield Run("tune", rung, lr, scale, TUNING_SEED, strength)
+                    for seed in range(preset.tuning_seeds):
+                        yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
 
 
 def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:
-    """Fresh seeds of every rung, with what had the lowest validation loss."""
+    """Fresh seeds of every rung, with what had the lowest validation loss, the mean over the tuning seeds."""
     for rung in experiment.rungs:
-        tuned_as = experiment.controls.get(rung, rung)
-        best = min((r["row"] for r in tuned if r["row"]["rung"] == tuned_as), key=lambda row: row["validation"])
+        lr, scale, strength = best_setting([each["row"] for each in tuned], experiment.controls.get(rung, rung))
         for seed in range(seeds):
-            yield Run("final", rung, best["lr"], best["scale"], seed, best["strength"])
+            yield Run("final", rung, lr, scale, seed, strength)
+
+
+def best_setting(tuned: list[dict], rung: str) -> tuple:
+    """The learning rate, gate scale and strength of a rung whose validation loss is lowest, as the mean over tuning seeds."""
+    losses: dict[tuple, list[float]] = {}
+    for row in tuned:
+        if row["rung"] == rung:
+            losses.setdefault((row["lr"], row["scale"], row["strength"]), []).append(row["validation"])
+    return min(losses, key=lambda setting: sum(losses[setting]) / len(losses[setting]))
 
 
 def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | None, device: str, folder: pathlib.Path,
@@ -303,30 +372,34 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     A tuning run reads the validation split; only a final run reads the test split.
     """
     task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
-    training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
+    final = run.stage == "final"
+    steps = preset.steps if final else preset.tuning_steps or preset.steps
+    training = TrainingConfig(steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     balance = experiment.balance_of(run.rung, run.strength)
     sizes = {"batch": preset.batch, "balance": balance, "eval_bytes": preset.eval_bytes}
     machine = {"torch": torch.__version__, "device": device_name(device)}
     setting = digest(*task.identity(config), asdict(training), sizes, machine)
-    here = folder / f"{run.stage}-{run.rung}-seed{run.seed}-{setting}"
+    here = folder / f"{run.stage}-seed{run.seed}-{setting}"  # not by rung: two rungs may ask for one and the same training
     if (here / "result.json").exists():
-        return json.loads((here / "result.json").read_text(encoding="utf-8")) | {"model": str(here / "model.safetensors")}
+        result = json.loads((here / "result.json").read_text(encoding="utf-8"))
+        return result | {"row": result["row"] | {"rung": run.rung}, "folder": str(here)}
     made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} balance {balance} seed {run.seed}", flush=True)
     model = task.build(config, run.seed).to(device)
     try:
         history = train(model, task.batches(preset.batch, preset.context, run.seed), training,
-                        objective=task.objective(balance), checkpoint=here / "state.safetensors", progress=progress)
+                        objective=task.objective(balance), checkpoint=here / "state.safetensors", progress=progress,
+                        **(following(experiment, task, run) if final and experiment.follow else {}))
         judged = task.validate(model)
     except TrainingDiverged as diverged:
-        if run.stage == "final":
+        if final:
             raise
         print(diverged)  # a learning rate that diverges has lost the tuning, not stopped it
         history, judged = History(), {"validation": float("inf")}
     cost = task.cost(config)
     row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
-                         "tokens": preset.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1)} | judged
-    if run.stage == "final":
+                         "tokens": steps * preset.batch * preset.context, "seconds": round(history.seconds, 1)} | judged
+    if final:
         row |= task.test(model)
     points = history.rows[:20] + history.rows[20::20]
     curve = [{"step": point["step"], "train_loss": point["loss"]} | load_figures(point.get("load", [])) for point in points]
@@ -334,11 +407,21 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
              for point in points for layer, load in enumerate(point.get("load", []))]
     if experiment.worlds is None:
         save_model(here / "model.safetensors", model, {})
-    result = {"row": row, "curve": curve, "loads": loads, "made": made}
+    followed = [{"step": point["step"] + 1} | point["followed"] for point in history.rows if "followed" in point]
+    chosen = {point["step"] + 1: point["chosen"] for point in history.rows if "chosen" in point}
+    result = {"row": row, "curve": curve, "loads": loads, "followed": followed, "chosen": chosen, "made": made}
     (here / "result.json.partial").write_text(json.dumps(result))
     (here / "result.json.partial").replace(here / "result.json")
     (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
-    return result | {"model": str(here / "model.safetensors")}
+    return result | {"folder": str(here)}
+
+
+def following(experiment: Experiment, task: Task, run: Run) -> dict:
+    """What `train` needs to write down along a training how good the model is and, for seed 0, what its routers choose."""
+    def evaluate(model) -> dict:
+        return {"followed": task.follow(model)} | ({"chosen": task.chosen(model)} if run.seed == 0 else {})
+
+    return {"evaluate": evaluate, "every": experiment.follow}
 
 
 def digest(*parts: dict) -> str:
@@ -382,7 +465,7 @@ def ship(experiment: Experiment, finals: list[dict], folder: pathlib.Path, made:
     for result in finals:
         row = result["row"]
         if row["seed"] == 0 and row["rung"] in experiment.ships:
-            model, _ = load_model(result["model"])
+            model, _ = load_model(pathlib.Path(result["folder"]) / "model.safetensors")
             about = {key: made[key] for key in ("command", "commit", "versions", "device", "date", "corpus")} | {"run": row}
             save_model(folder / f"{experiment.ships[row['rung']]}.safetensors", model, about)
     write_checksums(folder)

@@ -107,6 +107,31 @@ def dense_of_equal_active(recipe: Recipe, width: int) -> Dense:
     return Dense(-(-hidden // 8) * 8)
 
 
+def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: int = 1, num_shared: int = 0,
+                            **router) -> Sparse:
+    """The mixture of another granularity that costs a token as many parameters as a recipe, its router included.
+
+    Cutting experts into pieces keeps the hidden units and adds columns to the router; at small widths they are a good part of
+    what a token pays. So the experts get the width that comes nearest; a unit in each active expert is as near as it gets.
+
+    Args:
+        recipe: whose active parameters, and whose ratio of experts to active experts, to keep.
+        width: D, the model width.
+        top_k, segments, num_shared, router: as in `Budget.experts`.
+
+    Raises:
+        ValueError: if nothing is left to route, or the router alone costs more than the recipe.
+    """
+    pieces = top_k * segments
+    require(0 <= num_shared < pieces,
+            f"num_shared = {num_shared} of {pieces} active experts; at least one active expert must be routed")
+    experts = (recipe.num_experts + recipe.num_shared) * pieces // (recipe.top_k + recipe.num_shared) - num_shared
+    expert_width = round((ffn_cost(recipe, width).active - matrix(width, experts).active) / matrix(width, 3 * pieces).active)
+    require(expert_width >= 1, f"a router for {experts} experts leaves no parameters for the experts themselves; cut them into "
+                               f"fewer than {segments} pieces")
+    return Sparse(experts, pieces - num_shared, expert_width, num_shared, **router)
+
+
 # Models that plain multi-head attention describes (no grouped queries, no latent attention), with the sizes of their
 # papers and of the config.json beside the published weights: LLaMA2 7B arXiv 2307.09288, DeepSeek 7B arXiv 2401.02954,
 # DeepSeekMoE 16B arXiv 2401.06066, whose first layer is dense and whose gate keeps the raw probabilities

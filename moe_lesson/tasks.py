@@ -11,7 +11,7 @@ from . import recipes
 from .corpora import Corpus
 from .layers import MoE
 from .ledger import Cost, ffn_cost, model_cost
-from .model import LanguageModel, ModelConfig
+from .model import LanguageModel, ModelConfig, evaluating
 from .recipes import Recipe
 from .routing import idle_experts, load_cv, load_entropy, max_violation
 from .skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
@@ -48,6 +48,21 @@ class TextTask:
         """The figures that tuning may see."""
         loss = evaluate_language(model, self.corpus, "validation", self.evaluated)["mean"]
         return {"validation": loss} | load_figures(evaluate_load(model, self.corpus, "validation", self.evaluated))
+
+    def follow(self, model: LanguageModel) -> dict[str, float]:
+        """The figures that are written down along a training: the validation loss of each domain, on a small part of it."""
+        losses = evaluate_language(model, self.corpus, "validation", self.evaluated // 10)
+        return {f"validation_{domain}": losses[domain] for domain in self.corpus.domains}
+
+    @torch.no_grad()
+    def chosen(self, model: LanguageModel) -> list[list[list[int]]]:
+        """The experts that the same few validation tokens choose: for each MoE layer the K of every token, [T][K]."""
+        ids = torch.cat([self.corpus.windows(domain, "validation", model.config.context, 2 * model.config.context)
+                         for domain in self.corpus.domains])
+        device = next(model.parameters()).device
+        with evaluating(model):
+            routings = model(ids[:, :-1].to(device))[1]
+        return [routing.expert_ids.tolist() for routing in routings if routing is not None]
 
     def test(self, model: LanguageModel) -> dict[str, float]:
         """The figures to report."""

@@ -121,9 +121,22 @@ def costs_of(name, preset):
 def test_no_rung_has_more_active_parameters_than_the_dense_one(name, preset):
     costs = costs_of(name, preset)
     dense = costs.pop("dense")
-    costs.pop("dense of total size", None)
+    for rung in ("dense of total size", "gshard ×1.5", "half active"):  # of another size on purpose
+        costs.pop(rung, None)
     most = 0.025 if name != "skills" else 0.3  # in a layer that small, the router is a large part
+    most = 0.04 if name == "ladder" else most  # its dense rung has the size of "cut in 8", whose router is the widest
     assert all(0 <= dense.active - cost.active < most * dense.active for cost in costs.values())
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_the_rungs_of_the_ladder_cost_a_token_the_same_router_included(preset):
+    costs = costs_of("ladder", preset)
+    total, bound = costs.pop("dense of total size"), costs["deepseekmoe"]
+    assert costs["gshard"].active >= costs["deepseekmoe"].active and costs["gshard"].total >= costs["deepseekmoe"].total
+    assert 0 <= total.total - bound.total < 0.01 * bound.total
+    assert costs.pop("half active").active < 0.8 * bound.active and costs.pop("gshard ×1.5").total > 1.4 * bound.total
+    costs.pop("dense")
+    assert all(abs(cost.active / bound.active - 1) < 0.02 for cost in costs.values())
 
 
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
@@ -205,7 +218,7 @@ def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_p
     monkeypatch.setattr(experiments, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
         "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "strength": run.strength,
                 "seconds": 1.0},
-        "curve": [], "loads": [], "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
+        "curve": [], "loads": [], "followed": [], "chosen": {}, "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
     shipped = []
     monkeypatch.setattr(experiments, "ship", lambda *arguments: shipped.append(arguments))
     table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")

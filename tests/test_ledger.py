@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moe_lesson import Budget, Cost, Dense, LanguageModel, ModelConfig, Sparse, ffn_cost, model_cost
-from moe_lesson.ledger import PUBLISHED, dense_of_equal_active, ffn_parts, parts
+from moe_lesson.ledger import PUBLISHED, dense_of_equal_active, experts_of_equal_active, ffn_parts, parts
 from moe_lesson.recipes import build, from_dict, to_dict
 
 RECIPES = [
@@ -157,3 +157,22 @@ def test_impossible_recipes_are_refused(make, message):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_survives_a_file(recipe):
     assert from_dict(to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize("top_k, segments, num_shared", [(1, 1, 0), (2, 1, 0), (2, 2, 0), (2, 4, 0), (2, 8, 0), (2, 4, 2)])
+def test_experts_of_equal_active_parameters_include_the_router(top_k, segments, num_shared):
+    fine = Budget(192, 1536).experts(top_k=2, segments=4)
+    recipe = experts_of_equal_active(fine, 64, top_k, segments, num_shared, scale=2.0)
+    pieces = top_k * segments
+    assert (recipe.top_k, recipe.num_shared, recipe.scale) == (pieces - num_shared, num_shared, 2.0)
+    assert recipe.num_experts + num_shared == 8 * pieces, "the ratio of experts to active ones is kept"
+    difference = ffn_cost(recipe, 64).active - ffn_cost(fine, 64).active
+    assert abs(difference) <= 3 * 64 * pieces / 2, "another unit in every active expert would be further off"
+
+
+def test_a_router_that_leaves_nothing_for_the_experts_is_refused():
+    fine = Budget(32, 256).experts(top_k=2, segments=4)
+    with pytest.raises(ValueError, match="fewer than 64 pieces"):
+        experts_of_equal_active(fine, 32, 2, 64)
+    with pytest.raises(ValueError, match="at least one active expert must be routed"):
+        experts_of_equal_active(fine, 32, 2, 1, num_shared=2)
