@@ -212,6 +212,16 @@ LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256
                     lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)
 NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the shared function
 
+
+
+def piece(*cut: int) -> Callable[[Budget], Recipe]:
+    """The layer of a skills world that costs a token what the budget's 8 pieces cost it; `cut`: top_k, segments, num_shared."""
+    return lambda budget: experts_of_equal_active(budget.experts(top_k=2, segments=4), SKILLS_CPU.width, *cut)
+
+
+PIECES = {f"cut in {m}": piece(2, m) for m in (1, 2, 4, 8)} | {f"{shared} shared": piece(2, 4, shared) for shared in (1, 2, 4)}
+SHARING = ("cut in 4", "1 shared", "2 shared", "4 shared")  # none, one, two and four of the pieces
+
 EXPERIMENTS = {
     "dense-or-moe": Experiment(
         question="Does a DeepSeekMoE model predict text better than a dense model that pays as much per token?",
@@ -251,6 +261,18 @@ EXPERIMENTS = {
         seeds=5,
         worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SKILLS_EXPERTS},
         controls={name + NOTHING_SHARED: name for name in SKILLS_EXPERTS},
+    ),
+    "pieces": Experiment(
+        question="Where the truth is known: into how many pieces should experts be cut, and how many of the pieces be shared?",
+        rungs={"dense": layer(lambda budget: dense_of_equal_active(piece(2, 8)(budget), SKILLS_CPU.width)),
+               "dense of total size": layer(lambda budget: Dense(budget.total))}
+        | {name + alone: layer(recipe_of) for alone in ("", NOTHING_SHARED) for name, recipe_of in PIECES.items()
+           if not alone or name in SHARING},
+        presets={"cpu": replace(SKILLS_CPU, budget=Budget(64, 512), steps=800, lrs=(1e-2, 3e-2, 1e-1),
+                                eval_bytes=4000)},
+        seeds=5,
+        worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SHARING},
+        controls={name + NOTHING_SHARED: name for name in SHARING},
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",

@@ -121,6 +121,14 @@ def expert_outputs(layer: MoE, x_TD: Tensor) -> Tensor:
     return torch.stack([ffn(x_TD, w_in, w_out) for w_in, w_out in zip(layer.experts.w_in, layer.experts.w_out)])
 
 
+@torch.no_grad()
+def shared_and_routed(layer: MoE, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    """The two parts that a layer's output is the sum of: [T, D] from the shared experts, [T, D] from the routed ones."""
+    require(layer.shared is not None, "this layer has no shared expert; its output is the routed part alone")
+    shared_TD = layer.shared(x_TD)
+    return shared_TD, layer(x_TD)[0] - shared_TD
+
+
 def output_similarity(outputs_NTD: Tensor) -> Tensor:
     """Cosine of two experts' answers to a token, mean over the tokens: [N, T, D] -> [N, N]."""
     unit_NTD = F.normalize(outputs_NTD, dim=-1)

@@ -182,6 +182,38 @@ def with_masked_experts(model: nn.Module, share: float, seed: int | None = None)
     return changed.eval()
 
 
+def with_top_k(model: nn.Module, top_k: int) -> nn.Module:
+    """A copy of a model whose routers choose another number of experts (DeepSeekMoE, arXiv 2401.06066, section 4.5, figure 5).
+
+    Args:
+        model: a language model, or a layer by itself.
+        top_k: K, routed experts per token, 1 … N.
+    """
+    changed = copy.deepcopy(model)
+    for layer in moe_layers(changed):
+        n = layer.router.weight.shape[1]
+        require(1 <= top_k <= n, f"top_k is {top_k}, but each token must go to 1 … {n} of the {n} experts")
+        layer.router.top_k = top_k
+    return changed.eval()
+
+
+def without_shared(model: nn.Module) -> nn.Module:
+    """A copy of a model whose shared experts are gone; each token goes to as many more routed ones (section 4.5 there).
+
+    It shows that a model depends on a part that was on all through its training, and not what a model without it can do: the
+    control is a model trained without.
+
+    Args:
+        model: a language model, or a layer by itself, with shared experts in every MoE layer.
+    """
+    changed = copy.deepcopy(model)
+    for layer in moe_layers(changed):
+        require(layer.shared is not None, "a layer of this model has no shared expert to take away")
+        layer.router.top_k += layer.shared.hidden // layer.experts.w_out.shape[1]
+        layer.shared = None
+    return changed.eval()
+
+
 class MergedRouter(nn.Module):
     """A router whose tokens go to the expert that stands for the one they chose: stand_in [N] names it."""
 
@@ -276,17 +308,34 @@ def merging(model: nn.Module, similarity: Tensor, load_N: Tensor, loss_of: Calla
     """
     n = len(load_N)
     require(similarity.shape == (n, n), f"the similarity has shape {tuple(similarity.shape)}; expected [{n}, {n}]")
+    thresholds, partitions = merge_order(similarity, merges)
+    losses = tuple(loss_of(with_merged_experts(model, partition, load_N, layer)) for partition in partitions)
+    return Merging(similarity, thresholds, partitions, losses)
+
+
+def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tuple[Groups, ...]]:
+    """The thresholds and the groups of a `Merging`, without a loss.
+
+    Args:
+        similarity: [N, N], symmetric.
+        merges: M, how many steps, at most N - 1.
+    """
+    n = len(similarity)
     require(0 <= merges < n, f"{n} experts can be merged at most {n - 1} times, not {merges}")
     groups: Groups = tuple((i,) for i in range(n))
     thresholds, partitions = [math.inf], [groups]
     for _ in range(merges):
-        score, a, b = max((similarity[list(a)][:, list(b)].mean().item(), a, b)
-                          for i, a in enumerate(groups) for b in groups[i + 1:])
-        groups = tuple(sorted([group for group in groups if group not in (a, b)] + [tuple(sorted(a + b))]))
-        thresholds.append(score)
+        member_GN = torch.zeros(len(groups), n, dtype=torch.float64)
+        for i, group in enumerate(groups):
+            member_GN[i, list(group)] = 1 / len(group)
+        mean_GG = member_GN @ similarity.double() @ member_GN.T
+        mean_GG = mean_GG.masked_fill(torch.ones_like(mean_GG, dtype=torch.bool).tril(), -math.inf)
+        a, b = divmod(mean_GG.argmax().item(), len(groups))
+        thresholds.append(mean_GG[a, b].item())
+        joined = tuple(sorted(groups[a] + groups[b]))
+        groups = tuple(sorted([group for i, group in enumerate(groups) if i not in (a, b)] + [joined]))
         partitions.append(groups)
-    losses = tuple(loss_of(with_merged_experts(model, partition, load_N, layer)) for partition in partitions)
-    return Merging(similarity, tuple(thresholds), tuple(partitions), losses)
+    return tuple(thresholds), tuple(partitions)
 
 
 def random_similarity(num_experts: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ A model sees x and learns y. Letters: T tokens, D width, M skills, c skills per 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +27,18 @@ from .instruments import (
     mean_off_diagonal,
     output_similarity,
     probe,
+    shared_and_routed,
     shuffled,
     weight_similarity,
 )
-from .interventions import merging, random_router, random_similarity, with_masked_experts
+from .interventions import (
+    merge_order,
+    random_router,
+    random_similarity,
+    with_masked_experts,
+    with_merged_experts,
+    without_shared,
+)
 from .layers import MoE, require
 from .training import DEFAULT_BALANCE, Objective, balance_terms
 
@@ -162,6 +170,8 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], sh
         `error_masked_top` and `error_masked_random` without each token's best experts, and without random ones;
         `error_merged_outputs`, `error_merged_weights`, `error_merged_co_routing` (where a token chooses more than one) and
         `error_merged_random` after merging the experts most alike in that, and random pairs (mean of 10 draws).
+        `probe_routed` and `probe_routed_null` are the probes of what the chosen experts add up to. With shared experts also
+        `probe_shared` and `probe_shared_null`, of what those give, and `error_without_shared`, see `without_shared`.
     """
     carried_TM = F.one_hot(tokens.skills).sum(dim=1)
     routing, outputs_NTD = layer(tokens.x)[1], expert_outputs(layer, tokens.x)
@@ -169,24 +179,29 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], sh
     similarity_NN = output_similarity(outputs_NTD)
     elsewhere = SkillsWorld(width=layer.router.width, seed=UNSEEN).shared
 
-    def probed(function: Callable[[Tensor], Tensor]) -> float:
-        return sum(probe(out, function(tokens.x)) for out in outputs_NTD) / len(outputs_NTD)
+    def probed(outputs: Iterable[Tensor], function: Callable[[Tensor], Tensor]) -> float:
+        found = [probe(out, function(tokens.x)) for out in outputs]
+        return sum(found) / len(found)
 
     def merged(similarity_NN: Tensor) -> float:
-        merges = round(share * routing.num_experts)
-        return merging(layer, similarity_NN, routing.load, lambda changed: squared_error(changed, tokens), merges).losses[-1]
+        groups = merge_order(similarity_NN, round(share * routing.num_experts))[1][-1]
+        return squared_error(with_merged_experts(layer, groups, routing.load), tokens)
 
     alike = {"outputs": similarity_NN, "weights": weight_similarity(layer)}
     if routing.top_k > 1:
         alike["co_routing"] = co_routing(routing)
+    parts = dict(zip(("shared", "routed"), shared_and_routed(layer, tokens.x) if layer.shared else (None, layer(tokens.x)[0])))
     draws = [merged(random_similarity(routing.num_experts, seed)) for seed in range(10)]
     return {
         "hybridity": hybridity(routing, carried_TM), "hybridity_random": hybridity(by_lot, carried_TM),
         "hybridity_shuffled": hybridity(routing, shuffled(carried_TM)),
         "similarity": mean_off_diagonal(similarity_NN), "cka": mean_off_diagonal(linear_cka(outputs_NTD)),
-        "probe": probed(shared), "probe_null": probed(elsewhere),
+        "probe": probed(outputs_NTD, shared), "probe_null": probed(outputs_NTD, elsewhere),
         "error_mean_answer": (tokens.y - tokens.y.mean(dim=0)).square().mean().item(),
         "error_masked_top": squared_error(with_masked_experts(layer, share), tokens),
         "error_masked_random": squared_error(with_masked_experts(layer, share, 0), tokens),
         "error_merged_random": sum(draws) / len(draws),
-    } | {f"error_merged_{kind}": merged(matrix) for kind, matrix in alike.items()}
+    } | {f"error_merged_{kind}": merged(matrix) for kind, matrix in alike.items()} | {
+        f"probe_{part}{null}": probed([out], function) for part, out in parts.items() if out is not None
+        for null, function in (("", shared), ("_null", elsewhere))
+    } | ({"error_without_shared": squared_error(without_shared(layer), tokens)} if layer.shared else {})
