@@ -114,16 +114,45 @@ def shipped_model(name: str) -> tuple[LanguageModel, dict]:
     Raises:
         ValueError: for an unknown name, or a file that is not the one that was shipped.
     """
+    return load_model(shipped_file(name))
+
+
+def shipped_file(name: str) -> pathlib.Path:
+    """The file of that name that ships with the course, once its checksum is checked."""
     known = checksums()
     file = f"{name}.safetensors"
     require(file in known, f"no model {name!r} ships with the course; there are "
-                           f"{', '.join(sorted(pathlib.Path(n).stem for n in known))}")
+                           f"{', '.join(sorted(pathlib.Path(n).stem for n in known if '-snapshots' not in n))}")
     path = DATA / "checkpoints" / file
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; get the course again or make it with `make experiments`")
     require(checksum(path) == known[file],
             f"{path} is not the file that was shipped (its SHA-256 differs): it is damaged or was changed; get it again")
-    return load_model(path)
+    return path
+
+
+def shipped_snapshots(name: str) -> dict[int, list[Tensor]]:
+    """What the routers of a shipped model chose along its training, for the same validation tokens.
+
+    Args:
+        name: of the model.
+
+    Returns: step, rising, 0 before the training -> for each MoE layer the expert ids [T, K].
+
+    Raises:
+        ValueError: if there are none, or the file is not the one that was shipped.
+    """
+    tensors, _ = read_safetensors(shipped_file(f"{name}-snapshots"))
+    steps = sorted({int(key.split(".")[0]) for key in tensors})
+    layers = len(tensors) // len(steps)
+    return {step: [tensors[f"{step}.{layer}"].long() for layer in range(layers)] for step in steps}
+
+
+def save_snapshots(path: str | pathlib.Path, chosen: dict[int, list], about: dict) -> None:
+    """Write what `shipped_snapshots` reads: step -> for each MoE layer the expert ids [T][K], at most 256 experts."""
+    tensors = {f"{step}.{layer}": torch.tensor(ids, dtype=torch.uint8)
+               for step, layers in chosen.items() for layer, ids in enumerate(layers)}
+    write_safetensors(path, tensors, {"about": json.dumps(about)})
 
 
 def write_checksums(folder: pathlib.Path) -> None:

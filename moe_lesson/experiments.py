@@ -19,17 +19,19 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from .checkpoints import load_model, save_model, write_checksums
+from .checkpoints import load_model, save_model, save_snapshots, write_checksums
 from .corpora import Corpus, machine_corpus
 from .evidence import write_table
-from .layers import require
+from .interventions import with_masked_experts, with_top_k, without_shared
+from .layers import moe_layers, require
 from .ledger import dense_of_equal_active, experts_of_equal_active, ffn_cost
-from .model import ModelConfig
+from .model import LanguageModel, ModelConfig
 from .recipes import Budget, Dense, Recipe, Sparse
 from .tasks import SkillsTask, Task, TextTask, load_figures
 from .training import DEFAULT_BALANCE, History, TrainingConfig, TrainingDiverged, train
 
 TUNING_SEED = 1000  # and those after it: never among the seeds that are reported
+MASKED = (1 / 16, 1 / 8, 1 / 4)  # of the routed experts
 WORK = pathlib.Path("runs")
 OUT = WORK / "data"  # not the course's own data folder: whoever tries a small run does not overwrite what ships
 
@@ -70,6 +72,7 @@ class Experiment:
         worlds: train in a skills world, a new one for each seed: rung -> what is changed in it; None trains on text.
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
         scales: rung -> the gate scales that are tried for it, where they are not the preset's.
+        probes: rungs whose reported models are changed and judged again, see `changes_of`.
         follow: every how many steps a reported training is judged by domain, and the routing of seed 0 is kept; 0 is never.
     """
 
@@ -83,6 +86,7 @@ class Experiment:
     worlds: Mapping[str, Mapping[str, int]] | None = None
     controls: Mapping[str, str] = field(default_factory=dict)
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    probes: tuple[str, ...] = ()
     follow: int = 0
 
     def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
@@ -287,6 +291,7 @@ EXPERIMENTS = {
                for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5")},
         seeds=5,
         scales={f"fine, gate scale {scale}": (float(scale),) for scale in (1, 6)},
+        probes=("gshard", "gshard ×1.5", "fine", "1 shared", "deepseekmoe", "4 shared"),
         follow=100,
     ),
 }
@@ -335,12 +340,17 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     results = out / "results"
     made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
     write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
-    parts = ["curve"] + ["loads"] * experiment.loads + ["followed"] * bool(experiment.follow)
-    for part in parts:
+    parts = {"curve": "curves"} | ({"loads": "loads"} if experiment.loads else {}) | (
+        {"followed": "followed"} if experiment.follow else {})
+    for part, table in parts.items():
         along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
-        write_table(results, f"{name}-{preset_name}-{part.rstrip('s')}s", along, made)
+        write_table(results, f"{name}-{preset_name}-{table}", along, made)
+    if experiment.probes:
+        changed = [row for r in finals if r["row"]["rung"] in experiment.probes
+                   for row in probe_once(experiment, preset, r, corpus, device)]
+        write_table(results, f"{name}-{preset_name}-probes", changed, made)
     if preset_name == "cpu" and experiment.ships:
-        ship(experiment, finals, out / "checkpoints", made)
+        ship(experiment, preset, finals, corpus, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
 
 
@@ -438,6 +448,35 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     return result | {"folder": str(here)}
 
 
+def changes_of(model: LanguageModel) -> Iterator[tuple[str, float, LanguageModel]]:
+    """What the paper does to its trained models (arXiv 2401.06066, section 4.5): name, how much of it, the changed model.
+
+    "mask top" and its control "mask random": each token must do without that share of the routed experts (figure 4).
+    "active": so many routed experts are active (figure 5); all that it was trained with is the model itself.
+    "without shared": the shared experts are gone, as many more routed ones active.
+    """
+    for share in MASKED:
+        yield "mask top", share, with_masked_experts(model, share)
+        yield "mask random", share, with_masked_experts(model, share, seed=0)
+    for top_k in range(1, moe_layers(model)[0].router.top_k + 1):
+        yield "active", top_k, with_top_k(model, top_k)
+    if moe_layers(model)[0].shared is not None:
+        yield "without shared", 0, without_shared(model)
+
+
+def probe_once(experiment: Experiment, preset: Preset, result: dict, corpus: Corpus, device: str) -> list[dict]:
+    """The test losses of a trained model with each of its changes, on a fifth of the text; kept beside the model."""
+    row, here = result["row"], pathlib.Path(result["folder"])
+    kept = here / f"probes-{digest({'bytes': preset.eval_bytes // 5, 'masked': MASKED})}.json"
+    if not kept.exists():
+        model, _ = load_model(here / "model.safetensors")
+        task = TextTask(corpus, preset.eval_bytes // 5)
+        found = [{"change": change, "amount": amount} | task.test(changed.to(device))
+                 for change, amount, changed in changes_of(model)]
+        kept.write_text(json.dumps(found))
+    return [{"rung": row["rung"], "seed": row["seed"]} | found for found in json.loads(kept.read_text())]
+
+
 def following(experiment: Experiment, task: Task, run: Run) -> dict:
     """What `train` needs to write down along a training how good the model is and, for seed 0, what its routers choose."""
     def evaluate(model) -> dict:
@@ -482,14 +521,23 @@ def git_commit() -> str:
         return "unknown"
 
 
-def ship(experiment: Experiment, finals: list[dict], folder: pathlib.Path, made: dict) -> None:
-    """Write the seed-0 model of each shipped rung, with its record and checksum. Seed 0, whatever its loss: not the best one."""
+def ship(experiment: Experiment, preset: Preset, finals: list[dict], corpus: Corpus, folder: pathlib.Path, made: dict) -> None:
+    """Write the seed-0 model of each shipped rung, with its record and checksum. Seed 0, whatever its loss: not the best one.
+
+    In float16, half the size; a test holds its loss to that of the model that was trained. Beside it, where a training was
+    followed, what its routers chose along the way.
+    """
     for result in finals:
         row = result["row"]
         if row["seed"] == 0 and row["rung"] in experiment.ships:
+            name = experiment.ships[row["rung"]]
             model, _ = load_model(pathlib.Path(result["folder"]) / "model.safetensors")
             about = {key: made[key] for key in ("command", "commit", "versions", "device", "date", "corpus")} | {"run": row}
-            save_model(folder / f"{experiment.ships[row['rung']]}.safetensors", model, about)
+            save_model(folder / f"{name}.safetensors", model.half(), about)
+            if any(result["chosen"].values()):
+                untrained = TextTask(corpus, 0).chosen(LanguageModel(model.config, seed=0))
+                along = {int(step): chosen for step, chosen in result["chosen"].items()}  # a file has no numbers for keys
+                save_snapshots(folder / f"{name}-snapshots.safetensors", {0: untrained} | along, about)
     write_checksums(folder)
 
 

@@ -119,3 +119,18 @@ def test_no_pickle_is_read_anywhere_in_the_package():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 assert (node.value.id, node.attr) not in forbidden, f"{path.name} line {node.lineno}"
+
+
+def test_snapshots_come_back_by_step_and_layer(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    chosen = {100: [[[3, 1], [0, 2]], [[1, 2], [255, 0]]], 20: [[[0, 1], [0, 1]], [[1, 0], [2, 0]]]}
+    checkpoints.save_snapshots(folder / "small-snapshots.safetensors", chosen, {})
+    checkpoints.write_checksums(folder)
+    monkeypatch.setattr(checkpoints, "DATA", tmp_path)
+    again = checkpoints.shipped_snapshots("small")
+    assert list(again) == [20, 100] and {step: [ids.tolist() for ids in layers] for step, layers in again.items()} == chosen
+    with pytest.raises(ValueError, match="no model 'large-snapshots' ships"):
+        checkpoints.shipped_snapshots("large")
+    (folder / "small-snapshots.safetensors").write_bytes(b"changed")
+    with pytest.raises(ValueError, match="its SHA-256 differs"):
+        checkpoints.shipped_snapshots("small")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from moe_lesson import experiments, load_model, machine_corpus, model_cost, result_table
+from moe_lesson.checkpoints import shipped_snapshots
 from moe_lesson.corpora import Corpus
 from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
 from moe_lesson.skills import TEST_STEP, VALIDATION_STEP, SkillsWorld
@@ -106,6 +107,56 @@ def test_other_settings_are_other_runs(small, corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS[NAME].presets, "cpu", replace(small, steps=4))
     run(tmp_path, corpus, seeds=1)
     assert len(list((tmp_path / "runs").rglob("result.json"))) == 2 * first
+
+
+@pytest.fixture
+def short_ladder(monkeypatch):
+    """The ladder with three rungs and a few steps."""
+    ladder = EXPERIMENTS["ladder"]
+    preset = replace(ladder.presets["cpu"], steps=4, tuning_steps=2, lrs=(4e-3,), eval_bytes=2_000, batch=2, context=32)
+    rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "fine, gate scale 6")}
+    monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2))
+    return preset
+
+
+def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladder, corpus, tmp_path, monkeypatch):
+    options = {"device": "cpu", "out": tmp_path / "data", "work": tmp_path / "runs", "corpus": corpus, "progress": False}
+    run_experiment("ladder", seeds=2, **options)
+    table, followed, changed = (result_table(f"ladder-cpu{part}", tmp_path / "data" / "results")
+                                for part in ("", "-followed", "-probes"))
+    assert {stage: set(table.column("tokens", stage=stage)) for stage in ("tune", "final")} == {"tune": {128}, "final": {256}}
+    assert set(table.column("seed", stage="tune")) == {1000, 1001}
+    assert set(table.column("scale", rung="fine, gate scale 6")) == {6.0}, "this rung has a gate scale of its own"
+    assert followed.column("step", rung="dense", seed=1) == [2, 4] and "validation_yaml" in followed.rows[0]
+    mine = [row for row in changed.rows if row["seed"] == 1]
+    assert {row["rung"] for row in mine} == {"deepseekmoe"}
+    assert [row["amount"] for row in mine if row["change"] == "active"] == [1, 2, 3, 4, 5, 6]
+    assert {row["change"] for row in mine} == {"mask top", "mask random", "active", "without shared"}
+    unchanged = next(row["test"] for row in mine if row["change"] == "active" and row["amount"] == 6)
+    folder = tmp_path / "data" / "checkpoints"
+    model, about = load_model(folder / "ladder-deepseekmoe.safetensors")
+    again = experiments.TextTask(corpus, 400)
+    assert about["run"]["seed"] == 0 and next(model.parameters()).dtype == torch.float32
+    assert again.test(model)["test"] == pytest.approx(next(
+        row["test"] for row in changed.rows if (row["seed"], row["change"], row["amount"]) == (0, "active", 6)), rel=1e-4)
+    assert 4 < unchanged < 7
+    monkeypatch.setattr("moe_lesson.checkpoints.DATA", tmp_path / "data")
+    snapshots = shipped_snapshots("ladder-deepseekmoe")
+    assert list(snapshots) == [0, 2, 4] and [ids.shape for ids in snapshots[4]] == [(4 * 2 * 32, 6)] * 2
+    assert snapshots[4][1].tolist() == again.chosen(load_model(next(
+        path for path in (tmp_path / "runs").rglob("final-seed0-*/model.safetensors")
+        if model_cost(load_model(path)[0].config).total == table.column("total", rung="deepseekmoe")[0]))[0])[1]
+    assert not (folder / "ladder-dense-snapshots.safetensors").exists()
+    monkeypatch.setattr(experiments, "changes_of", lambda model: pytest.fail("measured again"))
+    run_experiment("ladder", seeds=2, **options)
+
+
+def test_tuning_takes_the_mean_over_its_seeds():
+    def row(lr, validation):
+        return {"rung": "a", "lr": lr, "scale": None, "strength": None, "validation": validation}
+
+    tuned = [row(1, 1.0), row(1, 3.0), row(2, 1.8), row(2, 1.8), row(3, 2.1), row(3, 2.2)]
+    assert experiments.best_setting(tuned, "a") == (2, None, None), "one lucky seed does not decide"
 
 
 PRESETS = [(name, preset) for name, experiment in EXPERIMENTS.items() for preset in experiment.presets]

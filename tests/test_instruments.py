@@ -16,6 +16,7 @@ from moe_lesson.instruments import (
     mean_off_diagonal,
     output_similarity,
     probe,
+    shared_and_routed,
     shared_experts,
     shuffled,
     weight_similarity,
@@ -171,3 +172,13 @@ def test_layer_inputs_are_what_the_layers_see():
     assert [tuple(x.shape) for x in inputs] == [(24, 16)] * 2
     for x, block, found in zip(inputs, model.blocks, model(ids)[1]):
         assert torch.equal(block.ffn.router(x).expert_ids, found.expert_ids)
+
+
+def test_the_two_parts_of_an_output_add_up_to_it():
+    torch.manual_seed(0)
+    layer, x = MoE(16, 6, 2, 4, num_shared=2), torch.randn(9, 16)
+    shared, routed = shared_and_routed(layer, x)
+    torch.testing.assert_close(shared + routed, layer(x)[0])
+    torch.testing.assert_close(shared, layer.shared(x))
+    with pytest.raises(ValueError, match="no shared expert"):
+        shared_and_routed(MoE(16, 6, 2, 4), x)

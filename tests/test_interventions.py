@@ -19,6 +19,8 @@ from moe_lesson.interventions import (
     with_same_units,
     with_silent_experts,
     with_strongest_units,
+    with_top_k,
+    without_shared,
 )
 
 
@@ -241,3 +243,28 @@ def test_the_order_decides_who_is_dropped_and_never_how_many():
     assert len({int(k.sum()) for k in kept}) == 1 and int(kept[0].sum()) < 80
     assert not torch.equal(kept[0], kept[1].flip(0))
     assert by_weight.weights.sum() > forth.weights.sum(), "the dropped ones are those that count least"
+
+
+def test_fewer_active_experts_are_the_best_of_those_chosen_before():
+    layer, x = layer_and_tokens()
+    fewer = with_top_k(layer, 1)
+    assert torch.equal(fewer(x)[1].expert_ids, layer(x)[1].expert_ids[:, :1]) and layer.router.top_k > 1
+    assert torch.equal(with_top_k(layer, layer.router.top_k)(x)[0], layer(x)[0])
+    with pytest.raises(ValueError, match="top_k is 0"):
+        with_top_k(layer, 0)
+
+
+def test_without_shared_as_many_more_routed_experts_are_active():
+    layer, x = layer_and_tokens(num_shared=2)
+    before, k = layer(x)[0], layer.router.top_k
+    changed = without_shared(layer)
+    assert changed.shared is None and changed.router.top_k == k + 2
+    torch.testing.assert_close(changed(x)[0], with_silent_shared(with_top_k(layer, k + 2))(x)[0])
+    assert torch.equal(layer(x)[0], before) and layer.router.top_k == k, "the layer itself must stay"
+    with pytest.raises(ValueError, match="no shared expert to take away"):
+        without_shared(layer_and_tokens()[0])
+
+
+def with_silent_shared(layer):
+    torch.nn.init.zeros_(layer.shared.w_out)
+    return layer
