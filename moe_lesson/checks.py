@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import balance, dispatch, evidence, instruments, layers, routing
+from . import balance, dispatch, evidence, instruments, interventions, layers, routing
 from .routing import Routing, expert_load
 
 
@@ -526,3 +526,109 @@ def diagnose_output_similarity(attempt: Callable) -> str | None:
 
 
 output_similarity = Check("output_similarity", instruments.output_similarity, diagnose_output_similarity)
+
+
+def diagnose_cut_experts(attempt: Callable) -> str | None:
+    """What is wrong with a function (w_in [N, D, 2H], w_out [N, H, D], m) -> [mN, D, 2H/m], [mN, H/m, D]."""
+    n, d, h, m = 2, 5, 6, 3
+    w_in, w_out = drawn(n, d, 2 * h), drawn(n, h, d, seed=1)
+    pieces_in, pieces_out = map(tensor, called_pair(attempt, "w_in and w_out of the pieces", w_in, w_out, m))
+    wanted = (m * n, d, 2 * h // m), (m * n, h // m, d)
+    if pieces_in.shape == (n, m, d, 2 * h // m) or pieces_out.shape == (n, m, h // m, d):
+        return "the pieces of one expert are experts like all others: N and m become one dimension of mN"
+    if pieces_in.shape == wanted[0][:1] + wanted[0][:0:-1] or pieces_out.shape == wanted[1][:1] + wanted[1][:0:-1]:
+        return "a piece has rows and columns changed: w_in stays [D, 2H/m], w_out [H/m, D]"
+    for name, piece, shape in zip(("w_in", "w_out"), (pieces_in, pieces_out), wanted):
+        if problem := has_shape(piece, *shape):
+            return f"{name}: {problem}"
+    right_in, right_out = interventions.cut_experts(w_in, w_out, m)
+    straight = w_in.reshape(n, d, m, -1).transpose(1, 2).flatten(0, 1)
+    if same(pieces_in, straight):
+        return ("you cut the 2H columns in one go: the first pieces are all gate and no up. Cut gate and up each, "
+                "and put run j of the one beside run j of the other")
+    if same(pieces_in, torch.cat([part.reshape(n, d, m, -1).transpose(1, 2).flatten(0, 1)
+                                  for part in reversed(w_in.chunk(2, dim=-1))], dim=-1)):
+        return "gate and up have changed places: the gate's columns come first"
+    if same(pieces_out, w_out.reshape(n, h // m, m, d).transpose(1, 2).flatten(0, 1)) or same(
+            pieces_in, torch.cat([part.reshape(n, d, -1, m).permute(0, 3, 1, 2).flatten(0, 1)
+                                  for part in w_in.chunk(2, dim=-1)], dim=-1)):
+        return "you dealt the units out in turn: piece j gets the j-th run of neighbours (and w_in and w_out must agree)"
+    if same(pieces_in, right_in / m) or same(pieces_out, right_out / m):
+        return "you made the pieces quieter: they keep their numbers, the weights come from the gate"
+    by_piece = torch.arange(m * n).reshape(n, m).T.flatten()
+    if same(pieces_in, right_in[by_piece]) or same(pieces_out, right_out[by_piece]):
+        return "the order: first all pieces of expert 0, then those of expert 1"
+    if not (same(pieces_in, right_in) and same(pieces_out, right_out)):
+        return "the pieces of an expert don't add up to it: unit h is column h of gate, column h of up and row h of w_out"
+    return None
+
+
+cut_experts = Check("cut_experts", interventions.cut_experts, diagnose_cut_experts)
+
+
+def diagnose_shared_and_routed(attempt: Callable) -> str | None:
+    """What is wrong with a function (layer, x [T, D]) -> shared [T, D], routed [T, D]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = layers.MoE(6, num_experts=5, top_k=2, expert_width=3, num_shared=2, scale=2.0).double().requires_grad_(False)
+    x = drawn(7, 6)
+    shared, routed = map(tensor, called_pair(attempt, "the shared part and the routed part", layer, x))
+    right_shared, right_routed = instruments.shared_and_routed(layer, x)
+    for name, part in (("the shared part", shared), ("the routed part", routed)):
+        if problem := has_shape(part, *x.shape):
+            return f"{name}: {problem}"
+    if same(shared, right_routed) and same(routed, right_shared):
+        return "the two have changed places: the shared part comes first"
+    if same(routed, right_shared + right_routed):
+        return "what you call routed is the whole output: take the shared part away from it"
+    if same(shared, right_shared + right_routed):
+        return "what you call shared is the whole output: layer.shared(x) is the shared part alone"
+    if same(shared, 2 * right_shared):
+        return "layer.shared holds both shared experts already, as one FFN: don't multiply by their number"
+    if same(shared, right_shared / 2) or same(routed, right_routed / 2):
+        return "the parts are sums, not means: y = shared + Σ weight · expert"
+    if same(shared - x, right_shared) or same(routed - x, right_routed):
+        return "you added x: the residual stream belongs to the block around the layer"
+    outputs = instruments.expert_outputs(layer, x)
+    chosen = layer(x)[1]
+    if same(routed, outputs.sum(0)):
+        return "you added up all experts: only the chosen ones answer, each with its weight"
+    rows = torch.arange(len(x))[:, None]
+    if same(routed, outputs[chosen.expert_ids, rows].sum(1)):
+        return "the chosen experts count with their weights, routing.weights"
+    if not same(shared, right_shared):
+        return "the shared part is what layer.shared gives for x, with no weight: every token passes through it"
+    if not same(routed, right_routed):
+        return "the routed part is what the layer's output has beyond the shared part"
+    return None
+
+
+shared_and_routed = Check("shared_and_routed", instruments.shared_and_routed, diagnose_shared_and_routed)
+
+
+def diagnose_verdict(attempt: Callable) -> str | None:
+    """What is wrong with a function (worse, better), a loss per seed each -> "holds", "opposite" or "open"."""
+    clear, small = [2.0, 2.1, 2.2, 2.3, 2.4], [1.9, 2.0, 2.1, 2.2, 2.31]  # 0.1 apart in each seed, and far apart over the seeds
+    wild = [1.5, 2.6, 1.6, 2.7, 1.2]
+    cases = (
+        (clear, small, "seed by seed the first is higher by about 0.1 in all five: the intervals of the two means overlap and "
+                       "that of the differences does not reach 0. Pair the seeds"),
+        (small, clear, "where the loss that should be lower is higher in every seed, the data say the opposite, not nothing"),
+        (clear, wild, "the mean is on the claim's side, and two seeds of five are against it: the interval contains 0. "
+                      "A claim holds if the whole interval is above 0"),
+        (wild, clear, "the mean is against the claim, but the interval contains 0: that is open, not opposite"),
+        (clear, clear, "no difference at all is open: the interval must lie above 0, not at it"),
+    )
+    for worse, better, hint in cases:
+        answer = answered(attempt, list(worse), list(better))
+        if answer not in ("holds", "opposite", "open"):
+            return f'your answer is {answer!r}; expected "holds", "opposite" or "open"'
+        if answer != evidence.verdict(worse, better):
+            turned = {"holds": "opposite", "opposite": "holds"}.get(answer)
+            if turned == evidence.verdict(worse, better) and attempt(list(better), list(worse)) == turned:
+                return "turned round: losses, so the first, which the claim calls worse, should be the higher one"
+            return hint
+    return None
+
+
+verdict = Check("verdict", evidence.verdict, diagnose_verdict)

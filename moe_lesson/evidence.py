@@ -50,6 +50,22 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     return interval([x - y for x, y in zip(a, b)])
 
 
+def verdict(worse: Sequence[float], better: Sequence[float]) -> str:
+    """Whether seeds show that one loss is higher than another, paired seed by seed.
+
+    Args:
+        worse: the losses that a claim says are higher, one per seed.
+        better: those that it says are lower, in the same order of seeds.
+
+    Returns: "holds" if the 95% interval of worse - better lies above 0, "opposite" if it lies below, else "open".
+
+    >>> verdict([1.9, 2.0, 2.1], [1.5, 1.6, 1.8]), verdict([1.9, 2.0, 2.1], [1.5, 2.6, 1.8])
+    ('holds', 'open')
+    """
+    difference = paired_difference(worse, better)
+    return "holds" if difference.low > 0 else "opposite" if difference.high < 0 else "open"
+
+
 def power_law(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
     """Fit losses = factor · sizes^-exponent: a straight line through the logarithms (arXiv 2001.08361, eq. 1.1).
 

@@ -182,6 +182,44 @@ def with_masked_experts(model: nn.Module, share: float, seed: int | None = None)
     return changed.eval()
 
 
+def cut_experts(w_in: Tensor, w_out: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+    """Cut every expert into m smaller ones with the m-th part of its hidden units each; they add up to the expert they were.
+
+    Args:
+        w_in: [N, D, 2H], the gate's H columns and then the H others.
+        w_out: [N, H, D].
+        segments: m, a divisor of H.
+
+    Returns: [mN, D, 2H/m] and [mN, H/m, D], the pieces of an expert one after the other.
+    """
+    n, d, h = w_in.shape[0], w_in.shape[1], w_out.shape[1]
+    require(segments >= 1 and h % segments == 0, f"experts of {h} hidden units can't be cut into {segments} equal pieces")
+    pieces_in = w_in.reshape(n, d, 2, segments, h // segments).permute(0, 3, 1, 2, 4)
+    return pieces_in.reshape(n * segments, d, -1), w_out.reshape(n * segments, h // segments, d)
+
+
+def with_cut_experts(model: nn.Module, segments: int, scale: float = 1.0) -> nn.Module:
+    """A copy of a model whose routed experts are cut into m pieces, m times as many of them active: what fine-grained
+    segmentation is before training makes use of it (DeepSeekMoE, arXiv 2401.06066, section 3.1).
+
+    The pieces of an expert share its logit, so a token goes to the pieces of the experts that it went to.
+
+    Args:
+        model: a language model, or a layer by itself.
+        segments: m.
+        scale: what the gate scale is multiplied with.
+    """
+    changed = copy.deepcopy(model)
+    for layer in moe_layers(changed):
+        router, experts = layer.router, layer.experts
+        pieces = cut_experts(experts.w_in.detach(), experts.w_out.detach(), segments)
+        experts.w_in, experts.w_out = (nn.Parameter(piece.contiguous()) for piece in pieces)
+        router.weight = nn.Parameter(router.weight.detach().repeat_interleave(segments, dim=1))
+        router.bias = router.bias.repeat_interleave(segments)
+        router.top_k, router.scale = router.top_k * segments, router.scale * scale
+    return changed.eval()
+
+
 def with_top_k(model: nn.Module, top_k: int) -> nn.Module:
     """A copy of a model whose routers choose another number of experts (DeepSeekMoE, arXiv 2401.06066, section 4.5, figure 5).
 

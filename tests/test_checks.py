@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from moe_lesson import checks
+from moe_lesson import checks, evidence, instruments, interventions
 
 
 def first_choice_only(ids, n):
@@ -323,6 +323,113 @@ WRONG_OF_LESSONS_03_AND_04 = {
     ],
 }
 WRONG |= WRONG_OF_LESSONS_03_AND_04
+
+
+def cuts_straight(w_in, w_out, m):
+    n, d, h = len(w_in), w_in.shape[1], w_out.shape[1]
+    return w_in.reshape(n, d, m, -1).transpose(1, 2).flatten(0, 1), w_out.reshape(n * m, h // m, d)
+
+
+def deals_units_out(w_in, w_out, m):
+    n, d, h = len(w_in), w_in.shape[1], w_out.shape[1]
+    parts = [part.reshape(n, d, h // m, m).permute(0, 3, 1, 2).flatten(0, 1) for part in w_in.chunk(2, dim=-1)]
+    return torch.cat(parts, dim=-1), w_out.reshape(n, h // m, m, d).transpose(1, 2).flatten(0, 1)
+
+
+def up_before_gate(w_in, w_out, m):
+    return interventions.cut_experts(torch.cat(w_in.chunk(2, dim=-1)[::-1], dim=-1), w_out, m)
+
+
+def quieter_pieces(w_in, w_out, m):
+    pieces_in, pieces_out = interventions.cut_experts(w_in, w_out, m)
+    return pieces_in, pieces_out / m
+
+
+def pieces_in_rows(w_in, w_out, m):
+    return [part.unflatten(0, (len(w_in), m)) for part in interventions.cut_experts(w_in, w_out, m)]
+
+
+def piece_after_piece(w_in, w_out, m):
+    order = torch.arange(m * len(w_in)).reshape(-1, m).T.flatten()
+    return [part[order] for part in interventions.cut_experts(w_in, w_out, m)]
+
+
+def one_tensor(w_in, w_out, m):
+    return interventions.cut_experts(w_in, w_out, m)[0]
+
+
+def whole_as_routed(layer, x):
+    return layer.shared(x), layer(x)[0]
+
+
+def whole_as_shared(layer, x):
+    return layer(x)[0], layer(x)[0] - layer.shared(x)
+
+
+def routed_first(layer, x):
+    return layer(x)[0] - layer.shared(x), layer.shared(x)
+
+
+def shared_twice(layer, x):
+    return 2 * layer.shared(x), layer(x)[0] - layer.shared(x)
+
+
+def shared_mean(layer, x):
+    return layer.shared(x) / 2, layer(x)[0] - layer.shared(x)
+
+
+def with_the_residual(layer, x):
+    return layer.shared(x) + x, layer(x)[0] - layer.shared(x)
+
+
+def all_experts(layer, x):
+    return layer.shared(x), instruments.expert_outputs(layer, x).sum(0)
+
+
+def chosen_without_weights(layer, x):
+    ids = layer(x)[1].expert_ids
+    return layer.shared(x), instruments.expert_outputs(layer, x)[ids, torch.arange(len(x))[:, None]].sum(1)
+
+
+def by_the_means(worse, better):
+    return "holds" if sum(worse) > sum(better) else "opposite" if sum(worse) < sum(better) else "open"
+
+
+def by_two_intervals(worse, better):
+    a, b = evidence.interval(worse), evidence.interval(better)
+    return "holds" if a.low > b.high else "opposite" if a.high < b.low else "open"
+
+
+def never_opposite(worse, better):
+    return "holds" if evidence.paired_difference(worse, better).low > 0 else "open"
+
+
+def turned_round(worse, better):
+    return evidence.verdict(better, worse)
+
+
+def at_zero_too(worse, better):
+    difference = evidence.paired_difference(worse, better)
+    return "holds" if difference.low >= 0 else "opposite" if difference.high <= 0 else "open"
+
+
+def says_true(worse, better):
+    return evidence.paired_difference(worse, better).low > 0
+
+
+WRONG_OF_LESSONS_05_TO_07 = {
+    "cut_experts": [(cuts_straight, "all gate and no up"), (deals_units_out, "j-th run of neighbours"),
+                    (up_before_gate, "the gate's columns come first"), (quieter_pieces, "made the pieces quieter"),
+                    (pieces_in_rows, "one dimension of mN"), (piece_after_piece, "first all pieces of expert 0"),
+                    (one_tensor, "must return two things")],
+    "shared_and_routed": [(whole_as_routed, "routed is the whole output"), (whole_as_shared, "shared is the whole output"),
+                          (routed_first, "changed places"), (shared_twice, "don't multiply by their number"),
+                          (shared_mean, "sums, not means"), (with_the_residual, "you added x"),
+                          (all_experts, "all experts"), (chosen_without_weights, "count with their weights")],
+    "verdict": [(by_the_means, "contains 0"), (by_two_intervals, "Pair the seeds"), (never_opposite, "say the opposite"),
+                (turned_round, "turned round"), (at_zero_too, "must lie above 0"), (says_true, 'expected "holds"')],
+}
+WRONG |= WRONG_OF_LESSONS_05_TO_07
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, checks.Check)}
 
 

@@ -7,10 +7,12 @@ from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse
 from moe_lesson.dispatch import swiglu
 from moe_lesson.instruments import expert_outputs, output_similarity
 from moe_lesson.interventions import (
+    cut_experts,
     merging,
     random_router,
     random_similarity,
     route_beside_null,
+    with_cut_experts,
     with_limited_experts,
     with_masked_experts,
     with_merged_experts,
@@ -268,3 +270,22 @@ def test_without_shared_as_many_more_routed_experts_are_active():
 def with_silent_shared(layer):
     torch.nn.init.zeros_(layer.shared.w_out)
     return layer
+
+
+def test_the_pieces_of_an_expert_add_up_to_it():
+    layer, x = layer_and_tokens(expert_width=6)
+    w_in, w_out = cut_experts(layer.experts.w_in.detach(), layer.experts.w_out.detach(), 3)
+    assert w_in.shape == (18, 8, 4) and w_out.shape == (18, 2, 8)
+    answers = expert_outputs(layer, x)
+    for i, whole in enumerate(answers):
+        pieces = [swiglu(x @ w_in[j]) @ w_out[j] for j in range(3 * i, 3 * i + 3)]
+        torch.testing.assert_close(sum(pieces), whole)
+    with pytest.raises(ValueError, match="6 hidden units can't be cut into 4"):
+        cut_experts(layer.experts.w_in, layer.experts.w_out, 4)
+
+
+def test_a_cut_layer_is_the_layer_itself_when_its_gate_is_scaled_and_a_third_of_it_when_not():
+    layer, x = layer_and_tokens(expert_width=6)
+    torch.testing.assert_close(with_cut_experts(layer, 3, scale=3.0)(x)[0], layer(x)[0])
+    torch.testing.assert_close(3 * with_cut_experts(layer, 3)(x)[0], layer(x)[0])
+    assert layer.experts.w_in.shape[0] == 6, "the layer itself must stay"
