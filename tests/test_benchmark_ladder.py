@@ -1,0 +1,32 @@
+"""The benchmark of training steps times every rung and says what it ran on. No test asserts a time."""
+
+import json
+from dataclasses import replace
+
+import benchmark_ladder
+import pytest
+
+from moe_lesson import result_table
+from moe_lesson.experiments import EXPERIMENTS
+
+
+def test_every_rung_is_timed_beside_the_dense_one(monkeypatch, tmp_path, capsys):
+    small = replace(EXPERIMENTS["ladder"].presets["cpu"], batch=1, context=8)
+    monkeypatch.setitem(EXPERIMENTS["ladder"].presets, "cpu", small)
+    benchmark_ladder.main(["--device", "cpu", "--repeats", "2", "--out", str(tmp_path)])
+    table = result_table("ladder-speed-cpu", tmp_path / "results")
+    assert [row["rung"] for row in table.rows] == list(EXPERIMENTS["ladder"].rungs)
+    assert all(0 < row["low_ms"] <= row["ms_per_step"] <= row["high_ms"] for row in table.rows)
+    assert table.column("ratio", rung="dense") == [1.0] and "deepseekmoe" in capsys.readouterr().out
+    made = json.loads((tmp_path / "results" / "ladder-speed-cpu.json").read_text())
+    assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus"} <= made.keys()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--repeats", "1"], "at least 2"),
+    (["--device", "tpu"], "unknown device 'tpu'"),
+])
+def test_bad_arguments_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark_ladder.main(arguments)
+    assert message in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""How long does a training step of every rung of the ladder take, one beside the other?
+
+    python tools/benchmark_ladder.py                                             # measure and print
+    OMP_NUM_THREADS=2 python tools/benchmark_ladder.py --device cpu --out data   # and write data/results/ladder-speed-cpu.csv
+
+The seconds in the experiment's own table are those of trainings that ran beside each other and beside other work. Here every
+rung takes one step in turn, in a new order each time, so that what else the machine does falls on all alike; the ratio to the
+dense rung is what can be compared from machine to machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import random
+import statistics
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from moe_lesson import LanguageModel, TrainingConfig, next_token
+from moe_lesson.evidence import write_table
+from moe_lesson.experiments import EXPERIMENTS, Preset, device_name, git_commit, pick_device
+from moe_lesson.training import adamw, one_step
+
+WARM_UP = 3  # steps that are not counted: the first ones allocate memory
+
+
+def measure(preset: Preset, device: str, repeats: int) -> list[dict]:
+    """Milliseconds of a training step, forward, backward and optimizer: median and quartiles, and the ratio to "dense"."""
+    config = TrainingConfig(WARM_UP + repeats, lr=1e-3, bfloat16=preset.bfloat16)
+    models = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in EXPERIMENTS["ladder"].rungs.items()}
+    optimizers = {rung: adamw(model, config) for rung, model in models.items()}
+    ids = torch.randint(0, 256, (preset.batch, preset.context + 1), generator=torch.Generator().manual_seed(0)).to(device)
+    objective, order, found = next_token(), random.Random(0), {rung: [] for rung in models}
+    for step in range(WARM_UP + repeats):
+        for rung in order.sample(list(models), len(models)):
+            wait(device)
+            began = time.perf_counter()
+            one_step(models[rung], optimizers[rung], ids, step, config, objective)
+            wait(device)
+            if step >= WARM_UP:
+                found[rung].append(1000 * (time.perf_counter() - began))
+    dense = statistics.median(found["dense"])
+    rows = []
+    for rung, times in found.items():
+        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+        rows.append({"rung": rung, "ms_per_step": median, "low_ms": low, "high_ms": high, "ratio": median / dense})
+    return rows
+
+
+def wait(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--repeats", type=int, default=25, help="steps of each rung (default 25)")
+    parser.add_argument("--out", type=Path, help="data folder to write results/ladder-speed-….csv into")
+    options = parser.parse_args(arguments)
+    if options.repeats < 2:
+        parser.error("--repeats must be at least 2")
+    try:
+        device = pick_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    preset = EXPERIMENTS["ladder"].presets["gpu" if device == "cuda" else "cpu"]
+    began = time.perf_counter()
+    rows = measure(preset, device, options.repeats)
+    for row in rows:
+        print(f"{row['rung']:20} {row['ms_per_step']:8.1f} ms  {row['ratio']:.2f} × dense")
+    if options.out:
+        threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
+        write_table(options.out / "results", f"ladder-speed-{device}", rows, {
+            "command": f"{threads}python tools/benchmark_ladder.py --device {device} --repeats {options.repeats} --out data",
+            "commit": git_commit(), "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "device": device_name(device), "seconds": round(time.perf_counter() - began),
+            "date": datetime.date.today().isoformat(), "preset": asdict(preset), "corpus": "none"})
+
+
+if __name__ == "__main__":
+    main()
