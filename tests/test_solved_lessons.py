@@ -72,6 +72,30 @@ def output_similarity(outputs):
     return torch.stack([torch.stack([F.cosine_similarity(outputs[i], outputs[j], dim=-1).mean() for j in range(n)])
                         for i in range(n)])
 """},
+    "05": {"cut_experts": """
+def cut_experts(w_in, w_out, segments):
+    gate_part, up = w_in.chunk(2, dim=-1)
+    pieces_in, pieces_out = [], []
+    for g, u, out in zip(gate_part, up, w_out):
+        for g_run, u_run, out_run in zip(g.chunk(segments, dim=1), u.chunk(segments, dim=1), out.chunk(segments)):
+            pieces_in.append(torch.cat([g_run, u_run], dim=1))
+            pieces_out.append(out_run)
+    return torch.stack(pieces_in), torch.stack(pieces_out)
+"""},
+    "06": {"shared_and_routed": """
+@torch.no_grad()
+def shared_and_routed(layer, x):
+    whole, _ = layer(x)
+    shared = layer.shared(x)
+    return shared, whole - shared
+"""},
+    "07": {"verdict": """
+def verdict(worse, better):
+    difference = paired_difference(worse, better)
+    if difference.low > 0:
+        return "holds"
+    return "opposite" if difference.high < 0 else "open"
+"""},
 }
 STUB = r"def {name}\(.*?\n    return \.\.\.\n"
 
