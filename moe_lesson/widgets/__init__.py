@@ -7,9 +7,15 @@ except ImportError as missing:
 
 from .balancing_race import BalanceRuns, BalancingRace
 from .capacity_view import CapacityView
+from .contribution_view import Contribution, ContributionView
+from .ladder_explorer import LadderExplorer, RungRuns
 from .ledger_view import LedgerView
 from .redundancy_lens import RedundancyLens
 from .router_microscope import RouterMicroscope
 from .routing_map import RoutingMap
+from .segmentation_view import SegmentationView
 
-__all__ = ["BalanceRuns", "BalancingRace", "CapacityView", "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap"]
+__all__ = [
+    "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "LadderExplorer",
+    "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
+]
