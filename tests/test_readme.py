@@ -7,14 +7,14 @@ import benchmark_layer
 import readme_picture
 
 from moe_lesson import interval, paired_difference, result_table
-from moe_lesson.evidence import power_law
+from moe_lesson.evidence import power_law, verdict
 
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_is_short_and_names_the_two_commands():
-    assert len(README.splitlines()) < 110 and "make lab" in README and "make test" in README
+    assert len(README.splitlines()) < 120 and "make lab" in README and "make test" in README
 
 
 def test_every_link_leads_to_a_file():
@@ -28,10 +28,24 @@ def test_every_lesson_is_in_the_table():
 
 
 def test_the_headline_is_what_the_table_says():
-    table = result_table("dense-or-moe-cpu")
+    table, text = result_table("ladder-cpu"), " ".join(README.split())
+    test = {row["rung"]: table.column("test", stage="final", rung=row["rung"]) for row in table.rows}
+    for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "gshard ×1.5", "dense of total size"):
+        total, active = (table.column(figure, stage="final", rung=rung)[0] for figure in ("total", "active"))
+        assert f"| {total:,.0f} | {active:,.0f} | {interval(test[rung])} |" in text
+    for worse, better in (("gshard", "fine"), ("dense of total size", "deepseekmoe"), ("gshard", "deepseekmoe")):
+        assert str(paired_difference(test[worse], test[better])) in text
+    judged = [verdict(test[worse], test[better]) for worse, better in (
+        ("switch", "gshard"), ("dense", "gshard"), ("dense", "switch"), ("fine", "deepseekmoe"), ("gshard", "deepseekmoe"))]
+    assert judged == ["holds", "holds", "open", "open", "open"], "what the README says in words"
+
+
+def test_the_numbers_of_lessons_00_and_06_are_what_their_tables_say():
+    table, pieces = result_table("dense-or-moe-cpu"), result_table("pieces-cpu")
     dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
-    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse)):
-        assert str(number) in README
+    shared, alone = (pieces.column("probe_shared", stage="final", rung=f"2 shared{rest}") for rest in ("", ", nothing shared"))
+    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse), paired_difference(shared, alone)):
+        assert str(number) in " ".join(README.split())
 
 
 def test_the_numbers_of_lessons_01_and_02_are_what_their_tables_say():
@@ -43,7 +57,7 @@ def test_the_numbers_of_lessons_01_and_02_are_what_their_tables_say():
     laws = [power_law(sizes[:-1], losses) for losses in zip(*tests[:-1])]
     miss = paired_difference([factor * sizes[-1] ** -exponent for factor, exponent in laws], tests[-1])
     for number in (interval(dense), interval(sparse), paired_difference(dense, sparse), miss):
-        assert str(number) in README
+        assert str(number) in " ".join(README.split())
 
 
 def test_the_numbers_of_lessons_03_and_04_are_what_their_tables_say():
