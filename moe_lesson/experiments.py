@@ -24,7 +24,7 @@ from .corpora import Corpus, machine_corpus
 from .evidence import write_table
 from .interventions import with_masked_experts, with_top_k, without_shared
 from .layers import moe_layers, require
-from .ledger import dense_of_equal_active, experts_of_equal_active, ffn_cost
+from .ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
 from .model import LanguageModel, ModelConfig
 from .recipes import Budget, Dense, Recipe, Sparse
 from .tasks import SkillsTask, Task, TextTask, load_figures
@@ -160,9 +160,8 @@ def half_active(preset: Preset, scale: float) -> ModelConfig:
 
 
 def dense_of_total_size(preset: Preset, scale: float) -> ModelConfig:
-    """A dense model with as many parameters as the ladder's mixtures have in all: "Dense×16", the paper's bound."""
-    hidden = -(-ffn_cost(fine(preset), preset.width).total // (3 * preset.width))
-    return model_of(preset, Dense(-(-hidden // 8) * 8))
+    """A dense model with as many parameters as the fine-grained mixtures have in all: "Dense×16", the paper's bound."""
+    return model_of(preset, dense_of_equal_total(fine(preset), preset.width))
 
 
 def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
@@ -269,7 +268,7 @@ EXPERIMENTS = {
     "pieces": Experiment(
         question="Where the truth is known: into how many pieces should experts be cut, and how many of the pieces be shared?",
         rungs={"dense": layer(lambda budget: dense_of_equal_active(piece(2, 8)(budget), SKILLS_CPU.width)),
-               "dense of total size": layer(lambda budget: Dense(budget.total))}
+               "dense of total size": layer(lambda budget: dense_of_equal_total(piece(2, 1)(budget), SKILLS_CPU.width))}
         | {name + alone: layer(recipe_of) for alone in ("", NOTHING_SHARED) for name, recipe_of in PIECES.items()
            if not alone or name in SHARING},
         presets={"cpu": replace(SKILLS_CPU, budget=Budget(64, 512), steps=800, lrs=(1e-2, 3e-2, 1e-1),
@@ -347,10 +346,10 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
         write_table(results, f"{name}-{preset_name}-{table}", along, made)
     if experiment.probes:
         changed = [row for r in finals if r["row"]["rung"] in experiment.probes
-                   for row in probe_once(experiment, preset, r, corpus, device)]
+                   for row in probe_once(preset, r, corpus, device)]
         write_table(results, f"{name}-{preset_name}-probes", changed, made)
     if preset_name == "cpu" and experiment.ships:
-        ship(experiment, preset, finals, corpus, out / "checkpoints", made)
+        ship(experiment, finals, corpus, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
 
 
@@ -464,7 +463,7 @@ def changes_of(model: LanguageModel) -> Iterator[tuple[str, float, LanguageModel
         yield "without shared", 0, without_shared(model)
 
 
-def probe_once(experiment: Experiment, preset: Preset, result: dict, corpus: Corpus, device: str) -> list[dict]:
+def probe_once(preset: Preset, result: dict, corpus: Corpus, device: str) -> list[dict]:
     """The test losses of a trained model with each of its changes, on a fifth of the text; kept beside the model."""
     row, here = result["row"], pathlib.Path(result["folder"])
     kept = here / f"probes-{digest({'bytes': preset.eval_bytes // 5, 'masked': MASKED})}.json"
@@ -521,7 +520,7 @@ def git_commit() -> str:
         return "unknown"
 
 
-def ship(experiment: Experiment, preset: Preset, finals: list[dict], corpus: Corpus, folder: pathlib.Path, made: dict) -> None:
+def ship(experiment: Experiment, finals: list[dict], corpus: Corpus, folder: pathlib.Path, made: dict) -> None:
     """Write the seed-0 model of each shipped rung, with its record and checksum. Seed 0, whatever its loss: not the best one.
 
     In float16, half the size; a test holds its loss to that of the model that was trained. Beside it, where a training was

@@ -99,11 +99,19 @@ def model_cost(config: ModelConfig) -> Cost:
 
 
 def dense_of_equal_active(recipe: Recipe, width: int) -> Dense:
-    """The smallest dense FFN whose parameters are at least the active ones of a recipe, its router included.
+    """The smallest dense FFN whose parameters are at least the active ones of a recipe, its router included."""
+    return dense_of(ffn_cost(recipe, width).active, width)
 
-    Hidden units are rounded up to a multiple of 8: where the two can't be equal, the dense layer gets more.
-    """
-    hidden = -(-ffn_cost(recipe, width).active // (3 * width))
+
+def dense_of_equal_total(recipe: Recipe, width: int) -> Dense:
+    """The smallest dense FFN with at least as many parameters as a recipe has in all, its router included."""
+    return dense_of(ffn_cost(recipe, width).total, width)
+
+
+def dense_of(parameters: int, width: int) -> Dense:
+    """The smallest dense FFN of at least so many parameters, its hidden units rounded up to a multiple of 8: where the two
+    can't be equal, the dense layer gets more."""
+    hidden = -(-parameters // (3 * width))
     return Dense(-(-hidden // 8) * 8)
 
 

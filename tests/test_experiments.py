@@ -179,6 +179,12 @@ def test_no_rung_has_more_active_parameters_than_the_dense_one(name, preset):
     assert all(0 <= dense.active - cost.active < most * dense.active for cost in costs.values())
 
 
+def test_the_dense_layer_of_total_size_has_no_fewer_parameters_than_any_mixture_in_its_world():
+    costs = costs_of("pieces", "cpu")
+    dense = costs.pop("dense of total size")
+    assert dense.total >= max(cost.total for cost in costs.values()) > 0.97 * dense.total
+
+
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
 def test_the_rungs_of_the_ladder_cost_a_token_the_same_router_included(preset):
     costs = costs_of("ladder", preset)
