@@ -18,9 +18,9 @@ def module_source(name: str) -> str:
     return "\n".join((HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
 
 
-def stylesheet() -> str:
-    """The style that all widgets share."""
-    return (HERE / "common.css").read_text(encoding="utf-8")
+def stylesheet(own: str | None = None) -> str:
+    """The style that all widgets share, and what a widget adds to it in a file of its own."""
+    return "\n".join((HERE / f"{part}.css").read_text(encoding="utf-8") for part in ("common", own) if part)
 
 
 class LessonWidget(anywidget.AnyWidget):

@@ -24,7 +24,7 @@ from ..instruments import layer_inputs, shared_and_routed
 from ..layers import MoE, moe_layers, require
 from ..model import LanguageModel, evaluating
 from ..routing import Routing
-from .base import HERE, LessonWidget, module_source, stylesheet
+from .base import LessonWidget, module_source, stylesheet
 from .common import check_origin, count, fixed, listed, visible
 
 IN_TEXT, BY_SHARE = "as in the text", "by the routed part's share"
@@ -107,7 +107,7 @@ class ContributionView(LessonWidget):
     """
 
     _esm = module_source("contribution_view")
-    _css = stylesheet() + (HERE / "contribution_view.css").read_text(encoding="utf-8")
+    _css = stylesheet("contribution_view")
 
     title = Unicode().tag(sync=True)
     name = Unicode().tag(sync=True)

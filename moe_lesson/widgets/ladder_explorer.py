@@ -16,7 +16,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 
 from ..evidence import STUDENT_T, Interval, Table, interval, paired_difference, result_table
 from ..layers import require
-from .base import HERE, LessonWidget, module_source, stylesheet
+from .base import LessonWidget, module_source, stylesheet
 from .common import check_origin, count, fixed
 from .redundancy_lens import even_ticks
 
@@ -177,7 +177,7 @@ class LadderExplorer(LessonWidget):
     """
 
     _esm = module_source("ladder_explorer")
-    _css = stylesheet() + (HERE / "ladder_explorer.css").read_text(encoding="utf-8")
+    _css = stylesheet("ladder_explorer")
 
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)

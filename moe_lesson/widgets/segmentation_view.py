@@ -21,7 +21,7 @@ from ..layers import require
 from ..ledger import experts_of_equal_active, ffn_cost, ffn_parts, model_cost
 from ..model import ModelConfig
 from ..recipes import Sparse
-from .base import HERE, LessonWidget, module_source, stylesheet
+from .base import LessonWidget, module_source, stylesheet
 from .common import check_origin, count, fixed
 
 TOP_K = 2  # of GShard, whose experts are cut
@@ -200,7 +200,7 @@ class SegmentationView(LessonWidget):
     """
 
     _esm = module_source("segmentation_view")
-    _css = stylesheet() + (HERE / "segmentation_view.css").read_text(encoding="utf-8")
+    _css = stylesheet("segmentation_view")
 
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
