@@ -386,120 +386,65 @@ function syncTable(page, state, seen) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class ContributionPage {
-  constructor(model, el) {
-    this.model = model;
-    this.point = null; // the token that the mouse or the keyboard points at
-    this.cursor = null; // the token where the keyboard stands; none yet is the first column
-    this.read();
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [this.watch(), this.listenControls(), this.listenStrip(), this.listenStage()].flat();
-    this.frame.ask();
-  }
+class ContributionView extends PointingView {
+  get settings() { return SETTINGS; }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
-  }
+  get kept() { return "locked_token"; }
 
   read() {
     this.state = readState(this.model);
     this.seen = examine(this.state);
   }
 
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const reread = () => { this.read(); this.frame.ask(); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...SETTINGS.map((name) => onTrait(this.model, name, reread))];
+  build() {
+    return buildPage(this.state);
   }
 
   draw() {
-    const { page, state, seen } = this;
-    const token = this.point ?? state.locked_token;
-    this.drawCanvas(token); // first: it reads the layout, which the lines below make stale
+    const { page, state, seen, looked } = this;
+    this.drawCanvas(); // first: it reads the layout, which the lines below make stale
     syncControls(page, state);
     syncTable(page, state, seen);
-    page.letters.forEach((letter, t) => letter.classList.toggle("moe-looked", t === token));
-    say(page.status, describe(state, seen, token));
+    page.letters.forEach((letter, t) => letter.classList.toggle("moe-looked", t === looked));
+    say(page.status, describe(state, seen, looked));
   }
 
-  drawCanvas(token) {
+  drawCanvas() {
     const { page, state, seen } = this;
     const width = page.stage.clientWidth;
     if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || { ...themeOf(page.root), paper: getComputedStyle(page.root).backgroundColor };
     this.geo = geometry(width, seen.T, state.axis);
-    drawAll(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, token, this.theme);
+    drawAll(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, this.looked, this.theme);
   }
 
-  // What the learner does
-
-  /** Point at a token; null is none. */
-  pointAt(token) {
-    if (token === this.point) return;
-    this.point = token;
-    this.frame.ask();
-  }
-
-  /** Keep the token that is pointed at; one that is kept already is let go. */
-  toggle() {
-    if (this.point === null) return;
-    save(this.model, { locked_token: this.point === this.state.locked_token ? null : this.point });
-  }
-
-  unlock() {
-    this.pointAt(null);
-    save(this.model, { locked_token: null });
-  }
-
-  // How it gets here: each method wires some elements and returns how to unwire them
-
-  listenControls() {
+  wire() {
     const { page, model } = this;
     return [
       ...onSlide(model, page.layer, (value) => ({ layer: value - 1 })),
       ...page.orders.map((radio) => on(radio, "change", () => save(model, { order: radio.value }))),
-      on(page.reset, "click", () => save(model, model.get("start"))),
-      on(page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); }),
+      ...this.listenMouse(page.strip, ({ target }) => (target.dataset.token === undefined ? null : Number(target.dataset.token))),
+      ...this.listenMouse(page.stage, (event) => this.tokenUnder(event)),
+      ...this.listenKeys(page.stage, (key) => this.next(key), () => this.cursor),
+      ...this.listenEscape(),
     ];
   }
 
-  listenStrip() {
-    return this.listenPointer(this.page.strip, ({ target }) => (
-      target.dataset.token === undefined ? null : Number(target.dataset.token)));
+  /** Where the keyboard stands: the token it came to last, at first that of the first column. */
+  get cursor() {
+    return this.reached ?? this.seen.columns[0];
   }
 
-  listenStage() {
-    const { stage, canvas } = this.page;
-    const under = (event) => {
-      const column = this.geo ? columnAt(this.geo, event.clientX - canvas.getBoundingClientRect().left) : null;
-      return column === null ? null : this.seen.columns[column];
-    };
-    return [...this.listenPointer(stage, under), on(stage, "focusout", () => this.pointAt(null)),
-      on(stage, "keydown", (event) => this.stageKey(event))];
+  next(key) {
+    const column = moved(this.seen.places[this.cursor], key, this.seen.T);
+    if (column === null) return null;
+    this.reached = this.seen.columns[column];
+    return this.reached;
   }
 
-  /** The mouse over an element: `tokenOf` says which token an event is on, or null. */
-  listenPointer(node, tokenOf) {
-    return [on(node, "pointermove", (event) => this.pointAt(tokenOf(event))), on(node, "pointerleave", () => this.pointAt(null)),
-      on(node, "click", (event) => { this.pointAt(tokenOf(event)); this.toggle(); })];
-  }
-
-  stageKey(event) {
-    const { columns, places, T } = this.seen;
-    const here = this.cursor ?? columns[0];
-    const next = moved(places[here], event.key, T);
-    if (next !== null) taken(event, () => { this.cursor = columns[next]; this.pointAt(this.cursor); });
-    if (event.key === "Enter" || event.key === " ") taken(event, () => { this.pointAt(here); this.toggle(); });
+  tokenUnder(event) {
+    const column = this.geo ? columnAt(this.geo, event.clientX - this.page.canvas.getBoundingClientRect().left) : null;
+    return column === null ? null : this.seen.columns[column];
   }
 }
 
-function render({ model, el }) {
-  const view = new ContributionPage(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(ContributionView);
