@@ -214,7 +214,7 @@ LADDER_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), tuning_seed
 LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=128, steps=1300,
                     lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)
 NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the shared function
-
+OTHER_BALANCING = {"unbalanced": {}, "balanced per sequence": {"sequence": 0.01}, "balanced by bias": {"bias": 1e-3}}
 
 
 def piece(*cut: int) -> Callable[[Budget], Recipe]:
@@ -284,12 +284,15 @@ EXPERIMENTS = {
                "dense of total size": dense_of_total_size, "gshard ×1.5": gshard_times(1.5), "half active": half_active,
                "cut in 2": matched(2, 2), "cut in 8": matched(2, 8),
                "1 shared": matched(2, 4, num_shared=1), "4 shared": matched(2, 4, num_shared=4),
-               "fine, gate scale 1": matched(2, 4), "fine, gate scale 6": matched(2, 4)},
+               "fine, gate scale 1": matched(2, 4), "fine, gate scale 6": matched(2, 4)}
+        | {f"deepseekmoe, {balancing}": matched(2, 4, num_shared=2) for balancing in OTHER_BALANCING},
         presets={"cpu": LADDER_CPU, "gpu": LADDER_GPU},
         ships={rung: f"ladder-{rung}".replace(" ", "-").replace("×", "x")
                for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5")},
         seeds=5,
         scales={f"fine, gate scale {scale}": (float(scale),) for scale in (1, 6)},
+        balance={f"deepseekmoe, {balancing}": losses for balancing, losses in OTHER_BALANCING.items()},
+        controls={f"deepseekmoe, {balancing}": "deepseekmoe" for balancing in OTHER_BALANCING},
         probes=("gshard", "gshard ×1.5", "fine", "1 shared", "deepseekmoe", "4 shared"),
         follow=100,
     ),
