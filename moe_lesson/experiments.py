@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import hashlib
 import json
 import pathlib
@@ -19,10 +20,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
+from .census import LABELS, document_losses, information, of_same_load, specialists, take_census
 from .checkpoints import load_model, save_model, save_snapshots, write_checksums
 from .corpora import Corpus, machine_corpus
 from .evidence import write_table
-from .interventions import with_masked_experts, with_top_k, without_shared
+from .interventions import with_masked_experts, with_top_k, without_experts, without_shared
 from .layers import moe_layers, require
 from .ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
 from .model import LanguageModel, ModelConfig
@@ -32,6 +34,7 @@ from .training import DEFAULT_BALANCE, History, TrainingConfig, TrainingDiverged
 
 TUNING_SEED = 1000  # and those after it: never among the seeds that are reported
 MASKED = (1 / 16, 1 / 8, 1 / 4)  # of the routed experts
+CONTROLS = 3  # random sets of experts for each set that is taken away
 WORK = pathlib.Path("runs")
 OUT = WORK / "data"  # not the course's own data folder: whoever tries a small run does not overwrite what ships
 
@@ -73,6 +76,8 @@ class Experiment:
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
         scales: rung -> the gate scales that are tried for it, where they are not the preset's.
         probes: rungs whose reported models are changed and judged again, see `changes_of`.
+        census: rungs whose reported models' routing is counted, see `census_of`.
+        ablated: rungs whose reported models lose experts, see `ablations_of`.
         follow: every how many steps a reported training is judged by domain, and the routing of seed 0 is kept; 0 is never.
     """
 
@@ -87,6 +92,8 @@ class Experiment:
     controls: Mapping[str, str] = field(default_factory=dict)
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     probes: tuple[str, ...] = ()
+    census: tuple[str, ...] = ()
+    ablated: tuple[str, ...] = ()
     follow: int = 0
 
     def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
@@ -294,6 +301,8 @@ EXPERIMENTS = {
         balance={f"deepseekmoe, {balancing}": losses for balancing, losses in OTHER_BALANCING.items()},
         controls={f"deepseekmoe, {balancing}": "deepseekmoe" for balancing in OTHER_BALANCING},
         probes=("gshard", "gshard ×1.5", "fine", "1 shared", "deepseekmoe", "4 shared"),
+        census=("gshard", "fine", "deepseekmoe", *(f"deepseekmoe, {balancing}" for balancing in OTHER_BALANCING)),
+        ablated=("gshard", "fine", "deepseekmoe"),
         follow=100,
     ),
 }
@@ -347,10 +356,10 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     for part, table in parts.items():
         along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
         write_table(results, f"{name}-{preset_name}-{table}", along, made)
-    if experiment.probes:
-        changed = [row for r in finals if r["row"]["rung"] in experiment.probes
-                   for row in probe_once(preset, r, corpus, device)]
-        write_table(results, f"{name}-{preset_name}-probes", changed, made)
+    for table, (rungs, rows_of) in diagnoses(experiment, preset, device).items():
+        found = [row for r in finals if r["row"]["rung"] in rungs for row in diagnose_once(r, table, rows_of, corpus)]
+        if found:
+            write_table(results, f"{name}-{preset_name}-{table}", found, made)
     if preset_name == "cpu" and experiment.ships:
         ship(experiment, finals, corpus, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
@@ -466,16 +475,69 @@ def changes_of(model: LanguageModel) -> Iterator[tuple[str, float, LanguageModel
         yield "without shared", 0, without_shared(model)
 
 
-def probe_once(preset: Preset, result: dict, corpus: Corpus, device: str) -> list[dict]:
-    """The test losses of a trained model with each of its changes, on a fifth of the text; kept beside the model."""
-    row, here = result["row"], pathlib.Path(result["folder"])
-    kept = here / f"probes-{digest({'bytes': preset.eval_bytes // 5, 'masked': MASKED})}.json"
+def probes_of(model: LanguageModel, corpus: Corpus, seed: int, preset: Preset, device: str) -> Iterator[dict]:
+    """The test losses of a trained model with each of its changes, on a fifth of the text."""
+    task = TextTask(corpus, preset.eval_bytes // 5)
+    for change, amount, changed in changes_of(model):
+        yield {"change": change, "amount": amount} | task.test(changed.to(device))
+
+
+def census_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]:
+    """What one call of an expert tells about the token's domain, its byte, the byte predicted after it, and the token's other
+    experts: for each layer, beside a random router, a hash router, the untrained model, and shuffled documents."""
+    found = take_census(model, corpus, "test", seed=seed)
+    found["untrained"] = take_census(LanguageModel(model.config, seed), corpus, "test")["trained"]
+    found["shuffled documents"] = found["trained"].shuffled_documents(seed)
+    for router, census in found.items():
+        for layer in range(len(census.sizes)):
+            tables = {what: census.calls(layer, what) for what in LABELS} | {"expert": census.pairs(layer)}
+            yield {"router": router, "layer": layer} | {what: information(census.pooled(table)) for what, table in tables.items()}
+
+
+def ablations_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]:
+    """The test loss of every domain without the experts that are most specialised in one, chosen on the validation split, and
+    without random ones of the same load; with the share of each domain's calls that the missing experts took."""
+    chosen, judged = take_census(model, corpus, "validation")["trained"], take_census(model, corpus, "test")["trained"]
+    layers = range(len(judged.sizes))
+    seen, calls = ([census.pooled(census.calls(layer)) for layer in layers] for census in (chosen, judged))
+
+    def losses(kind: str, domain: str, share: float, draw: int, gone: list[list[int]]) -> dict:
+        loss_R = document_losses(without_experts(model, gone), corpus, "test")
+        row: dict = {"kind": kind, "domain": domain, "share": share, "draw": draw}
+        for d, name in enumerate(judged.domains):
+            lost = [len(judged.domains) * table[ids, d].sum().item() for table, ids in zip(calls, gone)]
+            row |= {f"test_{name}": loss_R[judged.domain_R == d].mean().item(), f"calls_{name}": sum(lost) / len(lost)}
+        return row
+
+    yield losses("nothing", "", 0, 0, [[] for _ in layers])
+    for share in MASKED:
+        for d, domain in enumerate(judged.domains):
+            gone = [specialists(table, d, round(share * len(table))) for table in seen]
+            yield losses("specialists", domain, share, 0, gone)
+            sets = [of_same_load(table, ids, CONTROLS, seed=d) for table, ids in zip(seen, gone)]
+            for draw in range(CONTROLS):
+                yield losses("same load", domain, share, draw, [one[draw] for one in sets])
+
+
+RowsOf = Callable[[LanguageModel, Corpus, int], Iterator[dict]]
+
+
+def diagnoses(experiment: Experiment, preset: Preset, device: str) -> dict[str, tuple[tuple[str, ...], RowsOf]]:
+    """What is done to trained models: table -> the rungs that it is done to, and (model, corpus, seed) -> rows."""
+    probes = functools.partial(probes_of, preset=preset, device=device)
+    return {"probes": (experiment.probes, probes), "census": (experiment.census, census_of),
+            "ablations": (experiment.ablated, ablations_of)}
+
+
+def diagnose_once(result: dict, table: str, rows_of: RowsOf, corpus: Corpus) -> list[dict]:
+    """The rows of a diagnosis of a trained model; kept beside the model."""
+    row, sizes = result["row"], digest({"masked": MASKED, "controls": CONTROLS})
+    kept = pathlib.Path(result["folder"]) / f"{table}-{sizes}.json"
     if not kept.exists():
-        model, _ = load_model(here / "model.safetensors")
-        task = TextTask(corpus, preset.eval_bytes // 5)
-        found = [{"change": change, "amount": amount} | task.test(changed.to(device))
-                 for change, amount, changed in changes_of(model)]
-        kept.write_text(json.dumps(found))
+        model, _ = load_model(kept.parent / "model.safetensors")
+        found = list(rows_of(model, corpus, row["seed"]))
+        kept.with_suffix(".partial").write_text(json.dumps(found))
+        kept.with_suffix(".partial").replace(kept)
     return [{"rung": row["rung"], "seed": row["seed"]} | found for found in json.loads(kept.read_text())]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,23 @@ def with_silent_experts(model: LanguageModel) -> LanguageModel:
         if isinstance(block.ffn, MoE):
             torch.nn.init.zeros_(block.ffn.experts.w_out)
     return changed.eval()
+
+
+def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int = 0) -> Routing:
+    """What a hash of the token id would choose: the same K experts wherever it stands (Hash Layers, arXiv 2106.04426).
+
+    A null that knows the token and nothing else.
+
+    Args:
+        router: whose N, K, score and gate scale to take.
+        ids_T: token ids [T].
+        spread: standard deviation of the logits; it decides the weights, never the choice.
+        seed: of the hash.
+    """
+    table_VN = torch.randn(256, router.weight.shape[1], generator=torch.Generator().manual_seed(seed)) * spread
+    logits_TN = table_VN[ids_T.cpu()]
+    return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
+                                      scale=router.scale))
 
 
 class FewUnits(nn.Module):
@@ -154,13 +171,49 @@ class MaskedRouter(nn.Module):
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def forward(self, x_TD: Tensor) -> Routing:
-        router, logits_TN = self.router, gate(x_TD, self.router.weight)
-        scores_TN = SCORES[router.score](logits_TN)
+        logits_TN = gate(x_TD, self.router.weight)
+        scores_TN = SCORES[self.router.score](logits_TN)
         rank_TN = scores_TN if self.generator is None else torch.rand(scores_TN.shape, generator=self.generator)
-        # minus infinity and not 0: a bias can lift a 0 above the rest
-        masked_TN = scores_TN.scatter(1, rank_TN.topk(self.count).indices, -torch.inf)
-        return Routing(logits_TN, *choose(masked_TN, router.top_k, bias_N=router.bias, renormalise=router.renormalise,
-                                          scale=router.scale))
+        return chosen_without(self.router, logits_TN, rank_TN.topk(self.count).indices)
+
+
+def chosen_without(router: Router, logits_TN: Tensor, closed: Tensor) -> Routing:
+    """A router's choice where some experts, [T, C] of each token, can't be chosen."""
+    # minus infinity and not 0: a bias can lift a 0 above the rest
+    scores_TN = SCORES[router.score](logits_TN).scatter(1, closed, -torch.inf)
+    return Routing(logits_TN, *choose(scores_TN, router.top_k, bias_N=router.bias, renormalise=router.renormalise,
+                                      scale=router.scale))
+
+
+class ClosedRouter(nn.Module):
+    """A router some of whose experts are gone for all tokens, each of which takes the best K of the rest."""
+
+    def __init__(self, router: Router, experts: Sequence[int]):
+        super().__init__()
+        n, k = router.weight.shape[1], router.top_k
+        require(all(0 <= i < n for i in experts) and len(set(experts)) <= n - k,
+                f"experts {list(experts)} of 0 … {n - 1} can't be taken away: {k} must be left to choose")
+        self.router, self.width = router, router.width
+        self.register_buffer("closed", torch.tensor(experts, dtype=torch.long))
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        logits_TN = gate(x_TD, self.router.weight)
+        return chosen_without(self.router, logits_TN, self.closed.expand(len(logits_TN), -1))
+
+
+def without_experts(model: nn.Module, experts: Sequence[Sequence[int]]) -> nn.Module:
+    """A copy of a model from which some routed experts are gone; their tokens go to the next best.
+
+    Args:
+        model: a language model, or a layer by itself.
+        experts: for each MoE layer the ids of the experts to take away; at least K must be left.
+    """
+    changed = copy.deepcopy(model)
+    layers = moe_layers(changed)
+    require(len(experts) == len(layers), f"experts of {len(experts)} layers were given for {len(layers)} MoE layers")
+    for layer, gone in zip(layers, experts):
+        layer.router = ClosedRouter(layer.router, gone)
+    return changed.eval()
 
 
 def with_masked_experts(model: nn.Module, share: float, seed: int | None = None) -> nn.Module:

@@ -1,0 +1,300 @@
+"""A census of routing: which token of which document went to which experts, and what the calls of an expert tell of the tokens.
+
+Tokens of one document are alike, so documents are the independent things here: every interval resamples whole documents,
+and one of the nulls deals the domains out to whole documents.
+
+Letters: T tokens, N experts, K experts per token, M labels, R documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .corpora import DOCUMENT_START, Corpus, to_bytes
+from .evidence import Interval
+from .interventions import hash_routing, random_router
+from .layers import moe_layers, require
+from .model import LanguageModel, evaluating, listening
+
+LABELS = ("domain", "byte", "predicted")
+
+
+@dataclass(frozen=True, eq=False)
+class Census:
+    """Who was sent where, token by token.
+
+    Args:
+        domains: their names.
+        domain_R: [R] which domain each document is of.
+        document_T: [T] which document each token is in.
+        byte_T: [T] the token itself.
+        predicted_T: [T] the byte that the model thinks most likely to come next.
+        expert_ids: for each MoE layer the experts that each token chose, [T, K].
+        sizes: for each MoE layer N.
+    """
+
+    domains: tuple[str, ...]
+    domain_R: Tensor
+    document_T: Tensor
+    byte_T: Tensor
+    predicted_T: Tensor
+    expert_ids: tuple[Tensor, ...]
+    sizes: tuple[int, ...]
+
+    def labels(self, what: str) -> Tensor:
+        """[T] one label per token: its "domain", its "byte", or the byte "predicted" after it."""
+        require(what in LABELS, f"unknown label {what!r}; choose one of {', '.join(LABELS)}")
+        return {"domain": self.domain_R[self.document_T], "byte": self.byte_T, "predicted": self.predicted_T}[what]
+
+    def calls(self, layer: int, what: str = "domain") -> Tensor:
+        """How many calls each expert of a layer gets from each label's tokens, document by document: [R, N, M]."""
+        ids_TK, n, m = self.expert_ids[layer], self.sizes[layer], len(self.domains) if what == "domain" else 256
+        place_TK = (self.document_T[:, None] * n + ids_TK) * m + self.labels(what)[:, None]
+        return torch.bincount(place_TK.flatten(), minlength=len(self.domain_R) * n * m).view(-1, n, m).double()
+
+    def pairs(self, layer: int) -> Tensor:
+        """How often two experts of a layer are chosen by one token, document by document, all pairs: [R, N, N], diagonal 0."""
+        ids_TK, n = self.expert_ids[layer], self.sizes[layer]
+        k = ids_TK.shape[1]
+        first, second = (~torch.eye(k, dtype=torch.bool)).nonzero(as_tuple=True)
+        place_TP = (self.document_T[:, None] * n + ids_TK[:, first]) * n + ids_TK[:, second]
+        return torch.bincount(place_TP.flatten(), minlength=len(self.domain_R) * n * n).view(-1, n, n).double()
+
+    def pooled(self, calls_RNM: Tensor, times_R: Tensor | None = None) -> Tensor:
+        """The documents' calls as one table whose sum is 1, [N, M]: every domain weighs the same, however much of it was read.
+
+        Args:
+            calls_RNM: see `calls` and `pairs`.
+            times_R: how often each document counts; once unless given.
+        """
+        times_R = torch.ones(len(self.domain_R), dtype=torch.float64) if times_R is None else times_R
+        calls_D = torch.zeros(len(self.domains), dtype=torch.float64)
+        calls_D.index_add_(0, self.domain_R, times_R * calls_RNM.sum(dim=(1, 2)))
+        return torch.einsum("r,rnm->nm", times_R / calls_D[self.domain_R] / len(self.domains), calls_RNM)
+
+    def shuffled(self, seed: int = 0) -> Census:
+        """A null: the same choices, dealt out to the tokens at random. Every expert keeps its load."""
+        order_T = torch.randperm(len(self.byte_T), generator=torch.Generator().manual_seed(seed))
+        return replace(self, expert_ids=tuple(ids_TK[order_T] for ids_TK in self.expert_ids))
+
+    def shuffled_documents(self, seed: int = 0) -> Census:
+        """A null of all that is said about domains: their names are dealt out to whole documents at random."""
+        order_R = torch.randperm(len(self.domain_R), generator=torch.Generator().manual_seed(seed))
+        return replace(self, domain_R=self.domain_R[order_R])
+
+
+def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The beginnings of all documents of a split.
+
+    Args:
+        limit: how many bytes of each.
+
+    Returns: ids [W, context + 1], zeros after the end of a document; which of the [W, context] inputs are real; and which
+        document of the split each window is of, [W].
+    """
+    rows, known, document = [], [], []
+    for r, one in enumerate(d for d in corpus.documents if d.split == split):
+        raw = torch.tensor(list((DOCUMENT_START + to_bytes(one.text))[:limit + 1]))
+        for start in range(0, len(raw) - 1, context):
+            piece = raw[start:start + context + 1]
+            rows.append(F.pad(piece, (0, context + 1 - len(piece))))
+            known.append(torch.arange(context) < len(piece) - 1)
+            document.append(r)
+    require(bool(rows), f"this corpus has no document in the {split} split; read it with splits=(…, {split!r})")
+    return torch.stack(rows), torch.stack(known), torch.tensor(document)
+
+
+@torch.no_grad()
+def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit: int = 2048, seed: int = 0,
+                batch: int = 32) -> dict[str, Census]:
+    """Where the tokens of a split go, beside two nulls that see the same hidden states and the same tokens.
+
+    Args:
+        model: with at least one MoE layer.
+        corpus: whose documents of `split` are read.
+        limit: how many bytes of each document.
+        seed: of the two nulls.
+
+    Returns: "trained", what the model's routers choose; "random router", what random weights would choose (`random_router`);
+        "hash router", what a hash of the token alone would choose (`hash_routing`).
+
+    Raises:
+        ValueError: if the model has no MoE layer, or there is no document.
+    """
+    layers = moe_layers(model)
+    ids, known, document = windows(corpus, split, model.config.context, limit)
+    routers = [layer.router for layer in layers]
+    random = [random_router(router, seed + i).eval() for i, router in enumerate(routers)]
+    chosen: dict[str, list[list[Tensor]]] = {name: [[] for _ in layers] for name in ("trained", "random router", "hash router")}
+    predicted = []
+    with evaluating(model), listening(routers) as seen:
+        for ids_BS, known_BS in zip(ids.split(batch), known.split(batch)):
+            real_T, byte_T = known_BS.flatten(), ids_BS[:, :-1].flatten()
+            logits, routings = model(ids_BS[:, :-1])
+            predicted.append(logits.argmax(dim=-1).flatten()[real_T])
+            trained = [routing for routing in routings if routing is not None]
+            for i, (router, x) in enumerate(zip(routers, seen)):
+                for name, routing in (("trained", trained[i]), ("random router", random[i](x)),
+                                      ("hash router", hash_routing(router, byte_T, seed=seed + i))):
+                    chosen[name][i].append(routing.expert_ids[real_T])
+            seen.clear()
+    documents = [d for d in corpus.documents if d.split == split]
+    domains = corpus.domains
+    counted = Census(domains, torch.tensor([domains.index(d.domain) for d in documents]),
+                     document[:, None].expand_as(known)[known], ids[:, :-1][known], torch.cat(predicted), (),
+                     tuple(router.weight.shape[1] for router in routers))
+    return {name: replace(counted, expert_ids=tuple(torch.cat(parts) for parts in found)) for name, found in chosen.items()}
+
+
+@torch.no_grad()
+def document_losses(model: LanguageModel, corpus: Corpus, split: str = "test", limit: int = 512, batch: int = 32) -> Tensor:
+    """The mean next-byte loss of each document's beginning, in nats: [R], in the order of a census of the same split."""
+    ids, known, document = windows(corpus, split, model.config.context, limit)
+    losses = []
+    with evaluating(model):
+        for ids_BS in ids.split(batch):
+            logits = model(ids_BS[:, :-1])[0]
+            losses.append(F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none"))
+    loss_WS = torch.cat(losses).view(known.shape).double() * known
+    size = int(document.max()) + 1
+    total_R, tokens_R = (torch.zeros(size, dtype=torch.float64).index_add(0, document, part.double().sum(dim=1))
+                         for part in (loss_WS, known))
+    return total_R / tokens_R
+
+
+# ------------------------------------------------------------------------------------------------- instruments and intervals
+
+
+def information(calls_NM: Tensor) -> float:
+    """What one call of an expert tells about the token's label: I(expert; label) / H(label).
+
+    0 if every expert is called by every label alike, 1 if each expert is called by one label alone.
+
+    Args:
+        calls_NM: [N, M], not negative.
+    """
+    share_NM = calls_NM / calls_NM.sum()
+    of_label, of_expert, of_both = (entropy(share) for share in (share_NM.sum(dim=0), share_NM.sum(dim=1), share_NM))
+    require(of_label > 0, "all tokens have the same label, so there is nothing to be told about it")
+    return (of_label + of_expert - of_both) / of_label
+
+
+def entropy(shares: Tensor) -> float:
+    """In nats, of shares that sum to 1."""
+    return torch.special.entr(shares).sum().item()
+
+
+def lift(calls_NM: Tensor) -> Tensor:
+    """How much more often an expert is called by tokens of a label than by tokens of the average label: [N, M], 1 is alike.
+
+    Args:
+        calls_NM: [N, M], not negative; how many tokens a label has does not matter.
+    """
+    share_NM = calls_NM / calls_NM.sum(dim=0).clamp(min=1e-12)
+    return share_NM / share_NM.mean(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def bootstrap(statistic: Callable[[Tensor], float], census: Census, draws: int = 200, seed: int = 0) -> Interval:
+    """A number of a census with its 95% interval over documents.
+
+    The documents of each domain are drawn again, with replacement. The interval is the basic one, 2·value - quantiles: what
+    an instrument gains by seeing a document twice, it would otherwise seem to have earned.
+
+    Args:
+        statistic: how often each document counts [R] -> a number; give a difference to compare two routers on the same draws.
+        census: whose documents are drawn.
+        draws: how often.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    groups = [(census.domain_R == d).nonzero()[:, 0] for d in range(len(census.domains))]
+    found = []
+    for _ in range(draws):
+        drawn = torch.cat([group[torch.randint(len(group), (len(group),), generator=generator)] for group in groups])
+        found.append(statistic(torch.bincount(drawn, minlength=len(census.domain_R)).double()))
+    value = statistic(torch.ones(len(census.domain_R), dtype=torch.float64))
+    low, high = torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value, 2 * value - high, 2 * value - low, len(census.domain_R))
+
+
+def information_about(census: Census, layer: int, what: str = "domain", draws: int = 200, null: Census | None = None) -> Interval:
+    """`information` of one layer with its interval over documents; with a null, how much more it is than the null's.
+
+    Args:
+        census: of the routing.
+        layer: which MoE layer, from 0.
+        what: "domain", "byte" or "predicted", see `Census.labels`.
+        draws: see `bootstrap`.
+        null: a census of the same documents.
+    """
+    tables = [(one, one.calls(layer, what)) for one in (census, null) if one is not None]
+
+    def statistic(times_R: Tensor) -> float:
+        first, *rest = (information(one.pooled(calls_RNM, times_R)) for one, calls_RNM in tables)
+        return first - sum(rest)
+
+    return bootstrap(statistic, census, draws)
+
+
+def chosen_by_load(census: Census, layer: int, seed: int = 0) -> Census:
+    """The null of co-activation: every token chooses K different experts by their load alone, without regard to one another."""
+    ids_TK, n = census.expert_ids[layer], census.sizes[layer]
+    generator = torch.Generator().manual_seed(seed)
+    load_N = torch.bincount(ids_TK.flatten(), minlength=n).double()
+    noise_TN = -torch.log(torch.empty(len(ids_TK), n).exponential_(generator=generator))  # Gumbel: its top K are such a choice
+    drawn = (load_N.log() + noise_TN).topk(ids_TK.shape[1]).indices
+    return replace(census, expert_ids=tuple(drawn if i == layer else ids for i, ids in enumerate(census.expert_ids)))
+
+
+def saturation(snapshots: dict[int, list[Tensor]], layer: int) -> dict[int, Tensor]:
+    """How much of a token's final choice was already made at each step of a training (OLMoE, arXiv 2409.02060, section 5.1).
+
+    Args:
+        snapshots: step -> for each layer the expert ids [T, K], see `checkpoints.shipped_snapshots`.
+        layer: which MoE layer, from 0.
+
+    Returns: step -> [T] the share of the token's K final experts that it had chosen at that step; by chance it is K/N.
+    """
+    last_TK = snapshots[max(snapshots)][layer]
+    return {step: (layers[layer][:, :, None] == last_TK[:, None, :]).any(dim=1).double().mean(dim=1)
+            for step, layers in snapshots.items()}
+
+
+# ------------------------------------------------------------------------------------------------------- whom to take away
+
+
+def specialists(calls_NM: Tensor, label: int, count: int) -> list[int]:
+    """The experts with the highest `lift` for a label, among those that have at least a quarter of the mean load."""
+    load_N = calls_NM.sum(dim=1)
+    rank_N = lift(calls_NM)[:, label].masked_fill(load_N < load_N.mean() / 4, -torch.inf)
+    require(count <= (rank_N > -torch.inf).sum(), f"{count} specialists were asked for; too few experts have a load")
+    return rank_N.topk(count).indices.tolist()
+
+
+def of_same_load(calls_NM: Tensor, experts: list[int], draws: int, seed: int = 0) -> list[list[int]]:
+    """The control of `specialists`: different sets of as many of the other experts, whose load is nearest to theirs.
+
+    Args:
+        calls_NM: [N, M].
+        experts: the specialists.
+        draws: how many sets.
+        seed: of the random sets among which the nearest are found.
+
+    Raises:
+        ValueError: if the other experts are too few for so many sets.
+    """
+    load_N = calls_NM.sum(dim=1)
+    others = torch.tensor([i for i in range(len(load_N)) if i not in experts])
+    require(math.comb(len(others), len(experts)) >= draws,
+            f"{len(others)} other experts have no {draws} different sets of {len(experts)}; ask for fewer")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [others[torch.randperm(len(others), generator=generator)[:len(experts)]].sort().values for _ in range(200 * draws)]
+    sets = torch.unique(torch.stack(drawn), dim=0)
+    off = (load_N[sets].sum(dim=1) - load_N[experts].sum()).abs()
+    return sets[off.argsort()[:draws]].tolist()
