@@ -2,7 +2,7 @@
 
 import pytest
 from chromium import launch_chromium
-from widget_harness import PAGE, browser_state
+from widget_harness import browser_state, put_on_page
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,7 @@ def show(browser):
         page.on("pageerror", lambda error: errors.append(str(error)))
         if live:
             page.expose_function("toPython", lambda sent: (widget.set_state(sent), browser_state(widget))[1])
-        page.goto(PAGE)
-        page.evaluate("([esm, css, state]) => show(esm, css, state)", [widget._esm, widget._css, browser_state(widget)])
-        page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+        put_on_page(page, widget)
         opened.append(page)
         return page
 

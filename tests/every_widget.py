@@ -57,8 +57,10 @@ class Entry(Example):
         sizes: name -> an example that must fit every width too: the smallest, the largest.
         projected: name -> an example, in the largest of the course, that must fit a projector without scrolling.
         narrow: the narrowest window, in pixels, in which it fits a projector's 720 pixels of height.
+        steady: the narrowest window in which no control moves under the hand.
         large: as large as a lesson makes it, for the times; None is the first one.
         asks: name -> (how to make the widget, messages that it answers): where Python has to compute, for the times.
+        along: traits that a slider may send though they stay as they are.
         follows: a selector of what grows and shrinks with the window.
         opened: what JavaScript does to a view while it is open, before it is closed again.
     """
@@ -69,8 +71,10 @@ class Entry(Example):
     sizes: dict[str, Example] = field(default_factory=dict)
     projected: dict[str, Example] = field(default_factory=dict)
     narrow: int = 1280
+    steady: int = 500
     large: Callable[[], LessonWidget] | None = None
     asks: dict[str, tuple[Callable[[], LessonWidget], list[dict]]] = field(default_factory=dict)
+    along: tuple[str, ...] = ()
     follows: str = "canvas"
     opened: str = ""
 
@@ -132,8 +136,9 @@ ROUTING_MAP = Entry(
     hostile=Example(lambda: map_of(HOSTILE, name=WORDS), PAIRS), tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(map_of, 61, experts, k, name=LONG))
            for experts, k in ((1, 1), (12, 3), (62, 6))},
-    projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2))},
+    projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2))}, steady=700,
     large=lambda: RoutingMap([routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)], origin="synthetic"),
+    along=("k", "locked_expert"),  # they belong to a layer
     asks={"new text": (map_of_a_model, [{"text": f"{i} " + "the moon and the sea, " * 10} for i in range(40)])})
 
 # --- widgets that compute in the browser alone ---------------------------------------------------------------------------
@@ -203,7 +208,7 @@ REDUNDANCY_LENS = Entry(
     sizes={f"{experts} experts": Example(partial(lens_cases.lens_of, experts, merges, title=LONG),
                                          ({**MERGED, "merges": merges, "pair": [0, 1]},))
            for experts, merges in ((2, 1), (16, 15), (64, 15))},
-    narrow=900, large=partial(lens_cases.lens_of, 64))
+    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64))
 
 SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),

@@ -20,6 +20,13 @@ def browser_state(widget) -> dict:
             if not name.startswith("_") and name not in ("layout", "comm", "tabbable", "tooltip")}
 
 
+def put_on_page(page, widget) -> None:
+    """Show a widget on an empty page."""
+    page.goto(PAGE)
+    page.evaluate("([esm, css, state]) => show(esm, css, state)", [widget._esm, widget._css, browser_state(widget)])
+    page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+
+
 def run_node(script: str, esm: str, vectors: dict, folder: pathlib.Path) -> str:
     """Run a parity test against a widget's module and vectors that Python computed; what it printed, once it has passed."""
     driver = pytest.importorskip("playwright._impl._driver", reason="playwright brings the node that runs the parity tests")
@@ -72,9 +79,9 @@ def dots(page, colour: tuple[int, int, int]) -> int:
 def assert_it_follows_the_theme(page) -> None:
     """The canvases are drawn in the ink of the page, light or dark, also when it changes."""
     dark, light = (22, 25, 29), (236, 239, 242)
-    assert dots(page, dark) > 500 and dots(page, light) == 0
+    assert dots(page, dark) > 200 and dots(page, light) == 0
     page.emulate_media(color_scheme="dark")
-    assert dots(page, light) > 500 and dots(page, dark) == 0
+    assert dots(page, light) > 200 and dots(page, dark) == 0
 
 
 def assert_it_fits_a_projector(page, *states: dict) -> None:
@@ -97,6 +104,16 @@ def written(page, state: dict) -> list[tuple[str, float]]:
       model.receive(state);
       return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(written))));
     }""", state)
+
+
+LISTEN_TO_TEXT = """() => {
+  window.written = []; // every text on a canvas, and its size in pixels
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+    window.written.push([String(text), parseFloat(this.font.match(/[0-9.]+px/))]);
+    write.call(this, text, ...place);
+  };
+}"""
 
 
 def assert_closed_views_leave_nothing(page, widget, before: str = "") -> None:

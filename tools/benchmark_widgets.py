@@ -1,0 +1,169 @@
+"""How fast is each widget of the course: its drawing, a whole frame from a key to the picture, and Python's answers?
+
+    python tools/benchmark_widgets.py                                        # measure and print
+    OMP_NUM_THREADS=1 python tools/benchmark_widgets.py --out data           # and write data/results/widget-speed-cpu.csv
+
+Every widget of tests/every_widget.py is opened in chromium as the tests open it, as large as a lesson makes it, and a key is
+held down: it repeats about thirty times a second, in no step with the screen. "draw" is the time inside the callbacks of
+requestAnimationFrame. "frame" runs from the key's own time stamp to the end of the rendering in which the widget drew: it
+includes waiting for the screen, up to 16.7 ms at 60 Hz, and leaves out what the compositor does on other threads. "kernel" is
+the time that Python takes from a message to the traits of its answer, without the way there and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from moe_lesson.evidence import write_table
+from moe_lesson.experiments import device_name, git_commit
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+TARGETS = {"draw_p95_ms": 8, "frame_p95_ms": 20, "kernel_ms": 150, "kernel_p95_ms": 250}  # the course's own, at most
+COLUMNS = ("widget", "action", "times", "draw_ms", "draw_p95_ms", "frame_ms", "frame_p95_ms", "kernel_ms", "kernel_p95_ms")
+VIEWPORT = {"width": 1280, "height": 720}
+BACK = {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight", "ArrowDown": "ArrowUp", "ArrowUp": "ArrowDown"}
+
+WATCH = """() => {
+  window.timed = { draw: [], frame: [] };
+  let pressed = null, frame = null, drawing = 0;
+  const painted = new MessageChannel(); // a task of its own: it comes after the rendering that it is sent in
+  painted.port1.onmessage = ({ data }) => timed.frame.push(performance.now() - data);
+  addEventListener("keydown", (event) => { pressed ??= event.timeStamp; }, true);
+  const later = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (draw) => later((now) => {
+    const start = performance.now();
+    draw(now);
+    const took = performance.now() - start;
+    if (now === frame) { timed.draw[timed.draw.length - 1] += took; return; } // more callbacks of the same frame
+    if (pressed === null) return;
+    timed.draw.push(took);
+    painted.port2.postMessage(pressed);
+    [pressed, frame] = [null, now];
+  });
+}"""
+
+
+def watch_frames(page) -> None:
+    """Let the page time its drawing from now on."""
+    page.evaluate(WATCH)
+
+
+def hold(page, part: str, key: str, times: int) -> dict[str, list[float]]:
+    """Milliseconds of drawing and of whole frames while a key is held down on a part; at the end of its way it goes back."""
+    page.evaluate("timed.draw = []; timed.frame = [];")
+    page.locator(part).focus()
+    order, seen = random.Random(0), 0
+    for _ in range(times):
+        page.keyboard.down(key)
+        page.wait_for_timeout(order.uniform(25, 42))
+        drawn = page.evaluate("timed.frame.length")
+        if drawn == seen:
+            page.keyboard.up(key)
+            key = BACK[key]
+        seen = drawn
+    page.keyboard.up(key)
+    return page.evaluate("timed")
+
+
+def answers(make: Callable, messages: list[dict]) -> list[float]:
+    """Milliseconds that Python takes for each message; the first one is not counted, it warms up."""
+    widget, took = make(), []
+    for message in messages[:1] + messages:
+        began = time.perf_counter()
+        widget.set_state(message)
+        widget.get_state()
+        took.append(1000 * (time.perf_counter() - began))
+    return took[1:]
+
+
+def summed_up(name: str, times: list[float]) -> dict[str, float]:
+    """Median and 95th percentile."""
+    return {f"{name}_ms": statistics.median(times), f"{name}_p95_ms": sorted(times)[int(0.95 * len(times))]}
+
+
+def measure(page, name: str, entry, presses: int) -> list[dict]:
+    """The rows of one widget, whose page watches its frames."""
+    rows = []
+    for action, (part, key) in entry.held.items():
+        timed = hold(page, part, key, presses)
+        if not timed["frame"]:
+            raise RuntimeError(f"{name}: holding {key} on {part} draws nothing")
+        rows.append({"widget": name, "action": action, "times": len(timed["frame"]),
+                     **summed_up("draw", timed["draw"]), **summed_up("frame", timed["frame"])})
+    for action, (make, messages) in entry.asks.items():
+        rows.append({"widget": name, "action": action, "times": len(messages[:presses]),
+                     **summed_up("kernel", answers(make, messages[:presses]))})
+    return rows
+
+
+def missed(row: dict) -> list[str]:
+    """The targets that a row misses."""
+    return [name for name, most in TARGETS.items() if row.get(name, 0) > most]
+
+
+def line(row: dict) -> str:
+    """A row in words, with a mark where it misses a target."""
+    parts = [f"{name} {row[f'{name}_ms']:.1f} ms, p95 {row[f'{name}_p95_ms']:.1f}" for name in ("draw", "frame", "kernel")
+             if f"{name}_ms" in row]
+    wrong = ", ".join(f"{name} > {TARGETS[name]}" for name in missed(row))
+    return f"{row['widget']:18} {row['action']:16} {'; '.join(parts):46} ({row['times']} times){'  ✗ ' + wrong if wrong else ''}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("widgets", nargs="*", help="some of them (default: all)")
+    parser.add_argument("--presses", type=int, default=120, help="times that a held key repeats (default 120)")
+    parser.add_argument("--out", type=Path, help="data folder to write results/widget-speed-cpu.csv into")
+    options = parser.parse_args(arguments)
+    if options.presses < 2:
+        parser.error("--presses must be at least 2")
+    sys.path.insert(0, str(TESTS))
+    from chromium import launch_chromium
+    from every_widget import WIDGETS
+    from playwright.sync_api import sync_playwright
+    from widget_harness import put_on_page
+
+    unknown = [name for name in options.widgets if name not in WIDGETS]
+    if unknown:
+        parser.error(f"unknown widget {unknown[0]!r}; there are {', '.join(WIDGETS)}")
+    began, load, rows = time.perf_counter(), os.getloadavg()[0], []
+    with sync_playwright() as playwright:
+        browser = launch_chromium(playwright)
+        for name in options.widgets or WIDGETS:
+            page = browser.new_page(viewport=VIEWPORT, offline=True)
+            put_on_page(page, (WIDGETS[name].large or WIDGETS[name].make)())
+            watch_frames(page)
+            rows += measure(page, name, WIDGETS[name], options.presses)
+            page.close()
+        chromium = browser.version
+        browser.close()
+    for row in rows:
+        print(line(row))
+    print(f"{sum(map(bool, map(missed, rows)))} of {len(rows)} rows miss a target of the course.")
+    if options.out:
+        threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
+        chosen = "".join(f"{name} " for name in options.widgets)
+        write_table(options.out / "results", "widget-speed-cpu", [{c: row.get(c, "") for c in COLUMNS} for row in rows], {
+            "command": f"{threads}python tools/benchmark_widgets.py {chosen}--presses {options.presses} --out data",
+            "commit": git_commit(), "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                                                 "chromium": chromium, "playwright": version("playwright")},
+            "device": f"{device_name('cpu')}, cores: {os.cpu_count()}, load before: {load:.2f}, no GPU",
+            "seconds": round(time.perf_counter() - began), "date": datetime.date.today().isoformat(),
+            "viewport": VIEWPORT, "targets": TARGETS, "corpus": "none"})
+
+
+if __name__ == "__main__":
+    main()
