@@ -85,8 +85,22 @@ class Census:
 
     def shuffled_documents(self, seed: int = 0) -> Census:
         """A null of all that is said about domains: their names are dealt out to whole documents at random."""
-        order_R = torch.randperm(len(self.domain_R), generator=torch.Generator().manual_seed(seed))
-        return replace(self, domain_R=self.domain_R[order_R])
+        return replace(self, domain_R=dealt_to_documents(self.domain_R, torch.arange(len(self.domain_R)), seed))
+
+
+def dealt_to_documents(label_T: Tensor, document_T: Tensor, seed: int = 0) -> Tensor:
+    """The labels dealt out to whole documents at random: tokens of one document keep one label in common.
+
+    Args:
+        label_T: [T], the same for all tokens of a document.
+        document_T: [T] which document each token is in.
+        seed: of the deal.
+
+    Returns: [T]; as many documents have each label as before.
+    """
+    documents, place_T = document_T.unique(return_inverse=True)
+    label_R = label_T.new_empty(len(documents)).scatter(0, place_T, label_T)
+    return label_R[torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))][place_T]
 
 
 def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,8 +85,7 @@ class Lesson:
 
     def keep(self, key: str, *guess: float | str) -> str:
         """Keep a guess; returns "" or, where it can be kept for this sitting alone, a sentence that says why."""
-        self.guesses[f"{self.name}/{key}"] = {"guess": list(guess)}
-        return write_predictions(self.guesses)
+        return self.store(key, {"guess": list(guess)})
 
     def guess(self, key: str) -> list | None:
         """The kept guess, or None."""
@@ -100,8 +99,12 @@ class Lesson:
             print(f"It is {shown}. (You kept no guess.)")
             return
         print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
-        self.guesses[f"{self.name}/{key}"]["actual"] = list(actual)
-        write_predictions(self.guesses)
+        self.store(key, {"guess": guess, "actual": list(actual)})
+
+    def store(self, key: str, kept: dict) -> str:
+        """Keep a guess beside all others, those that another open lesson has kept meanwhile too; returns what `keep` does."""
+        self.guesses |= read_predictions() | {f"{self.name}/{key}": kept}
+        return write_predictions(self.guesses)
 
     # ----------------------------------------------------------------------------------------------------------- claims
 
@@ -128,6 +131,30 @@ class Lesson:
         text = "\n".join(f"✔ {sentence}: {figures}" for sentence, figures in self.claims_made)
         return Page(text, table(("claim", "measured"), self.claims_made))
 
+    # ------------------------------------------------------------------------------------------------------- calibration
+
+    def calibration(self) -> Page:
+        """How the kept guesses of all lessons compare with what was then measured: a line for each, and what they add up to."""
+        self.guesses |= read_predictions()
+        rows = [(key, guess, actual) for key, kept in self.guesses.items() if "actual" in kept
+                for guess, actual in zip(kept["guess"], kept["actual"])]
+        if not rows:
+            text = "No guess was kept, so there is nothing to compare. Each lesson asks you before it shows: keep a guess there."
+            return Page(text, html.escape(text))
+        numbers = [(guess, actual) for _, guess, actual in rows if isinstance(actual, float | int)]
+        choices = [guess == actual for _, guess, actual in rows if isinstance(actual, str)]
+        lines = []
+        if numbers:
+            near = sum(within_factor(2, *pair) for pair in numbers)
+            high, low = sum(guess > actual for guess, actual in numbers), sum(guess < actual for guess, actual in numbers)
+            lines.append(f"{near} of {len(numbers)} numbers within a factor of 2; {high} too high, {low} too low.")
+        if choices:
+            lines.append(f"{sum(choices)} of {len(choices)} choices right.")
+        shown = [(key, f"{said(guess)} → {said(actual)}") for key, guess, actual in rows]
+        text = "\n".join([*lines, *(f"{key}: {both}" for key, both in shown)])
+        head = "".join(f"<p><b>{html.escape(line)}</b></p>" for line in lines)
+        return Page(text, head + table(("question", "you said → it is"), shown))
+
     # ---------------------------------------------------------------------------------------------------------- machine
 
     def machine(self) -> Page:
@@ -138,6 +165,16 @@ class Lesson:
             found = importlib.util.find_spec(package) is not None
             lines.append((package, f"there ({use})" if found else f"missing; needed for {use}: pip install {package}"))
         return Page("\n".join(f"{name}: {found}" for name, found in lines), table(("", "found here"), lines))
+
+
+def within_factor(factor: float, guess: float, actual: float) -> bool:
+    """Whether a guess is right up to a factor; of 0 only 0 is."""
+    return guess == actual or (guess * actual > 0 and 1 / factor <= guess / actual <= factor)
+
+
+def said(value: float | str) -> str:
+    """A guess or a result in a few figures."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:

@@ -243,7 +243,8 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
     for ax, (name, calls_NM) in zip(panels, tables.items()):
         shares_NM = calls_NM / calls_NM.sum(dim=1, keepdim=True).clamp(min=1e-12)
         every_N, every_M = (math.ceil(size / 8) for size in shares_NM.shape)  # more numbers would run into each other
-        seaborn.heatmap(shares_NM.cpu().numpy(), ax=ax, cmap="cividis", norm=PowerNorm(0.5, 0, 1), square=True,
+        seaborn.heatmap(shares_NM.cpu().numpy(), ax=ax, cmap="cividis", norm=PowerNorm(0.5, 0, 1),
+                         square=shares_NM.shape[0] <= 3 * shares_NM.shape[1],  # squares of a longer table would be too small
                         xticklabels=every_M, yticklabels=every_N, cbar=ax is panels[-1],
                         cbar_kws={"label": "share of the expert's calls (√ spacing)"})
         ax.set_title(name, fontsize=11, parse_math=False)

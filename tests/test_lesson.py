@@ -39,6 +39,35 @@ def test_guess_and_result_are_stored_together_for_the_last_lesson(lesson, tmp_pa
     assert json.loads((tmp_path / "home" / "predictions.json").read_text()) == {"00/idle": {"guess": [12.0], "actual": [7]}}
 
 
+def test_the_last_lesson_shows_how_all_guesses_did(lesson):
+    for name, key, guess, actual in (
+            ("00", "near", [10.0], [19]), ("02", "high", [9.0, 0.0], [3.0, 0.0]), ("03", "low", [-5.0], [4]),
+            ("04", "right", ["all"], ["all"]), ("05", "wrong", ["m = 2"], ["<b>m = 4</b>"])):
+        each = Lesson(name)
+        each.keep(key, *guess)
+        each.reveal(key, *actual)
+    lesson.keep("open", 3.0)  # never revealed: it is no part of the count
+    page = Lesson("08").calibration()
+    lines = repr(page).split("\n")
+    assert lines[:2] == ["2 of 4 numbers within a factor of 2; 1 too high, 2 too low.", "1 of 2 choices right."]
+    assert "02/high: 9 → 3" in lines and "05/wrong: m = 2 → <b>m = 4</b>" in lines and len(lines) == 8
+    assert "&lt;b&gt;m = 4" in page._repr_html_() and "<b>m = 4" not in page._repr_html_()
+
+
+def test_two_open_lessons_keep_each_others_guesses(lesson):
+    other = Lesson("01")
+    other.keep("share", 60.0)
+    lesson.keep("idle", 12.0)
+    lesson.reveal("idle", 7)
+    other.reveal("share", 70)
+    assert set(Lesson("02").guesses) == {"00/idle", "01/share"} and Lesson("01").guess("share") == [60.0]
+    assert Lesson("00").guesses["00/idle"] == {"guess": [12.0], "actual": [7]}
+
+
+def test_without_guesses_the_calibration_says_how_to_get_some(lesson):
+    assert "No guess was kept" in repr(lesson.calibration()) and "keep a guess" in lesson.calibration()._repr_html_()
+
+
 def test_a_damaged_store_is_an_empty_one(lesson, tmp_path):
     lesson.keep("idle", 1.0)
     for damage in ("{", "[]", '{"00/idle": 3}'):
