@@ -32,7 +32,8 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def model():
-    return LanguageModel(ModelConfig((Sparse(8, 2, 8), Dense(8), Sparse(6, 3, 8)), layers=3, width=16, heads=2, context=64)).eval()
+    recipes = (Sparse(8, 2, 8), Dense(8), Sparse(6, 3, 8))
+    return LanguageModel(ModelConfig(recipes, layers=3, width=16, heads=2, context=64)).eval()
 
 
 def made(ids, documents, domains=(0, 1), sizes=None, bytes_=None, **more) -> Census:

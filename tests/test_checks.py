@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from moe_lesson import checks, evidence, instruments, interventions
+from moe_lesson import census, checks, evidence, instruments, interventions
 
 
 def first_choice_only(ids, n):
@@ -430,6 +430,72 @@ WRONG_OF_LESSONS_05_TO_07 = {
                 (turned_round, "turned round"), (at_zero_too, "must lie above 0"), (says_true, 'expected "holds"')],
 }
 WRONG |= WRONG_OF_LESSONS_05_TO_07
+
+
+def entropies(calls):
+    share = calls / calls.sum()
+    return [torch.special.entr(part).sum() for part in (share.sum(0), share.sum(1), share)]
+
+
+def in_nats(calls):
+    label, expert, both = entropies(calls)
+    return label + expert - both
+
+
+def of_the_expert(calls):
+    return in_nats(calls) / entropies(calls)[1]
+
+
+def of_even_labels(calls):
+    return in_nats(calls) / math.log(calls.shape[1])
+
+
+def left_open(calls):
+    return 1 - in_nats(calls) / entropies(calls)[0]
+
+
+def no_number(calls):
+    share = calls / calls.sum()
+    return -(share * share.log()).sum()
+
+
+def rows_alike(calls):
+    return in_nats(calls / calls.sum(1, keepdim=True)) / entropies(calls / calls.sum(1, keepdim=True))[0]
+
+
+def by_token(label, document, seed):
+    return label[torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))]
+
+
+def drawn_anew(label, document, seed):
+    return torch.randint(0, 3, (10,), generator=torch.Generator().manual_seed(seed))[document]
+
+
+def always_the_same(label, document, seed):
+    return dealt(label, document, 0)
+
+
+def without_a_seed(label, document, seed):
+    return dealt(label, document, torch.randint(0, 1000, ()).item())
+
+
+def dealt(label, document, seed):
+    return census.dealt_to_documents(label, document, seed)
+
+
+def first_document_is_zero(label, document, seed):
+    of_document = torch.zeros(int(document.max()) + 1, dtype=label.dtype).scatter(0, document, label)
+    return of_document[torch.randperm(len(of_document), generator=torch.Generator().manual_seed(seed))][document]
+
+
+WRONG |= {
+    "information": [(in_nats, "in nats"), (of_the_expert, "divided by H(expert)"), (of_even_labels, "the entropy of even labels"),
+                    (left_open, "take it from 1"), (no_number, "0 · log 0"), (rows_alike, "every row of the table"),
+                    (lambda calls: calls, "expected one number"), (lambda calls: 0.5, "the answer is 1")],
+    "dealt_to_documents": [(by_token, "single tokens"), (lambda label, document, seed: label, "nothing was dealt out"),
+                           (drawn_anew, "a permutation"), (always_the_same, "use the seed"),
+                           (without_a_seed, "the same seed gives another deal"), (first_document_is_zero, "need not begin at 0")],
+}
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, checks.Check)}
 
 
