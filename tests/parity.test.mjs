@@ -45,12 +45,12 @@ test("a point of the map is the cell drawn there", () => {
 });
 
 test("the cursor stays inside the map", () => {
-  assert.deepEqual(moe.moved({ token: 0, expert: 0 }, "ArrowUp", 3, 4), { token: 0, expert: 0 });
-  assert.deepEqual(moe.moved({ token: 1, expert: 3 }, "ArrowRight", 3, 4), { token: 1, expert: 3 });
-  assert.deepEqual(moe.moved({ token: 1, expert: 3 }, "PageDown", 3, 4), { token: 2, expert: 3 });
-  assert.deepEqual(moe.moved({ token: 1, expert: 3 }, "Home", 3, 4), { token: 1, expert: 0 });
-  assert.equal(moe.moved({ token: 0, expert: 0 }, "q", 3, 4), null);
-  assert.equal(moe.moved({ token: 0, expert: 0 }, "ArrowUp", 0, 4), null);
+  assert.deepEqual(moe.movedOn({ row: 0, column: 0 }, "ArrowUp", 3, 4), { row: 0, column: 0 });
+  assert.deepEqual(moe.movedOn({ row: 1, column: 3 }, "ArrowRight", 3, 4), { row: 1, column: 3 });
+  assert.deepEqual(moe.movedOn({ row: 1, column: 3 }, "PageDown", 3, 4), { row: 2, column: 3 });
+  assert.deepEqual(moe.movedOn({ row: 1, column: 3 }, "Home", 3, 4), { row: 1, column: 0 });
+  assert.equal(moe.movedOn({ row: 0, column: 0 }, "q", 3, 4), null);
+  assert.equal(moe.movedOn({ row: 0, column: 0 }, "ArrowUp", 0, 4), null);
 });
 
 test("the load axis covers every layer and router, and no slider moves it", () => {

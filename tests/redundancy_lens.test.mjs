@@ -45,7 +45,7 @@ test("a point of the map is the cell drawn there", () => {
 });
 
 test("the cursor stays inside the map", () => {
-  const from = (row, column, key) => moe.moved({ row, column }, key, 4);
+  const from = (row, column, key) => moe.movedOn({ row, column }, key, 4, 4);
   assert.deepEqual(from(0, 0, "ArrowUp"), { row: 0, column: 0 });
   assert.deepEqual(from(1, 3, "ArrowRight"), { row: 1, column: 3 });
   assert.deepEqual(from(1, 2, "ArrowLeft"), { row: 1, column: 1 });

@@ -242,20 +242,11 @@ function drawChart(ctx, box, [heading, curves, ticks], { methods, method, steps 
   ctx.globalAlpha = 1;
   ctx.fillStyle = theme.ink;
   ctx.fillRect(placeOf(position) - 0.5, top, 1, bottom - top);
-  ctx.beginPath();
-  ctx.arc(placeOf(position), heightOf(mine[position]), 4.5, 0, 2 * Math.PI);
-  ctx.fill();
+  drawDot(ctx, placeOf(position), heightOf(mine[position]), 4.5, theme.ink);
   ctx.font = `bold ${theme.font}`;
   ctx.textAlign = "left";
   ctx.fillText(fitted(ctx, method, NAME - 8), left + cell * steps.length + 8, heightOf(mine[steps.length - 1]));
   drawNumbers(ctx, box, bottom + NUMBERS / 2, [position], theme, (p) => steps[p]);
-}
-
-function drawCurve(ctx, points) {
-  ctx.lineJoin = "round";
-  ctx.beginPath();
-  for (const [x, y] of points) ctx.lineTo(x, y);
-  ctx.stroke();
 }
 
 // --- page ------------------------------------------------------------------------------------------------------------
@@ -272,7 +263,7 @@ function buildPage(state) {
 
 function buildStep(page, state) {
   const row = make("div", "moe-row");
-  page.play = Object.assign(make("button", "moe-button"), { type: "button" });
+  page.play = makeButton();
   page.step = makeSlider("Step", 0, state.steps.length - 1);
   page.step.box.classList.add("moe-wide");
   row.append(page.play, page.step.box);
@@ -283,10 +274,9 @@ function buildControls(page, state) {
   const row = make("div", "moe-row");
   page.layer = makeSlider("Layer", 0, state.num_layers - 1);
   page.seed = makeSlider("Seed", 0, state.seeds.length - 1);
-  page.sort = Object.assign(make("input"), { type: "checkbox" });
-  const sort = make("label", "moe-control");
-  sort.append(page.sort, make("span", "", "sort by load"));
-  row.append(page.layer.box, page.seed.box, sort);
+  const sort = makeTick("sort by load");
+  page.sort = sort.tick;
+  row.append(page.layer.box, page.seed.box, sort.box);
   return row;
 }
 
@@ -300,8 +290,7 @@ function buildMethods(page, state) {
 
 function buildStage(page) {
   page.stage = make("div");
-  page.canvas = make("canvas", "moe-steps moe-panels");
-  page.canvas.setAttribute("aria-hidden", "true"); // the radio buttons and the summary do and say the same
+  page.canvas = makeCanvas("moe-steps moe-panels"); // the radio buttons and the summary do and say the same
   page.caption = make("div", "moe-caption");
   page.stage.append(page.canvas, page.caption);
   return page.stage;
@@ -314,7 +303,7 @@ function syncControls(page, state, { position, mean }) {
   syncSlider(page.step, position, steps.length - 1, `step ${step} (${steps[0]} … ${steps[steps.length - 1]})`);
   syncSlider(page.layer, layer, num_layers - 1, `layer ${layer + 1} of ${num_layers}`);
   syncSlider(page.seed, seeds.indexOf(seed), seeds.length - 1, `seed ${seed}, one of ${seeds.length}`);
-  for (const radio of page.methods) radio.checked = radio.value === method;
+  syncChoice(page.methods, method);
   page.sort.checked = state.by_load;
   say(page.caption, captionWords(state, mean));
 }
@@ -332,23 +321,12 @@ const PACE = 160;       // milliseconds a step stays while playing
 const CALM_PACE = 1200; // where motion is to be reduced: a few jumps, each with time to be read
 const CALM_JUMPS = 6;
 
-class BalancingRaceView {
-  constructor(model, el) {
-    this.model = model;
-    this.timer = 0; // of Play; 0 while it pauses
-    this.runs = readRuns(model);
-    this.read();
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [...this.watch(), ...this.listen()];
-    this.frame.ask();
-  }
+class BalancingRaceView extends LessonView {
+  get settings() { return SETTINGS; }
 
-  close() {
-    clearInterval(this.timer);
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
+  prepare() {
+    this.timer = 0; // of Play; 0 while it pauses
+    this.runs = readRuns(this.model);
   }
 
   read() {
@@ -356,11 +334,13 @@ class BalancingRaceView {
     this.standing = null;
   }
 
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const reread = () => { this.read(); this.frame.ask(); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...SETTINGS.map((name) => onTrait(this.model, name, reread))];
+  build() {
+    return buildPage(this.state);
+  }
+
+  close() {
+    clearInterval(this.timer);
+    super.close();
   }
 
   draw() {
@@ -377,12 +357,9 @@ class BalancingRaceView {
     const { page, state, standing } = this;
     const width = page.stage.clientWidth;
     if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || themeOf(page.root);
     this.geo = geometry(width, state.methods.length, state.num_experts, state.steps.length);
     drawRace(sizedContext(page.canvas, width, this.geo.height), this.geo, state, standing, this.theme);
   }
-
-  // What the learner does
 
   /** Run through the steps, from the first one if the last is reached. */
   play() {
@@ -418,10 +395,10 @@ class BalancingRaceView {
 
   reset() {
     this.pause();
-    save(this.model, this.model.get("start"));
+    super.reset();
   }
 
-  listen() {
+  wire() {
     const { page, model } = this;
     const { steps, seeds } = this.runs;
     return [
@@ -430,17 +407,11 @@ class BalancingRaceView {
       ...onSlide(model, page.step, (position) => ({ step: steps[position] })),
       ...onSlide(model, page.layer, (layer) => ({ layer })),
       ...onSlide(model, page.seed, (place) => ({ seed: seeds[place] })),
-      ...page.methods.map((radio) => on(radio, "change", () => save(model, { method: radio.value }))),
-      on(page.sort, "change", () => save(model, { by_load: page.sort.checked })),
+      ...onChoice(model, page.methods, (method) => ({ method })),
+      ...onTick(model, page.sort, "by_load"),
       on(page.canvas, "click", (event) => this.pick(event)),
-      on(page.reset, "click", () => this.reset()),
     ];
   }
 }
 
-function render({ model, el }) {
-  const view = new BalancingRaceView(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(BalancingRaceView);

@@ -20,7 +20,7 @@ from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 from ..evidence import result_table
 from ..layers import require
 from ..routing import idle_experts, max_violation
-from .base import LessonWidget, module_source, stylesheet
+from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import check_origin, count, fixed
 
 SMOOTHED = 2  # recorded steps on either side that a loss is averaged with
@@ -163,7 +163,7 @@ class BalancingRace(LessonWidget):
     """
 
     _esm = module_source("balancing_race")
-    _css = stylesheet()
+    _css = stylesheet("balancing_race")
 
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
@@ -229,11 +229,7 @@ class BalancingRace(LessonWidget):
 
     @traitlets.validate("step", "layer", "seed", "method")
     def _one_of_them(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        known = {"step": self.steps, "layer": range(self.num_layers), "seed": self.seeds, "method": self.methods}[name]
-        if value not in known:
-            raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
-        return value
+        return one_of(proposal, {"step": self.steps, "layer": range(self.num_layers), "seed": self.seeds, "method": self.methods})
 
 
 def packed(numbers: Tensor) -> bytes:

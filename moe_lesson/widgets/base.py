@@ -6,8 +6,10 @@ import base64
 import pathlib
 import sys
 import weakref
+from collections.abc import Collection, Mapping
 
 import anywidget
+import traitlets
 
 HERE = pathlib.Path(__file__).parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -21,6 +23,23 @@ def module_source(name: str) -> str:
 def stylesheet(own: str | None = None) -> str:
     """The style that all widgets share, and what a widget adds to it in a file of its own."""
     return "\n".join((HERE / f"{part}.css").read_text(encoding="utf-8") for part in ("common", own) if part)
+
+
+def one_of(proposal: dict, known: Mapping[str, Collection]) -> object:
+    """For a validator: the value that is proposed for a trait, if it is among those known for it."""
+    name, value = proposal["trait"].name, proposal["value"]
+    if value not in known[name]:
+        raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(map(str, known[name]))}")
+    return value
+
+
+def within(proposal: dict, limits: Mapping[str, tuple[float, float]]) -> float | None:
+    """For a validator: the value that is proposed for a trait, if it is from the first to the last for it, or None."""
+    name, value = proposal["trait"].name, proposal["value"]
+    first, last = limits[name]
+    if value is not None and not first <= value <= last:
+        raise traitlets.TraitError(f"{name} is {value}; expected {first} … {last}")
+    return value
 
 
 class LessonWidget(anywidget.AnyWidget):
@@ -61,6 +80,19 @@ class LessonWidget(anywidget.AnyWidget):
         super().close()
         for hidden in ("_repr_mimebundle_", "_ipython_display_"):  # ipywidgets blanks one of them when it closes
             self.__dict__.pop(hidden, None)
+
+
+def dress_table(table, bold: Collection[int] = ()) -> None:
+    """A matplotlib table as the page shows it: faint lines, the first column at the left, some rows bold."""
+    table.auto_set_font_size(False)
+    table.set_fontsize(10.5)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("#b9bec5")
+        cell.get_text().set_parse_math(False)
+        if column == 0:
+            cell.set_text_props(ha="left")
+        if row in bold:
+            cell.set_text_props(fontweight="bold")
 
 
 # ipywidgets keeps every widget that was not closed for as long as the kernel lives, with its data and its view.

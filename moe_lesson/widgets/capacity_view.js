@@ -114,10 +114,6 @@ function factWords(seen) {
   return factsOf(seen).map(([name, words]) => `${name}: ${words}`).join("; ");
 }
 
-function capital(words) {
-  return words[0].toUpperCase() + words.slice(1);
-}
-
 function busiestWords(seen) {
   const most = Math.max(...seen.load);
   return `Busiest: expert ${seen.load.indexOf(most)}, chosen by ${count(most, "token")}, `
@@ -166,14 +162,7 @@ export function rowOf(geo, place) {
 
 /** The place in the batch under a point, or null beside the rows. */
 export function placeAt(geo, y) {
-  const place = Math.floor((y - PAD) / geo.row);
-  return place >= 0 && place < geo.T ? place : null;
-}
-
-/** Where a key leads the cursor, from place to place; null for a key that is not the map's. */
-export function moved(place, key, T) {
-  const steps = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -T, End: T };
-  return key in steps ? Math.min(Math.max(place + steps[key], 0), T - 1) : null;
+  return placeWithin(y - PAD, geo.row, geo.T);
 }
 
 // --- drawing ---------------------------------------------------------------------------------------------------------
@@ -284,18 +273,14 @@ function buildStrip(page, { tokens }) {
   caption.append("The text as written: ", make("span", "moe-some", "underlined"), " lost some of its experts, ",
     make("span", "moe-none", "boxed"), " lost all. Point at a token; click to keep it, Escape to let go.");
   page.strip = make("div", "moe-strip");
-  page.letters = tokens.map((token, t) => {
-    const letter = make("span", token.length > 1 ? "moe-token moe-long" : "moe-token", token);
-    letter.dataset.token = t;
-    return letter;
-  });
-  page.strip.append(...page.letters.flatMap((letter) => (letter.textContent === "␣" ? [letter, make("wbr")] : [letter])));
+  page.letters = makeTokens(tokens);
+  page.strip.append(...withBreaks(page.letters));
   box.append(caption, page.strip);
   return box;
 }
 
 function buildPanel(page, state) {
-  const panel = make("div", "moe-capacity-panel");
+  const panel = make("div", "moe-capacity-panel moe-stacked");
   page.layer = makeSlider("Layer", 1, state.sizes.length);
   page.layer.box.hidden = state.sizes.length === 1;
   page.factor = makeSlider("capacity factor", 0, state.factors.length - 1);
@@ -311,10 +296,8 @@ function buildFacts(page) {
   const table = make("table", "moe-facts");
   const body = make("tbody");
   page.facts = Array.from({ length: 5 }, () => {
-    const [row, name, words] = [make("tr"), make("th"), make("td")];
-    name.scope = "row";
-    row.append(name, words);
-    body.append(row);
+    const [name, words] = [headCell("row", ""), make("td")];
+    body.append(rowWith([name, words]));
     return { name, words };
   });
   table.append(body);
@@ -323,15 +306,9 @@ function buildFacts(page) {
 
 function buildMap(page, { weight_limit }) {
   const box = make("div", "moe-capacity-map");
-  page.stage = make("div", "moe-stage");
-  page.stage.tabIndex = 0;
-  page.stage.setAttribute("role", "application");
-  page.stage.setAttribute("aria-label", "map of choices, tokens in the order of the batch by experts, over the load of each "
-    + "expert: arrow keys move, Enter keeps a token, Escape lets go");
-  page.canvas = make("canvas", "moe-choices");
-  page.canvas.setAttribute("aria-hidden", "true");
+  Object.assign(page, makeStage("map of choices, tokens in the order of the batch by experts, over the load of each "
+    + "expert: arrow keys move, Enter keeps a token, Escape lets go", "moe-choices"));
   page.axis = make("div", "moe-caption");
-  page.stage.append(page.canvas);
   box.append(buildKey(weight_limit), page.stage, page.axis);
   return box;
 }
@@ -340,7 +317,7 @@ function buildMap(page, { weight_limit }) {
 function buildKey(limit) {
   const [key, kept, dropped] = ["moe-caption moe-key", "moe-key", "moe-key"].map((name) => make("div", name));
   const ramp = make("span", "moe-key-ramp");
-  ramp.style.background = `linear-gradient(to right, ${CIVIDIS.filter((_, i) => i % 15 === 0).join(", ")})`;
+  ramp.style.background = rampOf(CIVIDIS);
   kept.append("filled: kept, weight 0", ramp, limit.toFixed(2));
   dropped.append(make("span", "moe-key-frame"), "frame: dropped");
   key.append("Rows: the batch, first on top.", kept, dropped);
@@ -355,8 +332,8 @@ function syncControls(page, state, seen) {
   syncSlider(page.factor, factors.indexOf(factor), factors.length - 1, factorWords(factor, seen.capacity));
   syncSlider(page.shuffle, shuffle, num_shuffles, `shuffle ${shuffle} of ${num_shuffles}, seed ${seed}`);
   page.shuffle.slider.disabled = batch !== "shuffled";
-  for (const radio of page.rules) radio.checked = radio.value === by;
-  for (const radio of page.batches) radio.checked = radio.value === batch;
+  syncChoice(page.rules, by);
+  syncChoice(page.batches, batch);
   say(page.axis, `Load of each expert of layer ${layer + 1}: blue is kept, a frame above the line is dropped, pale is an empty `
     + "seat. The choices are as recorded, without a limit; queue and limit are applied here.");
 }
@@ -379,123 +356,68 @@ function syncFacts({ facts }, seen) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class CapacityPage {
-  constructor(model, el) {
-    this.model = model;
-    this.point = null; // the token that the mouse or the keyboard points at
-    this.cursor = null; // the token where the keyboard stands; none yet is the first of the batch
-    this.read();
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [this.watch(), this.listenControls(), this.listenStrip(), this.listenStage()].flat();
-    this.frame.ask();
-  }
+class CapacityView extends PointingView {
+  get settings() { return SETTINGS; }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
-  }
+  get kept() { return "locked_token"; }
 
   read() {
     this.state = readState(this.model);
     this.seen = dispatch(this.state);
   }
 
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const reread = () => { this.read(); this.frame.ask(); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...SETTINGS.map((name) => onTrait(this.model, name, reread))];
+  build() {
+    return buildPage(this.state);
   }
 
   draw() {
-    const { page, state, seen } = this;
-    const token = this.point ?? state.locked_token;
-    this.drawCanvas(token); // first: it reads the layout, which the lines below make stale
+    const { page, state, seen, looked } = this;
+    this.drawCanvas(); // first: it reads the layout, which the lines below make stale
     syncControls(page, state, seen);
-    syncStrip(page, seen, token);
+    syncStrip(page, seen, looked);
     syncFacts(page, seen);
-    say(page.status, describe(state, seen, token));
+    say(page.status, describe(state, seen, looked));
   }
 
-  drawCanvas(token) {
+  drawCanvas() {
     const { page, state, seen } = this;
     const width = page.stage.clientWidth;
     if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || themeOf(page.root);
     this.geo = geometry(width, seen.T, seen.N);
-    drawAll(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, token, this.theme);
+    drawAll(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, this.looked, this.theme);
   }
 
-  // What the learner does
-
-  /** Point at a token; null is none. */
-  pointAt(token) {
-    if (token === this.point) return;
-    this.point = token;
-    this.frame.ask();
-  }
-
-  /** Keep the token that is pointed at; one that is kept already is let go. */
-  toggle() {
-    if (this.point === null) return;
-    save(this.model, { locked_token: this.point === this.state.locked_token ? null : this.point });
-  }
-
-  unlock() {
-    this.pointAt(null);
-    save(this.model, { locked_token: null });
-  }
-
-  // How it gets here: each method wires some elements and returns how to unwire them
-
-  listenControls() {
+  wire() {
     const { page, model } = this;
     return [
       ...onSlide(model, page.layer, (value) => ({ layer: value - 1 })),
       ...onSlide(model, page.factor, (value) => ({ factor: this.state.factors[value] })),
-      ...onSlide(model, page.shuffle, (value) => ({ shuffle: value })),
-      ...page.rules.map((radio) => on(radio, "change", () => save(model, { by: radio.value }))),
-      ...page.batches.map((radio) => on(radio, "change", () => save(model, { batch: radio.value }))),
-      on(page.reset, "click", () => save(model, model.get("start"))),
-      on(page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); }),
+      ...onSlide(model, page.shuffle, (shuffle) => ({ shuffle })),
+      ...onChoice(model, page.rules, (by) => ({ by })),
+      ...onChoice(model, page.batches, (batch) => ({ batch })),
+      ...this.listenMouse(page.strip, tokenOf),
+      ...this.listenMouse(page.stage, (event) => this.tokenUnder(event)),
+      ...this.listenKeys(page.stage, (key) => this.next(key), () => this.cursor),
+      ...this.listenEscape(),
     ];
   }
 
-  listenStrip() {
-    return this.listenPointer(this.page.strip, ({ target }) => (
-      target.dataset.token === undefined ? null : Number(target.dataset.token)));
+  /** Where the keyboard stands: the token it came to last, at first the first one of the batch. */
+  get cursor() {
+    return this.reached ?? this.seen.queue[0];
   }
 
-  listenStage() {
-    const { stage, canvas } = this.page;
-    const under = (event) => {
-      const place = this.geo ? placeAt(this.geo, event.clientY - canvas.getBoundingClientRect().top) : null;
-      return place === null ? null : this.seen.queue[place];
-    };
-    return [...this.listenPointer(stage, under), on(stage, "focusout", () => this.pointAt(null)),
-      on(stage, "keydown", (event) => this.stageKey(event))];
+  next(key) {
+    const place = moved(this.seen.places[this.cursor], key, this.seen.T);
+    if (place === null) return null;
+    this.reached = this.seen.queue[place];
+    return this.reached;
   }
 
-  /** The mouse over an element: `tokenOf` says which token an event is on, or null. */
-  listenPointer(node, tokenOf) {
-    return [on(node, "pointermove", (event) => this.pointAt(tokenOf(event))), on(node, "pointerleave", () => this.pointAt(null)),
-      on(node, "click", (event) => { this.pointAt(tokenOf(event)); this.toggle(); })];
-  }
-
-  stageKey(event) {
-    const { queue, places, T } = this.seen;
-    const here = this.cursor ?? queue[0];
-    const next = moved(places[here], event.key, T);
-    if (next !== null) taken(event, () => { this.cursor = queue[next]; this.pointAt(this.cursor); });
-    if (event.key === "Enter" || event.key === " ") taken(event, () => { this.pointAt(here); this.toggle(); });
+  tokenUnder(event) {
+    const place = this.geo ? placeAt(this.geo, event.clientY - this.page.canvas.getBoundingClientRect().top) : null;
+    return place === null ? null : this.seen.queue[place];
   }
 }
 
-function render({ model, el }) {
-  const view = new CapacityPage(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(CapacityView);

@@ -19,8 +19,8 @@ from traitlets import Bytes, Dict, Float, Int, List, Unicode
 from ..balance import capacity_for, keep_within
 from ..layers import MoE, require
 from ..routing import Routing
-from .base import LessonWidget, module_source, stylesheet
-from .common import check_origin, count, fixed, listed, visible
+from .base import LessonWidget, module_source, one_of, stylesheet, within
+from .common import capital, check_origin, count, fixed, listed, visible
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, None)  # None: no limit
 RULES = {"order": "as they stand", "weight": "highest weight"}  # who comes first
@@ -123,7 +123,7 @@ class CapacityView(LessonWidget):
     """
 
     _esm = module_source("capacity_view")
-    _css = stylesheet()
+    _css = stylesheet("capacity_view")
 
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
@@ -208,20 +208,12 @@ class CapacityView(LessonWidget):
 
     @traitlets.validate("layer", "shuffle", "locked_token")
     def _in_range(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        first, last = {"layer": (0, len(self.sizes) - 1), "shuffle": (1, SHUFFLES),
-                       "locked_token": (0, len(self.tokens) - 1)}[name]
-        if value is not None and not first <= value <= last:
-            raise traitlets.TraitError(f"{name} is {value}; expected {first} … {last}")
-        return value
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "shuffle": (1, SHUFFLES),
+                                 "locked_token": (0, len(self.tokens) - 1)})
 
     @traitlets.validate("factor", "by", "batch")
     def _known(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        choices = {"factor": FACTORS, "by": tuple(RULES), "batch": BATCHES}[name]
-        if value not in choices:
-            raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(map(str, choices))}")
-        return value
+        return one_of(proposal, {"factor": FACTORS, "by": RULES, "batch": BATCHES})
 
 
 # --- the door ---------------------------------------------------------------------------------------------------------
@@ -282,8 +274,7 @@ def facts(shown: Dispatch) -> dict[str, str]:
 def summary(view: CapacityView) -> str:
     """What the view shows, in words."""
     shown = view.shown
-    numbers = fact_words(shown)
-    parts = [head(view, shown), room_words(view, shown), f"{numbers[0].upper()}{numbers[1:]}.", busiest_words(shown.routing)]
+    parts = [head(view, shown), room_words(view, shown), f"{capital(fact_words(shown))}.", busiest_words(shown.routing)]
     if view.locked_token is not None:
         parts.append(token_words(view, shown, view.locked_token))
     return " ".join(parts)

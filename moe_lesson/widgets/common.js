@@ -114,6 +114,55 @@ function listed(items, most = 8) {
   return items.slice(0, most).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
+/** The words with a capital letter in front. */
+function capital(words) {
+  const [first, ...rest] = Array.from(words);
+  return first === undefined ? "" : first.toUpperCase() + rest.join("");
+}
+
+/** A whole number, a Number or a BigInt, with a comma before each thousand. */
+function grouped(number) {
+  return number.toLocaleString("en-US");
+}
+
+/** A number below 1000 in three digits. */
+function threeDigits(value) {
+  if (value < 10) return value.toFixed(2);
+  return value.toFixed(value < 100 ? 1 : 0);
+}
+
+const DIGITS = 3; // of a loss
+
+/** The number in words, without what summing up in another order would change; nothing is minus zero. */
+export function rounded(value, digits = DIGITS) {
+  const text = Number(value.toPrecision(12)).toFixed(digits);
+  return Number(text) ? text : (0).toFixed(digits);
+}
+
+// --- places: what is where, and where a key leads --------------------------------------------------------------------
+
+/** In which of some places of one size, side by side, a distance from the edge of the first ends; null beside them. */
+function placeWithin(distance, size, places) {
+  const place = Math.floor(distance / size);
+  return place >= 0 && place < places ? place : null;
+}
+
+/** Where a key leads from one of some places in a row; null for a key that leads nowhere. */
+export function moved(place, key, places) {
+  const steps = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -places,
+    End: places };
+  return key in steps ? Math.min(Math.max(place + steps[key], 0), places - 1) : null;
+}
+
+/** Where a key leads from a cell { row, column } of a map; null for a key that leads nowhere, or where there is no cell. */
+export function movedOn({ row, column }, key, rows, columns) {
+  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0],
+    PageDown: [10, 0], Home: [0, -columns], End: [0, columns] };
+  if (!(key in steps) || !rows) return null;
+  const within = (value, size) => Math.min(Math.max(value, 0), size - 1);
+  return { row: within(row + steps[key][0], rows), column: within(column + steps[key][1], columns) };
+}
+
 // --- colour ----------------------------------------------------------------------------------------------------------
 
 /** Cividis (Nuñez, Anderton, Renslow 2018), 256 steps: matplotlib's table, readable without red-green vision. */
@@ -141,6 +190,11 @@ export function weightColour(weight, limit) {
   return CIVIDIS[Math.min(255, Math.floor(share * 256))];
 }
 
+/** A list of colours as the background of a ramp. */
+function rampOf(colours) {
+  return `linear-gradient(to right, ${colours.filter((_, i) => i % 15 === 0).join(", ")})`;
+}
+
 /** Black or white, whichever reads better on a #rrggbb background (WCAG relative luminance). */
 export function inkOn(hex) {
   const [r, g, b] = hex.slice(1).match(/../g).map((pair) => {
@@ -158,6 +212,10 @@ function make(tag, className = "", text = "") {
   node.className = className;
   node.textContent = text;
   return node;
+}
+
+function makeButton(words = "") {
+  return Object.assign(make("button", "moe-button", words), { type: "button" });
 }
 
 /** A slider with its name and value in words beside it: { box, slider, value }. */
@@ -192,11 +250,105 @@ function makeChoice(name, options) {
   return { box, radios };
 }
 
+function syncChoice(radios, value) {
+  for (const radio of radios) radio.checked = radio.value === value;
+}
+
+/** A box to tick: { box, tick }. */
+function makeTick(words) {
+  const box = make("label", "moe-control");
+  const tick = Object.assign(make("input"), { type: "checkbox" });
+  box.append(tick, make("span", "", words));
+  return { box, tick };
+}
+
+/** A canvas that a screen reader passes over: what it shows stands elsewhere in words. */
+function makeCanvas(className = "moe-steps") {
+  const canvas = make("canvas", className);
+  canvas.setAttribute("aria-hidden", "true");
+  return canvas;
+}
+
+/** Let an element have the keyboard: a screen reader hands it every key, and reads its label. */
+function takeKeys(node, label) {
+  node.tabIndex = 0;
+  node.setAttribute("role", "application");
+  node.setAttribute("aria-label", label);
+}
+
+/** A picture to move about in with mouse and keyboard: { stage, canvas }. */
+function makeStage(label, className) {
+  const [stage, canvas] = [make("div", "moe-stage"), makeCanvas(className)];
+  takeKeys(stage, label);
+  stage.append(canvas);
+  return { stage, canvas };
+}
+
+/** What the colours of a map mean, with room for numbers under them: { scale, ticks }. */
+function makeScale(colours) {
+  const [scale, ramp, ticks] = ["moe-scale", "moe-ramp", "moe-ticks"].map((name) => make("span", name));
+  ramp.style.background = rampOf(colours);
+  scale.append(ramp, ticks);
+  return { scale, ticks };
+}
+
+/** Numbers under a scale: [what stands there, at which share of the scale]. */
+function fillTicks(ticks, places) {
+  ticks.replaceChildren(...places.map(([number, share]) => {
+    const tick = make("span", "", String(number));
+    tick.style.left = `${share * 100}%`;
+    return tick;
+  }));
+}
+
+/** A row of a table, out of its cells. */
+function rowWith(cells) {
+  const row = make("tr");
+  row.append(...cells);
+  return row;
+}
+
+/** The head of a column or of a row, as `scope` says. */
+function headCell(scope, text) {
+  const cell = make("th", "", text);
+  cell.scope = scope;
+  return cell;
+}
+
+/** A table out of the cells of its head and its rows. */
+function makeTable(heads, rows) {
+  const [table, head, body] = [make("table", "moe-ledger-table"), make("thead"), make("tbody")];
+  head.append(rowWith(heads));
+  body.append(...rows);
+  table.append(head, body);
+  return table;
+}
+
+/** One element for each token of a text, which knows its place in it. */
+function makeTokens(tokens) {
+  return tokens.map((token, t) => {
+    const node = make("span", token.length > 1 ? "moe-token moe-long" : "moe-token", token);
+    node.dataset.token = t;
+    return node;
+  });
+}
+
+/** The elements of a text with what follows some of them: a line may break after a space. */
+function withBreaks(nodes, breaks = { "␣": "wbr" }) {
+  const after = (text) => (Object.hasOwn(breaks, text) ? [make(breaks[text])] : []);
+  return nodes.flatMap((node) => [node, ...after(node.textContent)]);
+}
+
+/** The place of the token that an event happened on, or null. */
+function tokenOf({ target }) {
+  return target.dataset.token === undefined ? null : Number(target.dataset.token);
+}
+
 /** The title, the badge that says where the data comes from, and Reset; the last two go into `page`. */
 function buildHeader(page, title) {
   const header = make("div", "moe-header");
   page.badge = make("span", "moe-badge");
-  page.reset = Object.assign(make("button", "moe-button", "Reset"), { type: "button" });
+  page.reset = makeButton("Reset");
   header.append(make("h3", "moe-title", title), page.badge, page.reset);
   return header;
 }
@@ -254,6 +406,22 @@ function outline(ctx, x, y, w, h) {
   ctx.lineWidth = 2;
   ctx.strokeStyle = "#ffffff";
   ctx.strokeRect(x, y, w, h);
+}
+
+/** A line through points [x, y]. */
+function drawCurve(ctx, points) {
+  ctx.lineJoin = "round";
+  ctx.beginPath();
+  for (const [x, y] of points) ctx.lineTo(x, y);
+  ctx.stroke();
+}
+
+/** A filled dot, whose edge may be stroked next. */
+function drawDot(ctx, x, y, radius, colour) {
+  ctx.fillStyle = colour;
+  ctx.beginPath();
+  ctx.arc(x, y, radius, 0, 2 * Math.PI);
+  ctx.fill();
 }
 
 /** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
@@ -328,6 +496,21 @@ function change(model, traits) {
 function onSlide(model, { slider }, traits) {
   return [on(slider, "input", () => change(model, traits(Number(slider.value)))),
     on(slider, "change", () => model.save_changes())];
+}
+
+/** Let radio buttons set traits, made from the value that is chosen. Returns how to stop. */
+function onChoice(model, radios, traits) {
+  return radios.map((radio) => on(radio, "change", () => save(model, traits(radio.value))));
+}
+
+/** Let a box to tick set a trait. Returns how to stop. */
+function onTick(model, tick, name) {
+  return [on(tick, "change", () => save(model, { [name]: tick.checked }))];
+}
+
+/** Do something on Escape, wherever in an element it is pressed; returns how to stop. */
+function onEscape(root, action) {
+  return on(root, "keydown", (event) => { if (event.key === "Escape") taken(event, action); });
 }
 
 /** Do something with a key that nobody else shall get: neither the page's scrolling nor the notebook's shortcuts. */
@@ -449,7 +632,7 @@ class PointingView extends LessonView {
 
   /** Escape, anywhere in the widget, lets go. */
   listenEscape() {
-    return [on(this.page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); })];
+    return [onEscape(this.page.root, () => this.unlock())];
   }
 }
 

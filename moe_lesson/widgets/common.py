@@ -140,6 +140,25 @@ def fixed(value: float, digits: int) -> str:
     return f"{Decimal(value + 0.0).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
+def three_digits(value: float) -> str:
+    """A number below 1000 in three digits."""
+    return fixed(value, 2 if value < 10 else 1 if value < 100 else 0)
+
+
+DIGITS = 3  # of a loss
+
+
+def rounded(value: float, digits: int = DIGITS) -> str:
+    """The number in words, without what summing up in another order would change; nothing is minus zero."""
+    text = fixed(float(f"{value:.12g}"), digits)
+    return text if float(text) else fixed(0.0, digits)
+
+
+def capital(words: str) -> str:
+    """The words with a capital letter in front."""
+    return words[:1].upper() + words[1:]
+
+
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 

@@ -6,7 +6,8 @@
 
 const SETTINGS = ["layer", "order", "locked_token"];
 const DATA = ["title", "name", "origin", "seed", "width", "num_shared", "tokens", "kinds", "sizes", "top_k", "axis"];
-export const ORDERS = { "as in the text": "as in the text", "by the routed part's share": "largest share of the routed part first" };
+export const ORDERS = { "as in the text": "as in the text",
+  "by the routed part's share": "largest share of the routed part first" };
 export const KINDS = ["letter", "space", "digit", "sign", "other"];
 
 /** The traits of the model as one plain object. */
@@ -45,12 +46,6 @@ export function columnsOf(share, order) {
 // --- words: the twins of those in contribution_view.py ---------------------------------------------------------------
 
 export const COLUMNS = ["bytes", "number", "shared part's share", "untrained", "cosine", "untrained"];
-
-/** The number in words; nothing is minus zero. */
-function rounded(value, digits) {
-  const text = value.toFixed(digits);
-  return Number(text) ? text : (0).toFixed(digits);
-}
 
 function percent(share) {
   return `${(100 * share).toFixed(0)}%`;
@@ -108,7 +103,8 @@ function tokenWords({ tokens, width }, { k, one, none, ids, weights }, token) {
     + `routed ${rounded(one.routed[token], 2)}, share ${percent(one.share[token])}; cosine `
     + `${rounded(one.cosine[token], 2)}, ${angleWords(one.cosine[token], width)}. `
     + `Untrained: shared ${rounded(none.shared[token], 2)}, routed ${rounded(none.routed[token], 2)}, cosine `
-    + `${rounded(none.cosine[token], 2)}. Routed to ${chosen.length === 1 ? "expert" : "experts"} ${listed(chosen)} of this layer.`;
+    + `${rounded(none.cosine[token], 2)}. Routed to ${chosen.length === 1 ? "expert" : "experts"} ${listed(chosen)} of this `
+    + "layer.";
 }
 
 /** Do two directions agree? Two random ones of D numbers have a cosine of 0 ± 1/√D. */
@@ -149,14 +145,7 @@ export function columnOf(geo, column) {
 
 /** The column under a point, or null beside the columns. */
 export function columnAt(geo, x) {
-  const column = Math.floor((x - LEFT) / geo.cell);
-  return column >= 0 && column < geo.T ? column : null;
-}
-
-/** Where a key leads the cursor, from column to column; null for a key that is not the picture's. */
-export function moved(column, key, T) {
-  const steps = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -T, End: T };
-  return key in steps ? Math.min(Math.max(column + steps[key], 0), T - 1) : null;
+  return placeWithin(x - LEFT, geo.cell, geo.T);
 }
 
 // --- drawing ---------------------------------------------------------------------------------------------------------
@@ -179,7 +168,8 @@ function drawAll(ctx, geo, state, seen, token, theme) {
 
 /** Routed up, shared down, on one square-root scale. */
 function drawLengths(ctx, geo, state, { one, none, columns }, theme) {
-  const [upTo, downTo] = [(length) => geo.floor - Math.sqrt(length) * geo.root, (length) => geo.ceiling + Math.sqrt(length) * geo.root];
+  const upTo = (length) => geo.floor - Math.sqrt(length) * geo.root;
+  const downTo = (length) => geo.ceiling + Math.sqrt(length) * geo.root;
   drawTitle(ctx, geo, geo.top, "length (√ spacing): routed part up, shared part down", theme);
   for (const [tick, label] of state.axis.ticks) {
     if (tick <= state.axis.routed) drawTick(ctx, geo, upTo(tick), label, theme);
@@ -323,60 +313,37 @@ function buildLegend({ num_shared, top_k }) {
 function buildStrip(page, { tokens }) {
   const box = make("div");
   page.strip = make("div", "moe-strip");
-  page.letters = tokens.map((token, t) => {
-    const letter = make("span", token.length > 1 ? "moe-token moe-long" : "moe-token", token);
-    letter.dataset.token = t;
-    return letter;
-  });
-  page.strip.append(...page.letters.flatMap((letter) => (letter.textContent === "␣" ? [letter, make("wbr")] : [letter])));
+  page.letters = makeTokens(tokens);
+  page.strip.append(...withBreaks(page.letters));
   box.append(page.strip);
   return box;
 }
 
 function buildStage(page) {
-  page.stage = make("div", "moe-stage");
-  page.stage.tabIndex = 0;
-  page.stage.setAttribute("role", "application");
-  page.stage.setAttribute("aria-label", "lengths of the routed and the shared part for each token, over their share and their "
-    + "cosine: arrow keys move, Enter keeps a token, Escape lets go");
-  page.canvas = make("canvas", "moe-steps");
-  page.canvas.setAttribute("aria-hidden", "true");
-  page.stage.append(page.canvas);
-  return page.stage;
+  return Object.assign(page, makeStage("lengths of the routed and the shared part for each token, over their share and their "
+    + "cosine: arrow keys move, Enter keeps a token, Escape lets go")).stage;
 }
 
 function buildTable(page, state) {
-  const [box, table, head, body] = [make("div"), make("table", "moe-ledger-table"), make("thead"), make("tbody")];
+  const box = make("div");
   page.caption = make("div", "moe-caption");
-  head.append(rowWith(COLUMNS.map((title) => headCell("col", title))));
-  page.cells = tableRows(state, examine(state)).map(([name]) => {
+  page.cells = [];
+  const rows = tableRows(state, examine(state)).map(([name]) => {
     const cells = COLUMNS.slice(1).map(() => make("td"));
-    body.append(rowWith([headCell("row", name), ...cells]));
-    return cells;
+    page.cells.push(cells);
+    return rowWith([headCell("row", name), ...cells]);
   });
-  table.append(head, body);
+  const table = makeTable(COLUMNS.map((title) => headCell("col", title)), rows);
   box.append(page.caption, table, make("div", "moe-caption",
     "A length is loudness, not worth: that, only the loss without the part can tell."));
   return box;
-}
-
-function rowWith(cells) {
-  const row = make("tr");
-  row.append(...cells);
-  return row;
-}
-
-function headCell(scope, text) {
-  const cell = make("th", "", text);
-  cell.scope = scope;
-  return cell;
 }
 
 // --- filling the page from the state ---------------------------------------------------------------------------------
 
 function syncControls(page, { layer, sizes, order }) {
   syncSlider(page.layer, layer + 1, sizes.length, `Layer ${layer + 1} of ${sizes.length}`);
-  for (const radio of page.orders) radio.checked = radio.value === order;
+  syncChoice(page.orders, order);
 }
 
 function syncTable(page, state, seen) {
@@ -421,8 +388,8 @@ class ContributionView extends PointingView {
     const { page, model } = this;
     return [
       ...onSlide(model, page.layer, (value) => ({ layer: value - 1 })),
-      ...page.orders.map((radio) => on(radio, "change", () => save(model, { order: radio.value }))),
-      ...this.listenMouse(page.strip, ({ target }) => (target.dataset.token === undefined ? null : Number(target.dataset.token))),
+      ...onChoice(model, page.orders, (order) => ({ order })),
+      ...this.listenMouse(page.strip, tokenOf),
       ...this.listenMouse(page.stage, (event) => this.tokenUnder(event)),
       ...this.listenKeys(page.stage, (key) => this.next(key), () => this.cursor),
       ...this.listenEscape(),

@@ -24,8 +24,8 @@ from ..instruments import layer_inputs, shared_and_routed
 from ..layers import MoE, moe_layers, require
 from ..model import LanguageModel, evaluating
 from ..routing import Routing
-from .base import LessonWidget, module_source, stylesheet
-from .common import check_origin, count, fixed, listed, visible
+from .base import LessonWidget, dress_table, module_source, one_of, stylesheet, within
+from .common import check_origin, count, fixed, listed, rounded, visible
 
 IN_TEXT, BY_SHARE = "as in the text", "by the routed part's share"
 ORDERS = {IN_TEXT: "as in the text", BY_SHARE: "largest share of the routed part first"}
@@ -206,17 +206,11 @@ class ContributionView(LessonWidget):
 
     @traitlets.validate("layer", "locked_token")
     def _in_range(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        last = {"layer": len(self.sizes), "locked_token": len(self.tokens)}[name] - 1
-        if value is not None and not 0 <= value <= last:
-            raise traitlets.TraitError(f"{name} is {value}; expected 0 … {last}")
-        return value
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "locked_token": (0, len(self.tokens) - 1)})
 
     @traitlets.validate("order")
     def _known(self, proposal):
-        if proposal["value"] not in ORDERS:
-            raise traitlets.TraitError(f"order is {proposal['value']!r}; choose one of {', '.join(ORDERS)}")
-        return proposal["value"]
+        return one_of(proposal, {"order": ORDERS})
 
 
 # --- the door ---------------------------------------------------------------------------------------------------------
@@ -277,12 +271,6 @@ def axis_of(shared: float, routed: float) -> dict:
 # --- words: the twins of those in contribution_view.js ----------------------------------------------------------------
 
 COLUMNS = ("bytes", "number", "shared part's share", "untrained", "cosine", "untrained")
-
-
-def rounded(value: float, digits: int) -> str:
-    """The number in words; nothing is minus zero."""
-    text = fixed(value, digits)
-    return text if float(text) else fixed(0, digits)
 
 
 def percent(share: float) -> str:
@@ -440,9 +428,4 @@ def draw_table(ax, view: ContributionView, rows: list[list[str]]) -> None:
     ax.set_axis_off()
     ax.set_title(table_title(view), loc="left", fontsize=11, parse_math=False)
     table = ax.table(rows, colLabels=COLUMNS, bbox=(0, 0, 1, 1), edges="horizontal", cellLoc="right", colLoc="right")
-    table.auto_set_font_size(False)
-    table.set_fontsize(10.5)
-    for (_, column), cell in table.get_celld().items():
-        cell.set_edgecolor("#b9bec5")
-        if column == 0:
-            cell.set_text_props(ha="left")
+    dress_table(table)

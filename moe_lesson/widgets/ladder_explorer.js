@@ -4,7 +4,6 @@
 
 const AXES = ["steps", "FLOPs", "seconds"];
 const ALIKE = 0.03; // costs that differ by less count as equal
-const DIGITS = 3;   // of a loss
 
 // --- state: what is shown, computed from what Python sent ------------------------------------------------------------
 
@@ -68,12 +67,6 @@ function curveOf({ steps, domain }, rung, places) {
 }
 
 // --- words: the twins of those in ladder_explorer.py -----------------------------------------------------------------
-
-/** The number in words, without what summing up in another order would change; nothing is minus zero. */
-export function rounded(value, digits = DIGITS) {
-  const text = Number(value.toPrecision(12)).toFixed(digits);
-  return Number(text) ? text : (0).toFixed(digits);
-}
 
 function signed(value) {
   const text = rounded(value);
@@ -309,13 +302,6 @@ function drawCurves(ctx, geo, state, seen, { placeOf, heightOf }, theme) {
   ctx.restore();
 }
 
-function drawCurve(ctx, points) {
-  ctx.lineJoin = "round";
-  ctx.beginPath();
-  for (const [x, y] of points) ctx.lineTo(x, y);
-  ctx.stroke();
-}
-
 /** A dashed line where the cheaper of the two ends, and a dot where each of them is read. */
 function drawReadOff(ctx, geo, state, { pair, equal }, { placeOf, heightOf }, theme) {
   const { cost, steps, losses } = equal[state.axis];
@@ -326,10 +312,7 @@ function drawReadOff(ctx, geo, state, { pair, equal }, { placeOf, heightOf }, th
   ctx.setLineDash([]);
   pair.forEach((rung, i) => {
     if (!losses[i] || heightOf(losses[i].mean) < geo.top) return;
-    ctx.beginPath();
-    ctx.arc(placeOf(rung, steps[i]), heightOf(losses[i].mean), 5, 0, 2 * Math.PI);
-    ctx.fillStyle = looksOf(state, rung.name, theme).colour;
-    ctx.fill();
+    drawDot(ctx, placeOf(rung, steps[i]), heightOf(losses[i].mean), 5, looksOf(state, rung.name, theme).colour);
     ctx.stroke();
   });
 }
@@ -373,7 +356,7 @@ function buildPage(state) {
 
 function buildPair(page, state) {
   const row = make("div", "moe-row");
-  page.swap = Object.assign(make("button", "moe-button", "Swap"), { type: "button" });
+  page.swap = makeButton("Swap");
   const names = state.rungs.map(({ name }) => name);
   for (const [name, words, which] of [["rung", "highlight", "mine"], ["beside", "beside", "other"]]) {
     const { box, select } = makeSelect(words, names);
@@ -413,8 +396,7 @@ function buildControls(page, state) {
 
 function buildStage(page) {
   page.stage = make("div", "moe-ladder-curves");
-  page.canvas = make("canvas", "moe-steps");
-  page.canvas.setAttribute("aria-hidden", "true"); // the controls, the table and the summary do and say the same
+  page.canvas = makeCanvas(); // the controls, the table and the summary do and say the same
   page.stage.append(page.canvas);
   return page.stage;
 }
@@ -422,32 +404,19 @@ function buildStage(page) {
 /** The numbers of the two rungs, and how they were come by. */
 function buildSide(page, state) {
   const side = make("div", "moe-ladder-side");
-  const table = make("table", "moe-ledger-table");
-  const [head, body, first] = [make("thead"), make("tbody"), make("tr")];
   page.names = ["mine", "other"].map((which) => {
     const cell = headCell("col", "");
     cell.classList.add(`moe-ladder-${which}`);
-    first.append(cell);
     return cell;
   });
-  first.prepend(headCell("col", "loss"));
-  first.append(headCell("col", "difference"));
-  head.append(first);
   page.rows = ["test", ...AXES].map(() => {
-    const [row, title, cells] = [make("tr"), headCell("row", ""), [0, 1, 2].map(() => make("td"))];
-    row.append(title, ...cells);
-    body.append(row);
-    return { row, cells: [title, ...cells] };
+    const cells = [headCell("row", ""), ...[0, 1, 2].map(() => make("td"))];
+    return { row: rowWith(cells), cells };
   });
-  table.append(head, body);
+  const table = makeTable([headCell("col", "loss"), ...page.names, headCell("col", "difference")],
+    page.rows.map(({ row }) => row));
   side.append(table, make("div", "moe-caption", NOTE));
   return side;
-}
-
-function headCell(scope, text) {
-  const cell = make("th", "", text);
-  cell.scope = scope;
-  return cell;
 }
 
 const NOTE = "[ ]: 95% interval over seeds. Dashed: where the cheaper of the two ends; the other is read off at its last followed "
@@ -457,9 +426,7 @@ const NOTE = "[ ]: 95% interval over seeds. Dashed: where the cheaper of the two
 // --- filling the page from the state ---------------------------------------------------------------------------------
 
 function syncControls(page, state) {
-  for (const [name, radios] of Object.entries(page.choices)) {
-    for (const radio of radios) radio.checked = radio.value === String(state[name] ?? "");
-  }
+  for (const [name, radios] of Object.entries(page.choices)) syncChoice(radios, String(state[name] ?? ""));
   for (const [name, select] of Object.entries(page.selects)) select.value = state[name];
   for (const option of page.selects.rung.options) option.disabled = option.value === state.beside; // arrow keys step over it
   for (const option of page.selects.beside.options) option.disabled = option.value === state.rung;
@@ -476,21 +443,11 @@ function syncWords(page, state, seen) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class LadderExplorerView {
-  constructor(model, el) {
-    this.model = model;
-    this.labels = [];
-    this.read();
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [...this.watch(), ...this.listen()];
-    this.frame.ask();
-  }
+class LadderExplorerView extends LessonView {
+  get settings() { return SETTINGS; }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
+  prepare() {
+    this.labels = []; // the names on the canvas, which can be clicked
   }
 
   read() {
@@ -498,11 +455,8 @@ class LadderExplorerView {
     this.seen = null;
   }
 
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const reread = () => { this.read(); this.frame.ask(); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...SETTINGS.map((name) => onTrait(this.model, name, reread))];
+  build() {
+    return buildPage(this.state);
   }
 
   draw() {
@@ -516,12 +470,8 @@ class LadderExplorerView {
   drawCanvas() {
     const { page, state, seen } = this;
     const width = page.stage.clientWidth;
-    if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || { ...themeOf(page.root), paper: getComputedStyle(page.root).backgroundColor };
-    this.labels = drawLadder(page.canvas, width, state, seen, this.theme);
+    if (width) this.labels = drawLadder(page.canvas, width, state, seen, this.theme); // else the ResizeObserver will call
   }
-
-  // What the learner does
 
   /** Highlight a rung; the one beside it changes places. */
   highlight(rung) {
@@ -529,37 +479,34 @@ class LadderExplorerView {
     save(this.model, rung === beside ? { rung, beside: this.state.rung } : { rung });
   }
 
-  nameAt(event) {
-    const { left, top } = this.page.canvas.getBoundingClientRect();
-    return nameAt(this.labels, event.clientX - left, event.clientY - top);
-  }
-
   choose(name, value) {
     save(this.model, { [name]: name === "seed" ? (value === "" ? null : Number(value)) : value });
   }
 
+  /** The rung whose name is under the mouse, or null. */
+  nameUnder(event) {
+    const { left, top } = this.page.canvas.getBoundingClientRect();
+    return nameAt(this.labels, event.clientX - left, event.clientY - top);
+  }
+
   pick(event) {
-    const name = this.nameAt(event);
+    const name = this.nameUnder(event);
     if (name !== null) this.highlight(name);
   }
 
-  listen() {
-    const { page, model } = this;
+  wire() {
+    const { page } = this;
     return [
       ...Object.entries(page.choices).flatMap(([name, radios]) => (
         radios.map((radio) => on(radio, "change", () => this.choose(name, radio.value))))),
       ...Object.entries(page.selects).map(([name, select]) => on(select, "change", () => this.choose(name, select.value))),
       on(page.swap, "click", () => this.highlight(this.state.beside)),
       on(page.canvas, "click", (event) => this.pick(event)),
-      on(page.canvas, "pointermove", (event) => { page.canvas.style.cursor = this.nameAt(event) === null ? "" : "pointer"; }),
-      on(page.reset, "click", () => save(model, model.get("start"))),
+      on(page.canvas, "pointermove", (event) => {
+        page.canvas.style.cursor = this.nameUnder(event) === null ? "" : "pointer";
+      }),
     ];
   }
 }
 
-function render({ model, el }) {
-  const view = new LadderExplorerView(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(LadderExplorerView);

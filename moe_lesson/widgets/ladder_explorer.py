@@ -16,8 +16,8 @@ from traitlets import Dict, Float, Int, List, Unicode
 
 from ..evidence import STUDENT_T, Interval, Table, interval, paired_difference, result_table
 from ..layers import require
-from .base import LessonWidget, module_source, stylesheet
-from .common import check_origin, count, fixed
+from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
+from .common import DIGITS, check_origin, count, rounded
 from .redundancy_lens import even_ticks
 
 # The rungs of the shipped tables that are shown; the others answer questions of other lessons.
@@ -29,7 +29,6 @@ AXES = ("steps", "FLOPs", "seconds")
 BACKWARD = 3    # a training step costs three forward passes: the backward one costs two (arXiv 2001.08361, section 2.1)
 ALIKE = 0.03    # costs that differ by less count as equal: a followed step is read for a tenth of the training
 CUT = 1 / 5     # of the training is left out when the limits of the loss are set, so that the ends can be told apart
-DIGITS = 3      # of a loss
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -257,12 +256,9 @@ class LadderExplorer(LessonWidget):
 
     @traitlets.validate("rung", "beside", "seed", "axis", "domain")
     def _one_of_them(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
         names = [rung["name"] for rung in self.rungs]
-        known = {"rung": names, "beside": names, "seed": [None, *self.seeds], "axis": AXES, "domain": self.domains}[name]
-        if value not in known:
-            raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
-        return value
+        return one_of(proposal, {"rung": names, "beside": names, "seed": [None, *self.seeds], "axis": AXES,
+                                 "domain": self.domains})
 
     @traitlets.observe("rung", "beside")
     def _never_beside_itself(self, change):
@@ -362,12 +358,6 @@ def curve_of(explorer: LadderExplorer, rung: dict) -> list[float]:
 
 
 # --- words: the twins of those in ladder_explorer.js ------------------------------------------------------------------
-
-
-def rounded(value: float, digits: int = DIGITS) -> str:
-    """The number in words, without what summing up in another order would change; nothing is minus zero."""
-    text = fixed(float(f"{value:.12g}"), digits)
-    return text if float(text) else fixed(0.0, digits)
 
 
 def signed(value: float) -> str:
@@ -581,12 +571,4 @@ def draw_numbers(ax, explorer: LadderExplorer) -> None:
     names = ["", explorer.rung, explorer.beside, "difference"]
     table = ax.table(rows, colLabels=names, bbox=(0, 0, 1, 1), colWidths=(0.31, 0.23, 0.23, 0.23), edges="horizontal",
                      cellLoc="right", colLoc="right")
-    table.auto_set_font_size(False)
-    table.set_fontsize(10.5)
-    for (row, column), cell in table.get_celld().items():
-        cell.set_edgecolor("#b9bec5")
-        if column == 0:
-            cell.set_text_props(ha="left")
-        if row == 0 or row == 2 + AXES.index(explorer.axis):
-            cell.set_text_props(fontweight="bold")
-        cell.get_text().set_parse_math(False)
+    dress_table(table, bold=(0, 2 + AXES.index(explorer.axis)))

@@ -100,15 +100,6 @@ export function ticksOf(top, units) {
   });
 }
 
-function grouped(number) {
-  return number.toLocaleString("en-US");
-}
-
-function threeDigits(value) {
-  if (value < 10) return value.toFixed(2);
-  return value.toFixed(value < 100 ? 1 : 0);
-}
-
 /** A share in words; nothing that exists is 0%, and nothing that lacks a part is 100%. */
 export function percent(part, whole) {
   const share = (100 * part) / whole;
@@ -143,7 +134,7 @@ function outlineWords(cost, pinned) {
 
 function shapeWords(label, sizes) {
   const layers = `${count(sizes.layers, "layer")}, ${layerWords(sizes)}.`;
-  const words = `${label[0].toUpperCase()}${label.slice(1)}: width ${grouped(sizes.width)}, context ${grouped(sizes.context)}, `
+  const words = `${capital(label)}: width ${grouped(sizes.width)}, context ${grouped(sizes.context)}, `
     + `vocabulary ${grouped(sizes.vocabulary)}; ${layers}`;
   if (!sizes.num_experts || activeExperts(sizes) === sizes.top_k) return words;
   return `${words} K is ${activeExperts(sizes)}, not ${sizes.top_k}: there are no more experts to choose.`;
@@ -235,13 +226,13 @@ function buildStarts(page, model) {
 
 /** One slider per size; its position is that of the value among its choices. */
 function buildSliders(page, model) {
-  const grid = make("div", "moe-ledger-sliders");
+  const grid = make("div", "moe-ledger-sliders moe-stacked");
   page.sliders = Object.fromEntries(Object.entries(SLIDERS).map(([name, [label]]) => {
     const made = makeSlider(label, 0, model.get("choices")[name].length - 1);
     grid.append(made.box);
     return [name, made];
   }));
-  page.pin = Object.assign(make("button", "moe-button"), { type: "button" });
+  page.pin = makeButton();
   grid.append(page.pin);
   return grid;
 }
@@ -283,29 +274,15 @@ function buildTicks(box) {
 
 /** The legend of the bars, with every part's numbers. */
 function buildTable(page, model) {
-  const table = make("table", "moe-ledger-table");
-  const [head, body] = [make("thead"), make("tbody")];
-  const titles = make("tr");
-  titles.append(...["part", "parameters", "used", "FLOPs"].map((title) => headCell("col", title)));
-  head.append(titles);
   page.cells = {};
-  for (const [part, name, colour] of model.get("legend")) {
-    const [row, title] = [make("tr"), headCell("row", "")];
-    const swatch = make("span", "moe-ledger-swatch");
+  const rows = model.get("legend").map(([part, name, colour]) => {
+    const [title, swatch] = [headCell("row", ""), make("span", "moe-ledger-swatch")];
     swatch.style.background = colour;
     title.append(swatch, name);
     page.cells[part] = { total: make("td"), active: make("td"), flops: make("td") };
-    row.append(title, ...Object.values(page.cells[part]));
-    body.append(row);
-  }
-  table.append(head, body);
-  return table;
-}
-
-function headCell(scope, text) {
-  const cell = make("th", "", text);
-  cell.scope = scope;
-  return cell;
+    return rowWith([title, ...Object.values(page.cells[part])]);
+  });
+  return makeTable(["part", "parameters", "used", "FLOPs"].map((name) => headCell("col", name)), rows);
 }
 
 // --- filling the page from the state ---------------------------------------------------------------------------------
@@ -364,38 +341,30 @@ function syncTable(page, sizes) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class LedgerPage {
-  constructor(model, el) {
-    this.model = model;
-    this.choices = model.get("choices");
-    this.page = buildLedger(model);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [...this.watch(), ...this.listen()];
-    this.frame.ask();
+class LedgerView extends LessonView {
+  get settings() { return ["start", "pinned", ...Object.keys(SLIDERS)]; }
+
+  prepare() {
+    this.choices = this.model.get("choices");
   }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
+  read() {
+    this.state = readState(this.model);
   }
 
-  /** Redraw when a trait or the width changes; the theme is the stylesheet's. */
-  watch() {
-    return [onSize(this.page.root, this.frame.ask),
-      ...["start", "pinned", ...Object.keys(SLIDERS)].map((name) => onTrait(this.model, name, this.frame.ask))];
+  build() {
+    return buildLedger(this.model);
   }
 
   draw() {
-    const { page } = this;
-    const state = readState(this.model);
+    const { page, state } = this;
     const axis = axisOf(state);
     syncBars(page, state, this.model.get("legend"), axis.top); // first: it reads the layout, which the lines below make stale
     syncHeads(page, state);
     syncAxis(page, axis, state.pinned);
     syncTable(page, state.sizes);
     syncSliders(page, this.choices, state);
-    for (const radio of page.starts) radio.checked = radio.value === state.start;
+    syncChoice(page.starts, state.start);
     say(page.pin, state.pinned ? "Remove the outline" : "Keep as outline");
     say(page.notes, notesOf(state.sizes));
     say(page.status, summaryOf(state.label, state.sizes, state.pinned));
@@ -409,23 +378,23 @@ class LedgerPage {
 
   /** Keep what is shown as the outline, or let the outline go. */
   togglePin() {
-    const { label, sizes, pinned } = readState(this.model);
+    const { label, sizes, pinned } = this.state;
     save(this.model, { pinned: pinned ? {} : { label, ...sizes } });
   }
 
-  listen() {
+  reset() {
+    save(this.model, this.model.get("initial"));
+  }
+
+  wire() {
     const { page, model, choices } = this;
-    return [...Object.entries(page.sliders).flatMap(([name, slider]) => (
-      onSlide(model, slider, (position) => ({ [name]: choices[name][position] })))),
-    ...page.starts.map((radio) => on(radio, "click", () => this.setOut(radio.value))),
-    on(page.pin, "click", () => this.togglePin()),
-    on(page.reset, "click", () => save(model, model.get("initial")))];
+    return [
+      ...Object.entries(page.sliders).flatMap(([name, slider]) => (
+        onSlide(model, slider, (position) => ({ [name]: choices[name][position] })))),
+      ...page.starts.map((radio) => on(radio, "click", () => this.setOut(radio.value))),
+      on(page.pin, "click", () => this.togglePin()),
+    ];
   }
 }
 
-function render({ model, el }) {
-  const view = new LedgerPage(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(LedgerView);

@@ -17,8 +17,8 @@ from ..layers import require
 from ..ledger import NOTHING, PUBLISHED, Cost, ffn_parts, model_cost, parts
 from ..model import ModelConfig
 from ..recipes import Dense, Sparse
-from .base import LessonWidget, module_source, stylesheet
-from .common import count, fixed
+from .base import LessonWidget, module_source, one_of, stylesheet
+from .common import capital, count, fixed, three_digits
 
 COURSE = {
     "toy": ModelConfig(Dense(192), layers=2, width=64, heads=4, context=256, vocabulary=256),
@@ -132,7 +132,7 @@ class LedgerView(LessonWidget):
     """
 
     _esm = module_source("ledger_view")
-    _css = stylesheet()
+    _css = stylesheet("ledger_view")
 
     title = Unicode().tag(sync=True)
     starts = Dict().tag(sync=True)  # name -> sizes
@@ -215,9 +215,7 @@ class LedgerView(LessonWidget):
 
     @traitlets.validate("start")
     def _known_start(self, proposal):
-        if proposal["value"] not in self.starts:
-            raise traitlets.TraitError(f"start is {proposal['value']!r}; choose one of {', '.join(self.starts)}")
-        return proposal["value"]
+        return one_of(proposal, {"start": self.starts})
 
     @traitlets.observe("start")
     def _from_the_start(self, change):
@@ -280,10 +278,6 @@ def ticks(top: int, units: tuple[str, ...]) -> list[str]:
     return ["0"] + [f"{top * quarter / 4 / 1000 ** step:.3g}{units[step]}" for quarter in (1, 2, 3, 4)]
 
 
-def three_digits(value: float) -> str:
-    return fixed(value, 2 if value < 10 else 1 if value < 100 else 0)
-
-
 def percent(part: int, whole: int) -> str:
     """A share in words; nothing that exists is 0%, and nothing that lacks a part is 100%."""
     share = 100 * part / whole
@@ -322,7 +316,7 @@ def ratio(one: int, other: int) -> str:
 
 
 def shape_words(label: str, sizes: Sizes) -> str:
-    words = (f"{label[0].upper()}{label[1:]}: width {sizes.width:,}, context {sizes.context:,}, vocabulary "
+    words = (f"{capital(label)}: width {sizes.width:,}, context {sizes.context:,}, vocabulary "
              f"{sizes.vocabulary:,}; {count(sizes.layers, 'layer')}, {layer_words(sizes)}.")
     if sizes.num_experts and sizes.active_experts < sizes.top_k:
         words += f" K is {sizes.active_experts}, not {sizes.top_k}: there are no more experts to choose."

@@ -77,12 +77,6 @@ function similarityOf({ similarity, num_experts: N }, kind, first, second) {
 const NONE = "–";
 export const COLUMNS = ["merged by", "similarity", "loss", "change"];
 
-/** The number in words; nothing is minus zero. */
-function rounded(value, digits) {
-  const text = value.toFixed(digits);
-  return Number(text) ? text : (0).toFixed(digits);
-}
-
 function signed(value, digits) {
   const text = rounded(value, digits);
   return text.startsWith("-") ? text : `+${text}`;
@@ -198,17 +192,8 @@ export function mapGeometry(width, N) {
 
 /** Row and column under a point of the map, or null beside the cells. */
 export function cellAt({ N, left, top, cell }, x, y) {
-  const [row, column] = [Math.floor((y - top) / cell), Math.floor((x - left) / cell)];
-  return row >= 0 && column >= 0 && row < N && column < N ? { row, column } : null;
-}
-
-/** Where a key leads the cursor; null for a key that is not the map's. */
-export function moved(cursor, key, N) {
-  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0],
-    PageDown: [10, 0], Home: [0, -N], End: [0, N] };
-  if (!(key in steps)) return null;
-  const within = (value) => Math.min(Math.max(value, 0), N - 1);
-  return { row: within(cursor.row + steps[key][0]), column: within(cursor.column + steps[key][1]) };
+  const [row, column] = [placeWithin(y - top, cell, N), placeWithin(x - left, cell, N)];
+  return row === null || column === null ? null : { row, column };
 }
 
 /** Where merges and losses stand on the curve's canvas: { width, left, right, top, bottom, xOf, yOf }. */
@@ -289,7 +274,10 @@ function drawCurves(ctx, geo, state, theme) {
     ctx.setLineDash(DASHES[line]);
     drawLine(ctx, geo, losses, colour, bold ? 4 : 2);
     ctx.setLineDash([]);
-    if (state.merges < losses.length) drawDot(ctx, geo, state.merges, losses[state.merges], colour, bold ? 7 : 5, theme);
+    if (state.merges >= losses.length) continue;
+    drawDot(ctx, geo.xOf(state.merges), geo.yOf(losses[state.merges]), bold ? 7 : 5, colour);
+    Object.assign(ctx, { strokeStyle: theme.ink, lineWidth: 1.5 });
+    ctx.stroke();
   }
 }
 
@@ -302,16 +290,6 @@ function drawLine(ctx, geo, losses, colour, width) {
 function drawStroke(ctx, ...points) {
   ctx.beginPath();
   for (const point of points) ctx.lineTo(...point);
-  ctx.stroke();
-}
-
-function drawDot(ctx, geo, merges, loss, colour, radius, theme) {
-  ctx.beginPath();
-  ctx.arc(geo.xOf(merges), geo.yOf(loss), radius, 0, 2 * Math.PI);
-  ctx.fillStyle = colour;
-  ctx.fill();
-  ctx.strokeStyle = theme.ink;
-  ctx.lineWidth = 1.5;
   ctx.stroke();
 }
 
@@ -385,14 +363,8 @@ function buildControls(page, state) {
 
 function buildMap(page) {
   const box = make("div", "moe-lens-map");
-  page.stage = make("div", "moe-stage");
-  page.stage.tabIndex = 0;
-  page.stage.setAttribute("role", "application");
-  page.stage.setAttribute("aria-label",
-    "heat map of similarity, experts by experts: arrow keys move, Enter keeps a pair, Escape lets go");
-  page.map = make("canvas", "moe-steps");
-  page.map.setAttribute("aria-hidden", "true");
-  page.stage.append(page.map);
+  Object.assign(page, makeStage(
+    "heat map of similarity, experts by experts: arrow keys move, Enter keeps a pair, Escape lets go"));
   page.caption = make("div", "moe-caption");
   box.append(buildScale(), page.stage, page.caption);
   return box;
@@ -401,24 +373,15 @@ function buildMap(page) {
 /** What the colours mean: from -1 to 1, always. */
 function buildScale() {
   const legend = make("div", "moe-legend");
-  const [scale, ramp] = [make("span", "moe-scale"), make("span", "moe-ramp")];
-  ramp.style.background = `linear-gradient(to right, ${DIVERGING.filter((_, i) => i % 15 === 0).join(", ")})`;
-  scale.append(ramp);
-  const ticks = make("span", "moe-ticks");
-  for (const tick of [-1, 0, 1]) {
-    const label = make("span", "", String(tick));
-    label.style.left = `${50 * (tick + 1)}%`;
-    ticks.append(label);
-  }
-  scale.append(ticks);
+  const { scale, ticks } = makeScale(DIVERGING);
+  fillTicks(ticks, [[-1, 0], [0, 0.5], [1, 1]]);
   legend.append(make("span", "", "Outlined: one expert by now. Grey: itself."), scale);
   return legend;
 }
 
 function buildSide(page, state) {
   const side = make("div", "moe-lens-side");
-  page.curves = make("canvas", "moe-steps");
-  page.curves.setAttribute("aria-hidden", "true"); // the table below says the same in numbers
+  page.curves = makeCanvas(); // the table below says the same in numbers
   page.room = make("div");
   page.room.append(page.curves);
   page.numbers = make("div", "moe-caption");
@@ -430,41 +393,21 @@ function buildSide(page, state) {
 
 /** The legend of the curves, with every curve's numbers. */
 function buildTable(page, state) {
-  const table = make("table", "moe-ledger-table");
-  const [head, body] = [make("thead"), make("tbody")];
-  head.append(rowWith(COLUMNS.map((title) => headCell("col", title))));
   page.cells = tableRows(state).map(([name], i) => {
     const [title, cells] = [headCell("row", ""), COLUMNS.slice(1).map(() => make("td"))];
     const kind = state.kinds[i]; // the last row has none: the random pairs
     const swatch = make("span", kind ? "moe-lens-swatch" : "moe-lens-swatch moe-lens-band");
     if (kind) swatch.style.borderTop = `4px ${kind.line} ${kind.colour}`;
     title.append(swatch, name);
-    const row = rowWith([title, ...cells]);
-    body.append(row);
-    return { row, cells };
+    return { row: rowWith([title, ...cells]), cells };
   });
-  table.append(head, body);
-  return table;
-}
-
-function rowWith(cells) {
-  const row = make("tr");
-  row.append(...cells);
-  return row;
-}
-
-function headCell(scope, text) {
-  const cell = make("th", "", text);
-  cell.scope = scope;
-  return cell;
+  return makeTable(COLUMNS.map((title) => headCell("col", title)), page.cells.map(({ row }) => row));
 }
 
 // --- filling the page from the state ---------------------------------------------------------------------------------
 
 function syncControls(page, state, { now }) {
-  for (const [name, radios] of Object.entries(page.choices)) {
-    for (const radio of radios) radio.checked = radio.value === state[name];
-  }
+  for (const [name, radios] of Object.entries(page.choices)) syncChoice(radios, state[name]);
   syncSlider(page.merges, state.merges, now.joins.length, mergesWords(state, now));
 }
 
@@ -484,22 +427,14 @@ function syncTable(page, state) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class RedundancyLensView {
-  constructor(model, el) {
-    this.model = model;
-    this.point = null; // the pair that the mouse or the keyboard points at
-    this.cursor = { row: 0, column: 0 }; // where the keyboard stands
-    this.read();
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [...this.watch(), ...this.listenControls(), ...this.listenMap()];
-    this.frame.ask();
-  }
+class RedundancyLensView extends PointingView {
+  get settings() { return SETTINGS; }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
+  get kept() { return "pair"; }
+
+  prepare() {
+    super.prepare();
+    this.cursor = { row: 0, column: 0 }; // where the keyboard stands
   }
 
   read() {
@@ -507,94 +442,62 @@ class RedundancyLensView {
     this.seen = examine(this.state);
   }
 
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const reread = () => { this.read(); this.frame.ask(); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...SETTINGS.map((name) => onTrait(this.model, name, reread))];
+  build() {
+    return buildPage(this.state);
   }
 
   draw() {
     const { page, state, seen } = this;
-    const pair = this.point ?? state.pair;
-    this.drawCanvases(pair); // first: it reads the layout, which the lines below make stale
+    this.drawCanvases(); // first: it reads the layout, which the lines below make stale
     syncControls(page, state, seen);
     syncTable(page, state);
-    syncWords(page, state, seen, pair);
+    syncWords(page, state, seen, this.looked);
   }
 
-  drawCanvases(pair) {
+  drawCanvases() {
     const { page, state, seen } = this;
     const [wide, room] = [page.stage.clientWidth, page.room.clientWidth];
     if (!wide || !room) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || themeOf(page.root);
     this.geo = mapGeometry(wide, state.num_experts);
-    drawMap(sizedContext(page.map, this.geo.width, this.geo.height), this.geo, state, seen, pair, this.theme);
+    drawMap(sizedContext(page.canvas, this.geo.width, this.geo.height), this.geo, state, seen, this.looked, this.theme);
     const curves = curveGeometry(room, state.axes, state.control.mean.length - 1);
     drawCurves(sizedContext(page.curves, room, CURVE.height), curves, state, this.theme);
   }
 
-  // What the learner does
-
-  /** Another kind may have recorded fewer merges. */
-  choose(kind) {
-    const { joins } = this.state.kinds.find(({ name }) => name === kind);
-    save(this.model, { kind, merges: Math.min(this.state.merges, joins.length) });
-  }
-
-  /** Point at the pair of a cell; null is none. */
-  pointAt(cell) {
-    const pair = cell && [this.seen.rows[cell.row], this.seen.rows[cell.column]];
-    if (String(pair) === String(this.point)) return;
-    this.point = pair;
-    this.frame.ask();
-  }
-
-  /** Keep the pair that is pointed at; one that is kept already is let go. */
-  toggle() {
-    if (this.point) save(this.model, { pair: String(this.point) === String(this.state.pair) ? null : this.point });
-  }
-
-  unlock() {
-    this.pointAt(null);
-    save(this.model, { pair: null });
-  }
-
-  // How it gets here: each method wires some elements and returns how to unwire them
-
-  listenControls() {
+  wire() {
     const { page, model } = this;
     return [
-      ...onSlide(model, page.merges, (value) => ({ merges: value })),
-      ...page.choices.kind.map((radio) => on(radio, "change", () => this.choose(radio.value))),
-      ...page.choices.order.map((radio) => on(radio, "change", () => save(model, { order: radio.value }))),
-      on(page.reset, "click", () => save(model, model.get("start"))),
-      on(page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); }),
+      ...onSlide(model, page.merges, (merges) => ({ merges })),
+      ...onChoice(model, page.choices.kind, (kind) => this.otherKind(kind)),
+      ...onChoice(model, page.choices.order, (order) => ({ order })),
+      ...this.listenMouse(page.stage, (event) => this.pairUnder(event)),
+      ...this.listenKeys(page.stage, (key) => this.next(key), () => this.pairIn(this.cursor)),
+      ...this.listenEscape(),
     ];
   }
 
-  listenMap() {
-    const { stage, map } = this.page;
-    const point = (event) => {
-      const box = map.getBoundingClientRect();
-      if (this.geo) this.pointAt(cellAt(this.geo, event.clientX - box.left, event.clientY - box.top));
-    };
-    return [on(stage, "pointermove", point), on(stage, "pointerleave", () => this.pointAt(null)),
-      on(stage, "click", (event) => { point(event); this.toggle(); }),
-      on(stage, "focusout", () => this.pointAt(null)),
-      on(stage, "keydown", (event) => this.mapKey(event))];
+  /** Another kind may have recorded fewer merges. */
+  otherKind(kind) {
+    const { joins } = this.state.kinds.find(({ name }) => name === kind);
+    return { kind, merges: Math.min(this.state.merges, joins.length) };
   }
 
-  mapKey(event) {
-    const next = moved(this.cursor, event.key, this.state.num_experts);
-    if (next) taken(event, () => { this.cursor = next; this.pointAt(next); });
-    if (event.key === "Enter" || event.key === " ") taken(event, () => { this.pointAt(this.cursor); this.toggle(); });
+  /** The experts of a cell, or null for none. */
+  pairIn(cell) {
+    return cell && [this.seen.rows[cell.row], this.seen.rows[cell.column]];
+  }
+
+  next(key) {
+    const { num_experts: N } = this.state;
+    const cell = movedOn(this.cursor, key, N, N);
+    this.cursor = cell ?? this.cursor;
+    return this.pairIn(cell);
+  }
+
+  pairUnder(event) {
+    const { left, top } = this.page.canvas.getBoundingClientRect();
+    return this.geo ? this.pairIn(cellAt(this.geo, event.clientX - left, event.clientY - top)) : null;
   }
 }
 
-function render({ model, el }) {
-  const view = new RedundancyLensView(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(RedundancyLensView);

@@ -19,8 +19,8 @@ from traitlets import Bytes, Dict, Int, List, Unicode
 from ..instruments import co_routing, expert_outputs, output_similarity, weight_similarity
 from ..interventions import Merging, merging, random_similarity
 from ..layers import moe_layers, require
-from .base import LessonWidget, module_source, stylesheet
-from .common import check_origin, count, fixed, listed
+from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
+from .common import check_origin, count, listed, rounded
 
 # What "similar" can mean, and how its curve is drawn: Okabe and Ito's colours, and a dash for eyes that see none.
 KINDS = {
@@ -56,7 +56,7 @@ class RedundancyLens(LessonWidget):
     """
 
     _esm = module_source("redundancy_lens")
-    _css = stylesheet()
+    _css = stylesheet("redundancy_lens")
 
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
@@ -159,11 +159,7 @@ class RedundancyLens(LessonWidget):
 
     @traitlets.validate("kind", "order")
     def _known(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        known = self.orders if name == "order" else [kind["name"] for kind in self.kinds]
-        if value not in known:
-            raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-        return value
+        return one_of(proposal, {"kind": [kind["name"] for kind in self.kinds], "order": self.orders})
 
     @traitlets.validate("merges")
     def _recorded(self, proposal):
@@ -375,12 +371,6 @@ def contours(row_leaders: list[int]) -> list[list[int]]:
 # --- words: the twins of those in redundancy_lens.js ------------------------------------------------------------------
 
 
-def rounded(value: float, digits: int) -> str:
-    """The number in words; nothing is minus zero."""
-    text = fixed(value, digits)
-    return text if float(text) else fixed(0.0, digits)
-
-
 def signed(value: float, digits: int) -> str:
     text = rounded(value, digits)
     return text if text.startswith("-") else f"+{text}"
@@ -552,12 +542,5 @@ def draw_numbers(ax, lens: RedundancyLens) -> None:
     rows = table_rows(lens)
     table = ax.table([list(row) for row in rows], colLabels=COLUMNS, bbox=(0, 0, 1, 1), colWidths=(0.4, 0.2, 0.2, 0.2),
                      edges="horizontal", cellLoc="right")
-    table.auto_set_font_size(False)
-    table.set_fontsize(10.5)
-    for (row, column), cell in table.get_celld().items():
-        cell.set_edgecolor("#b9bec5")
-        if column == 0:
-            cell.set_text_props(ha="left")
-        if row and rows[row - 1][0] == lens.kind:
-            cell.set_text_props(fontweight="bold")
+    dress_table(table, bold=[i for i, (name, *_) in enumerate(rows, start=1) if name == lens.kind])
 

@@ -142,19 +142,12 @@ export function geometry(width, N) {
 
 /** The column under a point, or null beside them. */
 export function columnAt(geo, x) {
-  const column = Math.floor((x - LEFT) / geo.cell);
-  return column >= 0 && column < geo.N ? column : null;
+  return placeWithin(x - LEFT, geo.cell, geo.N);
 }
 
 /** Which expert stands in each column, from left to right. */
 export function columnsOf({ by_logit, num_experts }, { quiet }) {
   return by_logit ? ranked(quiet) : Array.from({ length: num_experts }, (_, n) => n);
-}
-
-/** Where a key leads the cursor, from column to column; null for a key that is not the picture's. */
-export function moved(column, key, N) {
-  const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -N, End: N };
-  return key in steps ? Math.min(Math.max(column + steps[key], 0), N - 1) : null;
 }
 
 /** Round numbers within the limits, two to six: steps of 1, 2 or 5 times a power of ten. */
@@ -341,24 +334,17 @@ function buildChoices(page) {
   const row = make("div", "moe-row");
   const choice = makeChoice("order of steps", Object.keys(ORDERS).map((order) => [order, order]));
   page.orders = choice.radios;
-  page.sort = Object.assign(make("input"), { type: "checkbox" });
-  const sort = make("label", "moe-control");
-  sort.append(page.sort, make("span", "", "sort by logit"));
-  row.append(choice.box, sort);
+  const sort = makeTick("sort by logit");
+  page.sort = sort.tick;
+  row.append(choice.box, sort.box);
   return row;
 }
 
 function buildStage(page) {
   const box = make("div");
-  page.stage = make("div", "moe-stage");
-  page.stage.tabIndex = 0;
-  page.stage.setAttribute("role", "application");
-  page.stage.setAttribute("aria-label",
-    "bars of logits, probabilities, weights and draws, by expert: arrow keys move, Enter keeps an expert, Escape lets go");
-  page.canvas = make("canvas", "moe-steps");
-  page.canvas.setAttribute("aria-hidden", "true");
+  Object.assign(page, makeStage(
+    "bars of logits, probabilities, weights and draws, by expert: arrow keys move, Enter keeps an expert, Escape lets go"));
   page.axis = make("div", "moe-caption");
-  page.stage.append(page.canvas);
   box.append(page.stage, page.axis);
   return box;
 }
@@ -376,7 +362,7 @@ function syncControls(page, state) {
     `noise σ = ${noise.toFixed(digits)}`);
   syncSlider(page.draw, draw, DRAWS, `draw ${draw} of ${DRAWS}, seed ${state.seed}`);
   page.draw.slider.disabled = !noise;
-  for (const radio of page.orders) radio.checked = radio.value === state.order;
+  syncChoice(page.orders, state.order);
   page.sort.checked = state.by_logit;
   say(page.axis, axisWords(state));
 }
@@ -395,113 +381,78 @@ function axisWords({ by_logit }) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class RouterMicroscopeView {
-  constructor(model, el) {
-    this.model = model;
-    this.point = null; // the expert that the mouse or the keyboard points at
-    this.cursor = 0; // the column where the keyboard stands
-    this.read();
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [this.watch(), this.listenControls(), this.listenStage()].flat();
-    this.frame.ask();
-  }
+class RouterMicroscopeView extends PointingView {
+  get settings() { return SETTINGS; }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
+  get kept() { return "locked_expert"; }
+
+  prepare() {
+    super.prepare();
+    this.cursor = 0; // the column where the keyboard stands
   }
 
   read() {
     this.state = readState(this.model);
-    this.seen = null;
+    this.found = null;
   }
 
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const reread = () => { this.read(); this.frame.ask(); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...SETTINGS.map((name) => onTrait(this.model, name, reread))];
+  /** What the router does, worked out when it is first looked at: a slider may move several times before a frame. */
+  get seen() {
+    this.found = this.found || examine(this.state);
+    return this.found;
+  }
+
+  build() {
+    return buildPage(this.state);
   }
 
   draw() {
-    const { page, state } = this;
-    this.seen = this.seen || examine(state);
-    const expert = this.point ?? state.locked_expert;
-    this.drawCanvas(expert); // first: it reads the layout, which the lines below make stale
+    const { page, state, seen, looked } = this;
+    this.drawCanvas(); // first: it reads the layout, which the lines below make stale
     syncControls(page, state);
-    say(page.status, describe(state, this.seen, expert));
+    say(page.status, describe(state, seen, looked));
   }
 
-  drawCanvas(expert) {
+  drawCanvas() {
     const { page, state, seen } = this;
     const width = page.stage.clientWidth;
     if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || themeOf(page.root);
     this.geo = geometry(width, state.num_experts);
-    drawSteps(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, expert, this.theme);
+    drawSteps(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, this.looked, this.theme);
   }
 
-  // What the learner does
-
-  /** Point at the expert in a column; null is none. */
-  pointAt(column) {
-    const expert = column === null || !this.seen ? null : columnsOf(this.state, this.seen)[column];
-    if (expert === this.point) return;
-    this.point = expert;
-    this.frame.ask();
-  }
-
-  /** Keep the expert that is pointed at; one that is kept already is let go. */
-  toggle() {
-    if (this.point === null) return;
-    save(this.model, { locked_expert: this.point === this.state.locked_expert ? null : this.point });
-  }
-
-  unlock() {
-    this.pointAt(null);
-    save(this.model, { locked_expert: null });
-  }
-
-  // How it gets here: each method wires some elements and returns how to unwire them
-
-  listenControls() {
+  wire() {
     const { page, model } = this;
     return [
-      ...onSlide(model, page.token, (value) => ({ token: value })),
-      ...onSlide(model, page.k, (value) => ({ k: value })),
+      ...onSlide(model, page.token, (token) => ({ token })),
+      ...onSlide(model, page.k, (k) => ({ k })),
       ...onSlide(model, page.temperature, (value) => ({ temperature: 10 ** (value / TEMPERATURE_STEPS) })),
       ...onSlide(model, page.noise, (value) => ({ noise: (value / NOISE_STEPS) * this.state.noise_limit })),
-      ...onSlide(model, page.draw, (value) => ({ draw: value })),
-      ...page.orders.map((radio) => on(radio, "change", () => save(model, { order: radio.value }))),
-      on(page.sort, "change", () => save(model, { by_logit: page.sort.checked })),
-      on(page.reset, "click", () => save(model, model.get("start"))),
-      on(page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); }),
+      ...onSlide(model, page.draw, (draw) => ({ draw })),
+      ...onChoice(model, page.orders, (order) => ({ order })),
+      ...onTick(model, page.sort, "by_logit"),
+      ...this.listenMouse(page.stage, (event) => this.expertUnder(event)),
+      ...this.listenKeys(page.stage, (key) => this.next(key), () => this.expertIn(this.cursor)),
+      ...this.listenEscape(),
     ];
   }
 
-  listenStage() {
-    const { stage, canvas } = this.page;
-    const point = (event) => {
-      if (this.geo) this.pointAt(columnAt(this.geo, event.clientX - canvas.getBoundingClientRect().left));
-    };
-    return [on(stage, "pointermove", point), on(stage, "pointerleave", () => this.pointAt(null)),
-      on(stage, "click", (event) => { point(event); this.toggle(); }),
-      on(stage, "focusout", () => this.pointAt(null)),
-      on(stage, "keydown", (event) => this.stageKey(event))];
+  expertIn(column) {
+    return columnsOf(this.state, this.seen)[column];
   }
 
-  stageKey(event) {
-    const next = moved(this.cursor, event.key, this.state.num_experts);
-    if (next !== null) taken(event, () => { this.cursor = next; this.pointAt(next); });
-    if (event.key === "Enter" || event.key === " ") taken(event, () => { this.pointAt(this.cursor); this.toggle(); });
+  next(key) {
+    if (key === "ArrowUp" || key === "ArrowDown") return null; // columns lie side by side: these scroll the page
+    const column = moved(this.cursor, key, this.state.num_experts);
+    if (column === null) return null;
+    this.cursor = column;
+    return this.expertIn(column);
+  }
+
+  expertUnder(event) {
+    const column = this.geo ? columnAt(this.geo, event.clientX - this.page.canvas.getBoundingClientRect().left) : null;
+    return column === null ? null : this.expertIn(column);
   }
 }
 
-function render({ model, el }) {
-  const view = new RouterMicroscopeView(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(RouterMicroscopeView);

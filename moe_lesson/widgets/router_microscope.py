@@ -16,7 +16,7 @@ from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 
 from ..layers import MoE, require
 from ..routing import Routing
-from .base import LessonWidget, module_source, stylesheet
+from .base import LessonWidget, module_source, stylesheet, within
 from .common import Gate, check_logits, check_origin, count, fixed, follows, listed, plain, softmax, visible
 
 DRAWS = 100
@@ -87,7 +87,7 @@ class RouterMicroscope(LessonWidget):
     """
 
     _esm = module_source("router_microscope")
-    _css = stylesheet()
+    _css = stylesheet("router_microscope")
 
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
@@ -190,12 +190,9 @@ class RouterMicroscope(LessonWidget):
 
     @traitlets.validate("token", "k", "temperature", "noise", "draw", "locked_expert")
     def _in_range(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        first, last = {"token": (0, len(self.tokens) - 1), "k": (1, self.num_experts), "temperature": (COLDEST, HOTTEST),
-                       "noise": (0, self.noise_limit), "draw": (1, DRAWS), "locked_expert": (0, self.num_experts - 1)}[name]
-        if value is not None and not first <= value <= last:
-            raise traitlets.TraitError(f"{name} is {value}; expected {first} … {last}")
-        return value
+        return within(proposal, {"token": (0, len(self.tokens) - 1), "k": (1, self.num_experts), "draw": (1, DRAWS),
+                                 "temperature": (COLDEST, HOTTEST), "noise": (0, self.noise_limit),
+                                 "locked_expert": (0, self.num_experts - 1)})
 
     @traitlets.validate("order")
     def _known_order(self, proposal):

@@ -129,17 +129,7 @@ export function geometry(width, T, N) {
 
 /** Token and expert under a point of the map; null beside the cells. */
 export function cellAt(geo, x, y) {
-  const [expert, token] = [Math.floor((x - LEFT) / geo.cell), Math.floor(y / ROW)];
-  return { token: token >= 0 && token < geo.T ? token : null, expert: expert >= 0 && expert < geo.N ? expert : null };
-}
-
-/** Where a key leads the cursor; null for a key that is not the map's. */
-export function moved(cursor, key, T, N) {
-  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0],
-    PageDown: [10, 0], Home: [0, -N], End: [0, N] };
-  if (!(key in steps) || !T) return null;
-  const within = (value, size) => Math.min(Math.max(value, 0), size - 1);
-  return { token: within(cursor.token + steps[key][0], T), expert: within(cursor.expert + steps[key][1], N) };
+  return { token: placeWithin(y, ROW, geo.T), expert: placeWithin(x - LEFT, geo.cell, geo.N) };
 }
 
 // --- drawing ---------------------------------------------------------------------------------------------------------
@@ -219,7 +209,7 @@ function drawLoadAxis(ctx, geo, routed, look, top, meanY, theme) {
 
 /** Build the widget's elements once; `sync` fills them. */
 function buildPage(state) {
-  const page = { root: make("div", "moe-root") };
+  const page = { root: make("div", "moe-root"), routers: [] };
   keepKeys(page.root);
   page.root.append(buildHeader(page, state.title));
   if (state.has_input) page.root.append(buildInput(page));
@@ -264,16 +254,11 @@ function buildStrip(page) {
 function buildMap(page) {
   const box = make("div");
   page.scroller = make("div", "moe-scroller");
-  page.scroller.tabIndex = 0;
-  page.scroller.setAttribute("role", "application");
-  page.scroller.setAttribute("aria-label",
-    "heat map of gate weights, tokens by experts: arrow keys move, Enter keeps a cell, Escape lets go");
+  takeKeys(page.scroller, "heat map of gate weights, tokens by experts: arrow keys move, Enter keeps a cell, Escape lets go");
   page.spacer = make("div");
-  page.heat = make("canvas", "moe-heat");
-  page.load = make("canvas", "moe-load");
+  page.heat = makeCanvas("moe-heat");
+  page.load = makeCanvas("moe-load");
   page.axis = make("div", "moe-caption moe-axis");
-  page.heat.setAttribute("aria-hidden", "true");
-  page.load.setAttribute("aria-hidden", "true");
   page.spacer.append(page.heat);
   page.scroller.append(page.spacer);
   box.append(buildLegend(page), page.scroller, page.load, page.axis);
@@ -282,11 +267,8 @@ function buildMap(page) {
 
 function buildLegend(page) {
   const legend = make("div", "moe-legend");
-  const ramp = make("span", "moe-ramp");
-  ramp.style.background = `linear-gradient(to right, ${CIVIDIS.filter((_, i) => i % 15 === 0).join(", ")})`;
-  page.ticks = make("span", "moe-ticks");
-  const scale = make("span", "moe-scale");
-  scale.append(ramp, page.ticks);
+  const { scale, ticks } = makeScale(CIVIDIS);
+  page.ticks = ticks;
   legend.append(make("span", "", "Rows: tokens. Columns: experts. Colour: gate weight"), scale);
   return legend;
 }
@@ -305,40 +287,23 @@ function syncControls(page, state) {
   page.badge.classList.toggle("moe-null", isNull);
   syncSlider(page.layer, state.layer + 1, state.sizes.length, `Layer ${state.layer + 1} of ${state.sizes.length}`);
   syncSlider(page.k, state.k, state.sizes[state.layer], kLabel(state));
-  for (const radio of page.routers || []) radio.checked = radio.value === state.router;
+  syncChoice(page.routers, state.router);
   say(page.problem, state.problem);
 }
 
 /** The weights' scale under the colour ramp, at the square root of each share. */
 function syncLegend(page, state) {
   const limit = state.gates[state.layer].scale;
-  const ticks = [0, 0.05, 0.2, 0.5, 1].map((share) => {
-    const tick = make("span", "", String(Number((share * limit).toPrecision(3))));
-    tick.style.left = `${Math.sqrt(share) * 100}%`;
-    return tick;
-  });
-  page.ticks.replaceChildren(...ticks);
+  fillTicks(page.ticks, [0, 0.05, 0.2, 0.5, 1].map((share) => [Number((share * limit).toPrecision(3)), Math.sqrt(share)]));
 }
 
 /** One option per token. Lines may break after a space, and do break after a line end. */
 function fillStrip(page, state) {
-  page.options = state.tokens.map((token, t) => {
-    const option = make("span", token.length > 1 ? "moe-token moe-long" : "moe-token", token);
-    option.setAttribute("role", "option");
-    option.dataset.token = t;
-    return option;
-  });
-  const breaks = { "␣": "wbr", "⏎": "br" };
-  page.strip.replaceChildren(...page.options.flatMap((option) => (
-    option.textContent in breaks ? [option, make(breaks[option.textContent])] : [option])));
+  page.options = makeTokens(state.tokens);
+  for (const option of page.options) option.setAttribute("role", "option");
+  page.strip.replaceChildren(...withBreaks(page.options, { "␣": "wbr", "⏎": "br" }));
   if (!state.tokens.length) page.strip.append(make("span", "moe-token", "(empty)"));
   page.strip.setAttribute("role", state.tokens.length ? "listbox" : "note");
-}
-
-/** The position of the token that an event of the strip happened on, or null. */
-function tokenOf(event) {
-  const position = event.target.dataset.token;
-  return position === undefined ? null : Number(position);
 }
 
 /** Fill the tokens that chose the expert looked at; underline those that travel with the token looked at. */
@@ -376,35 +341,44 @@ function axisWords({ layer }) {
 const DATA = ["tokens", "logits", "null_logits", "text"];
 const SETTINGS = ["layer", "k", "router", "locked_token", "locked_expert", "problem"];
 
-class RoutingMapView {
-  constructor(model, el) {
-    this.model = model;
-    this.point = null; // what the mouse or the keyboard points at: { token, expert }, either may be null
-    this.cursor = { token: 0, expert: 0 }; // where the keyboard stands in the map
+class RoutingMapView extends LessonView {
+  get settings() { return SETTINGS; }
+
+  prepare() {
     this.typing = 0; // the timer that waits for the end of typing
-    this.state = readState(model);
-    this.page = buildPage(this.state);
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.renew();
-    this.stops = [this.watch(), this.listenControls(), this.listenInput(), this.listenStrip(), this.listenMap()].flat();
-    this.frame.ask();
+    this.leave();
+    this.forget();
+  }
+
+  /** Nothing is pointed at, and the keyboard stands where it stood at first. */
+  leave() {
+    this.point = null; // what the mouse or the keyboard points at: { token, expert }, either may be null
+    this.cursor = { row: 0, column: 0 }; // where the keyboard stands in the map
+  }
+
+  /** What was computed of a text, and what the page shows of it. */
+  forget() {
+    this.state = { rankings: {} };
+    this.stale = true;
+  }
+
+  read() {
+    this.state = readState(this.model, this.state.rankings);
+    this.routed = null;
+  }
+
+  build() {
+    return buildPage(this.state);
   }
 
   close() {
     clearTimeout(this.typing);
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
+    super.close();
   }
 
-  /** Redraw when a trait, the width or the theme changes; returns how to stop. */
   watch() {
-    const take = (rankings) => { this.state = readState(this.model, rankings); this.routed = null; this.frame.ask(); };
-    const reread = () => take(this.state.rankings);
-    const renew = () => { this.stale = true; take({}); };
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint), ...DATA.map((name) => onTrait(this.model, name, renew)),
-      ...SETTINGS.map((name) => onTrait(this.model, name, reread)),
+    const restart = () => { this.forget(); this.read(); this.frame.ask(); };
+    return [...super.watch(), ...DATA.map((name) => onTrait(this.model, name, restart)),
       onTrait(this.model, "locked_token", () => this.reveal(this.model.get("locked_token")))];
   }
 
@@ -412,8 +386,7 @@ class RoutingMapView {
   renew() {
     const { page, state } = this;
     this.stale = false;
-    this.point = null;
-    this.cursor = { token: 0, expert: 0 };
+    this.leave();
     this.top = loadLimit(state);
     fillStrip(page, state);
     page.spacer.style.height = `${Math.max(state.tokens.length, 1) * ROW}px`;
@@ -448,17 +421,13 @@ class RoutingMapView {
   }
 
   drawCanvases(look) {
-    const { page, state } = this;
+    const { page, state, routed } = this;
     const { clientWidth: width, clientHeight: height, scrollTop } = page.scroller;
     if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || themeOf(page.root);
-    const { theme } = this;
     this.geo = geometry(width, state.tokens.length, state.sizes[state.layer]);
-    drawHeat(sizedContext(page.heat, width, height), this.geo, state, this.routed, look, scrollTop, height, theme);
-    drawLoad(sizedContext(page.load, width, BARS_TOP + BARS + AXIS), this.geo, this.routed, look, this.top, theme);
+    drawHeat(sizedContext(page.heat, width, height), this.geo, state, routed, look, scrollTop, height, this.theme);
+    drawLoad(sizedContext(page.load, width, BARS_TOP + BARS + AXIS), this.geo, routed, look, this.top, this.theme);
   }
-
-  // What the learner does
 
   /** Another layer or router has other experts: let the locked one go, and keep K possible. */
   otherExperts(traits) {
@@ -511,17 +480,17 @@ class RoutingMapView {
     return event.currentTarget === this.page.load ? { token: null, expert: cell.expert } : cell;
   }
 
-  // How it gets here: each method wires some elements and returns how to unwire them
+  wire() {
+    return [this.listenControls(), this.listenInput(), this.listenStrip(), this.listenMap()].flat();
+  }
 
   listenControls() {
     const { page, model } = this;
     return [
       ...onSlide(model, page.layer, (value) => this.otherExperts({ layer: value - 1 })),
-      ...onSlide(model, page.k, (value) => ({ k: value })),
-      ...(page.routers || []).map((radio) => (
-        on(radio, "change", () => save(this.model, this.otherExperts({ router: radio.value }))))),
-      on(page.reset, "click", () => this.reset()),
-      on(page.root, "keydown", (event) => { if (event.key === "Escape") taken(event, () => this.unlock()); }),
+      ...onSlide(model, page.k, (k) => ({ k })),
+      ...onChoice(model, page.routers, (router) => this.otherExperts({ router })),
+      onEscape(page.root, () => this.unlock()),
     ];
   }
 
@@ -530,7 +499,7 @@ class RoutingMapView {
     this.typing = 0;
     if (this.page.input) this.page.input.value = this.model.get("start").text;
     this.countBytes();
-    save(this.model, this.model.get("start"));
+    super.reset();
   }
 
   listenInput() {
@@ -584,23 +553,24 @@ class RoutingMapView {
     on(scroller, "keydown", (event) => this.mapKey(event))];
   }
 
+  /** The token and the expert where the keyboard stands. */
+  here() {
+    return { token: this.cursor.row, expert: this.cursor.column };
+  }
+
   moveTo(cell) {
     this.cursor = cell;
-    this.reveal(cell.token);
-    this.pointAt(cell.token, cell.expert);
+    const { token, expert } = this.here();
+    this.reveal(token);
+    this.pointAt(token, expert);
   }
 
   mapKey(event) {
     const { T, N } = this.geo || { T: 0, N: 0 };
-    const next = moved(this.cursor, event.key, T, N);
+    const next = movedOn(this.cursor, event.key, T, N);
     if (next) taken(event, () => this.moveTo(next));
-    if (T && (event.key === "Enter" || event.key === " ")) taken(event, () => this.toggleCell(this.cursor));
+    if (T && (event.key === "Enter" || event.key === " ")) taken(event, () => this.toggleCell(this.here()));
   }
 }
 
-function render({ model, el }) {
-  const view = new RoutingMapView(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(RoutingMapView);

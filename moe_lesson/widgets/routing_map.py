@@ -17,7 +17,7 @@ from ..interventions import route_beside_null
 from ..layers import MoE, require
 from ..recipes import Sparse
 from ..routing import Routing
-from .base import LessonWidget, module_source, stylesheet
+from .base import LessonWidget, module_source, stylesheet, within
 from .common import (
     Gate,
     check_logits,
@@ -167,13 +167,8 @@ class RoutingMap(LessonWidget):
 
     @traitlets.validate("layer", "k", "locked_token", "locked_expert")
     def _in_range(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        first, last = {"layer": (0, len(self.sizes) - 1), "k": (1, self.sizes[self.layer]),
-                       "locked_token": (0, len(self.tokens) - 1),
-                       "locked_expert": (0, self.sizes[self.layer] - 1)}[name]
-        if value is not None and not first <= value <= last:
-            raise traitlets.TraitError(f"{name} is {value}; expected {first} … {last}")
-        return value
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "k": (1, self.sizes[self.layer]),
+                                 "locked_token": (0, len(self.tokens) - 1), "locked_expert": (0, self.sizes[self.layer] - 1)})
 
     @traitlets.validate("router")
     def _known_router(self, proposal):

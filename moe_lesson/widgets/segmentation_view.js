@@ -54,17 +54,12 @@ const UNITS = ["million", "billion", "trillion", "quadrillion", "quintillion"];
 const MEASURES = { loss: "test loss", hybridity: "hybridity" };
 const HYBRIDITY_UNIT = "skills that an expert serves";
 
-function grouped(number) {
-  return number.toLocaleString("en-US");
-}
-
 /** How many times one BigInt is another, in words: a whole number below a million, else three digits. */
 export function times(more, fewer) {
   const whole = (2n * more + fewer) / (2n * fewer);
   const step = [2n, 3n, 4n, 5n, 6n].filter((power) => whole >= 1000n ** power).length;
   if (!step) return more % fewer === 0n ? grouped(whole) : `about ${grouped(whole)}`;
-  const value = Number(whole) / 1000 ** (step + 1);
-  return `about ${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ${UNITS[step - 1]}`;
+  return `about ${threeDigits(Number(whole) / 1000 ** (step + 1))} ${UNITS[step - 1]}`;
 }
 
 function routesTitle({ setting }) {
@@ -138,11 +133,6 @@ export function describe(state) {
     `${capital(paysTitle(state))}, ${budgetWords(state)}: ${spent}.`,
     ...Object.keys(here.axes).map((measure) => `${capital(measuredWords(state, measure))}.`)];
   return [...words, ...(shared === num_shared ? [] : [refused(state)])].join(" ");
-}
-
-function capital(words) {
-  const [first, ...rest] = Array.from(words);
-  return first === undefined ? "" : first.toUpperCase() + rest.join("");
 }
 
 function segmentWords({ segments }) {
@@ -327,7 +317,7 @@ function buildPage(state) {
 }
 
 function buildControls(page, state) {
-  const grid = make("div", "moe-cut-controls");
+  const grid = make("div", "moe-cut-controls moe-stacked");
   page.segments = makeSlider("m, pieces of each expert", 0, state.segment_choices.length - 1);
   page.shared = makeSlider("Ks, shared pieces", 0, state.shared_choices.length - 1);
   const choice = makeChoice("world", Object.keys(state.worlds).map((name) => [name, name]));
@@ -341,8 +331,7 @@ function buildLayer(page, state) {
   page.routes = make("b", "moe-cut-routes");
   page.compared = make("div", "moe-cut-compared");
   page.stage = make("div");
-  page.layer = make("canvas", "moe-steps");
-  page.layer.setAttribute("aria-hidden", "true"); // the summary says the same
+  page.layer = makeCanvas(); // the summary says the same
   page.stage.append(page.layer);
   box.append(page.routes, page.compared, page.stage, buildKey(state), buildBar(page, state));
   return box;
@@ -385,8 +374,7 @@ function buildBar(page, { parts }) {
 function buildCharts(page) {
   const box = make("div", "moe-cut-charts");
   page.room = make("div");
-  page.charts = make("canvas", "moe-steps");
-  page.charts.setAttribute("aria-hidden", "true");
+  page.charts = makeCanvas();
   page.room.append(page.charts);
   box.append(page.room, make("div", "moe-caption", "Measured beforehand: means and 95% intervals over seeds; squares: with "
     + "shared pieces. An empty place was not measured. The axes stand still while m and Ks move."));
@@ -400,7 +388,7 @@ function syncControls(page, state) {
   syncSlider(page.segments, segment_choices.indexOf(segments), segment_choices.length - 1, segmentWords(state));
   syncSlider(page.shared, shared_choices.indexOf(num_shared), shared_choices.length - 1, sharedWords(state));
   page.shared.value.classList.toggle("moe-cut-refused", shared !== num_shared);
-  for (const radio of page.worlds) radio.checked = radio.value === state.world;
+  syncChoice(page.worlds, state.world);
 }
 
 const LETTER = 7.6; // pixels that a letter takes at most on average: a name stands in its part where it fits
@@ -429,61 +417,44 @@ function syncWords(page, state) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class SegmentationPage {
-  constructor(model, el) {
-    this.model = model;
-    this.page = buildPage(readState(model));
-    el.append(this.page.root);
-    this.frame = oncePerFrame(() => this.draw());
-    this.stops = [...this.watch(), ...this.listen()];
-    this.frame.ask();
+class SegmentationView extends LessonView {
+  get settings() { return SETTINGS; }
+
+  read() {
+    this.state = readState(this.model);
   }
 
-  close() {
-    this.frame.cancel();
-    for (const stop of this.stops) stop();
-  }
-
-  /** Redraw when a setting, the width or the theme changes; returns how to stop. */
-  watch() {
-    const repaint = () => { this.theme = null; this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint),
-      ...SETTINGS.map((name) => onTrait(this.model, name, this.frame.ask))];
+  build() {
+    return buildPage(this.state);
   }
 
   draw() {
-    const { page } = this;
-    const state = readState(this.model);
-    this.drawCanvases(state); // first: it reads the layout, which the lines below make stale
+    const { page, state } = this;
+    this.drawCanvases(); // first: it reads the layout, which the lines below make stale
     syncBar(page, state);
     syncControls(page, state);
     syncWords(page, state);
   }
 
-  drawCanvases(state) {
-    const { page } = this;
+  drawCanvases() {
+    const { page, state } = this;
     const [width, room] = [page.stage.clientWidth, page.room.clientWidth];
     if (!width || !room) return; // not on the page yet: the ResizeObserver will call
-    this.theme = this.theme || themeOf(page.root);
     const layer = layerGeometry(width, state);
     drawLayer(sizedContext(page.layer, width, layer.height), layer, state, this.theme, width);
     const ctx = sizedContext(page.charts, room, CHARTS);
     for (const chart of chartGeometry(room, state)) drawChart(ctx, chart, state, this.theme);
   }
 
-  listen() {
+  wire() {
     const { page, model } = this;
-    const [segments, shared] = [model.get("segment_choices"), model.get("shared_choices")];
-    return [...onSlide(model, page.segments, (position) => ({ segments: segments[position] })),
-      ...onSlide(model, page.shared, (position) => ({ num_shared: shared[position] })),
-      ...page.worlds.map((radio) => on(radio, "change", () => save(model, { world: radio.value }))),
-      on(page.reset, "click", () => save(model, model.get("start")))];
+    const { segment_choices, shared_choices } = this.state;
+    return [
+      ...onSlide(model, page.segments, (position) => ({ segments: segment_choices[position] })),
+      ...onSlide(model, page.shared, (position) => ({ num_shared: shared_choices[position] })),
+      ...onChoice(model, page.worlds, (world) => ({ world })),
+    ];
   }
 }
 
-function render({ model, el }) {
-  const view = new SegmentationPage(model, el);
-  return () => view.close();
-}
-
-export default { render };
+export default widgetOf(SegmentationView);

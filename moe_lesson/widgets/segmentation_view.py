@@ -21,8 +21,8 @@ from ..layers import require
 from ..ledger import experts_of_equal_active, ffn_cost, ffn_parts, model_cost
 from ..model import ModelConfig
 from ..recipes import Sparse
-from .base import LessonWidget, module_source, stylesheet
-from .common import check_origin, count, fixed
+from .base import LessonWidget, module_source, one_of, stylesheet
+from .common import capital, check_origin, count, fixed, three_digits
 
 TOP_K = 2  # of GShard, whose experts are cut
 SEGMENTS = (1, 2, 4, 8)
@@ -271,11 +271,7 @@ class SegmentationView(LessonWidget):
 
     @traitlets.validate("world", "segments", "num_shared")
     def _one_of_them(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        known = {"world": self.worlds, "segments": SEGMENTS, "num_shared": SHARED}[name]
-        if value not in known:
-            raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
-        return value
+        return one_of(proposal, {"world": self.worlds, "segments": SEGMENTS, "num_shared": SHARED})
 
 
 # --- arithmetic and words: the twins of those in segmentation_view.js -------------------------------------------------
@@ -308,8 +304,7 @@ def times(more: int, fewer: int) -> str:
     exact, whole = more % fewer == 0, (2 * more + fewer) // (2 * fewer)
     step = sum(whole >= 1000 ** power for power in (2, 3, 4, 5, 6))
     if step:
-        value = whole / 1000 ** (step + 1)
-        return f"about {fixed(value, 2 if value < 10 else 1 if value < 100 else 0)} {UNITS[step - 1]}"
+        return f"about {three_digits(whole / 1000 ** (step + 1))} {UNITS[step - 1]}"
     return f"{whole:,}" if exact else f"about {whole:,}"
 
 
@@ -391,10 +386,6 @@ def summary(view: SegmentationView) -> str:
              f"{capital(pays_title(view))}, {budget_words(view)}: {spent}.",
              *(f"{capital(measured_words(view, measure))}." for measure in view.worlds[view.world]["axes"])]
     return " ".join(words + ([refused(view)] if view.shared != view.num_shared else []))
-
-
-def capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
