@@ -154,6 +154,7 @@ def test_the_chance_of_a_score_counts_all_ways_to_guess():
         assert at_least(score, 4, 1 / 3) == pytest.approx(sum(ways) / 81)
     assert "at least 2 right with a probability of 41%; guessing between two, the hash router ruled out, 69%." in closing(2, 4)
     assert "probability of 0.0002%; " in closing(12, 12) and "probability of 0.4%; " in closing(5, 5)
+    assert "over 99%." in closing(2, 12) and "of 100%; guessing between two, the hash router ruled out, 100%." in closing(0, 12)
 
 
 # --- the door ----------------------------------------------------------------------------------------------------------

@@ -255,6 +255,8 @@ def at_least(score: int, rounds: int, chance: float) -> float:
 
 
 def percent(share: float) -> str:
+    if 0.995 <= share < 1:
+        return "over 99%"
     return f"{fixed(100 * share, 0 if share >= 0.1 else 1 if share >= 0.0005 else 4)}%"
 
 
