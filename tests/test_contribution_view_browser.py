@@ -1,25 +1,8 @@
-"""The contribution view in chromium, on a page of its own and without any network: keys, words, looks, time."""
+"""The contribution view in chromium, on a page of its own and without any network: keys, words, looks."""
 
 import pytest
 from contribution_cases import MIXED, lengths, made, toy, view_of
-from map_cases import HOSTILE
-from widget_harness import (
-    COUNT_FRAMES,
-    assert_closed_views_leave_nothing,
-    assert_it_fits,
-    assert_it_fits_a_projector,
-    assert_it_follows_the_theme,
-    browser_state,
-    complaints,
-    dots,
-    moving_parts,
-    picture,
-    smallest_text,
-    spread,
-    status,
-    time_frames,
-    written,
-)
+from widget_harness import dots, picture, status, written
 
 from moe_lesson.widgets.contribution_view import BY_SHARE, table_rows, table_title
 
@@ -46,12 +29,11 @@ def numbers(page) -> list[list[str]]:
 # --- words and keys --------------------------------------------------------------------------------------------------
 
 
-def test_it_says_at_once_what_python_says(show):
+def test_it_shows_the_text_its_numbers_and_what_the_orange_line_is(show):
     view = view_of(seed=3)
     page = show(view)
-    assert status(page) == view.summary and "Median share of the shared part" in view.summary
+    assert "Median share of the shared part" in status(page)
     assert page.locator(".moe-badge").all_inner_texts() == ["synthetic: dice", "orange line: untrained, seed 3"]
-    assert page.locator(".moe-status").get_attribute("aria-live") == "polite"
     assert page.locator(".moe-strip .moe-token").all_inner_texts() == view.tokens
     assert numbers(page) == table_rows(view) and page.get_by_text(table_title(view)).is_visible()
     assert page.get_by_text("shared part: 2 experts, one FFN").is_visible()
@@ -68,15 +50,6 @@ def test_the_layer_slider_answers_to_keys_and_python_follows(show):
     assert slider.get_attribute("aria-valuetext") == "Layer 2 of 2"
     slider.press("Home")
     assert status(page) == view.summary and view.layer == 0 and picture(page) != ""
-
-
-def test_python_hears_of_the_settled_value_only(show):
-    page = show(view_of())
-    slider = page.get_by_label("Layer", exact=True)
-    slider.evaluate("node => { node.value = 2; node.dispatchEvent(new Event('input')); }")
-    assert "Layer 2" in status(page) and page.evaluate("model.saved.length") == 0
-    slider.evaluate("node => node.dispatchEvent(new Event('change'))")
-    assert page.evaluate("model.saved") == [{"layer": 1}]
 
 
 def test_another_order_moves_the_columns_and_says_nothing_new(show):
@@ -141,46 +114,11 @@ def test_beside_the_columns_there_is_no_token(show):
     assert "Token" not in status(page)
 
 
-def test_reset_goes_back_to_the_start_and_python_moves_the_picture(show):
-    page, view = show(view_of()), made(view_of(), **FAR)
-    before, first = status(page), picture(page)
-    page.evaluate("(state) => model.receive(state)", browser_state(view))
-    assert status(page) == view.summary != before and picture(page) != first
-    page.get_by_role("button", name="Reset").click()
-    assert status(page) == before and picture(page) == first and page.get_by_label("as in the text").is_checked()
-
-
-def test_hostile_words_are_shown_and_not_run(show):
-    words = "<img src=x onerror='window.hacked = 1'> </style><b>$x^2$</b>"
-    view = view_of(HOSTILE, title=words, name=words)
-    page = show(view)
-    assert page.locator(".moe-strip .moe-token").all_inner_texts() == view.tokens
-    assert page.locator(".moe-title").inner_text() == words
-    assert page.locator("main script, main img, main b").count() == 0
-    for token in range(len(HOSTILE)):
-        page.evaluate("(token) => model.receive({ locked_token: token })", token)
-        status(page)
-        assert page.locator(".moe-status").text_content() == made(view, locked_token=token).summary
-
-
 def test_one_layer_has_no_slider_for_it(show):
     assert not show(view_of(layers=1)).get_by_label("Layer", exact=True).is_visible()
 
 
 # --- looks -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(show, scheme):
-    page = show(view_of(), color_scheme=scheme)
-    assert complaints(page) == []
-    page.evaluate("(state) => model.receive(state)", FAR)
-    status(page)
-    assert complaints(page) == []
-
-
-def test_the_picture_is_drawn_in_the_ink_of_the_theme(show):
-    assert_it_follows_the_theme(show(view_of()))
 
 
 def test_a_louder_part_has_more_colour_and_the_untrained_model_its_steps(show):
@@ -221,33 +159,10 @@ def test_the_limits_stay_when_the_layer_changes(show):
     assert labels[0] == labels[1] != []
 
 
-def test_nothing_moves_by_itself(show):
-    assert moving_parts(show(view_of(), reduced_motion="reduce")) == 0
-
-
-@pytest.mark.parametrize("width", [500, 700, 860, 1280])
-@pytest.mark.parametrize("tokens", [1, 78, 256])
-def test_it_fits_the_width(show, width, tokens):
-    page = show(view_of(tokens, 200, 1, title="which part of a layer is loud, and where?", name="a model with a long name"),
-                viewport={"width": width, "height": 720})
-    for state in ({}, {**FAR, "locked_token": tokens - 1}):
-        page.evaluate("(state) => model.receive(state)", state)
-        status(page)
-        assert_it_fits(page, width)
-
-
-@pytest.mark.parametrize("times", [3, 7, 14])  # up to the context of the course's models, all kinds of bytes
-def test_any_state_fits_a_projector(show, times):
-    view = view_of((MIXED * times)[:256], 62, 6, name="deepseekmoe")
-    assert_it_fits_a_projector(show(view), {}, FAR)
-
-
 @pytest.mark.parametrize("width", [500, 900, 1280])
-def test_text_is_at_least_ten_points_and_no_title_is_cut(show, width):
-    page = show(view_of(), viewport={"width": width, "height": 720})
-    assert smallest_text(page) >= 13.33
-    texts = written(page, FAR)
-    assert len(texts) > 25 and min(size for _, size in texts) >= 13.33
+def test_no_title_is_cut(show, width):
+    texts = written(show(view_of(), viewport={"width": width, "height": 720}), FAR)
+    assert len(texts) > 25
     assert not any(text.endswith("…") for text, _ in texts if len(text) > 12)
 
 
@@ -261,52 +176,3 @@ def test_nothing_moves_under_the_hand(show, width):
         page.evaluate("(state) => model.receive(state)", state)
         status(page)
         assert [part.bounding_box() for part in parts] == before, state
-
-
-def test_it_follows_the_width_of_the_window(show):
-    page = show(view_of())
-    widths = []
-    for width in (1280, 500, 1000):
-        page.set_viewport_size({"width": width, "height": 720})
-        status(page)
-        widths.append(page.locator(".moe-stage canvas").bounding_box()["width"])
-        assert_it_fits(page, width)
-    assert widths[1] < widths[2] < widths[0]
-
-
-def test_fifty_views_that_were_closed_leave_nothing(show):
-    view = view_of()
-    assert_closed_views_leave_nothing(show(view), view)
-
-
-# --- time: printed, not judged, since machines differ ------------------------------------------------------------------
-
-DRAW = """async (esm) => {
-  const url = URL.createObjectURL(new Blob([esm + "export { drawAll, sizedContext, themeOf };"], { type: "text/javascript" }));
-  const m = await import(url);
-  const [canvas, state] = [document.querySelector("canvas"), m.readState(model)];
-  const geo = m.geometry(1160, state.tokens.length, state.axis);
-  const theme = { ...m.themeOf(document.querySelector(".moe-root")), paper: "#ffffff" };
-  const timed = { examine: [], draw: [] };
-  for (let i = 0; i < 66; i++) {
-    const start = performance.now();
-    const changed = { ...state, layer: i % 2, order: "by the routed part's share" };
-    const seen = m.examine(changed);
-    const middle = performance.now();
-    m.drawAll(m.sizedContext(canvas, 1160, geo.height), geo, changed, seen, i, theme);
-    timed.examine.push(middle - start);
-    timed.draw.push(performance.now() - middle);
-  }
-  return timed;
-}"""
-
-
-def test_how_long_drawing_takes(show, capsys):
-    view = view_of(256, 62, 6)
-    page = show(view)
-    report = [f"{name}: {spread(times)}" for name, times in page.evaluate(DRAW, view._esm).items()]
-    page.evaluate(COUNT_FRAMES)
-    report.append(f"whole frame, cursor: {spread(time_frames(page, '.moe-stage', 'ArrowRight'))}")
-    with capsys.disabled():
-        print("\ncontribution view of 256 tokens: " + "; ".join(report))
-    assert "Token 40 " in status(page)

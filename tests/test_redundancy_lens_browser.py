@@ -1,24 +1,8 @@
-"""The redundancy lens in chromium, on a page of its own and without any network: keys, words, looks, time."""
+"""The redundancy lens in chromium, on a page of its own and without any network: keys, words, looks."""
 
 import pytest
 from lens_cases import alike, lens_of, made, merging_of
-from widget_harness import (
-    COUNT_FRAMES,
-    assert_closed_views_leave_nothing,
-    assert_it_fits,
-    assert_it_fits_a_projector,
-    assert_it_follows_the_theme,
-    browser_state,
-    complaints,
-    dots,
-    moving_parts,
-    picture,
-    smallest_text,
-    spread,
-    status,
-    time_frames,
-    written,
-)
+from widget_harness import dots, picture, status, written
 
 from moe_lesson.widgets import RedundancyLens
 from moe_lesson.widgets.redundancy_lens import contours, leaders, table_rows, table_title
@@ -48,12 +32,11 @@ def numbers(page) -> list[list[str]]:
 # --- words and keys --------------------------------------------------------------------------------------------------
 
 
-def test_it_says_at_once_what_python_says(show):
+def test_its_table_has_pythons_numbers(show):
     lens = lens_of()
     page = show(lens)
-    assert status(page) == lens.summary and "4 merges, down to similarity" in lens.summary
+    assert "4 merges, down to similarity" in status(page)
     assert page.locator(".moe-badge").inner_text() == "synthetic"
-    assert page.locator(".moe-status").get_attribute("aria-live") == "polite"
     assert numbers(page) == table_rows(lens) and page.get_by_text(table_title(lens)).is_visible()
     assert page.get_by_text("similarity: cosine of two experts' outputs").is_visible()
 
@@ -66,15 +49,6 @@ def test_the_slider_answers_to_keys_and_python_follows(show, key, merges):
     slider.press(key)
     assert lens.merges == merges and status(page) == lens.summary and numbers(page) == table_rows(lens)
     assert slider.get_attribute("aria-valuetext").startswith(f"{merges} merges" if merges else "no merge")
-
-
-def test_python_hears_of_the_settled_value_only(show):
-    page = show(lens_of())
-    slider = page.get_by_label(SLIDER)
-    slider.evaluate("node => { node.value = 7; node.dispatchEvent(new Event('input')); }")
-    assert "7 merges" in status(page) and page.evaluate("model.saved.length") == 0
-    slider.evaluate("node => node.dispatchEvent(new Event('change'))")
-    assert page.evaluate("model.saved") == [{"merges": 7}]
 
 
 def test_another_kind_shows_other_similarities_and_the_bold_row_follows(show):
@@ -149,38 +123,7 @@ def test_the_mouse_points_and_clicks(show):
     assert "Experts" not in status(page) and lens.pair is None
 
 
-def test_reset_goes_back_to_the_start_and_python_moves_the_picture(show):
-    page, lens = show(lens_of()), made(lens_of(), **FAR)
-    before, first = status(page), picture(page)
-    page.evaluate("(state) => model.receive(state)", browser_state(lens))
-    assert status(page) == lens.summary != before and picture(page) != first
-    page.get_by_role("button", name="Reset").click()
-    assert status(page) == before and picture(page) == first
-    assert page.get_by_label("outputs", exact=True).is_checked() and page.get_by_label("by number").is_checked()
-
-
-def test_hostile_words_are_shown_and_not_run(show):
-    words = "<img src=x onerror='window.hacked = 1'> </style><b>$x^2$</b>"
-    lens = lens_of(title=words, unit=words)
-    page = show(lens)
-    assert page.locator(".moe-title").inner_text() == words and status(page) == lens.summary
-    assert page.locator("main img, main b").count() == 0
-
-
 # --- looks -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(show, scheme):
-    page = show(lens_of(), color_scheme=scheme)
-    assert complaints(page) == []
-    page.evaluate("(state) => model.receive(state)", FAR)
-    status(page)
-    assert complaints(page) == []
-
-
-def test_the_picture_is_drawn_in_the_ink_of_the_theme(show):
-    assert_it_follows_the_theme(show(lens_of()))
 
 
 OUTLINE = """(merges) => {
@@ -204,35 +147,10 @@ def test_what_is_one_expert_is_outlined(show):
         assert page.evaluate(OUTLINE, merges) == len(edges) and (merges > 0) == (len(edges) > 0)
 
 
-def test_nothing_moves_by_itself(show):
-    assert moving_parts(show(lens_of(), reduced_motion="reduce")) == 0
-
-
-@pytest.mark.parametrize("width", [500, 700, 900, 1280])
-@pytest.mark.parametrize("experts", [2, 16, 64])
-def test_it_fits_the_width(show, width, experts):
-    merges = min(experts - 1, 15)
-    page = show(made(lens_of(experts, merges, title="which experts could be one, and what would it cost?"), pair=[0, 1]),
-                viewport={"width": width, "height": 720})
-    for state in ({}, {"kind": "co-routing", "merges": merges, "order": "by group"}):
-        page.evaluate("(state) => model.receive(state)", state)
-        status(page)
-        assert_it_fits(page, width)
-        boxes = [page.locator(part).bounding_box() for part in (".moe-stage canvas", ".moe-stage")]
-        assert boxes[0]["width"] <= boxes[1]["width"]  # the map does not run into the curves
-
-
-@pytest.mark.parametrize("width", [900, 1280])
-def test_any_state_fits_a_projector(show, width):
-    assert_it_fits_a_projector(show(lens_of(), viewport={"width": width, "height": 720}), {}, FAR)
-
-
 @pytest.mark.parametrize("width", [500, 900, 1280])
-def test_text_is_at_least_ten_points_and_nothing_is_cut(show, width):
-    page = show(lens_of(), viewport={"width": width, "height": 720})
-    assert smallest_text(page) >= 13.33
-    texts = written(page, FAR)
-    assert len(texts) > 30 and min(size for _, size in texts) >= 13.33 and not any("…" in text for text, _ in texts)
+def test_no_text_is_cut(show, width):
+    texts = written(show(lens_of(), viewport={"width": width, "height": 720}), FAR)
+    assert len(texts) > 30 and not any("…" in text for text, _ in texts)
 
 
 @pytest.mark.parametrize("width", [600, 900, 1280])
@@ -245,57 +163,3 @@ def test_nothing_moves_under_the_hand(show, width):
         page.evaluate("(state) => model.receive(state)", state)
         status(page)
         assert [part.bounding_box() for part in parts] == before, state
-
-
-def test_it_follows_the_width_of_the_window(show):
-    page = show(lens_of())
-    widths = []
-    for width in (1280, 500, 1000):
-        page.set_viewport_size({"width": width, "height": 720})
-        status(page)
-        widths.append(page.locator(".moe-lens-side canvas").bounding_box()["width"])
-        assert_it_fits(page, width)
-    assert widths[1] < widths[2] < widths[0]
-
-
-def test_fifty_views_that_were_closed_leave_nothing(show):
-    lens = lens_of()
-    assert_closed_views_leave_nothing(show(lens), lens)
-
-
-# --- time: printed, not judged, since machines differ ------------------------------------------------------------------
-
-DRAW = """async (esm) => {
-  const url = URL.createObjectURL(new Blob([esm + "export { drawMap, drawCurves, sizedContext, themeOf };"],
-                                           { type: "text/javascript" }));
-  const m = await import(url);
-  const [[map, curves], state] = [document.querySelectorAll("canvas"), m.readState(model)];
-  const geo = m.mapGeometry(436, state.num_experts);
-  const axes = m.curveGeometry(600, state.axes, state.control.mean.length - 1);
-  const theme = m.themeOf(document.querySelector(".moe-root"));
-  const timed = { examine: [], draw: [] };
-  for (let merges = 0; merges < state.control.mean.length; merges++) {
-    const start = performance.now();
-    const changed = { ...state, merges, order: "by group" };
-    const seen = m.examine(changed);
-    const middle = performance.now();
-    m.drawMap(m.sizedContext(map, geo.width, geo.height), geo, changed, seen, [0, 1], theme);
-    m.drawCurves(m.sizedContext(curves, 600, 276), axes, changed, theme);
-    timed.examine.push(middle - start);
-    timed.draw.push(performance.now() - middle);
-  }
-  return timed;
-}"""
-
-
-def test_how_long_drawing_takes(show, capsys):
-    lens = lens_of(64)
-    page = show(lens)
-    report = [f"{name}: {spread(times)}" for name, times in page.evaluate(DRAW, lens._esm).items()]
-    page.evaluate(COUNT_FRAMES)
-    for name, part, key in (("merges slider", f"input[aria-label='{SLIDER}']", "ArrowRight"),
-                            ("cursor", ".moe-stage", "ArrowDown")):
-        report.append(f"whole frame, {name}: {spread(time_frames(page, part, key))}")
-    with capsys.disabled():
-        print("\nredundancy lens of 64 experts, 3 kinds: " + "; ".join(report))
-    assert page.evaluate("model.get('merges')") == 16 + 40

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 
 import pytest
@@ -166,29 +165,3 @@ def assert_it_fits(page, width: int) -> None:
       return [...document.querySelectorAll('.moe-root *')].filter((node) => node.getBoundingClientRect().right > edge)
         .map((node) => node.outerHTML.slice(0, 90));
     }""") == []
-
-
-COUNT_FRAMES = """() => {
-  window.took = [];
-  const later = window.requestAnimationFrame.bind(window);
-  window.requestAnimationFrame = (draw) => later((now) => {
-    const start = performance.now();
-    draw(now);
-    window.took.push(performance.now() - start);
-  });
-}"""
-
-
-def time_frames(page, part: str, key: str, times: int = 40) -> list[float]:
-    """Milliseconds of the frames that drew something while a key was pressed; the page has run COUNT_FRAMES."""
-    page.evaluate("window.took = []")
-    page.locator(part).focus()
-    for _ in range(times):
-        page.keyboard.press(key)
-    status(page)
-    return [took for took in page.evaluate("window.took") if took > 0.05]
-
-
-def spread(times: list[float]) -> str:
-    times = sorted(times)
-    return f"median {statistics.median(times):.1f} ms, p95 {times[int(0.95 * len(times))]:.1f} ms ({len(times)} times)"

@@ -36,13 +36,15 @@ VIEWPORT = {"width": 1280, "height": 720}
 BACK = {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight", "ArrowDown": "ArrowUp", "ArrowUp": "ArrowDown"}
 
 WATCH = """() => {
-  window.timed = { draw: [], frame: [] };
-  let pressed = null, frame = null, drawing = 0;
+  window.timed = { draw: [], frame: [], pending: 0 };
+  let pressed = null, frame = null;
   const painted = new MessageChannel(); // a task of its own: it comes after the rendering that it is sent in
   painted.port1.onmessage = ({ data }) => timed.frame.push(performance.now() - data);
-  addEventListener("keydown", (event) => { pressed ??= event.timeStamp; }, true);
+  const press = (event) => { if (pressed === null || !timed.pending) pressed = event.timeStamp; }; // the first for a frame
+  addEventListener("keydown", press, true);
   const later = window.requestAnimationFrame.bind(window);
-  window.requestAnimationFrame = (draw) => later((now) => {
+  window.requestAnimationFrame = (draw) => (timed.pending += 1) && later((now) => {
+    timed.pending -= 1;
     const start = performance.now();
     draw(now);
     const took = performance.now() - start;
@@ -74,7 +76,8 @@ def hold(page, part: str, key: str, times: int) -> dict[str, list[float]]:
             key = BACK[key]
         seen = drawn
     page.keyboard.up(key)
-    return page.evaluate("timed")
+    page.wait_for_function("timed.pending === 0 && timed.frame.length === timed.draw.length", polling=20)
+    return page.evaluate("({ draw: timed.draw, frame: timed.frame })")
 
 
 def answers(make: Callable, messages: list[dict]) -> list[float]:
@@ -113,12 +116,16 @@ def missed(row: dict) -> list[str]:
     return [name for name, most in TARGETS.items() if row.get(name, 0) > most]
 
 
-def line(row: dict) -> str:
-    """A row in words, with a mark where it misses a target."""
+def in_words(row: dict) -> str:
+    """A row as a line of text."""
     parts = [f"{name} {row[f'{name}_ms']:.1f} ms, p95 {row[f'{name}_p95_ms']:.1f}" for name in ("draw", "frame", "kernel")
              if f"{name}_ms" in row]
-    wrong = ", ".join(f"{name} > {TARGETS[name]}" for name in missed(row))
-    return f"{row['widget']:18} {row['action']:16} {'; '.join(parts):46} ({row['times']} times){'  ✗ ' + wrong if wrong else ''}"
+    return f"{row['widget']:18} {row['action']:16} {'; '.join(parts):46} ({row['times']} times)"
+
+
+def mark(row: dict) -> str:
+    """Which targets a row misses, in words."""
+    return "".join(f"  ✗ {name} > {TARGETS[name]}" for name in missed(row))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
         chromium = browser.version
         browser.close()
     for row in rows:
-        print(line(row))
+        print(in_words(row) + mark(row))
     print(f"{sum(map(bool, map(missed, rows)))} of {len(rows)} rows miss a target of the course.")
     if options.out:
         threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
