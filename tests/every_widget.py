@@ -19,6 +19,7 @@ from functools import partial
 
 import capacity_cases
 import contribution_cases
+import explorer_cases
 import ladder_cases
 import lens_cases
 import race_cases
@@ -184,6 +185,21 @@ CONTRIBUTION_VIEW = Entry(
         (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
     large=partial(contribution_cases.view_of, 256, 62, 6))
 
+EXPERT_EXPLORER = Entry(
+    explorer_cases.explorer_of,
+    ({"expert": [1, 4]}, {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}),
+    held={"cursor": (".moe-strip", "ArrowRight")},
+    hostile=Example(lambda: explorer_cases.explorer_of(WORDS, title=WORDS, name=WORDS, words=MARKUP),
+                    ({"search": MARKUP[0]}, {"expert": [1, 2], "token": 9})),
+    tokens=".moe-strip .moe-token", follows=".moe-strip",
+    sizes={"one layer": Example(partial(explorer_cases.explorer_of, "ab", (1,), 1)),
+           "many": Example(partial(explorer_cases.explorer_of, "long text, " * 20, (200, 200, 200), 8, title=LONG),
+                           ({"expert": [2, 199], "search": "text"},))},
+    projected={"64 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (64, 64), 8,
+                                             max_bytes=256), ({"expert": [1, 63], "search": "text"},))},
+    large=partial(explorer_cases.explorer_of, "long text, " * 20, (64, 64), 8),
+    asks={"new text": (explorer_cases.explorer_of, [{"text": f"{i} " + "the moon and the sea, " * 10} for i in range(40)])})
+
 LADDER_EXPLORER = Entry(
     ladder_cases.ladder_of, (OTHER_RUNG, {**OTHER_RUNG, "seed": None}, {**OTHER_RUNG, "seed": None, "axis": "FLOPs"}),
     held={"axis": RADIOS},
@@ -218,6 +234,7 @@ SEGMENTATION_VIEW = Entry(
 
 WIDGETS: dict[str, Entry] = {
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
+    "ExpertExplorer": EXPERT_EXPLORER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
 }

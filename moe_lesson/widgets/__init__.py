@@ -8,6 +8,7 @@ except ImportError as missing:
 from .balancing_race import BalanceRuns, BalancingRace
 from .capacity_view import CapacityView
 from .contribution_view import Contribution, ContributionView
+from .expert_explorer import ExpertExplorer
 from .ladder_explorer import LadderExplorer, RungRuns
 from .ledger_view import LedgerView
 from .redundancy_lens import RedundancyLens
@@ -16,6 +17,6 @@ from .routing_map import RoutingMap
 from .segmentation_view import SegmentationView
 
 __all__ = [
-    "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "LadderExplorer",
+    "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer", "LadderExplorer",
     "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
 ]
