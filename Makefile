@@ -7,7 +7,8 @@ EXPERIMENT ?= all
 
 RUN := .venv/bin/python
 # pip reports to a person, and keeps quiet in CI's log. Modules are compiled when they are first used: most never are.
-INSTALL := $(RUN) -m pip install --disable-pip-version-check --no-compile $(if $(CI),-q) -c constraints.txt
+PIP := $(RUN) -m pip install --disable-pip-version-check --no-compile $(if $(CI),-q)
+INSTALL := $(PIP) -c constraints.txt
 
 define CHECK_PYTHON
 import sys
@@ -21,15 +22,16 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab test notebooks bundle experiments clean
+.PHONY: help lab test test-colab-widgets notebooks bundle experiments clean
 
 help:
 	@echo "make lab          install, and open the first lesson in JupyterLab (LAB_ARGS=--no-browser on a server)"
 	@echo "make test         install, then lint, unit tests, notebooks and browser tests"
+	@echo "make test-colab-widgets   the widgets' Python again, and the lessons, under Colab's ipywidgets 7"
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
 	@echo "make bundle       build dist/moe-lesson-bundle.zip, to upload to Google Colab"
 	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name for one)"
-	@echo "make clean        remove .venv and what the tools left behind"
+	@echo "make clean        remove .venv, .venv-widgets7 and what the tools left behind"
 	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
 
 lab: .venv/lab
@@ -43,6 +45,12 @@ test: .venv/test
 	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope \
 		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg -p store_notebooks
 
+# A new widget's unit tests are among these without being named. They run here without a browser: Colab's own JavaScript
+# can't be imitated. The long tests come first, and each process takes the next test when it is free.
+test-colab-widgets: .venv-widgets7/ready
+	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/colab_widgets.py tests/test_lesson.py \
+		$$(grep -l '^from moe_lesson.widgets' tests/test_*.py | grep -v _browser.py)
+
 notebooks: .venv/test
 	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
 	$(RUN) tools/readme_picture.py
@@ -55,7 +63,7 @@ experiments: .venv/lab
 	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --out data
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-widgets7 build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The files .venv/lab and .venv/test are stamps: pip runs again only when the lists of packages change.
@@ -68,6 +76,15 @@ clean:
 	@echo "Installing the course and its tests into .venv (some minutes the first time) ..."
 	$(INSTALL) -e '.[lab,test]'
 	@touch $@ .venv/lab
+
+# All of .venv, with the ipywidgets of Colab in front: a .pth file leads to .venv's packages, so that torch is not there twice.
+# The .pth files in that folder are not read, hence the folder of the course.
+.venv-widgets7/ready: tests/colab_requirements.txt .venv/test
+	@echo "Installing Colab's ipywidgets into .venv-widgets7 ..."
+	@$(RUN) -m venv --clear --without-pip .venv-widgets7
+	$(PIP) --no-deps --target .venv-widgets7/lib/python*/site-packages -r tests/colab_requirements.txt
+	@cd .venv-widgets7/lib/python*/site-packages && printf '%s\n' "$(CURDIR)"/.venv/lib/python*/site-packages "$(CURDIR)" > course.pth
+	@touch $@
 
 $(RUN):
 	@command -v $(PYTHON) > /dev/null || { echo "No $(PYTHON) here: install Python 3.10 or newer and try again."; exit 1; }

@@ -61,7 +61,7 @@ def test_colab_needs_nothing_reinstalled():
             assert requirement.specifier.contains(version), f"Colab has {requirement.name} {version}"
 
 
-def test_the_test_of_the_bundle_has_the_ipywidgets_of_colab():
+def test_the_tests_that_play_colab_have_its_ipywidgets():
     assert f"ipywidgets=={COLAB['ipywidgets']}" in (REPO / "tests/colab_requirements.txt").read_text().splitlines()
 
 
@@ -91,8 +91,8 @@ def test_conda_environment_agrees_with_pyproject():
     assert "      - -c constraints.txt\n" in text
 
 
-def test_ci_runs_make_test():
-    assert (REPO / ".ci/run").read_text().splitlines()[-1] == "make test"
+def test_ci_runs_both_test_targets():
+    assert (REPO / ".ci/run").read_text().splitlines()[-2:] == ["make test", "make test-colab-widgets"]
     assert "run: bash .ci/run" in (REPO / ".github/workflows/ci.yml").read_text()
 
 

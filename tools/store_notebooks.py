@@ -48,6 +48,11 @@ def kernel_env(home: str) -> dict[str, str]:
 
 def execute(path: Path, timeout: float) -> NotebookNode:
     """Stamp the notebook, run it from its first cell in a fresh kernel, and return it cleaned. Nothing is written."""
+    return clean(run(path, timeout))
+
+
+def run(path: Path, timeout: float) -> NotebookNode:
+    """The notebook stamped and run, with all that its cells gave."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
@@ -75,7 +80,7 @@ def execute(path: Path, timeout: float) -> NotebookNode:
             client.execute(env=kernel_env(home))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise Unfit(f"cell {running[-1]} failed: {plain(str(error)).strip()}") from None
-    return clean(nb)
+    return nb
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
