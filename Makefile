@@ -48,8 +48,8 @@ test: .venv/test
 # A new widget's unit tests are among these without being named. They run here without a browser: Colab's own JavaScript
 # can't be imitated. The long tests come first, and each process takes the next test when it is free.
 test-colab-widgets: .venv-widgets7/ready
-	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/colab_widgets.py tests/test_lesson.py \
-		$$(grep -l '^from moe_lesson.widgets' tests/test_*.py | grep -v _browser.py)
+	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/colab_widgets.py \
+		tests/test_lesson.py $$(grep -l '^from moe_lesson.widgets' tests/test_*.py | grep -v _browser.py)
 
 notebooks: .venv/test
 	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
@@ -83,7 +83,8 @@ clean:
 	@echo "Installing Colab's ipywidgets into .venv-widgets7 ..."
 	@$(RUN) -m venv --clear --without-pip .venv-widgets7
 	$(PIP) --no-deps --target .venv-widgets7/lib/python*/site-packages -r tests/colab_requirements.txt
-	@cd .venv-widgets7/lib/python*/site-packages && printf '%s\n' "$(CURDIR)"/.venv/lib/python*/site-packages "$(CURDIR)" > course.pth
+	@cd .venv-widgets7/lib/python*/site-packages && \
+		printf '%s\n' "$(CURDIR)"/.venv/lib/python*/site-packages "$(CURDIR)" > course.pth
 	@touch $@
 
 $(RUN):
