@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+from collections.abc import Sequence
 
 try:
     import matplotlib
@@ -223,12 +224,15 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
     return figure
 
 
-def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = None) -> Figure:
+def draw_calls(tables: dict[str, Tensor], labels: str, names: Sequence[str] = (), *, limit: float = 1.0,
+               figure: Figure | None = None) -> Figure:
     """Draw for whose sake each expert is called, expert × label, the tables side by side on one colour scale.
 
     Args:
         tables: name -> calls [N, M], see `instruments.calls`; each row is drawn as shares with the sum 1.
         labels: what the M labels are, e.g. "skill".
+        names: of the labels; without, they are numbered.
+        limit: the share of the brightest colour.
         figure: where to draw; None makes a bare figure.
 
     Returns:
@@ -243,9 +247,9 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
     for ax, (name, calls_NM) in zip(panels, tables.items()):
         shares_NM = calls_NM / calls_NM.sum(dim=1, keepdim=True).clamp(min=1e-12)
         every_N, every_M = (math.ceil(size / 8) for size in shares_NM.shape)  # more numbers would run into each other
-        seaborn.heatmap(shares_NM.cpu().numpy(), ax=ax, cmap="cividis", norm=PowerNorm(0.5, 0, 1),
-                         square=shares_NM.shape[0] <= 3 * shares_NM.shape[1],  # squares of a longer table would be too small
-                        xticklabels=every_M, yticklabels=every_N, cbar=ax is panels[-1],
+        seaborn.heatmap(shares_NM.cpu().numpy(), ax=ax, cmap="cividis", norm=PowerNorm(0.5, 0, limit),
+                        square=shares_NM.shape[0] <= 3 * shares_NM.shape[1],  # squares of a longer table would be too small
+                        xticklabels=list(names) or every_M, yticklabels=every_N, cbar=ax is panels[-1],
                         cbar_kws={"label": "share of the expert's calls (√ spacing)"})
         ax.set_title(name, fontsize=11, parse_math=False)
         ax.set(xlabel=labels, ylabel="expert")

@@ -96,6 +96,19 @@ def verdict(worse, better):
         return "holds"
     return "opposite" if difference.high < 0 else "open"
 """},
+    "08": {"information": """
+def information(calls):
+    joint = calls / calls.sum()
+    label, expert = joint.sum(dim=0, keepdim=True), joint.sum(dim=1, keepdim=True)
+    told = torch.special.xlogy(joint, joint / (label * expert).clamp(min=1e-300)).sum()
+    return (told / torch.special.entr(label).sum()).item()
+""", "dealt_to_documents": """
+def dealt_to_documents(label, document, seed=0):
+    names = document.unique()
+    each = torch.stack([label[document == name][0] for name in names])
+    each = each[torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))]
+    return each[torch.searchsorted(names, document)]
+"""},
 }
 STUB = r"def {name}\(.*?\n    return \.\.\.\n"
 
