@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import ablation_cases
 import capacity_cases
 import contribution_cases
 import explorer_cases
@@ -153,6 +154,15 @@ ROUTER_MICROSCOPE = Entry(
     projected={"62 experts": Example(partial(scope_of, 61, 62, 6), (NOISY,))},
     large=lambda: made(scope_of(240, 64, 6), noise=1.5))
 
+ABLATION_VIEW = Entry(
+    ablation_cases.view_of, ({"rung": "gshard", "domain": "yaml", "share": 0.25}, {"domain": "cpp", "share": 0.0625}),
+    held={"share slider": slider("share of the experts"), "model": RADIOS},
+    hostile=Example(lambda: ablation_cases.view_of(rungs=MARKUP, domains=MARKUP, title=WORDS), ({"domain": MARKUP[1]},)),
+    sizes={"one model": Example(
+        partial(ablation_cases.view_of, rungs=("gshard",), domains=("a", "b"), shares=(0.125,), title=LONG)),
+           "many": Example(partial(ablation_cases.view_of, rungs=("gshard", "a model with a long name", *"abcdef"), seeds=9,
+                                   domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))})
+
 BALANCING_RACE = Entry(
     race_cases.race_of, (EARLY,),
     held={"step slider": slider("Step", "ArrowLeft"), "methods": RADIOS},
@@ -233,6 +243,7 @@ SEGMENTATION_VIEW = Entry(
     large=partial(segmentation_cases.view_of, **FULLEST))
 
 WIDGETS: dict[str, Entry] = {
+    "AblationView": ABLATION_VIEW,
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
     "ExpertExplorer": EXPERT_EXPLORER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,

@@ -5,6 +5,7 @@ try:
 except ImportError as missing:
     raise ImportError('the widgets need anywidget and ipywidgets: pip install "moe-lesson[lab]"') from missing
 
+from .ablation_view import AblationView
 from .balancing_race import BalanceRuns, BalancingRace
 from .capacity_view import CapacityView
 from .contribution_view import Contribution, ContributionView
@@ -17,6 +18,7 @@ from .routing_map import RoutingMap
 from .segmentation_view import SegmentationView
 
 __all__ = [
-    "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer", "LadderExplorer",
+    "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer",
+    "LadderExplorer",
     "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
 ]
