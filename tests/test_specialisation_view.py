@@ -183,7 +183,9 @@ def test_the_summary_is_true():
     calls = one.calls[2].astype(int).tolist()
     assert (f" Expert 2 of this layer, {sum(calls)} calls: python 0%, english 0%, cpp 100%, yaml 0%. It prefers cpp, lift 4.00. "
             f"Its null: median {one.middle[2]:.2f}, 95% up to {one.top[2]:.2f}: it stands above.") in view.summary
-    assert badge(made(view, router="hash router")) == "null: hash router, beside dice"
+    assert badge(made(view, router="hash router")) == "null: hash router"
+    assert view.summary.startswith("null: hash router, beside dice, layer 1 of 2: ")
+    made(view, router="trained")
     assert [row[0] for row in table_rows(view)] == view.routers
     assert table_rows(view)[0][1:4] == [str(specialists), f"{one.null_count:.0f}", str(beyond)]
     assert [short(size) for size in (64, 512, 1024, 16384)] == ["64", "512", "1k", "16k"]

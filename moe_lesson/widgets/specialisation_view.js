@@ -56,7 +56,7 @@ export const COLUMNS = ["router", "lift ≥ 1.5", "shuffled", "above null", "mea
 
 /** Where the shown routing comes from. */
 export function badge({ origin, name, router, routers }) {
-  return router === routers[0] ? `${origin}: ${name}` : `null: ${router}, beside ${name}`;
+  return router === routers[0] ? `${origin}: ${name}` : `null: ${router}`;
 }
 
 /** The three numbers to compare: a large one and its words. */
@@ -85,10 +85,11 @@ export function describe(state, seen, expert) {
 }
 
 function headWords(state, seen) {
-  const { layer, sizes, sample, domains, draws } = state;
+  const { layer, sizes, sample, domains, draws, name, router, routers } = state;
   const [[first, says], [second, shuffled], [third, above]] = counts(state, seen);
   const silent = seen.one.called.filter((called) => !called).length;
-  return `${badge(state)}, layer ${layer + 1} of ${sizes.length}: ${first} ${says}, ${Math.floor(sample / domains.length)} of `
+  const beside = router === routers[0] ? "" : `, beside ${name}`;
+  return `${badge(state)}${beside}, layer ${layer + 1} of ${sizes.length}: ${first} ${says}, ${Math.floor(sample / domains.length)} of `
     + `each domain. ${second} ${shuffled} (median of ${draws} draws). ${third} ${above}.`
     + (silent ? ` Without a call: ${silent}.` : "");
 }
@@ -223,9 +224,11 @@ function drawMeans(ctx, width, { domains: { length: M }, samples, sample }, { cu
   drawCurve(ctx, nulls);
   ctx.setLineDash([]);
   for (const [x, y] of means) drawDot(ctx, x, y, 4, theme.ink);
-  for (const [x, y] of nulls) {
-    drawDot(ctx, x, y, 4, theme.paper);
-    ctx.stroke();
+  for (const [x, y] of nulls.map((point) => point.map(Math.round))) {
+    for (const [colour, half] of [[theme.ink, 5], [theme.paper, 3]]) {
+      ctx.fillStyle = colour;
+      ctx.fillRect(x - half, y - half, 2 * half, 2 * half);
+    }
   }
   const [last, early] = [means[means.length - 1], nulls[Math.min(3, nulls.length - 1)]];
   ctx.fillStyle = theme.ink;
@@ -289,10 +292,11 @@ function buildCounts(page) {
 /** What the marks mean. */
 function buildLegend({ domains, draws }) {
   const legend = make("div", "moe-legend");
-  const entry = (words, d, filled = true) => {
-    const [box, canvas] = [make("span"), makeCanvas("moe-special-mark")];
-    drawMark(sizedContext(canvas, 20, 16), 10, 8, 5.5, d, "#ffffff", filled);
-    box.append(canvas, words);
+  const entry = (words, d) => {
+    const [box, mark, canvas] = [make("span"), make("span", "moe-special-mark"), makeCanvas()];
+    drawMark(sizedContext(canvas, 20, 16), 10, 8, 5.5, d);
+    mark.append(canvas);
+    box.append(mark, words);
     return box;
   };
   legend.append(make("span", "", "prefers"), ...domains.map((domain, d) => entry(domain, d)), make("span", "",

@@ -320,7 +320,7 @@ COLUMNS = ("router", "lift ≥ 1.5", "shuffled", "above null", "mean lift", "shu
 def badge(view: SpecialisationView) -> str:
     """Where the shown routing comes from."""
     own = view.router == view.routers[0]
-    return f"{view.origin}: {view.name}" if own else f"null: {view.router}, beside {view.name}"
+    return f"{view.origin}: {view.name}" if own else f"null: {view.router}"
 
 
 def counts(view: SpecialisationView) -> list[list[str]]:
@@ -354,8 +354,10 @@ def summary(view: SpecialisationView) -> str:
 def head_words(view: SpecialisationView) -> str:
     (first, says), (second, shuffled), (third, above) = counts(view)
     silent = int((~view.shown.called).sum())
-    return (f"{badge(view)}, layer {view.layer + 1} of {len(view.sizes)}: {first} {says}, {view.sample // len(view.domains)} of "
-            f"each domain. {second} {shuffled} (median of {view.draws} draws). {third} {above}."
+    beside = "" if view.router == view.routers[0] else f", beside {view.name}"
+    return (f"{badge(view)}{beside}, layer {view.layer + 1} of {len(view.sizes)}: {first} {says}, "
+            f"{view.sample // len(view.domains)} of each domain. {second} {shuffled} (median of {view.draws} draws). "
+            f"{third} {above}."
             + (f" Without a call: {silent}." if silent else ""))
 
 
@@ -457,7 +459,7 @@ def draw_means(ax, view: SpecialisationView) -> None:
     found = [view.sample_of(view.router, sample) for sample in view.samples]
     ax.axvline(view.sample, color="#d9660a", linewidth=2)
     ax.plot(view.samples, [one.mean for one in found], color=INK, marker="o", markersize=5)
-    ax.plot(view.samples, [one.null_mean for one in found], color="#6c747d", marker="o", markersize=5, markerfacecolor="white",
+    ax.plot(view.samples, [one.null_mean for one in found], color=INK, marker="s", markersize=5, markerfacecolor="white",
             linestyle="--")
     ax.annotate("sample", (view.samples[-1], found[-1].mean), (0, 7), textcoords="offset points", ha="right")
     early = min(3, len(found) - 1)
