@@ -25,6 +25,7 @@ import ladder_cases
 import lens_cases
 import race_cases
 import segmentation_cases
+import specialisation_cases
 from map_cases import HOSTILE, logits_of, map_of, routing_of, scope_of
 
 from moe_lesson import ModelConfig, Sparse
@@ -242,10 +243,24 @@ SEGMENTATION_VIEW = Entry(
     hostile=Example(lambda: SegmentationView({MARKUP[0]: segmentation_cases.world_of("text")}, origin="toy", title=WORDS)),
     large=partial(segmentation_cases.view_of, **FULLEST))
 
+SPECIALISATION_VIEW = Entry(
+    specialisation_cases.view_of,
+    ({"sample": 512, "router": "random router", "layer": 1, "null": "documents shuffled", "order": "strongest first",
+      "locked_expert": 3}, {"router": "hash router", "locked_expert": 11}),
+    held={"sample slider": slider("sample size"), "layer slider": slider("layer"), "cursor": CURSOR},
+    hostile=Example(lambda: specialisation_cases.view_of(WORDS, WORDS, MARKUP), ({"locked_expert": 1},)),
+    sizes={"two domains": Example(partial(specialisation_cases.view_of, LONG, domains=("a", "b"), sizes=(3,))),
+           "eight domains": Example(partial(specialisation_cases.view_of, LONG, domains=tuple("abcdefgh"), sizes=(200, 8)),
+                                    ({"sample": 1024, "router": "hash router", "locked_expert": 199},))},
+    projected={"62 experts": Example(partial(specialisation_cases.view_of, name="DeepSeekMoE", sizes=(62, 62), k=6),
+                                     ({"sample": 512, "null": "documents shuffled", "locked_expert": 61},))},
+    large=partial(specialisation_cases.view_of, sizes=(62, 62), k=6, documents=35, tokens=120), along=("locked_expert",))
+
 WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
     "ExpertExplorer": EXPERT_EXPLORER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
+    "SpecialisationView": SPECIALISATION_VIEW,
 }

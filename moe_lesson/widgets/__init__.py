@@ -16,9 +16,11 @@ from .redundancy_lens import RedundancyLens
 from .router_microscope import RouterMicroscope
 from .routing_map import RoutingMap
 from .segmentation_view import SegmentationView
+from .specialisation_view import SpecialisationView
 
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer",
     "LadderExplorer",
     "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
+    "SpecialisationView",
 ]
