@@ -21,6 +21,7 @@ import ablation_cases
 import capacity_cases
 import contribution_cases
 import explorer_cases
+import game_cases
 import ladder_cases
 import lens_cases
 import race_cases
@@ -237,6 +238,20 @@ REDUNDANCY_LENS = Entry(
            for experts, merges in ((2, 1), (16, 15), (64, 15))},
     narrow=900, steady=600, large=partial(lens_cases.lens_of, 64))
 
+ROUTER_GAME = Entry(
+    game_cases.game_of, ({"guesses": ["A"]}, {"guesses": ["A", "B"], "round": 1, "locked_token": 7},
+                         {"guesses": ["A", "B", "C"], "round": 2}, {"guesses": ["C"], "round": 1, "locked_token": 3}),
+    held={"cursor": CURSOR},
+    hostile=Example(lambda: game_cases.game_of(2, tokens=(*HOSTILE, "'"), title=WORDS, name=WORDS),
+                    tuple({"guesses": ["A"], "locked_token": token} for token in range(len(HOSTILE)))),
+    tokens=".moe-strip .moe-token",
+    sizes={f"{experts} experts": Example(partial(game_cases.game_of, rounds, 0, tokens, experts, k, title=LONG),
+                                         ({"guesses": ["A"] * rounds, "round": rounds - 1},))
+           for rounds, tokens, experts, k in ((1, "aab", 1, 1), (12, 48, 64, 8))},
+    projected={"64 experts": Example(partial(game_cases.game_of, 12, 0, 48, 64, 8, name="ladder-deepseekmoe"), (
+        {"guesses": ["A"] * 12, "round": 11}, {"guesses": ["A"] * 12, "round": 11, "locked_token": 47}))},
+    large=partial(game_cases.game_of, 12, 0, 48, 64, 8))
+
 SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
     held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
@@ -261,6 +276,7 @@ WIDGETS: dict[str, Entry] = {
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
     "ExpertExplorer": EXPERT_EXPLORER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
+    "RouterGame": ROUTER_GAME,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
     "SpecialisationView": SPECIALISATION_VIEW,
 }

@@ -13,6 +13,7 @@ from .expert_explorer import ExpertExplorer
 from .ladder_explorer import LadderExplorer, RungRuns
 from .ledger_view import LedgerView
 from .redundancy_lens import RedundancyLens
+from .router_game import RouterGame
 from .router_microscope import RouterMicroscope
 from .routing_map import RoutingMap
 from .segmentation_view import SegmentationView
@@ -21,6 +22,6 @@ from .specialisation_view import SpecialisationView
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer",
     "LadderExplorer",
-    "LedgerView", "RedundancyLens", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
+    "LedgerView", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
     "SpecialisationView",
 ]
