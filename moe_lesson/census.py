@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .balance import update_bias
 from .corpora import DOCUMENT_START, Corpus, to_bytes
 from .evidence import Interval
 from .interventions import hash_routing, random_router
-from .layers import moe_layers, require
+from .layers import SCORES, gate, moe_layers, require
 from .model import LanguageModel, evaluating, listening
+from .routing import expert_load
 
 LABELS = ("domain", "byte", "predicted")
 
@@ -127,43 +129,62 @@ def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tenso
 @torch.no_grad()
 def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit: int = 2048, seed: int = 0,
                 batch: int = 32) -> dict[str, Census]:
-    """Where the tokens of a split go, beside two nulls that see the same hidden states and the same tokens.
+    """Where the tokens of a split go, beside three nulls that see the same hidden states or the same tokens.
 
     Args:
         model: with at least one MoE layer.
         corpus: whose documents of `split` are read.
         limit: how many bytes of each document.
-        seed: of the two nulls.
+        seed: of the nulls.
 
     Returns: "trained", what the model's routers choose; "random router", what random weights would choose (`random_router`);
-        "hash router", what a hash of the token alone would choose (`hash_routing`).
+        "balanced random router", the same with a bias that evens the load of its experts; "hash router", what a hash of the
+        token alone would choose (`hash_routing`).
 
     Raises:
         ValueError: if the model has no MoE layer, or there is no document.
     """
-    layers = moe_layers(model)
     ids, known, document = windows(corpus, split, model.config.context, limit)
-    routers = [layer.router for layer in layers]
-    random = [random_router(router, seed + i).eval() for i, router in enumerate(routers)]
-    chosen: dict[str, list[list[Tensor]]] = {name: [[] for _ in layers] for name in ("trained", "random router", "hash router")}
-    predicted = []
+    routers = [layer.router for layer in moe_layers(model)]
+    trained, scores, predicted = [[] for _ in routers], [[] for _ in routers], []
+    random = [random_router(router, seed + i) for i, router in enumerate(routers)]
     with evaluating(model), listening(routers) as seen:
         for ids_BS, known_BS in zip(ids.split(batch), known.split(batch)):
-            real_T, byte_T = known_BS.flatten(), ids_BS[:, :-1].flatten()
+            real_T = known_BS.flatten()
             logits, routings = model(ids_BS[:, :-1])
             predicted.append(logits.argmax(dim=-1).flatten()[real_T])
-            trained = [routing for routing in routings if routing is not None]
-            for i, (router, x) in enumerate(zip(routers, seen)):
-                for name, routing in (("trained", trained[i]), ("random router", random[i](x)),
-                                      ("hash router", hash_routing(router, byte_T, seed=seed + i))):
-                    chosen[name][i].append(routing.expert_ids[real_T])
+            for i, (routing, x) in enumerate(zip([routing for routing in routings if routing is not None], seen)):
+                trained[i].append(routing.expert_ids[real_T])
+                scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)))
             seen.clear()
-    documents = [d for d in corpus.documents if d.split == split]
-    domains = corpus.domains
+    byte_T, scores = ids[:, :-1][known], [torch.cat(parts) for parts in scores]
+    chosen = {
+        "trained": [torch.cat(parts) for parts in trained],
+        "random router": [s.topk(r.top_k).indices for s, r in zip(scores, random)],
+        "balanced random router": [(s + evening_bias(s, r.top_k)).topk(r.top_k).indices for s, r in zip(scores, random)],
+        "hash router": [hash_routing(router, byte_T, seed=seed + i).expert_ids for i, router in enumerate(routers)],
+    }
+    domains, documents = corpus.domains, [d for d in corpus.documents if d.split == split]
     counted = Census(domains, torch.tensor([domains.index(d.domain) for d in documents]),
-                     document[:, None].expand_as(known)[known], ids[:, :-1][known], torch.cat(predicted), (),
+                     document[:, None].expand_as(known)[known], byte_T, torch.cat(predicted), (),
                      tuple(router.weight.shape[1] for router in routers))
-    return {name: replace(counted, expert_ids=tuple(torch.cat(parts) for parts in found)) for name, found in chosen.items()}
+    return {name: replace(counted, expert_ids=tuple(found)) for name, found in chosen.items()}
+
+
+def evening_bias(scores_TN: Tensor, top_k: int, steps: int = 200) -> Tensor:
+    """A bias [N] that evens the load of a router whose scores are added to it, found by DeepSeek-V3's rule (`update_bias`).
+
+    Args:
+        scores_TN: the router's scores of many tokens, of which at most 20,000 are looked at.
+        top_k: K.
+        steps: how often the bias moves, each time by a little less.
+    """
+    few_TN = scores_TN[::-(-len(scores_TN) // 20_000)]
+    bias_N = torch.zeros(scores_TN.shape[1])
+    for step in range(steps):
+        load_N = expert_load((few_TN + bias_N).topk(top_k).indices, len(bias_N))
+        bias_N = update_bias(bias_N, load_N, rate=0.1 * few_TN.std().item() * 0.97 ** step)
+    return bias_N
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from moe_lesson.census import (
 from moe_lesson.corpora import DOCUMENT_START, to_bytes
 from moe_lesson.interventions import without_experts
 from moe_lesson.layers import moe_layers
+from moe_lesson.routing import max_violation
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,18 @@ def test_the_hash_router_knows_the_token_alone_and_the_random_router_the_state(c
         assert all(len(choices) == 1 for choices in seen.values()) and len(set.union(*seen.values())) > 5
     first, again = (take_census(model, corpus, "validation", limit=50, seed=seed) for seed in (0, 1))
     assert (first["trained"].expert_ids[0] == again["trained"].expert_ids[0]).all()
-    for null in ("random router", "hash router"):
+    for null in ("random router", "balanced random router", "hash router"):
         assert (first[null].expert_ids[0] != again[null].expert_ids[0]).any()
+
+
+def test_the_balanced_null_is_the_random_router_with_its_load_evened(corpus, model):
+    found = take_census(model, corpus, "validation", limit=300)
+    for layer, n in ((0, 8), (1, 6)):
+        before, after = (max_violation(found[name].expert_ids[layer].flatten().bincount(minlength=n))
+                         for name in ("random router", "balanced random router"))
+        assert after < 0.15 < before
+        kept = found["random router"].expert_ids[layer][:, :, None] == found["balanced random router"].expert_ids[layer][:, None]
+        assert kept.any(2).float().mean() > 0.5  # the same router, pushed
 
 
 def test_the_losses_are_those_of_the_documents(corpus, model):
