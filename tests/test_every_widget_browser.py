@@ -201,12 +201,14 @@ def test_the_keyboard_alone_reaches_and_changes_every_control(show, name):
 @every_widget
 def test_every_control_has_a_name(show, name):
     page = show(WIDGETS[name].make())
-    chrome = page.context.new_cdp_session(page)
+    chrome, sliders = page.context.new_cdp_session(page), set()
     for _ in in_states(page, WIDGETS[name]):
         nodes = [node for node in chrome.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]
                  and node["role"]["value"] != "RootWebArea" and any(one["name"] == "focusable" for one in node["properties"])]
         assert len(nodes) >= len([control for control in controls(page) if control["stop"]])
         assert [node["role"]["value"] for node in nodes if not node["name"]["value"].strip()] == []
+        sliders |= {node["name"]["value"] for node in nodes if node["role"]["value"] == "slider"}
+    assert len(sliders) <= page.locator("input[type=range]").count()  # a name stays when the value changes
 
 
 SETTLE = """(slider) => {
