@@ -50,7 +50,7 @@ def corpus():
 def test_the_lift_of_a_byte_is_its_share_over_the_share_of_all_tokens():
     view = counted({"a": [30, 10], "b": [5, 45], "c": [10, 0]})  # c is too rare; expert 0 has 45 of 100
     assert byte_rows(view) == [["a", "× 1.7", "× 1.0", "40", "75%"]]  # 0.75 / 0.45; b's 0.1 / 0.45 is no liking
-    assert load_words(view) == "45.0% of all tokens choose it; K/N = 50.0%."
+    assert load_words(view) == "45.0% of all tokens choose it (K/N is 50.0%), so no lift can exceed × 2.2."
     assert byte_rows(made(view, expert=[0, 1])) == [["b", "× 1.6", "× 1.0", "50", "90%"]]  # 0.9 / 0.55
     assert null_words(view) == "0 of the random router's 2 experts in this layer have a favourite as strong (× 1.6)."
 
@@ -94,6 +94,12 @@ def test_contexts_are_calls_of_the_expert_one_each_of_documents():
                 assert domain in {census.domains[census.domain_R[census.document_T[t]]] for t in called}
     again, other = explorer_of(), explorer_of(seed=1)
     assert again.contexts == view.contexts != other.contexts
+
+
+def test_no_document_gives_two_contexts_of_an_expert():
+    census = census_of(domains="abcdefghi")  # every document is a domain
+    for found in (found for layer in explorer_of(census=census, null=census).contexts for found in layer):
+        assert len({domain for domain, *_ in found}) == CONTEXTS
 
 
 def test_contexts_do_not_reach_into_another_document():

@@ -61,8 +61,7 @@ export function followers({ T, top_k: k, experts, expert: [layer, n] }) {
 export function foundAt({ T, raw, search }) {
   const wanted = new TextEncoder().encode(search);
   if (!wanted.length) return [];
-  return Array.from({ length: T }, (_, t) => t).filter((t) => (
-    t + wanted.length <= T && wanted.every((byte, i) => raw[t + i] === byte)));
+  return Array.from({ length: T }, (_, t) => t).filter((t) => wanted.every((byte, i) => raw[t + i] === byte));
 }
 
 /** The byte whose experts are named: the last of the search, else the token that is followed. */
@@ -134,8 +133,11 @@ export function serverWords(state, layer) {
   return `${words}. Random router's best ${times(census[layer].nullBytes[counted.indexOf(byte)])}; liked most by`;
 }
 
+/** How busy the expert is: if all tokens of a byte choose it, the lift is one over its share of all tokens. */
 export function loadWords({ census, census_size: [all], sizes, top_k: k, expert: [layer, n] }) {
-  return `${share(census[layer].load[n] / all, 1)} of all tokens choose it; K/N = ${share(k / sizes[layer], 1)}.`;
+  const own = census[layer].load[n] / all;
+  const most = own ? `, so no lift can exceed ${times(1 / own)}` : "";
+  return `${share(own, 1)} of all tokens choose it (K/N is ${share(k / sizes[layer], 1)})${most}.`;
 }
 
 /** How many random experts have a favourite as strong: one favourite in many is no discovery. */

@@ -430,9 +430,11 @@ def followers(view: ExpertExplorer) -> list[int]:
 
 
 def load_words(view: ExpertExplorer) -> str:
+    """How busy the expert is: if all tokens of a byte choose it, the lift is one over its share of all tokens."""
     layer, n = view.expert
     share = likings_of(view)[0].load[n] / view.census_size[0]
-    return f"{percent(share, 1)} of all tokens choose it; K/N = {percent(view.top_k / view.sizes[layer], 1)}."
+    most = f", so no lift can exceed {times(1 / share)}" if share else ""
+    return f"{percent(share, 1)} of all tokens choose it (K/N is {percent(view.top_k / view.sizes[layer], 1)}){most}."
 
 
 def null_words(view: ExpertExplorer) -> str:
