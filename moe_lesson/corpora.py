@@ -195,8 +195,11 @@ def as_path(source: str | bytes | pathlib.Path) -> pathlib.Path | None:
     if isinstance(source, str) and (not source or len(source) > 1000 or set(source) & set("\n\0")):
         return None
     path = pathlib.Path(source)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError:  # longer than any file name: this is text
+        return None
     looks_like_one = path.suffix.lower() in TEXT_SUFFIXES or (set(str(source)) & set("/\\") and " " not in str(source))
     if isinstance(source, pathlib.Path) or looks_like_one:
         raise FileNotFoundError(f"there is no file or folder {source} (to use these words as text, add a line break)")

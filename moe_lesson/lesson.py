@@ -128,7 +128,7 @@ class Lesson:
 
     def claims(self) -> Page:
         """All claims of this sitting with their numbers, as a table."""
-        text = "\n".join(f"✔ {sentence}: {figures}" for sentence, figures in self.claims_made)
+        text = "\n".join(f"✔ {sentence}: {figures}" if figures else f"✔ {sentence}" for sentence, figures in self.claims_made)
         return Page(text, table(("claim", "measured"), self.claims_made))
 
     # ------------------------------------------------------------------------------------------------------- calibration

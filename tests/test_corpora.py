@@ -226,3 +226,8 @@ def test_a_data_set_becomes_documents(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=lambda *a, **k: rows))
     corpus = huggingface_corpus("some/set", documents=50)
     assert len(corpus.documents) == 50 and {d.split for d in corpus.documents} == set(SPLITS)
+
+
+@pytest.mark.parametrize("length", [200, 300, 999])
+def test_one_long_line_is_text_also_where_no_file_name_is_so_long(length):
+    assert b"".join(bytes(one) for one in own_corpus("so it goes " * (length // 11)).streams.values()).count(b"goes") > 10

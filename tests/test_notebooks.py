@@ -87,3 +87,19 @@ def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
 def test_the_file_is_one_that_github_shows(notebook):
     for path in NOTEBOOKS:
         assert path.stat().st_size < 1_000_000 and json.loads(path.read_text())["nbformat"] == 4
+
+
+def test_every_word_of_the_glossary_is_in_the_lesson_it_names_and_has_its_chinese_term():
+    lessons = {path.stem[:2]: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
+    text = {name: "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown" and cell.id != "glossary").lower()
+            for name, nb in lessons.items()}
+    [cell] = [cell for cell in lessons["00"].cells if cell.id == "glossary"]
+    lines = [line for line in cell.source.splitlines() if line.startswith("|")][2:]
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+    assert len(rows) > 30 and len({row[0] for row in rows}) == len(rows)
+    for word, chinese, sentence, lesson in rows:
+        name = re.fullmatch(r"\[(\d\d)\]\((\1-.*\.ipynb)\)", lesson)
+        first = re.split(r" \(|, | and ", word.lower())[0]
+        assert first in text[name[1]], f"{word}: lesson {name[1]} does not speak of it"
+        assert re.search("[\u4e00-\u9fff]", chinese) or chinese == word.replace(", ", "，"), f"{word}: no Chinese term"
+        assert sentence.endswith("."), word
