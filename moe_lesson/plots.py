@@ -224,16 +224,16 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
     return figure
 
 
-def draw_calls(tables: dict[str, Tensor], labels: str, names: Sequence[str] = (), *, limit: float = 1.0,
-               figure: Figure | None = None) -> Figure:
+def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = None, *, names: Sequence[str] = (),
+               limit: float = 1.0) -> Figure:
     """Draw for whose sake each expert is called, expert × label, the tables side by side on one colour scale.
 
     Args:
         tables: name -> calls [N, M], see `instruments.calls`; each row is drawn as shares with the sum 1.
         labels: what the M labels are, e.g. "skill".
+        figure: where to draw; None makes a bare figure.
         names: of the labels; without, they are numbered.
         limit: the share of the brightest colour.
-        figure: where to draw; None makes a bare figure.
 
     Returns:
         The figure.

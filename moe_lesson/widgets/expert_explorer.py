@@ -568,7 +568,7 @@ def draw_context_lines(ax, view: ExpertExplorer) -> None:
 
 def draw_domains(ax, view: ExpertExplorer) -> None:
     ax.set_axis_off()
-    ax.set_title(load_words(view), loc="left", fontsize=10.5)
+    ax.set_title(load_words(view).replace(", so", ",\nso"), loc="left", fontsize=10.5)
     table = ax.table(domain_rows(view), colLabels=DOMAIN_COLUMNS, bbox=(0, 0, 1, 1), edges="horizontal", cellLoc="right",
                      colLoc="right")
     dress_table(table)
