@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import benchmark_layer
+import benchmark_widgets
 import readme_picture
 
 from moe_lesson import interval, paired_difference, result_table
@@ -14,7 +15,7 @@ README = (REPO / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_is_short_and_names_the_two_commands():
-    assert len(README.splitlines()) < 120 and "make lab" in README and "make test" in README
+    assert len(README.splitlines()) < 145 and "make lab" in README and "make test" in README
 
 
 def test_every_link_leads_to_a_file():
@@ -75,6 +76,20 @@ def test_the_numbers_of_lessons_03_and_04_are_what_their_tables_say():
 def test_the_speed_is_what_the_table_says():
     table, steps = result_table("layer-speed-cpu"), result_table("layer-speed-cpu-steps")
     assert benchmark_layer.with_section(README, benchmark_layer.section(table, steps)) == README
+
+
+def test_the_speed_of_the_widgets_is_what_the_table_says():
+    section = benchmark_widgets.section(result_table("widget-speed-cpu"))
+    assert benchmark_layer.with_section(README, section, benchmark_widgets.HEADING) == README
+
+
+def test_the_numbers_of_lesson_08_are_what_the_table_says():
+    table = result_table("ladder-cpu-census")
+    domain = {router: [sum(pair) / 2 for pair in zip(*(table.column("domain", rung="deepseekmoe", router=router, layer=layer)
+                                                       for layer in (0, 1)))] for router in ("trained", "random router")}
+    less = paired_difference(domain["random router"], domain["trained"])
+    for number in (*map(interval, domain.values()), less):
+        assert str(number) in " ".join(README.split())
 
 
 def test_the_picture_is_figure_1_of_lesson_00():

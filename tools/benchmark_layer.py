@@ -349,10 +349,10 @@ def section(table: Table, steps: Table) -> str:
     return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 125) for part in text) + "\n"
 
 
-def with_section(readme: str, body: str) -> str:
-    """The README with this text under its heading."""
-    before, rest = readme.split(HEADING, 1)
-    return before + HEADING + body + rest[rest.index("\n## "):]
+def with_section(readme: str, body: str, heading: str = HEADING) -> str:
+    """The README with this text under a heading."""
+    before, rest = readme.split(heading, 1)
+    return before + heading + body + rest[rest.index("\n## "):]
 
 
 def benchmark(device: str, dtype: str, tokens: list[int], repeats: int) -> tuple[list[dict], list[dict], dict]:
