@@ -25,7 +25,8 @@ def test_every_action_has_a_row_and_the_table_says_how_it_was_made(tmp_path, cap
     said = capsys.readouterr().out
     assert all(row["action"] in said for row in table.rows) and f"of {len(table.rows)} rows miss a target" in said
     made = json.loads((tmp_path / "results" / "widget-speed-cpu.json").read_text())
-    assert {"command", "commit", "versions", "device", "seconds", "date", "viewport", "targets"} <= made.keys()
+    assert {"command", "commit", "versions", "device", "seconds", "date", "preset"} <= made.keys()
+    assert made["preset"]["presses"] == 6 and made["preset"]["targets"] == benchmark_widgets.TARGETS
     assert {"python", "chromium", "playwright"} <= made["versions"].keys()
 
 

@@ -104,7 +104,7 @@ def test_own_text_is_routed_and_one_too_long_leaves_the_last(show):
     page = show(view, live=True)
     field = page.get_by_label("Your text")
     field.fill("see <b>é</b>")
-    assert page.get_by_text("13 of 20 bytes").is_visible()
+    page.get_by_text("13 of 20 bytes").wait_for()
     assert settled(page, view, text="see <b>é</b>") and page.locator(".moe-token").all_inner_texts() == view.tokens
     said = status(page)
     field.fill("x" * 21)

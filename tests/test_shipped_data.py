@@ -81,7 +81,8 @@ def test_a_table_is_a_fair_comparison(name):
         grid = [row for row in tuned if row["rung"] == experiment.controls.get(rung, rung)]
         assert [row["seed"] for row in mine] == list(range(experiment.seeds))
         scales = {""} if grid[0]["scale"] == "" else set(experiment.scales.get(rung, preset.scales))
-        strengths = preset.strengths if experiment.balance.get(rung) else {grid[0].get("strength", "")}
+        balanced = experiment.balance.get(experiment.controls.get(rung, rung))
+        strengths = preset.strengths if balanced else {grid[0].get("strength", "")}
         tried = [(row["lr"], row["scale"], row.get("strength", ""), row["seed"]) for row in grid]
         seeds = range(TUNING_SEED, TUNING_SEED + preset.tuning_seeds)
         assert sorted(tried, key=str) == sorted(itertools.product(preset.lrs, scales, strengths, seeds), key=str)

@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
                                                  "chromium": chromium, "playwright": version("playwright")},
             "device": f"{device_name('cpu')}, cores: {os.cpu_count()}, load before: {load:.2f}, no GPU",
             "seconds": round(time.perf_counter() - began), "date": datetime.date.today().isoformat(),
-            "viewport": VIEWPORT, "targets": TARGETS, "corpus": "none"})
+            "preset": {"viewport": VIEWPORT, "targets": TARGETS, "presses": options.presses}, "corpus": "none"})
 
 
 if __name__ == "__main__":
