@@ -16,7 +16,7 @@ from moe_lesson import (
     train,
 )
 from moe_lesson.checkpoints import DATA, checksum, checksums, shipped_snapshots
-from moe_lesson.experiments import EXPERIMENTS, TUNING_SEED, best_setting, changes_of
+from moe_lesson.experiments import EXPERIMENTS, TUNING_SEED, ablations_of, best_setting, census_of, changes_of
 from moe_lesson.tasks import TextTask
 
 NAME = "dense-or-moe"
@@ -154,6 +154,29 @@ def test_a_change_of_a_trained_model_is_made_again(rung, change, amount, corpus)
     changed = next(each for name, much, each in changes_of(model) if (name, much) == (change, amount))
     again = TextTask(corpus, preset.eval_bytes // 5).test(changed)["test"]
     assert again == pytest.approx(wanted, rel=2e-3 if same_text(corpus, table.provenance) else 0.1)
+
+
+def test_a_census_is_made_again(corpus):
+    rung, table = "gshard", result_table("ladder-cpu-census")
+    model, _ = shipped_model(EXPERIMENTS["ladder"].ships[rung])
+    exact = same_text(corpus, table.provenance)
+    for row in census_of(model, corpus, 0):
+        for what in ("domain", "byte", "predicted", "expert"):
+            [wanted] = table.column(what, rung=rung, seed=0, router=row["router"], layer=row["layer"])
+            # half precision turns a near tie now and then; dealt-out names hang on every document
+            if exact or row["router"] != "shuffled documents":
+                assert row[what] == pytest.approx(wanted, rel=0.02 if exact else 0.3, abs=2e-4), (row["router"], what)
+
+
+def test_an_ablation_is_made_again(corpus):
+    table = result_table("ladder-cpu-ablations")
+    model, _ = shipped_model(EXPERIMENTS["ladder"].ships["fine"])
+    exact = same_text(corpus, table.provenance)
+    for row in itertools.islice(ablations_of(model, corpus, 0), 3):  # the whole model, specialists, a control
+        where = {name: row[name] for name in ("kind", "domain", "share", "draw")}
+        for figure in ("test_python", "test_yaml", "calls_python", "calls_yaml"):
+            [wanted] = table.column(figure, rung="fine", seed=0, **where)
+            assert row[figure] == pytest.approx(wanted, rel=0.02 if exact else 0.3, abs=1e-3), (where, figure)
 
 
 @pytest.mark.parametrize("name", ["ladder-gshard", "ladder-fine", "ladder-deepseekmoe"])
