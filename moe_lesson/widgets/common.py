@@ -159,6 +159,10 @@ def capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def percent(share: float, digits: int = 0) -> str:
+    return f"{fixed(100 * share, digits)}%"
+
+
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 

@@ -25,7 +25,7 @@ from ..layers import MoE, moe_layers, require
 from ..model import LanguageModel, evaluating
 from ..routing import Routing
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet, within
-from .common import check_origin, count, fixed, listed, rounded, visible
+from .common import check_origin, count, fixed, listed, percent, rounded, visible
 
 IN_TEXT, BY_SHARE = "as in the text", "by the routed part's share"
 ORDERS = {IN_TEXT: "as in the text", BY_SHARE: "largest share of the routed part first"}
@@ -271,10 +271,6 @@ def axis_of(shared: float, routed: float) -> dict:
 # --- words: the twins of those in contribution_view.js ----------------------------------------------------------------
 
 COLUMNS = ("bytes", "number", "shared part's share", "untrained", "cosine", "untrained")
-
-
-def percent(share: float) -> str:
-    return f"{fixed(100 * share, 0)}%"
 
 
 def median(values: ndarray) -> float:

@@ -22,7 +22,7 @@ from ..layers import moe_layers, require
 from ..model import LanguageModel
 from ..routing import Routing
 from .base import LessonWidget, dress_table, module_source, stylesheet, within
-from .common import check_origin, count, fixed, listed, visible, well_formed
+from .common import check_origin, count, fixed, listed, percent, visible, well_formed
 
 TEXT = "def route(x, k=2):  # which experts does a token choose?"
 LEAST = 30  # times that a byte must occur in the census: below, chance alone makes favourites
@@ -349,10 +349,6 @@ def label(layer: int, expert: int) -> str:
 
 def times(value: float) -> str:
     return f"× {fixed(value, 1)}"
-
-
-def percent(share: float, digits: int = 0) -> str:
-    return f"{fixed(100 * share, digits)}%"
 
 
 def best(lifts: ndarray, most: int) -> list[int]:
