@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from map_cases import logits_of, routing_of
 
-from moe_lesson.routing import Routing
+from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import CapacityView
 
 

@@ -30,8 +30,8 @@ import specialisation_cases
 from map_cases import HOSTILE, logits_of, map_of, routing_of, scope_of
 
 from moe_lesson import ModelConfig, Sparse
-from moe_lesson.ledger import PUBLISHED
-from moe_lesson.model import LanguageModel
+from moe_lesson.lm.ledger import PUBLISHED
+from moe_lesson.lm.model import LanguageModel
 from moe_lesson.widgets import LedgerView, RoutingMap, SegmentationView
 from moe_lesson.widgets.base import LessonWidget
 from moe_lesson.widgets.contribution_view import BY_SHARE

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from map_cases import logits_of, routing_of
 
-from moe_lesson.census import Census
-from moe_lesson.corpora import to_bytes
+from moe_lesson.base.text import to_bytes
+from moe_lesson.measure.census import Census
 from moe_lesson.widgets import ExpertExplorer
 
 ALPHABET = b"eeeeeeettttaaoonisrhdl   \n(0,_q"

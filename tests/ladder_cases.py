@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from moe_lesson.evidence import write_table
+from moe_lesson.measure.evidence import write_table
 from moe_lesson.widgets import LadderExplorer
 from moe_lesson.widgets.ladder_explorer import RUNGS, TABLES, RungRuns
 

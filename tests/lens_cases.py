@@ -2,8 +2,8 @@
 
 import torch
 
-from moe_lesson.interventions import Merging, merging, random_similarity
-from moe_lesson.layers import MoE
+from moe_lesson.measure.merging import Merging, merging, random_similarity
+from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
 
 UNMERGED = 0.5

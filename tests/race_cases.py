@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from moe_lesson.evidence import write_table
 from moe_lesson.experiments import EXPERIMENTS
+from moe_lesson.measure.evidence import write_table
 from moe_lesson.widgets import BalanceRuns, BalancingRace
 
 METHODS = tuple(EXPERIMENTS["balance"].rungs)

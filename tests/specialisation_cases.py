@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from moe_lesson.census import Census
+from moe_lesson.measure.census import Census
 from moe_lesson.widgets import SpecialisationView
 
 DOMAINS = ("python", "english", "cpp", "yaml")

@@ -10,7 +10,7 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 import moe_lesson.widgets.ablation_view as ablation_view
-from moe_lesson.evidence import Table, interval, paired_difference
+from moe_lesson.measure.evidence import Table, interval, paired_difference
 from moe_lesson.widgets import AblationView
 from moe_lesson.widgets.ablation_view import KINDS, draw_ablation
 from moe_lesson.widgets.base import VIEW

@@ -62,7 +62,7 @@ def pairs(ours, theirs):
 def test_same_output_and_gradients(make, dispatch, monkeypatch):
     torch.manual_seed(0)
     ours, theirs = make(monkeypatch)
-    ours.dispatch = dispatch
+    ours.experts.dispatch = dispatch
     with torch.no_grad():
         for _, mine, reference in pairs(dict(ours.named_parameters()), dict(theirs.named_parameters())):
             mine.copy_(reference)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moe_lesson import LanguageModel, ModelConfig, Router, Routing, Sparse, balance_loss, next_token
-from moe_lesson.balance import (
+from moe_lesson.moe.balance import (
     capacity_for,
     importance_loss,
     keep_within,

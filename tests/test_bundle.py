@@ -49,7 +49,8 @@ def the_course(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "moe_lesson"
     for name in ("moe_lesson", "notebooks", "data", "tools"):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    shutil.copy(REPO / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPO / name, folder)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(folder)]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--no-verify", "-m", "the course"]):
         subprocess.run(git + command, check=True)

@@ -12,9 +12,9 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.balance import capacity_for, keep_within, with_capacity
-from moe_lesson.checkpoints import shipped_model
-from moe_lesson.routing import Routing
+from moe_lesson.lm.checkpoints import shipped_model
+from moe_lesson.moe.balance import capacity_for, keep_within, with_capacity
+from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import CapacityView
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.capacity_view import BATCHES, FACTORS, RULES, SHUFFLES, draw_capacity, facts

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from moe_lesson import Corpus, Dense, Document, LanguageModel, ModelConfig, Sparse, machine_corpus
-from moe_lesson.census import (
+from moe_lesson.base.text import DOCUMENT_START, to_bytes
+from moe_lesson.measure.census import (
     Census,
     bootstrap,
     chosen_by_load,
@@ -20,10 +21,9 @@ from moe_lesson.census import (
     specialists,
     take_census,
 )
-from moe_lesson.corpora import DOCUMENT_START, to_bytes
-from moe_lesson.interventions import without_experts
-from moe_lesson.layers import moe_layers
-from moe_lesson.routing import max_violation
+from moe_lesson.measure.interventions import without_experts
+from moe_lesson.moe.layers import moe_layers
+from moe_lesson.moe.routing import max_violation
 
 
 @pytest.fixture(scope="module")

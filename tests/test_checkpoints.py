@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import moe_lesson
-from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse, checkpoints, load_model, save_model, shipped_model
+from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse, load_model, save_model, shipped_model
+from moe_lesson.lm import checkpoints
 
 CONFIG = ModelConfig((Dense(16), Sparse(4, 2, 8)), layers=2, width=16, heads=2, context=24)
 

@@ -6,7 +6,8 @@ import statistics
 import pytest
 import torch
 
-from moe_lesson import census, checks, evidence, instruments, interventions
+from moe_lesson.measure import census, evidence, instruments, interventions
+from moe_lesson.teach import checks
 
 
 def first_choice_only(ids, n):

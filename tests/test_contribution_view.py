@@ -12,9 +12,9 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.checkpoints import shipped_model
-from moe_lesson.instruments import layer_inputs
-from moe_lesson.layers import moe_layers
+from moe_lesson.lm.checkpoints import shipped_model
+from moe_lesson.measure.instruments import layer_inputs
+from moe_lesson.moe.layers import moe_layers
 from moe_lesson.widgets import Contribution, ContributionView
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.contribution_view import (

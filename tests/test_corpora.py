@@ -9,8 +9,10 @@ import types
 import pytest
 import torch
 
-from moe_lesson import corpora, machine_corpus, own_corpus
-from moe_lesson.corpora import SPLITS, byte_texts, huggingface_corpus, split_of, to_bytes
+from moe_lesson import machine_corpus, own_corpus
+from moe_lesson.base.text import byte_texts, to_bytes
+from moe_lesson.lm import corpora
+from moe_lesson.lm.corpora import SPLITS, huggingface_corpus, split_of
 
 # test pieces of the machine corpus; where they go may never change
 PINNED = {"python/ast.py": "train", "python/heapq.py": "train", "python/contextlib.py": "validation",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_lesson.evidence import interval, paired_difference, power_law, result_table, write_table
+from moe_lesson.measure.evidence import interval, paired_difference, power_law, result_table, write_table
 
 
 def test_an_interval_by_hand():

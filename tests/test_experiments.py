@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from moe_lesson import experiments, load_model, machine_corpus, model_cost, result_table
-from moe_lesson.checkpoints import shipped_snapshots
-from moe_lesson.corpora import Corpus
 from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
-from moe_lesson.skills import TEST_STEP, VALIDATION_STEP, SkillsWorld
-from moe_lesson.training import TrainingDiverged
+from moe_lesson.lm.checkpoints import shipped_snapshots
+from moe_lesson.lm.corpora import Corpus
+from moe_lesson.lm.training import TrainingDiverged
+from moe_lesson.measure.skills import TEST_STEP, VALIDATION_STEP, SkillsWorld
 
 NAME = "dense-or-moe"
 
@@ -140,7 +140,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     assert again.test(model)["test"] == pytest.approx(next(
         row["test"] for row in changed.rows if (row["seed"], row["change"], row["amount"]) == (0, "active", 6)), rel=1e-4)
     assert 4 < unchanged < 7
-    monkeypatch.setattr("moe_lesson.checkpoints.DATA", tmp_path / "data")
+    monkeypatch.setattr("moe_lesson.lm.checkpoints.DATA", tmp_path / "data")
     snapshots = shipped_snapshots("ladder-deepseekmoe")
     assert list(snapshots) == [0, 2, 4] and [ids.shape for ids in snapshots[4]] == [(4 * 2 * 32, 6)] * 2
     assert snapshots[4][1].tolist() == again.chosen(load_model(next(

@@ -9,8 +9,8 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.census import lift, take_census
-from moe_lesson.corpora import Corpus, Document
+from moe_lesson.lm.corpora import Corpus, Document
+from moe_lesson.measure.census import lift, take_census
 from moe_lesson.widgets import ExpertExplorer
 from moe_lesson.widgets.expert_explorer import (
     AFTER,

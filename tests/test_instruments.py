@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Routing, Sparse
-from moe_lesson.instruments import (
+from moe_lesson.measure.instruments import (
     calls,
     co_routing,
     expert_outputs,

@@ -4,19 +4,12 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse
-from moe_lesson.dispatch import swiglu
-from moe_lesson.instruments import expert_outputs, output_similarity
-from moe_lesson.interventions import (
+from moe_lesson.measure.instruments import expert_outputs, output_similarity
+from moe_lesson.measure.interventions import (
     cut_experts,
-    merging,
-    random_router,
-    random_similarity,
-    route_beside_null,
     with_cut_experts,
     with_limited_experts,
     with_masked_experts,
-    with_merged_experts,
-    with_random_routers,
     with_random_units,
     with_same_units,
     with_silent_experts,
@@ -24,6 +17,9 @@ from moe_lesson.interventions import (
     with_top_k,
     without_shared,
 )
+from moe_lesson.measure.merging import merging, random_similarity, with_merged_experts
+from moe_lesson.measure.nulls import random_router, route_beside_null, with_random_routers
+from moe_lesson.moe.dispatch import swiglu
 
 
 @pytest.fixture(scope="module")

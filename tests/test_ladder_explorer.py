@@ -13,7 +13,7 @@ from ladder_cases import DOMAINS, STEPS, ladder_of, made, rungs_of, two, write_l
 from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
-from moe_lesson.evidence import Interval, interval, paired_difference
+from moe_lesson.measure.evidence import Interval, interval, paired_difference
 from moe_lesson.widgets import LadderExplorer, RungRuns
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.ladder_explorer import (

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from moe_lesson import DenseFFN, MoE, Router, dispatch
-from moe_lesson.dispatch import DISPATCHES, swiglu
+from moe_lesson import DenseFFN, MoE, Router
+from moe_lesson.moe import dispatch
+from moe_lesson.moe.dispatch import DISPATCHES, swiglu
 
 SIZES = [  # width, num_experts, top_k, expert_width, num_shared
     (16, 8, 2, 8, 0),
@@ -29,7 +30,7 @@ def test_three_dispatches_agree_in_output_and_all_gradients(sizes, tokens, score
     target = torch.randn(tokens, sizes[0], dtype=torch.float64)
     seen = {}
     for name in DISPATCHES:
-        moe.dispatch = name
+        moe.experts.dispatch = name
         moe.zero_grad()
         x.grad = None
         y, routing = moe(x)
@@ -89,7 +90,7 @@ def test_torchs_grouped_kernel_agrees_with_the_loop_also_for_experts_without_tok
     x, target = torch.randn(tokens, 64), torch.randn(tokens, 64)
     gradients = {}
     for name in ("grouped", "loop"):
-        moe.dispatch = name
+        moe.experts.dispatch = name
         moe.zero_grad()
         ((moe(x)[0] - target) ** 2).sum().backward()
         gradients[name] = {n: p.grad.clone() for n, p in moe.named_parameters()}
@@ -99,15 +100,15 @@ def test_torchs_grouped_kernel_agrees_with_the_loop_also_for_experts_without_tok
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("piece_bytes", [1, 2000, 20_000, 10 ** 9])
-def test_grouped_gives_the_same_in_any_number_of_pieces(piece_bytes, dtype, monkeypatch):
-    monkeypatch.setattr(dispatch, "PIECE_BYTES", piece_bytes)
+@pytest.mark.parametrize("chunk_bytes", [1, 2000, 20_000, 10 ** 9])
+def test_grouped_gives_the_same_in_any_number_of_chunks(chunk_bytes, dtype, monkeypatch):
+    monkeypatch.setattr(dispatch, "CHUNK_BYTES", chunk_bytes)
     moe = layer(16, 24, 3, 12, dtype=dtype)
     x, target = torch.randn(16, 37, dtype=dtype).T.requires_grad_(), torch.randn(37, 16, dtype=dtype)  # not contiguous
     moe.router.bias[[0, 7, 8, 9, 23]] = -10.0  # experts without tokens, also the first and the last
     seen = {}
     for name in ("grouped", "loop"):
-        moe.dispatch = name
+        moe.experts.dispatch = name
         y, routing = moe(x)
         assert (routing.load == 0).sum() >= 5
         seen[name] = [y, *torch.autograd.grad(y, [x, *moe.parameters()], target)]
@@ -160,7 +161,7 @@ def test_dispatches_agree_on_a_gpu(dtype):
     x = torch.randn(300, 64, dtype=dtype, device="cuda")
     outputs = {}
     for name in DISPATCHES:
-        moe.dispatch = name
+        moe.experts.dispatch = name
         outputs[name] = moe(x)[0]
     tolerance = 1e-4 if dtype == torch.float32 else 0.05
     for name in ("grouped", "one_hot"):

@@ -6,8 +6,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moe_lesson import Budget, Cost, Dense, LanguageModel, ModelConfig, Sparse, ffn_cost, model_cost
-from moe_lesson.ledger import PUBLISHED, dense_of_equal_active, experts_of_equal_active, ffn_parts, parts
-from moe_lesson.recipes import build, from_dict, to_dict
+from moe_lesson.lm.ledger import PUBLISHED, dense_of_equal_active, experts_of_equal_active, ffn_parts, parts
+from moe_lesson.moe.recipes import build, from_dict, to_dict
 
 RECIPES = [
     Dense(40),
@@ -53,7 +53,7 @@ def test_flops_are_those_of_pytorchs_counter(recipe):
     model = LanguageModel(ModelConfig(recipe, layers=2, width=32, heads=4, context=24)).eval()
     for block in model.blocks:
         if isinstance(recipe, Sparse):
-            block.ffn.dispatch = "loop"
+            block.ffn.experts.dispatch = "loop"
     # the counter knows attention by its plain formula, not by the CPU's fused kernel
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.randint(0, 256, (3, 24)))

@@ -11,7 +11,7 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import Cost, Dense, LanguageModel, ModelConfig, Sparse, model_cost
-from moe_lesson.ledger import PUBLISHED, ffn_cost, parts
+from moe_lesson.lm.ledger import PUBLISHED, ffn_cost, parts
 from moe_lesson.widgets import LedgerView
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.ledger_view import (

@@ -4,7 +4,7 @@ import pytest
 from widget_harness import assert_it_fits, status
 
 from moe_lesson import ModelConfig, Sparse, model_cost
-from moe_lesson.ledger import PUBLISHED
+from moe_lesson.lm.ledger import PUBLISHED
 from moe_lesson.widgets import LedgerView
 from moe_lesson.widgets.ledger_view import STARTS, shown_parts
 

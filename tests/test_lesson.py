@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from moe_lesson.lesson import ClaimFailed, Lesson, solution
-from moe_lesson.routing import expert_load
+from moe_lesson.moe.routing import expert_load
+from moe_lesson.teach.lesson import ClaimFailed, Lesson, solution
 
 
 @pytest.fixture
@@ -140,5 +140,5 @@ def test_a_solution_is_the_packages_own_source():
 
 
 def test_the_machine_report_names_what_is_missing_and_how_to_get_it(lesson, monkeypatch):
-    monkeypatch.setattr("moe_lesson.lesson.PACKAGES", {"no_such_package": "nothing"})
+    monkeypatch.setattr("moe_lesson.teach.lesson.PACKAGES", {"no_such_package": "nothing"})
     assert "no_such_package: missing" in repr(lesson.machine()) and "pip install no_such_package" in repr(lesson.machine())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing, Sparse
-from moe_lesson.model import Attention, rotate
+from moe_lesson.lm.model import Attention, rotate
 
 SPARSE = Sparse(8, 2, 8, num_shared=1)
 CONFIG = ModelConfig((Dense(16), SPARSE), layers=2, width=16, heads=2, context=24)

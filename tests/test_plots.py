@@ -9,7 +9,16 @@ import pytest
 import torch
 from map_cases import HOSTILE, logits_of, routing_of
 
-from moe_lesson.plots import draw_calls, draw_curves, draw_load_history, draw_routing, draw_scaling, draw_seeds, drawable, png
+from moe_lesson.teach.plots import (
+    draw_calls,
+    draw_curves,
+    draw_load_history,
+    draw_routing,
+    draw_scaling,
+    draw_seeds,
+    drawable,
+    png,
+)
 
 
 def test_the_title_says_where_the_routing_comes_from():
@@ -79,7 +88,7 @@ def test_bad_arguments_are_refused_with_their_value(wrong, words):
 
 
 def test_drawing_leaves_pyplot_alone():
-    code = "import sys, moe_lesson.plots; assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys, moe_lesson.teach.plots; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

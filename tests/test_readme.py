@@ -8,7 +8,7 @@ import benchmark_widgets
 import readme_picture
 
 from moe_lesson import interval, paired_difference, result_table
-from moe_lesson.evidence import power_law, verdict
+from moe_lesson.measure.evidence import power_law, verdict
 
 REPO = Path(__file__).parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ from matplotlib.colors import to_hex
 from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
-from moe_lesson.interventions import merging, random_similarity
-from moe_lesson.layers import MoE
+from moe_lesson.measure.merging import merging, random_similarity
+from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.redundancy_lens import (

@@ -11,9 +11,9 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
-from moe_lesson.checkpoints import shipped_model
-from moe_lesson.instruments import shared_experts
-from moe_lesson.interventions import route_beside_null
+from moe_lesson.lm.checkpoints import shipped_model
+from moe_lesson.measure.instruments import shared_experts
+from moe_lesson.measure.nulls import route_beside_null
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.router_game import (
     COLUMNS,

@@ -11,8 +11,8 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.layers import Router
-from moe_lesson.routing import Routing
+from moe_lesson.moe.layers import Router
+from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import RouterMicroscope
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.common import Gate, fixed

@@ -17,9 +17,9 @@ from segmentation_cases import BUDGETS, LOSSES, SPREAD, made, made_up, setting_o
 from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
-from moe_lesson.evidence import Interval, interval
-from moe_lesson.ledger import ffn_cost, ffn_parts
-from moe_lesson.recipes import Sparse
+from moe_lesson.lm.ledger import ffn_cost, ffn_parts
+from moe_lesson.measure.evidence import Interval, interval
+from moe_lesson.moe.recipes import Sparse
 from moe_lesson.widgets import SegmentationView
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.segmentation_view import (

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -27,7 +28,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 # What Colab has before anything is installed (August 2026).
 COLAB_PYTHON = "3.13"
 COLAB = {"torch": "2.11", "ipywidgets": "7.7.1", "ipython": "7.34", "matplotlib": "3.10", "seaborn": "0.13.2",
-         "anywidget": "0.9"}  # fmt: skip
+         "anywidget": "0.9", "scipy": "1.16", "tqdm": "4.67", "pandas": "2.2.2", "jinja2": "3.1"}  # fmt: skip
 
 
 def pins(name: str, python: str) -> list[Requirement]:
@@ -81,11 +82,28 @@ def test_this_environment_has_the_pinned_versions():
     assert not unpinned, f"constraints.txt does not pin {unpinned}"
 
 
+def ci_job() -> dict:
+    """The one job of CI on GitHub."""
+    (job,) = yaml.safe_load((REPO / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    return job
+
+
+def ci_pythons() -> list[str]:
+    """The Pythons that CI runs, as they stand in the names of its container images."""
+    return ci_job()["strategy"]["matrix"]["python"]
+
+
+def test_ci_runs_the_oldest_python_and_that_of_colab():
+    assert ci_job()["container"] == "python:${{ matrix.python }}-bookworm"
+    assert {PYTHONS[0], COLAB_PYTHON} <= set(ci_pythons()) <= set(PYTHONS), "in quotes: 3.10 without is the number 3.1"
+    assert [python for python in PYTHONS if SpecifierSet(PROJECT["requires-python"]).contains(python)] == PYTHONS
+
+
 def test_conda_environment_agrees_with_pyproject():
     text = (REPO / "environment.yml").read_text()
     (python,) = re.findall(r"^  - python=([\d.]+)", text, re.MULTILINE)
     assert SpecifierSet(PROJECT["requires-python"]).contains(python)
-    assert f"container: python:{python}-bookworm" in (REPO / ".github/workflows/ci.yml").read_text()
+    assert python in ci_pythons()
     (extras,) = re.findall(r"^      - -e \.\[(.*)\]$", text, re.MULTILINE)
     assert set(extras.split(",")) == {"lab", "test"} <= set(EXTRAS)
     assert "      - -c constraints.txt\n" in text
@@ -93,7 +111,7 @@ def test_conda_environment_agrees_with_pyproject():
 
 def test_ci_runs_both_test_targets():
     assert (REPO / ".ci/run").read_text().splitlines()[-2:] == ["make test", "make test-colab-widgets"]
-    assert "run: bash .ci/run" in (REPO / ".github/workflows/ci.yml").read_text()
+    assert "bash .ci/run" in [step.get("run") for step in ci_job()["steps"]]
 
 
 def fresh_import() -> tuple[list[str], dict[str, float]]:
@@ -109,9 +127,13 @@ def fresh_import() -> tuple[list[str], dict[str, float]]:
     return json.loads(run.stdout), {name: float(microseconds) for microseconds, name in times}
 
 
-def test_import_needs_torch_and_numpy_alone():
+def test_import_needs_no_more_than_the_core_dependencies():
+    """torch, numpy, scipy, tqdm and safetensors: nothing of the lab, such as matplotlib, IPython, ipywidgets or pandas."""
+    core = {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert core == {"torch", "numpy", "scipy", "tqdm", "safetensors"}
     added, _ = fresh_import()
-    assert added == ["moe_lesson"], "import these where they are used, not at the top of a module"
+    assert "moe_lesson" in added
+    assert not set(added) - {"moe_lesson"} - core, "import these where they are used, not at the top of a module"
 
 
 def test_import_is_fast():

@@ -15,9 +15,10 @@ from moe_lesson import (
     shipped_model,
     train,
 )
-from moe_lesson.checkpoints import DATA, checksum, checksums, shipped_snapshots
+from moe_lesson.base.storage import DATA, checksum
 from moe_lesson.experiments import EXPERIMENTS, TUNING_SEED, ablations_of, best_setting, census_of, changes_of
-from moe_lesson.tasks import TextTask
+from moe_lesson.experiments.tasks import TextTask
+from moe_lesson.lm.checkpoints import checksums, shipped_snapshots
 
 NAME = "dense-or-moe"
 SHIPPED = [(name, rung, file) for name, experiment in EXPERIMENTS.items() for rung, file in experiment.ships.items()]

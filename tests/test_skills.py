@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from moe_lesson import DenseFFN, MoE, TrainingConfig, train
-from moe_lesson.dispatch import ffn
-from moe_lesson.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
+from moe_lesson.measure.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
+from moe_lesson.moe.dispatch import ffn
 
 
 def test_the_answer_is_the_equation():

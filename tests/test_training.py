@@ -21,7 +21,7 @@ from moe_lesson import (
     save_model,
     train,
 )
-from moe_lesson.checkpoints import read_training_state
+from moe_lesson.lm.checkpoints import read_training_state
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 CONFIG = ModelConfig(Sparse(4, 2, 8, num_shared=1, noisy=True), layers=1, width=16, heads=2, context=16)

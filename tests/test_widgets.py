@@ -12,9 +12,9 @@ from map_cases import HOSTILE, bytes_map, logits_of, map_of, routing_of
 from traitlets import TraitError
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.layers import Router
-from moe_lesson.plots import draw_routing
-from moe_lesson.routing import Routing
+from moe_lesson.moe.layers import Router
+from moe_lesson.moe.routing import Routing
+from moe_lesson.teach.plots import draw_routing
 from moe_lesson.widgets import RoutingMap
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.common import Gate, fixed, visible
@@ -57,7 +57,7 @@ def test_the_picture_says_where_the_routing_comes_from(monkeypatch):
         titles.append(figure.axes[0].get_title())
         return figure
 
-    monkeypatch.setattr("moe_lesson.plots.draw_routing", spy)
+    monkeypatch.setattr("moe_lesson.teach.plots.draw_routing", spy)
     widget = map_of(origin="toy")
     widget.picture()
     widget.router = "null"

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 
 from moe_lesson import LanguageModel, TrainingConfig, next_token
-from moe_lesson.evidence import write_table
 from moe_lesson.experiments import EXPERIMENTS, Preset, device_name, git_commit, pick_device
-from moe_lesson.training import adamw, one_step
+from moe_lesson.lm.training import adamw, one_step
+from moe_lesson.measure.evidence import write_table
 
 WARM_UP = 3  # steps that are not counted: the first ones allocate memory
 

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from moe_lesson import DenseFFN, MoE, result_table
-from moe_lesson.dispatch import DISPATCHES
-from moe_lesson.evidence import Table, write_table
 from moe_lesson.experiments import device_name, git_commit, pick_device
+from moe_lesson.measure.evidence import Table, write_table
+from moe_lesson.moe.dispatch import DISPATCHES
 
 REPO = Path(__file__).resolve().parent.parent
 DENSE = "dense FFN of equal FLOPs"
@@ -121,7 +121,7 @@ def contest(size: Size, dtype: torch.dtype, device: str) -> Contest:
 
     def with_dispatch(name: str) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
-            ours.dispatch = name
+            ours.experts.dispatch = name
             return ours(x)[0]
         return run
 
@@ -264,7 +264,7 @@ def breakdown(layer: MoE, x: Tensor, target: Tensor, repeats: int) -> list[dict]
 
     Backward, the operators of the router and of the shared expert count as those of the experts that they resemble.
     """
-    layer.dispatch = "grouped"
+    layer.experts.dispatch = "grouped"
     samples = defaultdict(list)
     with named(layer.router, "router"), named(layer.shared, "shared expert"):
         for _ in range(repeats):

@@ -29,8 +29,8 @@ from pathlib import Path
 import torch
 from benchmark_layer import with_section
 
-from moe_lesson.evidence import Table, result_table, write_table
 from moe_lesson.experiments import device_name, git_commit
+from moe_lesson.measure.evidence import Table, result_table, write_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 HEADING = "## How fast are the widgets\n\n"

@@ -23,7 +23,8 @@ def build_wheel(folder: Path) -> Path:
     """Build the package's wheel into a folder, with the setuptools that is here."""
     with tempfile.TemporaryDirectory() as source:
         # From a copy: setuptools would leave its build/ in the repository, and take deleted modules from there next time.
-        shutil.copy(REPO / "pyproject.toml", source)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):  # the latter two are named in the first
+            shutil.copy(REPO / name, source)
         shutil.copytree(REPO / "moe_lesson", Path(source, "moe_lesson"), ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run(
             [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",

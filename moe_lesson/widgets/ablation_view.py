@@ -16,8 +16,8 @@ import traitlets
 from numpy import ndarray
 from traitlets import Dict, Float, List, Unicode
 
-from ..evidence import Interval, interval, paired_difference, result_table
-from ..layers import require
+from ..base.errors import require
+from ..measure.evidence import Interval, interval, paired_difference, result_table
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
 from .common import check_origin, count, rounded
 from .ladder_explorer import bounds, signed
@@ -229,7 +229,7 @@ class AblationView(LessonWidget):
                 f"{count(len(self.domains), 'domain')}, {', '.join(map(fraction, self.shares))} of the experts")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_ablation(self))
 

@@ -17,9 +17,9 @@ from numpy import ndarray
 from torch import Tensor
 from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 
-from ..evidence import result_table
-from ..layers import require
-from ..routing import idle_experts, max_violation
+from ..base.errors import require
+from ..measure.evidence import result_table
+from ..moe.routing import idle_experts, max_violation
 from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import check_origin, count, fixed
 
@@ -223,7 +223,7 @@ class BalancingRace(LessonWidget):
                 f"{count(len(self.steps), 'step')}, {count(self.num_layers, 'layer')} of {count(self.num_experts, 'expert')}")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_race(self))
 

@@ -1,7 +1,7 @@
 """Capacity: who is dropped when every expert has room for a limited number of tokens, and which seats stay empty.
 
 The browser receives the choices, their weights and the shuffles once and does the queueing itself; the functions here and
-in `moe_lesson.balance` are its twins, for the words and the picture in Python.
+in `moe_lesson.moe.balance` are its twins, for the words and the picture in Python.
 Letters: L layers, T tokens, N experts, K active experts, S shuffles of the batch.
 """
 
@@ -16,9 +16,10 @@ import traitlets
 from numpy import ndarray
 from traitlets import Bytes, Dict, Float, Int, List, Unicode
 
-from ..balance import capacity_for, keep_within
-from ..layers import MoE, require
-from ..routing import Routing
+from ..base.errors import require
+from ..moe.balance import capacity_for, keep_within
+from ..moe.layers import MoE
+from ..moe.routing import Routing
 from .base import LessonWidget, module_source, one_of, stylesheet, within
 from .common import capital, check_origin, count, fixed, listed, visible
 
@@ -115,7 +116,7 @@ class CapacityView(LessonWidget):
     Raises:
         ValueError: if there is no token or too many, or the routings do not fit together.
 
-    >>> from moe_lesson.routing import Routing
+    >>> from moe_lesson.moe.routing import Routing
     >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
     >>> view = CapacityView([Routing(logits, logits.topk(1).indices, torch.ones(4, 1), tuple("abcd"))], origin="toy")
     >>> view.shown.capacity, view.shown.dropped, view.shown.kept_TK[:, 0].tolist()
@@ -202,7 +203,7 @@ class CapacityView(LessonWidget):
                 f"{self.top_k} of {experts} experts")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_capacity(self))
 
@@ -362,7 +363,7 @@ def draw_text(ax, view: CapacityView, shown: Dispatch, spots: list[tuple[int, fl
     """The text in its own order: a token that lost some experts is underlined, one that lost all is boxed."""
     from matplotlib.patches import Rectangle
 
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     for token, (line, middle), left in zip(view.tokens, spots, shown.left_T):
         width = min(len(token), 12)
@@ -383,7 +384,7 @@ def draw_choices(ax, view: CapacityView, shown: Dispatch) -> None:
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     routing, queue_T = shown.routing, shown.queue_T
     kept = routing.reweighted(routing.weights * torch.from_numpy(shown.kept_TK))

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from ..layers import require
-from ..routing import Routing
+from ..base.errors import require
+from ..moe.routing import Routing
 
 ORIGINS = ("trained", "toy", "synthetic")
 
@@ -45,7 +45,7 @@ SCORES = {"softmax": softmax, "sigmoid": sigmoid}
 
 @dataclass(frozen=True)
 class Gate:
-    """How a router turns logits into weights; the arguments of `moe_lesson.layers.Router` under the same names.
+    """How a router turns logits into weights; the arguments of `moe_lesson.moe.layers.Router` under the same names.
 
     Args:
         score: "softmax" or "sigmoid".

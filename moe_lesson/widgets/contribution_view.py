@@ -19,11 +19,12 @@ from numpy import ndarray
 from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
-from ..corpora import byte_texts, to_bytes
-from ..instruments import layer_inputs, shared_and_routed
-from ..layers import MoE, moe_layers, require
-from ..model import LanguageModel, evaluating
-from ..routing import Routing
+from ..base.errors import require
+from ..base.text import byte_texts, to_bytes
+from ..lm.model import LanguageModel, evaluating
+from ..measure.instruments import layer_inputs, shared_and_routed
+from ..moe.layers import MoE, moe_layers
+from ..moe.routing import Routing
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet, within
 from .common import check_origin, count, fixed, listed, percent, rounded, visible
 
@@ -200,7 +201,7 @@ class ContributionView(LessonWidget):
                 f"{self.top_k} of {experts} routed experts + {self.num_shared} shared")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_contributions(self))
 
@@ -377,7 +378,7 @@ def draw_steps(ax, values: ndarray) -> None:
 
 def draw_lengths(ax, view: ContributionView, up: float, down: float) -> None:
     """Routed up, shared down, on one square-root scale; the tokens between them."""
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     columns, gap = view.columns, 0.07 * (up + down)
     one, null = view.shown, view.shown_null

@@ -16,11 +16,13 @@ import traitlets
 from numpy import ndarray
 from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 
-from ..census import Census, lift, take_census
-from ..corpora import Corpus, byte_texts, machine_corpus, to_bytes
-from ..layers import moe_layers, require
-from ..model import LanguageModel
-from ..routing import Routing
+from ..base.errors import require
+from ..base.text import byte_texts, to_bytes
+from ..lm.corpora import Corpus, machine_corpus
+from ..lm.model import LanguageModel
+from ..measure.census import Census, lift, take_census
+from ..moe.layers import moe_layers
+from ..moe.routing import Routing
 from .base import LessonWidget, dress_table, module_source, stylesheet, within
 from .common import check_origin, count, fixed, listed, percent, visible, well_formed
 
@@ -210,7 +212,7 @@ class ExpertExplorer(LessonWidget):
                 f"{count(len(self.tokens), 'token')}")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_explorer(self))
 
@@ -508,7 +510,7 @@ def draw_text(ax, view: ExpertExplorer, lines: int) -> None:
     """One letter for each token: a box around the token that is followed, a line under those of the expert."""
     from matplotlib.transforms import offset_copy
 
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     mine, below = set(followers(view)), offset_copy(ax.transData, ax.figure.figure, y=-8, units="points")
     for t, token in enumerate(view.tokens):
@@ -548,7 +550,7 @@ def draw_likings(ax, view: ExpertExplorer) -> None:
 
 def draw_context_lines(ax, view: ExpertExplorer) -> None:
     """The example contexts, the marked byte in a box."""
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     layer, n = view.expert
     for row, (domain, before, byte, after) in enumerate(view.contexts[layer][n]):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import traitlets
 from traitlets import Dict, Float, Int, List, Unicode
 
-from ..evidence import STUDENT_T, Interval, Table, interval, paired_difference, result_table
-from ..layers import require
+from ..base.errors import require
+from ..measure.evidence import STUDENT_T, Interval, Table, interval, paired_difference, result_table
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
 from .common import DIGITS, check_origin, count, rounded
 from .redundancy_lens import even_ticks
@@ -250,7 +250,7 @@ class LadderExplorer(LessonWidget):
                 f"{count(len(self.steps), 'followed step')}, {count(len(self.domains) - 1, 'domain')}")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_ladder(self))
 
@@ -314,7 +314,7 @@ def loss_axis(rungs: list[dict], domain: str, steps: Sequence[int]) -> dict:
 
 
 def quantile_of(n: int) -> float:
-    """What `moe_lesson.evidence.interval` multiplies the standard error of n seeds with; 0 for one, which has none."""
+    """What `moe_lesson.measure.evidence.interval` multiplies the standard error of n seeds with; 0 for one, which has none."""
     return 0.0 if n == 1 else STUDENT_T[n - 2] if n <= 31 else 1.96
 
 

@@ -3,7 +3,7 @@
 // Letters: D width, S context, N routed experts (0 is dense), K active experts, Ks shared experts, H hidden units.
 // Numbers stay below 2^53, where JavaScript's are exact.
 
-// --- arithmetic: the twin of moe_lesson/ledger.py, and of axis_top in ledger_view.py ---------------------------------
+// --- arithmetic: the twin of moe_lesson/lm/ledger.py, and of axis_top in ledger_view.py ---------------------------------
 
 const FEED_FORWARD = ["dense", "shared", "router", "routed"];
 

@@ -1,6 +1,6 @@
 """The ledger to play with: where a model's parameters are, and what one token pays, for any size the sliders give.
 
-The browser does the arithmetic of `moe_lesson.ledger` itself, so that sliders answer at once; a parity test keeps the two
+The browser does the arithmetic of `moe_lesson.lm.ledger` itself, so that sliders answer at once; a parity test keeps the two
 equal. Letters: D width, S context, N routed experts, K active experts, Ks shared experts, H hidden units.
 """
 
@@ -13,10 +13,10 @@ from itertools import takewhile
 import traitlets
 from traitlets import Dict, Int, List, Unicode
 
-from ..layers import require
-from ..ledger import NOTHING, PUBLISHED, Cost, ffn_parts, model_cost, parts
-from ..model import ModelConfig
-from ..recipes import Dense, Sparse
+from ..base.errors import require
+from ..lm.ledger import NOTHING, PUBLISHED, Cost, ffn_parts, model_cost, parts
+from ..lm.model import ModelConfig
+from ..moe.recipes import Dense, Sparse
 from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import capital, count, fixed, three_digits
 
@@ -81,7 +81,7 @@ class Sizes:
         require(all(isinstance(one, Dense) for one in leading) and len(set(leading)) <= 1,
                 f"this model mixes {len(set(config.recipes))} kinds of feed-forward layer in an order that LedgerView can't "
                 "show: it takes leading dense layers of one size, then layers that are all alike; "
-                "moe_lesson.ledger.parts counts any model")
+                "moe_lesson.lm.ledger.parts counts any model")
         return cls(config.width, config.layers, config.context, **ffn_sizes(last), vocabulary=config.vocabulary,
                    heads=config.heads, leading=len(leading), leading_hidden=leading[0].hidden if leading else 0)
 
@@ -202,7 +202,7 @@ class LedgerView(LessonWidget):
         return f"{self.title!r}, {self.label}: {cost_words(self.config)}"
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_ledger(self.config, self.outline, self.top, f"{self.title} · {self.label} · computed"))
 

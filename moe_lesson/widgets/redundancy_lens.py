@@ -16,9 +16,10 @@ from numpy import ndarray
 from torch import Tensor, nn
 from traitlets import Bytes, Dict, Int, List, Unicode
 
-from ..instruments import co_routing, expert_outputs, output_similarity, weight_similarity
-from ..interventions import Merging, merging, random_similarity
-from ..layers import moe_layers, require
+from ..base.errors import require
+from ..measure.instruments import co_routing, expert_outputs, output_similarity, weight_similarity
+from ..measure.merging import Merging, merging, random_similarity
+from ..moe.layers import moe_layers
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
 from .common import check_origin, count, listed, rounded
 
@@ -153,7 +154,7 @@ class RedundancyLens(LessonWidget):
         return f"{self.title!r}, {self.origin}: {self.num_experts} experts; {names}"
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_lens(self))
 

@@ -15,12 +15,13 @@ import torch
 import traitlets
 from traitlets import Dict, Int, List, Unicode
 
-from ..corpora import to_bytes
-from ..instruments import shared_experts
-from ..interventions import hash_routing, route_beside_null
-from ..layers import moe_layers, require
-from ..model import LanguageModel
-from ..routing import Routing
+from ..base.errors import require
+from ..base.text import to_bytes
+from ..lm.model import LanguageModel
+from ..measure.instruments import shared_experts
+from ..measure.nulls import hash_routing, route_beside_null
+from ..moe.layers import moe_layers
+from ..moe.routing import Routing
 from .base import LessonWidget, dress_table, module_source, stylesheet, within
 from .common import capital, check_origin, count, fixed, listed, rounded, visible
 
@@ -146,7 +147,7 @@ class RouterGame(LessonWidget):
         return f"{self.name!r}, {self.origin}: {count(len(self.rounds), 'round')}, seed {self.seed}"
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_game(self))
 
@@ -377,7 +378,7 @@ def draw_map(ax, game: RouterGame, place: int) -> None:
     """Token × expert: bright where chosen."""
     from matplotlib.colors import ListedColormap
 
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     one = game.shown
     chosen_TN = torch.zeros(len(one["tokens"]), one["n"]).scatter(1, torch.tensor(one["experts"][place]), 1.0)

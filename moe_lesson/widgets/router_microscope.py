@@ -14,8 +14,9 @@ import traitlets
 from numpy import ndarray
 from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 
-from ..layers import MoE, require
-from ..routing import Routing
+from ..base.errors import require
+from ..moe.layers import MoE
+from ..moe.routing import Routing
 from .base import LessonWidget, module_source, stylesheet, within
 from .common import Gate, check_logits, check_origin, count, fixed, follows, listed, plain, softmax, visible
 
@@ -184,7 +185,7 @@ class RouterMicroscope(LessonWidget):
                 f"{self.start['k']} of {count(self.num_experts, 'expert')}")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_microscope(self))
 
@@ -315,7 +316,7 @@ def draw_microscope(scope: RouterMicroscope):
     """The widget's rows on a bare figure: logits, probabilities, weights; with noise also how often each is chosen."""
     from matplotlib.figure import Figure
 
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     shown = scope.shown
     words = row_words(scope, shown)

@@ -13,10 +13,11 @@ import numpy as np
 import traitlets
 from traitlets import Bool, Bytes, Dict, Int, List, Unicode
 
-from ..interventions import route_beside_null
-from ..layers import MoE, require
-from ..recipes import Sparse
-from ..routing import Routing
+from ..base.errors import require
+from ..measure.nulls import route_beside_null
+from ..moe.layers import MoE
+from ..moe.recipes import Sparse
+from ..moe.routing import Routing
 from .base import LessonWidget, module_source, stylesheet, within
 from .common import (
     Gate,
@@ -160,7 +161,7 @@ class RoutingMap(LessonWidget):
                 f"{self.top_k} of {experts} experts")
 
     def picture(self) -> bytes:
-        from ..plots import draw_routing, png
+        from ..teach.plots import draw_routing, png
 
         return png(draw_routing(self.shown, origin=self.router_label, limit=self._gates[self.layer].scale,
                                 title=f"{self.title} · layer {self.layer + 1} of {len(self.sizes)}"))

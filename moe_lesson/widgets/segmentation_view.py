@@ -1,6 +1,6 @@
 """Segmentation: experts cut into pieces, and pieces that are always on, while a token pays the same.
 
-Costs are counted by `moe_lesson.ledger` and losses were measured beforehand; the browser reads both and counts the routes
+Costs are counted by `moe_lesson.lm.ledger` and losses were measured beforehand; the browser reads both and counts the routes
 itself, and a parity test keeps the words equal. Letters: m pieces of each of GShard's 2 experts, N routed experts, K active
 ones, Ks shared ones, D model width.
 """
@@ -15,12 +15,12 @@ from dataclasses import astuple, dataclass
 import traitlets
 from traitlets import Dict, Int, List, Unicode
 
-from ..evidence import Interval, Table, interval, result_table
+from ..base.errors import require
 from ..experiments import EXPERIMENTS
-from ..layers import require
-from ..ledger import experts_of_equal_active, ffn_cost, ffn_parts, model_cost
-from ..model import ModelConfig
-from ..recipes import Sparse
+from ..lm.ledger import experts_of_equal_active, ffn_cost, ffn_parts, model_cost
+from ..lm.model import ModelConfig
+from ..measure.evidence import Interval, Table, interval, result_table
+from ..moe.recipes import Sparse
 from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import capital, check_origin, count, fixed, three_digits
 
@@ -265,7 +265,7 @@ class SegmentationView(LessonWidget):
                 f"{measured_words(self, 'loss')}")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_segmentation(self))
 

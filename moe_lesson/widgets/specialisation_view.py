@@ -18,8 +18,8 @@ from numpy import ndarray
 from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
-from ..census import Census, lift
-from ..layers import require
+from ..base.errors import require
+from ..measure.census import Census, lift
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet, within
 from .common import check_origin, count, fixed, rounded
 
@@ -295,7 +295,7 @@ class SpecialisationView(LessonWidget):
                 f"{self.samples[0]} to {self.samples[-1]} tokens")
 
     def picture(self) -> bytes:
-        from ..plots import png
+        from ..teach.plots import png
 
         return png(draw_specialisation(self))
 
@@ -425,7 +425,7 @@ def dress_lifts(ax, view: SpecialisationView) -> None:
 
 def draw_experts(ax, view: SpecialisationView) -> None:
     """One mark for each expert over the band of its null."""
-    from ..plots import drawable
+    from ..teach.plots import drawable
 
     one, columns = view.shown, np.array(view.columns)
     x, called = np.arange(len(columns)), one.called[columns]

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .checkpoints import DATA
-from .layers import require
+from ..base.errors import require
+from ..base.storage import DATA
 
 # two-sided 95% quantiles of Student's t for 1 … 30 degrees of freedom; beyond, the normal's is within 5%
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,

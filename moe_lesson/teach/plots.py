@@ -23,9 +23,9 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 from torch import Tensor
 
-from .evidence import interval
-from .layers import require
-from .routing import Routing
+from ..base.errors import require
+from ..measure.evidence import interval
+from ..moe.routing import Routing
 
 MOST_LABELS = 72  # rows that can carry a readable name; of a longer text every second, third … token is named
 

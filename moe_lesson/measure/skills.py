@@ -18,7 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .corpora import mixed_seed
+from ..base.errors import require
+from ..base.seeds import mixed_seed
+from ..lm.training import DEFAULT_BALANCE, Objective, balance_terms
+from ..moe.layers import MoE
 from .instruments import (
     co_routing,
     expert_outputs,
@@ -31,16 +34,9 @@ from .instruments import (
     shuffled,
     weight_similarity,
 )
-from .interventions import (
-    merge_order,
-    random_router,
-    random_similarity,
-    with_masked_experts,
-    with_merged_experts,
-    without_shared,
-)
-from .layers import MoE, require
-from .training import DEFAULT_BALANCE, Objective, balance_terms
+from .interventions import with_masked_experts, without_shared
+from .merging import merge_order, random_similarity, with_merged_experts
+from .nulls import random_router
 
 TEST_STEP, VALIDATION_STEP = 2**31, 2**31 + 1  # no training gets there, so these tokens are never trained on
 UNSEEN = 2**40  # the seed of a world that nobody is trained in

@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .balance import update_bias
-from .corpora import DOCUMENT_START, Corpus, to_bytes
+from ..base.errors import require
+from ..base.text import DOCUMENT_START, to_bytes
+from ..lm.corpora import Corpus
+from ..lm.model import LanguageModel, evaluating, listening
+from ..moe.balance import update_bias
+from ..moe.layers import SCORES, gate, moe_layers
+from ..moe.routing import expert_load
 from .evidence import Interval
-from .interventions import hash_routing, random_router
-from .layers import SCORES, gate, moe_layers, require
-from .model import LanguageModel, evaluating, listening
-from .routing import expert_load
+from .nulls import hash_routing, random_router
 
 LABELS = ("domain", "byte", "predicted")
 

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from .layers import DenseFFN, MoE, require
+from ..base.errors import require
+from .layers import DenseFFN, MoE
 
 
 @dataclass(frozen=True)

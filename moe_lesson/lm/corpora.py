@@ -21,10 +21,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .layers import require
+from ..base.errors import require
+from ..base.seeds import mixed_seed
+from ..base.text import DOCUMENT_START, to_bytes
 
 SPLITS = ("train", "validation", "test")
-DOCUMENT_START = b"\0"  # one byte that text does not contain separates documents
 MACHINE_BYTES = 1_500_000  # per domain, all splits together
 DOCUMENT_CHARACTERS = 16_000  # of one file at most: many documents, none of which makes a split
 
@@ -106,44 +107,6 @@ class Corpus:
             out[domain] = {"documents": len(documents), "bytes": sum(len(to_bytes(d.text)) for d in documents),
                            "sha256": digest.hexdigest()[:16]}
         return out
-
-
-def mixed_seed(seed: int, step: int) -> int:
-    """One seed from two numbers. torch's CPU generator looks at the low 32 bits alone, so the two can't just sit side by side."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "big")
-
-
-def to_bytes(text: str | bytes) -> bytes:
-    """UTF-8 bytes of a text; half characters that UTF-8 does not have become �."""
-    if isinstance(text, bytes):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
-
-
-NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
-
-
-def byte_texts(raw: bytes) -> list[str]:
-    """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` …; or `0xff`."""
-    out: list[str] = []
-    position = 0
-    while position < len(raw):
-        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[position:position + size]))), None)
-        size = len(char.encode()) if char else 1
-        shown = f"0x{raw[position]:02x}" if char is None or (size == 1 and not char.isprintable()) else char
-        shown = NAMES.get(char, shown)
-        out += [shown] if size == 1 else [f"{shown} {i + 1}/{size}" for i in range(size)]
-        position += size
-    return out
-
-
-def decoded(raw: bytes) -> str | None:
-    """The one character that these bytes are, or None."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if len(text) == 1 else None
 
 
 # --------------------------------------------------------------------------------------------------------- your own text

@@ -20,17 +20,18 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from .census import LABELS, document_losses, information, of_same_load, specialists, take_census
-from .checkpoints import load_model, save_model, save_snapshots, write_checksums
-from .corpora import Corpus, machine_corpus
-from .evidence import write_table
-from .interventions import with_masked_experts, with_top_k, without_experts, without_shared
-from .layers import moe_layers, require
-from .ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
-from .model import LanguageModel, ModelConfig
-from .recipes import Budget, Dense, Recipe, Sparse
+from ..base.errors import require
+from ..lm.checkpoints import load_model, save_model, save_snapshots, write_checksums
+from ..lm.corpora import Corpus, machine_corpus
+from ..lm.ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
+from ..lm.model import LanguageModel, ModelConfig
+from ..lm.training import DEFAULT_BALANCE, History, TrainingConfig, TrainingDiverged, train
+from ..measure.census import LABELS, document_losses, information, of_same_load, specialists, take_census
+from ..measure.evidence import write_table
+from ..measure.interventions import with_masked_experts, with_top_k, without_experts, without_shared
+from ..moe.layers import moe_layers
+from ..moe.recipes import Budget, Dense, Recipe, Sparse
 from .tasks import SkillsTask, Task, TextTask, load_figures
-from .training import DEFAULT_BALANCE, History, TrainingConfig, TrainingDiverged, train
 
 TUNING_SEED = 1000  # and those after it: never among the seeds that are reported
 MASKED = (1 / 16, 1 / 8, 1 / 4)  # of the routed experts

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from .layers import SCORES, require
+from ..base.errors import require
+from .layers import SCORES
 from .routing import Routing
 
 

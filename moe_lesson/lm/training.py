@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .balance import BIAS, LOSSES, checked_balance, update_bias
+from ..base.errors import require
+from ..base.seeds import mixed_seed
+from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
+from ..moe.layers import Router
+from ..moe.routing import Routing, max_violation
 from .checkpoints import read_training_state, save_training_state
-from .corpora import Corpus, mixed_seed
-from .layers import Router, require
-from .model import evaluating
-from .routing import Routing, max_violation
 
 
 @dataclass(frozen=True)
@@ -291,44 +291,3 @@ class ProgressBar:
         bar = self.full * done + self.empty * (24 - done)
         line = f"step {step}/{self.steps} {bar} loss {loss:.3f}, {left:.0f} s left "
         print(("\r" if self.live else "") + line, end="" if self.live and not last else "\n", flush=True)
-
-
-@torch.no_grad()
-def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000,
-                      batch: int = 64) -> dict[str, float]:
-    """Mean next-byte loss in nats, per domain, over the first `max_bytes` bytes of each.
-
-    Args:
-        model: a language model.
-        corpus: whose documents of `split` are read.
-        split: "validation" to choose anything, "test" to report.
-
-    Returns: {domain: loss}, and under "mean" the mean over domains.
-    """
-    device = next(model.parameters()).device
-    losses = {}
-    with evaluating(model):
-        for domain in corpus.domains:
-            windows = corpus.windows(domain, split, model.config.context, max_bytes)
-            total = 0.0
-            for ids in windows.to(device).split(batch):
-                logits = model(ids[:, :-1])[0]
-                total += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
-            losses[domain] = total / (windows.shape[0] * (windows.shape[1] - 1))
-    return losses | {"mean": sum(losses.values()) / len(losses)}
-
-
-@torch.no_grad()
-def evaluate_load(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> list[Tensor]:
-    """The load [N] of each MoE layer over the first `max_bytes` bytes of each domain; [] for a dense model.
-
-    Args: as `evaluate_language`.
-    """
-    device = next(model.parameters()).device
-    loads: list[Tensor] = []
-    with evaluating(model):
-        for domain in corpus.domains:
-            for ids in corpus.windows(domain, split, model.config.context, max_bytes).to(device).split(batch):
-                found = [routing.load for routing in model(ids[:, :-1])[1] if routing is not None]
-                loads = [a + b for a, b in zip(loads, found)] if loads else found
-    return loads

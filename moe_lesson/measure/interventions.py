@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .balance import with_capacity
-from .dispatch import swiglu
+from ..base.errors import require
+from ..lm.model import LanguageModel
+from ..moe.balance import with_capacity
+from ..moe.dispatch import swiglu
+from ..moe.layers import SCORES, DenseFFN, MoE, Router, choose, gate, moe_layers
+from ..moe.routing import Routing
 from .instruments import hidden_units
-from .layers import SCORES, DenseFFN, MoE, Router, choose, gate, moe_layers, require
-from .model import LanguageModel, listening
-from .routing import Routing
-
-
-def random_router(router: Router, seed: int = 0) -> Router:
-    """A router of the same sizes and the same size of weights, drawn at random, without bias: the null of every routing.
-
-    Args:
-        router: whose shape, score, gate scale and weight spread to take.
-        seed: of the draw.
-    """
-    null = copy.deepcopy(router)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(router.weight.shape, generator=generator) * router.weight.detach().float().std().cpu()
-    with torch.no_grad():
-        null.weight.copy_(drawn)
-        null.bias.zero_()
-    return null
-
-
-def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
-    """A copy of a model in which every router is random and everything else is as trained."""
-    changed = copy.deepcopy(model)
-    for i, block in enumerate(changed.blocks):
-        if isinstance(block.ffn, MoE):
-            block.ffn.router = random_router(block.ffn.router, seed + i)
-    return changed.eval()
 
 
 def with_silent_experts(model: LanguageModel) -> LanguageModel:
@@ -51,23 +25,6 @@ def with_silent_experts(model: LanguageModel) -> LanguageModel:
         if isinstance(block.ffn, MoE):
             torch.nn.init.zeros_(block.ffn.experts.w_out)
     return changed.eval()
-
-
-def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int = 0) -> Routing:
-    """What a hash of the token id would choose: the same K experts wherever it stands (Hash Layers, arXiv 2106.04426).
-
-    A null that knows the token and nothing else.
-
-    Args:
-        router: whose N, K, score and gate scale to take.
-        ids_T: token ids [T].
-        spread: standard deviation of the logits; it decides the weights, never the choice.
-        seed: of the hash.
-    """
-    table_VN = torch.randn(256, router.weight.shape[1], generator=torch.Generator().manual_seed(seed)) * spread
-    logits_TN = table_VN[ids_T.cpu()]
-    return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
-                                      scale=router.scale))
 
 
 class FewUnits(nn.Module):
@@ -130,24 +87,6 @@ def with_few_units(model: LanguageModel, share: float, rank: Callable[[DenseFFN,
         if isinstance(original.ffn, DenseFFN):
             block.ffn = FewUnits(block.ffn, max(1, round(share * block.ffn.hidden)), functools.partial(rank, original.ffn))
     return changed.eval()
-
-
-@torch.no_grad()
-def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) -> tuple[list[Routing], list[Routing]]:
-    """What the trained routers do with a text, and what random routers would do with the same hidden states.
-
-    Args:
-        model: with at least one MoE layer.
-        text: at most the model's context, in bytes.
-        seed: of the random routers.
-
-    Returns: two lists with one `Routing` for each MoE layer.
-    """
-    routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
-    with listening(routers) as seen:
-        trained = [routing for routing in model.route(text) if routing is not None]
-    null = [random_router(router, seed + i).eval()(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
-    return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]
 
 
 # -------------------------------------------------------------------------------------- masking, limiting and merging
@@ -305,18 +244,6 @@ def without_shared(model: nn.Module) -> nn.Module:
     return changed.eval()
 
 
-class MergedRouter(nn.Module):
-    """A router whose tokens go to the expert that stands for the one they chose: stand_in [N] names it."""
-
-    def __init__(self, router: nn.Module, stand_in: Tensor):
-        super().__init__()
-        self.router, self.stand_in, self.width = router, stand_in, router.width
-
-    def forward(self, x_TD: Tensor) -> Routing:
-        routing = self.router(x_TD)
-        return Routing(routing.logits, self.stand_in[routing.expert_ids], routing.weights)
-
-
 class LimitedRouter(nn.Module):
     """A router whose experts have a limited room: see `with_capacity`."""
 
@@ -340,96 +267,3 @@ def with_limited_experts(model: nn.Module, factor: float, by: str = "order") -> 
     for layer in moe_layers(changed):
         layer.router = LimitedRouter(layer.router, factor, by)
     return changed.eval()
-
-
-Groups = tuple[tuple[int, ...], ...]
-
-
-def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer: int = 0) -> nn.Module:
-    """A copy of a model in which the experts of a group are one: the group's busiest expert answers for all.
-
-    Args:
-        model: a language model, or a layer by itself.
-        groups: expert ids; every expert of the layer is in one group.
-        load_N: how busy each expert is.
-        layer: which MoE layer, from 0.
-    """
-    changed = copy.deepcopy(model)
-    merged = moe_layers(changed)[layer]
-    n = len(load_N)
-    require(sorted(i for group in groups for i in group) == list(range(n)),
-            f"the groups {groups} must hold each of the {n} experts once")
-    stand_in = torch.empty(n, dtype=torch.long)
-    for group in groups:
-        stand_in[list(group)] = max(group, key=lambda i: load_N[i])
-    merged.router = MergedRouter(merged.router, stand_in)
-    return changed.eval()
-
-
-@dataclass(frozen=True, eq=False)
-class Merging:
-    """What it costs to merge experts, the most similar first.
-
-    Args:
-        similarity: [N, N], symmetric.
-        thresholds: M + 1 falling numbers, the similarity at which each merge happens; the first is infinite: nothing is merged.
-        groups: M + 1 partitions of the experts, see `with_merged_experts`.
-        losses: M + 1 measured losses.
-    """
-
-    similarity: Tensor
-    thresholds: tuple[float, ...]
-    groups: tuple[Groups, ...]
-    losses: tuple[float, ...]
-
-
-def merging(model: nn.Module, similarity: Tensor, load_N: Tensor, loss_of: Callable[[nn.Module], float], merges: int,
-            layer: int = 0) -> Merging:
-    """Merge the experts of one layer step by step, and measure the loss after every step.
-
-    Two groups are as similar as their experts are on average; the most similar two become one.
-
-    Args:
-        model: a language model, or a layer by itself.
-        similarity: [N, N] of the layer's experts.
-        load_N: how busy each expert is.
-        loss_of: model -> loss.
-        merges: M, how many steps, at most N - 1.
-        layer: which MoE layer, from 0.
-    """
-    n = len(load_N)
-    require(similarity.shape == (n, n), f"the similarity has shape {tuple(similarity.shape)}; expected [{n}, {n}]")
-    thresholds, partitions = merge_order(similarity, merges)
-    losses = tuple(loss_of(with_merged_experts(model, partition, load_N, layer)) for partition in partitions)
-    return Merging(similarity, thresholds, partitions, losses)
-
-
-def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tuple[Groups, ...]]:
-    """The thresholds and the groups of a `Merging`, without a loss.
-
-    Args:
-        similarity: [N, N], symmetric.
-        merges: M, how many steps, at most N - 1.
-    """
-    n = len(similarity)
-    require(0 <= merges < n, f"{n} experts can be merged at most {n - 1} times, not {merges}")
-    groups: Groups = tuple((i,) for i in range(n))
-    thresholds, partitions = [math.inf], [groups]
-    for _ in range(merges):
-        member_GN = torch.zeros(len(groups), n, dtype=torch.float64)
-        for i, group in enumerate(groups):
-            member_GN[i, list(group)] = 1 / len(group)
-        mean_GG = member_GN @ similarity.double() @ member_GN.T
-        mean_GG = mean_GG.masked_fill(torch.ones_like(mean_GG, dtype=torch.bool).tril(), -math.inf)
-        a, b = divmod(mean_GG.argmax().item(), len(groups))
-        thresholds.append(mean_GG[a, b].item())
-        joined = tuple(sorted(groups[a] + groups[b]))
-        groups = tuple(sorted([group for i, group in enumerate(groups) if i not in (a, b)] + [joined]))
-        partitions.append(groups)
-    return tuple(thresholds), tuple(partitions)
-
-
-def random_similarity(num_experts: int, seed: int) -> Tensor:
-    """A similarity that says nothing, [N, N]: merging by it is the control of every other merging."""
-    drawn = torch.rand(num_experts, num_experts, generator=torch.Generator().manual_seed(seed)).triu(diagonal=1)
-    return drawn + drawn.T + torch.eye(num_experts)

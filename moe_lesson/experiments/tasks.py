@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from . import recipes
-from .corpora import Corpus
-from .layers import MoE
-from .ledger import Cost, ffn_cost, model_cost
-from .model import LanguageModel, ModelConfig, evaluating
-from .recipes import Recipe
-from .routing import idle_experts, load_cv, load_entropy, max_violation
-from .skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
-from .training import evaluate_language, evaluate_load, next_token
+from ..lm.corpora import Corpus
+from ..lm.evaluate import evaluate_language, evaluate_load
+from ..lm.ledger import Cost, ffn_cost, model_cost
+from ..lm.model import LanguageModel, ModelConfig, evaluating
+from ..lm.training import next_token
+from ..measure.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
+from ..moe import recipes
+from ..moe.layers import MoE
+from ..moe.recipes import Recipe
+from ..moe.routing import idle_experts, load_cv, load_entropy, max_violation
 
 
 class TextTask:

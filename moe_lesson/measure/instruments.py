@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dispatch import ffn, swiglu
-from .layers import DenseFFN, MoE, moe_layers, require
-from .model import LanguageModel, evaluating, listening
-from .routing import Routing
+from ..base.errors import require
+from ..lm.model import LanguageModel, evaluating, listening
+from ..moe.dispatch import ffn, swiglu
+from ..moe.layers import DenseFFN, MoE, moe_layers
+from ..moe.routing import Routing
 
 
 def shared_experts(routing: Routing) -> tuple[float, float]:

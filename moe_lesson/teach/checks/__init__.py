@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import balance, census, dispatch, evidence, instruments, interventions, layers, routing
-from .routing import Routing, expert_load
+from ...measure import census, evidence, instruments, interventions
+from ...moe import balance, dispatch, layers, routing
+from ...moe.routing import Routing, expert_load
 
 
 class NotTried(Exception):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .layers import require
+from ..base.errors import require
+from ..moe.recipes import Dense, Recipe, Sparse, checked
 from .model import ModelConfig
-from .recipes import Dense, Recipe, Sparse, checked
 
 BYTES = {"float32": 4, "bfloat16": 2}
 

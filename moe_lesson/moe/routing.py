@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..base.storage import read_safetensors, write_safetensors
+
 
 def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
     """How many tokens chose each expert.
@@ -143,8 +145,6 @@ class Routing:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write the routing to one safetensors file."""
-        from .checkpoints import write_safetensors
-
         tensors = {name: getattr(self, name) for name in ("logits", "expert_ids", "weights")}
         write_safetensors(path, tensors, {"tokens": json.dumps(self.tokens)})
 
@@ -155,8 +155,6 @@ class Routing:
         Raises:
             ValueError: if the file is no such routing, or an expert id is outside 0 … N-1.
         """
-        from .checkpoints import read_safetensors
-
         tensors, metadata = read_safetensors(path)
         missing = {"logits", "expert_ids", "weights"} - tensors.keys()
         if missing:

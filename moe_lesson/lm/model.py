@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MoE, require
-from .recipes import Dense, Recipe, build, from_dict, to_dict
-from .routing import Routing
+from ..base.errors import require
+from ..base.text import DOCUMENT_START, byte_texts, to_bytes
+from ..moe.layers import MoE
+from ..moe.recipes import Dense, Recipe, build, from_dict, to_dict
+from ..moe.routing import Routing
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,6 @@ class LanguageModel(nn.Module):
         Args:
             text: at most `context` bytes; longer text is refused, since a token's route depends on what it can see.
         """
-        from .corpora import byte_texts, to_bytes
-
         raw = to_bytes(text)
         ids = torch.tensor(list(raw), dtype=torch.long, device=self.embedding.weight.device)
         with evaluating(self):
@@ -169,8 +169,6 @@ class LanguageModel(nn.Module):
 
         Returns: prompt and continuation; bytes that are not UTF-8 are shown as �.
         """
-        from .corpora import DOCUMENT_START, to_bytes
-
         require(temperature > 0, f"temperature is {temperature}; it must be above 0 (0.01 is nearly greedy)")
         require(length >= 0, f"length is {length}; expected 0 or more bytes")
         device = self.embedding.weight.device

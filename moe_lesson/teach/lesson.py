@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import torch
 
-from .layers import require
+from ..base.errors import require
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
             "transformers": "lesson 11, real models", "datasets": "optional data sets"}

@@ -10,16 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.errors import require
 from .dispatch import DISPATCHES, ffn
 from .routing import Routing
 
 SCORES = {"softmax": lambda logits: logits.softmax(dim=-1), "sigmoid": torch.sigmoid}
-
-
-def require(holds: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition holds."""
-    if not holds:
-        raise ValueError(message)
 
 
 def weight(*shape: int) -> nn.Parameter:
@@ -130,13 +125,27 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """N small FFNs, their weights stacked: w_in [N, D, 2H], w_out [N, H, D]. A dispatch says which expert sees which token."""
+    """N small FFNs, their weights stacked: w_in [N, D, 2H], w_out [N, H, D].
 
-    def __init__(self, width: int, num_experts: int, expert_width: int):
+    Args:
+        width: D.
+        num_experts: N.
+        expert_width: H, hidden units of one expert.
+        dispatch: how they are computed: "grouped", "one_hot" or "loop"; the result is the same.
+
+    Returns (forward): for x [T, D] and its routing, the routed part y_t = Σ_k weight_tk · expert_{id_tk}(x_t), [T, D].
+    """
+
+    def __init__(self, width: int, num_experts: int, expert_width: int, dispatch: str = "grouped"):
         super().__init__()
         require(expert_width >= 1, f"expert_width is {expert_width}; an expert needs at least one hidden unit")
+        require(dispatch in DISPATCHES, f"unknown dispatch {dispatch!r}; choose one of {', '.join(DISPATCHES)}")
+        self.dispatch = dispatch
         self.w_in = weight(num_experts, width, 2 * expert_width)
         self.w_out = weight(num_experts, expert_width, width)
+
+    def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        return DISPATCHES[self.dispatch](x_TD.to(compute_dtype(x_TD)), routing, self.w_in, self.w_out)
 
 
 class MoE(nn.Module):
@@ -148,8 +157,8 @@ class MoE(nn.Module):
         top_k: K, routed experts per token.
         expert_width: H, hidden units of one expert.
         num_shared: Ks, experts that every token passes through; together they are one FFN of Ks·H hidden units.
-        dispatch: how the routed part is computed: "grouped", "one_hot" or "loop"; the result is the same.
-        router: further arguments of `Router`: score, renormalise, scale, noisy.
+        dispatch: as in `Experts`.
+        score, renormalise, scale, noisy: as in `Router`.
 
     Returns (forward): the output [..., D] and the `Routing` of the T flattened tokens.
 
@@ -159,22 +168,20 @@ class MoE(nn.Module):
     """
 
     def __init__(self, width: int, num_experts: int, top_k: int, expert_width: int, num_shared: int = 0,
-                 dispatch: str = "grouped", **router):
+                 dispatch: str = "grouped", score: str = "softmax", renormalise: bool = True, scale: float = 1.0,
+                 noisy: bool = False):
         super().__init__()
         require(width >= 1, f"width is {width}; the model width must be at least 1")
         require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
-        require(dispatch in DISPATCHES, f"unknown dispatch {dispatch!r}; choose one of {', '.join(DISPATCHES)}")
-        self.dispatch = dispatch
-        self.router = Router(width, num_experts, top_k, **router)
-        self.experts = Experts(width, num_experts, expert_width)
+        self.router = Router(width, num_experts, top_k, score=score, renormalise=renormalise, scale=scale, noisy=noisy)
+        self.experts = Experts(width, num_experts, expert_width, dispatch)
         self.shared = DenseFFN(width, num_shared * expert_width) if num_shared else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         check_input(x, self.router.width)
         x_TD = x.reshape(-1, x.shape[-1])
         routing = self.router(x_TD)
-        x_TD = x_TD.to(compute_dtype(x_TD))
-        y_TD = DISPATCHES[self.dispatch](self.experts, x_TD, routing)
+        y_TD = self.experts(x_TD, routing)
         if self.shared is not None:
             y_TD = y_TD + self.shared(x_TD)
         return y_TD.reshape(x.shape), routing

@@ -5,51 +5,16 @@ No pickle is ever read: a file can hold numbers and text, never code.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import pathlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .layers import require
+from ..base.errors import require
+from ..base.storage import DATA, checksum, read_safetensors, write_safetensors
 from .model import LanguageModel, ModelConfig
-
-DATA = pathlib.Path(os.environ.get("MOE_LESSON_DATA") or pathlib.Path(__file__).parent.parent / "data")
-
-
-def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or not a safetensors file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if pathlib.Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; expected a safetensors file")
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            # cloned, so that nothing goes on reading from a file that may be replaced
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or make it again") from error
-
-
-def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a file whole or not at all: a crash leaves the old one."""
-    from safetensors.torch import save_file
-
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
 
 
 def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> None:
@@ -88,11 +53,6 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: str | pathlib.Path)
 
 
 # ------------------------------------------------------------------------------------------------------- shipped models
-
-
-def checksum(path: pathlib.Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def checksums() -> dict[str, str]:

@@ -1,27 +1,24 @@
 """Three ways to compute the routed part of an MoE layer: y_t = Σ_k weight_tk · expert_{id_tk}(x_t).
 
-All three take the same experts, the same tokens and the same routing, and give the same output. `loop` is the equation,
-`one_hot` is the equation as one tensor expression, `grouped` is what one runs.
+All three take the same tokens, the same routing and the same experts' weights, w_in [N, D, 2H] and w_out [N, H, D], and give
+the same output. `loop` is the equation, `one_hot` is the equation as one tensor expression, `grouped` is what one runs.
 
-Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows, P rows of a piece of them.
+Letters: T tokens, D model width, H expert width, N experts, K active, R routed rows: T·K of them, or a part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .layers import Experts
-    from .routing import Routing
+from .routing import Routing
 
 # Rows that a CPU takes through the experts at a time. For 4096 tokens of width 256, 8 of 64 experts, 4 to 16 MiB are within 10%
 # of each other; all 32 MiB at once take 1.6 times as long forward, 1.3 times forward and backward (2 threads of an AMD EPYC).
-PIECE_BYTES = 8 * 2 ** 20
+CHUNK_BYTES = 8 * 2 ** 20
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -54,50 +51,50 @@ def combine(y_TD: Tensor, out_RD: Tensor, token_R: Tensor, weight_R: Tensor) -> 
     return y_TD.index_add(0, token_R, out_RD * weight_R[:, None].to(out_RD.dtype))
 
 
-def loop(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
+def loop(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
     """One expert after the other, each on the tokens that chose it: the equation, and the oracle for the other two."""
     y_TD = torch.zeros_like(x_TD)
-    for i, (w_in_DH, w_out_HD) in enumerate(zip(experts.w_in, experts.w_out)):
+    for i, (w_in_DH, w_out_HD) in enumerate(zip(w_in, w_out)):
         token_R, slot_R = tokens_of(i, routing.expert_ids)
         out_RD = ffn(x_TD[token_R], w_in_DH, w_out_HD)
         y_TD = combine(y_TD, out_RD, token_R, routing.weights[token_R, slot_R])
     return y_TD
 
 
-def one_hot(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
+def one_hot(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
     """Every expert on every token, then a sum weighted by the gates, most of which are zero: N/K times the work."""
-    hidden_TNH = swiglu(torch.einsum("td,ndh->tnh", x_TD, experts.w_in.to(x_TD.dtype)))
-    out_TND = torch.einsum("tnh,nhd->tnd", hidden_TNH, experts.w_out.to(x_TD.dtype))
+    hidden_TNH = swiglu(torch.einsum("td,ndh->tnh", x_TD, w_in.to(x_TD.dtype)))
+    out_TND = torch.einsum("tnh,nhd->tnd", hidden_TNH, w_out.to(x_TD.dtype))
     return torch.einsum("tn,tnd->td", routing.gates.to(x_TD.dtype), out_TND)
 
 
-def grouped(experts: Experts, x_TD: Tensor, routing: Routing) -> Tensor:
+def grouped(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
     """Sort the routed rows by expert, multiply each expert's block of rows with its matrices, add back to the tokens."""
     expert_R, order_R = routing.expert_ids.flatten().sort(stable=True)
     token_R = order_R // routing.top_k
     weight_R = routing.weights.flatten().index_select(0, order_R).to(x_TD.dtype)
     ends_N = torch.searchsorted(expert_R, torch.arange(routing.num_experts, device=x_TD.device), right=True, out_int32=True)
     y_TD = torch.zeros_like(x_TD)
-    for token_P, weight_P, ends, w_in, w_out in pieces(experts, x_TD, token_R, weight_R, ends_N):
-        hidden_PH = swiglu(grouped_product(x_TD.index_select(0, token_P), w_in, ends))
+    chunks = in_cache(token_R, weight_R, ends_N, w_in.to(x_TD.dtype), w_out.to(x_TD.dtype))
+    for token_R, weight_R, ends_N, w_in, w_out in chunks:
+        hidden_RH = swiglu(grouped_product(x_TD.index_select(0, token_R), w_in, ends_N))
         # the product is linear: weighing the H hidden units before it is weighing the D outputs after it
-        y_TD.index_add_(0, token_P, grouped_product(hidden_PH * weight_P[:, None], w_out, ends))
+        y_TD.index_add_(0, token_R, grouped_product(hidden_RH * weight_R[:, None], w_out, ends_N))
     return y_TD
 
 
-def pieces(experts: Experts, x_TD: Tensor, token_R: Tensor, weight_R: Tensor, ends_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut the sorted rows between experts: on a GPU into one piece, on a CPU into pieces of about PIECE_BYTES.
+def in_cache(token_R: Tensor, weight_R: Tensor, ends_N: Tensor, w_in: Tensor, w_out: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut the sorted rows between experts: on a GPU into one chunk, on a CPU into chunks of about CHUNK_BYTES.
 
-    A CPU still has a piece in its cache when the next step needs it, and gives its memory to the next piece. All R rows at once
+    A CPU still has a chunk in its cache when the next step needs it, and gives its memory to the next chunk. All R rows at once
     need new memory from the operating system in every step.
 
-    Yields: of each piece the tokens and weights of its P rows, where the blocks of its experts end, and their w_in and w_out.
+    Yields: of each chunk the tokens and weights of its rows, where the blocks of its experts end, and their w_in and w_out.
     """
-    w_in, w_out = experts.w_in.to(x_TD.dtype), experts.w_out.to(x_TD.dtype)
-    rows_bytes = len(token_R) * max(w_in.shape[1:]) * x_TD.element_size()
-    if x_TD.is_cuda or rows_bytes <= PIECE_BYTES:
+    rows_bytes = len(token_R) * max(w_in.shape[1:]) * w_in.element_size()
+    if w_in.is_cuda or rows_bytes <= CHUNK_BYTES:
         return iter([(token_R, weight_R, ends_N, w_in, w_out)])
-    few = max(1, len(ends_N) * PIECE_BYTES // rows_bytes)  # experts in a piece
+    few = max(1, len(ends_N) * CHUNK_BYTES // rows_bytes)  # experts in a chunk
     cuts = [0, *ends_N[few - 1:-1:few].tolist(), len(token_R)]
     sizes = [end - start for start, end in zip(cuts, cuts[1:])]
     ends = (ends - start for start, ends in zip(cuts, ends_N.split(few)))

@@ -1,0 +1,10 @@
+"""Seeds for random numbers that have to be the same again."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def mixed_seed(seed: int, step: int) -> int:
+    """One seed from two numbers. torch's CPU generator looks at the low 32 bits alone, so the two can't just sit side by side."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "big")

@@ -1,0 +1,49 @@
+"""Where the course's data lies, and safetensors files written whole or not at all.
+
+No pickle is ever read: a file can hold numbers and text, never code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+DATA = pathlib.Path(os.environ.get("MOE_LESSON_DATA") or pathlib.Path(__file__).parents[2] / "data")
+
+
+def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or not a safetensors file.
+    """
+    if pathlib.Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; expected a safetensors file")
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            # cloned, so that nothing goes on reading from a file that may be replaced
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or make it again") from error
+
+
+def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a file whole or not at all: a crash leaves the old one."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def checksum(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

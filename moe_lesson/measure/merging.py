@@ -1,0 +1,120 @@
+"""Merging experts: what it costs when those most alike in something become one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..base.errors import require
+from ..moe.layers import moe_layers
+from ..moe.routing import Routing
+
+
+class MergedRouter(nn.Module):
+    """A router whose tokens go to the expert that stands for the one they chose: stand_in [N] names it."""
+
+    def __init__(self, router: nn.Module, stand_in: Tensor):
+        super().__init__()
+        self.router, self.stand_in, self.width = router, stand_in, router.width
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        routing = self.router(x_TD)
+        return Routing(routing.logits, self.stand_in[routing.expert_ids], routing.weights)
+
+
+Groups = tuple[tuple[int, ...], ...]
+
+
+def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer: int = 0) -> nn.Module:
+    """A copy of a model in which the experts of a group are one: the group's busiest expert answers for all.
+
+    Args:
+        model: a language model, or a layer by itself.
+        groups: expert ids; every expert of the layer is in one group.
+        load_N: how busy each expert is.
+        layer: which MoE layer, from 0.
+    """
+    changed = copy.deepcopy(model)
+    merged = moe_layers(changed)[layer]
+    n = len(load_N)
+    require(sorted(i for group in groups for i in group) == list(range(n)),
+            f"the groups {groups} must hold each of the {n} experts once")
+    stand_in = torch.empty(n, dtype=torch.long)
+    for group in groups:
+        stand_in[list(group)] = max(group, key=lambda i: load_N[i])
+    merged.router = MergedRouter(merged.router, stand_in)
+    return changed.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Merging:
+    """What it costs to merge experts, the most similar first.
+
+    Args:
+        similarity: [N, N], symmetric.
+        thresholds: M + 1 falling numbers, the similarity at which each merge happens; the first is infinite: nothing is merged.
+        groups: M + 1 partitions of the experts, see `with_merged_experts`.
+        losses: M + 1 measured losses.
+    """
+
+    similarity: Tensor
+    thresholds: tuple[float, ...]
+    groups: tuple[Groups, ...]
+    losses: tuple[float, ...]
+
+
+def merging(model: nn.Module, similarity: Tensor, load_N: Tensor, loss_of: Callable[[nn.Module], float], merges: int,
+            layer: int = 0) -> Merging:
+    """Merge the experts of one layer step by step, and measure the loss after every step.
+
+    Two groups are as similar as their experts are on average; the most similar two become one.
+
+    Args:
+        model: a language model, or a layer by itself.
+        similarity: [N, N] of the layer's experts.
+        load_N: how busy each expert is.
+        loss_of: model -> loss.
+        merges: M, how many steps, at most N - 1.
+        layer: which MoE layer, from 0.
+    """
+    n = len(load_N)
+    require(similarity.shape == (n, n), f"the similarity has shape {tuple(similarity.shape)}; expected [{n}, {n}]")
+    thresholds, partitions = merge_order(similarity, merges)
+    losses = tuple(loss_of(with_merged_experts(model, partition, load_N, layer)) for partition in partitions)
+    return Merging(similarity, thresholds, partitions, losses)
+
+
+def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tuple[Groups, ...]]:
+    """The thresholds and the groups of a `Merging`, without a loss.
+
+    Args:
+        similarity: [N, N], symmetric.
+        merges: M, how many steps, at most N - 1.
+    """
+    n = len(similarity)
+    require(0 <= merges < n, f"{n} experts can be merged at most {n - 1} times, not {merges}")
+    groups: Groups = tuple((i,) for i in range(n))
+    thresholds, partitions = [math.inf], [groups]
+    for _ in range(merges):
+        member_GN = torch.zeros(len(groups), n, dtype=torch.float64)
+        for i, group in enumerate(groups):
+            member_GN[i, list(group)] = 1 / len(group)
+        mean_GG = member_GN @ similarity.double() @ member_GN.T
+        mean_GG = mean_GG.masked_fill(torch.ones_like(mean_GG, dtype=torch.bool).tril(), -math.inf)
+        a, b = divmod(mean_GG.argmax().item(), len(groups))
+        thresholds.append(mean_GG[a, b].item())
+        joined = tuple(sorted(groups[a] + groups[b]))
+        groups = tuple(sorted([group for i, group in enumerate(groups) if i not in (a, b)] + [joined]))
+        partitions.append(groups)
+    return tuple(thresholds), tuple(partitions)
+
+
+def random_similarity(num_experts: int, seed: int) -> Tensor:
+    """A similarity that says nothing, [N, N]: merging by it is the control of every other merging."""
+    drawn = torch.rand(num_experts, num_experts, generator=torch.Generator().manual_seed(seed)).triu(diagonal=1)
+    return drawn + drawn.T + torch.eye(num_experts)

@@ -1,0 +1,72 @@
+"""Nulls of routing: routers that learned nothing, on the same tokens. A number about routing stands beside one of theirs."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..lm.model import LanguageModel, listening
+from ..moe.layers import SCORES, MoE, Router, choose
+from ..moe.routing import Routing
+
+
+def random_router(router: Router, seed: int = 0) -> Router:
+    """A router of the same sizes and the same size of weights, drawn at random, without bias: the null of every routing.
+
+    Args:
+        router: whose shape, score, gate scale and weight spread to take.
+        seed: of the draw.
+    """
+    null = copy.deepcopy(router)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(router.weight.shape, generator=generator) * router.weight.detach().float().std().cpu()
+    with torch.no_grad():
+        null.weight.copy_(drawn)
+        null.bias.zero_()
+    return null
+
+
+def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
+    """A copy of a model in which every router is random and everything else is as trained."""
+    changed = copy.deepcopy(model)
+    for i, block in enumerate(changed.blocks):
+        if isinstance(block.ffn, MoE):
+            block.ffn.router = random_router(block.ffn.router, seed + i)
+    return changed.eval()
+
+
+def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int = 0) -> Routing:
+    """What a hash of the token id would choose: the same K experts wherever it stands (Hash Layers, arXiv 2106.04426).
+
+    A null that knows the token and nothing else.
+
+    Args:
+        router: whose N, K, score and gate scale to take.
+        ids_T: token ids [T].
+        spread: standard deviation of the logits; it decides the weights, never the choice.
+        seed: of the hash.
+    """
+    table_VN = torch.randn(256, router.weight.shape[1], generator=torch.Generator().manual_seed(seed)) * spread
+    logits_TN = table_VN[ids_T.cpu()]
+    return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
+                                      scale=router.scale))
+
+
+@torch.no_grad()
+def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) -> tuple[list[Routing], list[Routing]]:
+    """What the trained routers do with a text, and what random routers would do with the same hidden states.
+
+    Args:
+        model: with at least one MoE layer.
+        text: at most the model's context, in bytes.
+        seed: of the random routers.
+
+    Returns: two lists with one `Routing` for each MoE layer.
+    """
+    routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
+    with listening(routers) as seen:
+        trained = [routing for routing in model.route(text) if routing is not None]
+    null = [random_router(router, seed + i).eval()(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
+    return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]

@@ -1,0 +1,1 @@
+"""Mixtures of experts: what a router decides, how experts compute, what keeps them balanced, and recipes of layers."""

@@ -1,0 +1,1 @@
+"""Teaching: what a notebook calls. Lessons with predictions and claims, checks of exercises, figures."""
