@@ -1,7 +1,17 @@
 """moe_lesson: see, measure and rebuild Mixture-of-Experts, from the dense FFN to DeepSeekMoE.
 
-Importing it needs torch, numpy, scipy, tqdm and safetensors. The pictures are in `moe_lesson.teach.plots` (matplotlib, seaborn), the widgets in
-`moe_lesson.widgets` (ipywidgets, anywidget), what a notebook calls in `moe_lesson.teach.lesson`.
+Its rooms, each built on those before it:
+
+    base           errors, files, text as bytes, seeds
+    moe            routing, dispatch, layers, recipes, balance
+    lm             text, the language model, training, evaluation, checkpoints, the ledger of costs
+    measure        evidence, instruments, nulls, interventions, the census, worlds whose truth is known
+    experiments    what makes the shipped tables and models: python -m moe_lesson.experiments
+    teach          what a notebook calls: lessons, checks, figures (matplotlib, seaborn, pandas)
+    widgets        what a notebook moves (ipywidgets, anywidget)
+
+Letters mean the same in all of them: T tokens, D model width, H expert width, N experts, K active experts (top_k), Ks shared
+experts, m segments. Sizes that only one room knows are named at the top of its files. This module loads the first four rooms.
 """
 
 from .lm.checkpoints import load_model, save_model, shipped_model

@@ -52,7 +52,7 @@ def counted(calls: dict[str, list[int]], text="ab", k=1, **more) -> ExpertExplor
     byte_T = torch.tensor([byte for byte, _ in rows])
     one = Census(("all",), torch.zeros(1, dtype=torch.long), torch.zeros(len(rows), dtype=torch.long), byte_T, byte_T,
                  (torch.tensor([[n] for _, n in rows]),), (2,))
-    nobody = Census(one.domains, one.domain_R, one.document_T, byte_T, byte_T, (torch.arange(len(rows))[:, None] % 2,), (2,))
+    nobody = Census(one.domains, one.domain_F, one.document_T, byte_T, byte_T, (torch.arange(len(rows))[:, None] % 2,), (2,))
     return explorer_of(text, (2,), k, census=one, null=nobody, **more)
 
 

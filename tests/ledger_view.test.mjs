@@ -20,7 +20,7 @@ test("amounts are written alike", () => {
 });
 
 test("shares are written alike", () => {
-  for (const [part, whole, words] of golden.percents) assert.equal(moe.percent(part, whole), words);
+  for (const [part, whole, words] of golden.percents) assert.equal(moe.shareInWords(part, whole), words);
 });
 
 test("axes are written alike", () => {

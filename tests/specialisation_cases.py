@@ -31,12 +31,12 @@ def by_document(domain_T: Tensor, document_T: Tensor, n: int) -> Tensor:
 def census_of(liking: Liking = by_chance, *, sizes=(12, 8), k=2, domains=DOMAINS, documents=5, tokens=40, seed=0) -> Census:
     """A census of `documents` documents of each domain, with `tokens` tokens each."""
     generator = torch.Generator().manual_seed(seed)
-    domain_R = torch.arange(len(domains)).repeat(documents)
-    document_T = torch.arange(len(domain_R)).repeat_interleave(tokens)
+    domain_F = torch.arange(len(domains)).repeat(documents)
+    document_T = torch.arange(len(domain_F)).repeat_interleave(tokens)
     noise = [torch.randn(len(document_T), n, generator=generator) for n in sizes]
-    ids = tuple((liking(domain_R[document_T], document_T, n) + noise_TN).topk(k).indices for n, noise_TN in zip(sizes, noise))
+    ids = tuple((liking(domain_F[document_T], document_T, n) + noise_TN).topk(k).indices for n, noise_TN in zip(sizes, noise))
     byte_T = torch.zeros_like(document_T)
-    return Census(tuple(domains), domain_R, document_T, byte_T, byte_T, ids, tuple(sizes))
+    return Census(tuple(domains), domain_F, document_T, byte_T, byte_T, ids, tuple(sizes))
 
 
 @functools.cache

@@ -146,7 +146,7 @@ def test_the_bundle_holds_the_view_and_a_picture_that_stays_the_same():
     assert view.picture() == view_of(seeds=2).picture() != made(view, share=0.25).picture()
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def changed(where: dict, change: dict) -> list[dict]:
@@ -186,7 +186,7 @@ def test_rows_that_no_experiment_gives_are_refused_with_value_and_remedy(words, 
         AblationView(rows, EXPERTS, origin="synthetic")
 
 
-def test_wrong_settings_are_refused_at_the_door_and_later():
+def test_wrong_settings_are_refused_at_first_and_later():
     with pytest.raises(ValueError, match="origin is 'real'"):
         view_of(origin="real")
     with pytest.raises(ValueError, match="share is 0.5; choose one of 0.0625, 0.125, 0.25"):
@@ -207,7 +207,7 @@ def test_javascript_shows_what_python_says(tmp_path):
     cases = []
     for name, (view, states) in views.items():
         found = [{"settings": state, "summary": made(view, **state).summary, "verdict": view.verdict, "rows": view.state["rows"],
-                  "rises": [[sent_mean(view.shown.rise_SD[kind][:, d]) for kind in KINDS] for d in range(len(view.domains))]}
+                  "rises": [[sent_mean(view.shown.rise_SM[kind][:, d]) for kind in KINDS] for d in range(len(view.domains))]}
                  for state in states]
         assert len({one["summary"] for one in found}) == len(states)
         cases.append({"name": name, "traits": browser_state(view), "states": found})

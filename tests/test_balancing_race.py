@@ -92,7 +92,7 @@ def test_tables_that_are_missing_or_unfinished_are_refused_with_the_remedy(tmp_p
     assert BalancingRace.of_tables(folder=tmp_path).steps == [0, 20]
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words,change", [

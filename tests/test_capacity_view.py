@@ -122,7 +122,7 @@ def test_shuffles_are_permutations_and_a_seed_is_a_set_of_them():
     assert "batch shuffled (shuffle 1, seed 1)" in other.summary
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_arguments_are_refused_with_value_and_remedy():

@@ -51,11 +51,11 @@ def test_every_token_of_every_document_is_counted_once(corpus, model):
     found = take_census(model, corpus, "validation", limit=150)
     documents = [d for d in corpus.documents if d.split == "validation"]
     census = found["trained"]
-    assert len(census.domain_R) == len(documents) and census.sizes == (8, 6)
+    assert len(census.domain_F) == len(documents) and census.sizes == (8, 6)
     for r in (0, 7, len(documents) - 1):
         raw = (DOCUMENT_START + to_bytes(documents[r].text))[:151]
         assert census.byte_T[census.document_T == r].tolist() == list(raw[:-1])  # the last one is a target only
-        assert census.domains[census.domain_R[r]] == documents[r].domain
+        assert census.domains[census.domain_F[r]] == documents[r].domain
     for layer, (n, k) in enumerate([(8, 2), (6, 3)]):
         assert census.expert_ids[layer].shape == (len(census.byte_T), k)
         for what in ("domain", "byte", "predicted"):

@@ -39,7 +39,7 @@ def test_a_truncated_file_is_refused(saved):
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_text("not a model")
-    with pytest.raises(ValueError, match="damaged or no safetensors"):
+    with pytest.raises(ValueError, match="damaged or not a safetensors"):
         load_model(path)
     checkpoints.write_safetensors(path, {"a": torch.zeros(1)}, {})
     with pytest.raises(ValueError, match="holds no model of this course"):

@@ -144,7 +144,7 @@ def test_the_table_has_the_medians_of_the_kinds_that_the_text_has():
         "letter", "letter", "space", "space", "space", "space", "digit", "sign", *["other"] * 6]
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_arguments_are_refused_with_value_and_remedy():

@@ -102,7 +102,7 @@ def test_a_machine_without_a_domain_says_how_to_go_on(monkeypatch):
 NASTY = "<script>alert(1)</script> & 😀 你好 שלום \0 \ud800 end"
 
 
-def test_a_string_a_file_and_a_folder_go_through_the_same_door(tmp_path):
+def test_a_string_a_file_and_a_folder_are_read_alike(tmp_path):
     text = "".join(f"line {i}\n" for i in range(500))
     (tmp_path / "mine.txt").write_text(text)
     folder = tmp_path / "folder"
@@ -161,7 +161,7 @@ def test_what_may_not_be_read_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("request_, message", [
-    (lambda c: own_corpus(123), "123 is no text"),
+    (lambda c: own_corpus(123), "123 is not text"),
     (lambda c: c.sampler("train", 0, 8), "batch = 0"),
     (lambda c: c.sampler("train", 1, 0), "context = 0"),
     (lambda c: c.windows("python", "test", 32, 5), "context = 32 and limit = 5"),
@@ -169,7 +169,7 @@ def test_what_may_not_be_read_says_so(tmp_path):
     (lambda c: machine_corpus(max_bytes=0), "10,000 bytes"),
     (lambda c: machine_corpus(domains="latin"), "unknown domain 'latin'"),
 ])
-def test_sizes_are_checked_at_the_door(machine, request_, message):
+def test_impossible_sizes_are_refused(machine, request_, message):
     with pytest.raises(ValueError, match=message):
         request_(machine)
 

@@ -91,7 +91,7 @@ def test_contexts_are_calls_of_the_expert_one_each_of_documents():
                 places = [t for t in range(len(raw)) if raw.startswith(window.encode(), t)]
                 called = [t for t in places if n in census.expert_ids[layer][t + middle].tolist()]
                 assert called and len(before) <= BEFORE and len(after) <= AFTER
-                assert domain in {census.domains[census.domain_R[census.document_T[t]]] for t in called}
+                assert domain in {census.domains[census.domain_F[census.document_T[t]]] for t in called}
     again, other = explorer_of(), explorer_of(seed=1)
     assert again.contexts == view.contexts != other.contexts
 
@@ -171,7 +171,7 @@ def test_of_a_model_the_census_is_its_own_with_one_moe_layer_or_several(corpus):
         ExpertExplorer.of_model(small(), "to be", census=census)
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_arguments_are_refused_with_value_and_remedy(corpus):

@@ -8,6 +8,7 @@ from moe_lesson.measure.instruments import (
     calls,
     co_routing,
     expert_outputs,
+    experts_in_common,
     hidden_units,
     hybridity,
     labels_served,
@@ -17,7 +18,6 @@ from moe_lesson.measure.instruments import (
     output_similarity,
     probe,
     shared_and_routed,
-    shared_experts,
     shuffled,
     weight_similarity,
 )
@@ -29,26 +29,26 @@ def routing(ids, n, tokens):
 
 
 def test_tokens_that_always_and_never_share():
-    assert shared_experts(routing([[0, 1], [0, 1], [2, 3], [3, 2]], 4, ("a", "a", "b", "b"))) == (2.0, 0.0)
+    assert experts_in_common(routing([[0, 1], [0, 1], [2, 3], [3, 2]], 4, ("a", "a", "b", "b"))) == (2.0, 0.0)
 
 
 def test_by_hand():
     # equal pair: a a shares 1; different pairs: a b shares 0 and 1
-    assert shared_experts(routing([[0, 1], [1, 2], [2, 3]], 4, ("a", "a", "b"))) == (1.0, 0.5)
+    assert experts_in_common(routing([[0, 1], [1, 2], [2, 3]], 4, ("a", "a", "b"))) == (1.0, 0.5)
 
 
 def test_choices_at_random_share_k_squared_over_n():
     torch.manual_seed(0)
     ids = torch.rand(600, 20).argsort(1)[:, :4]
-    equal, different = shared_experts(Routing(torch.zeros(600, 20), ids, torch.ones(600, 4), ("a", "b") * 300))
+    equal, different = experts_in_common(Routing(torch.zeros(600, 20), ids, torch.ones(600, 4), ("a", "b") * 300))
     assert equal == pytest.approx(0.8, abs=0.03) and different == pytest.approx(0.8, abs=0.03)
 
 
 def test_nameless_tokens_and_missing_pairs_are_refused():
     with pytest.raises(ValueError, match="no names"):
-        shared_experts(Routing(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1)))
+        experts_in_common(Routing(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1)))
     with pytest.raises(ValueError, match="no pair"):
-        shared_experts(routing([[0], [1]], 3, ("a", "b")))
+        experts_in_common(routing([[0], [1]], 3, ("a", "b")))
 
 
 def test_hidden_units_are_what_the_output_matrix_mixes():

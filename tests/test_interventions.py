@@ -15,11 +15,13 @@ from moe_lesson.measure.interventions import (
     with_silent_experts,
     with_strongest_units,
     with_top_k,
+    without_experts,
     without_shared,
 )
 from moe_lesson.measure.merging import merging, random_similarity, with_merged_experts
 from moe_lesson.measure.nulls import random_router, route_beside_null, with_random_routers
 from moe_lesson.moe.dispatch import swiglu
+from moe_lesson.moe.layers import moe_layers
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +214,55 @@ def test_groups_are_as_similar_as_their_experts_on_average():
         merging(layer, similarity, torch.ones(4), lambda model: 0.0, merges=4)
     with pytest.raises(ValueError, match=r"shape \(4, 4\); expected \[3, 3\]"):
         merging(layer, similarity, torch.ones(3), lambda model: 0.0, merges=1)
+
+
+def merged_by_twos(model):
+    n = moe_layers(model)[0].router.num_experts
+    return with_merged_experts(model, tuple((i, i + 1) for i in range(0, n, 2)), torch.arange(n))
+
+
+CHANGES = {
+    "random": lambda model: with_random_routers(model, 1),
+    "silent": with_silent_experts,
+    "masked": lambda model: with_masked_experts(model, 1 / 4),
+    "masked at random": lambda model: with_masked_experts(model, 1 / 4, seed=1),
+    "taken away": lambda model: without_experts(model, [[0, 1], [2, 3]]),
+    "cut": lambda model: with_cut_experts(model, 2),
+    "more active": lambda model: with_top_k(model, 3),
+    "without shared": without_shared,
+    "limited": lambda model: with_limited_experts(model, 1.0),
+    "merged": merged_by_twos,
+}
+ROUTER_CHANGES = ("masked", "masked at random", "taken away", "limited", "merged")
+
+
+@pytest.mark.parametrize("first", CHANGES)
+@pytest.mark.parametrize("second", CHANGES)
+def test_any_change_can_follow_any_other(first, second):
+    model = LanguageModel(ModelConfig(Sparse(8, 2, 8, num_shared=1), layers=2, width=16, heads=2, context=24)).eval()
+    once = CHANGES[first](model)
+    refused = {"cut": "cut the experts first"} if first in ROUTER_CHANGES else {}
+    refused |= {"without shared": "no shared expert"} if first == "without shared" else {}
+    if second in refused:
+        with pytest.raises(ValueError, match=refused[second]):
+            CHANGES[second](once)
+        return
+    before, after = once.route("as it stands"), CHANGES[second](once).route("as it stands")
+    for layer, (one, two) in enumerate(zip(before, after)):
+        shared = 2 if first == "cut" else 1  # as many routed experts take its place
+        k = {"more active": 3, "without shared": one.top_k + shared, "cut": 2 * one.top_k}
+        assert two.top_k == k.get(second, one.top_k) and torch.isfinite(two.weights).all()
+        if "taken away" in (first, second) and second != "merged":
+            assert not ({0, 1}, {2, 3})[layer] & set(two.expert_ids.flatten().tolist())
+
+
+def test_too_many_changes_leave_too_few_experts_and_say_so():
+    layer, _ = layer_and_tokens(num_experts=8, top_k=4)
+    half = without_experts(layer, [[0, 1, 2, 3]])
+    with pytest.raises(ValueError, match="4 must be left to choose"):
+        with_masked_experts(half, 1 / 8)
+    with pytest.raises(ValueError, match="each token must go to 1 … 4 of the 4"):
+        with_top_k(half, 5)
 
 
 def test_a_random_similarity_is_symmetric_and_depends_on_the_seed():

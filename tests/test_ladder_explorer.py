@@ -191,7 +191,7 @@ def test_unfinished_tables_are_refused_with_the_remedy(tmp_path):
         LadderExplorer.of_tables(tmp_path)
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words,change", [
@@ -205,7 +205,7 @@ def test_unfinished_tables_are_refused_with_the_remedy(tmp_path):
     (r"steps are \[0, 1\]", {"steps": (0, 1)}),
     ("validation has the domains none, test has code", {"validation": {}}),
     ("validation has the domains code, test has text; expected the same", {"test": {"text": [1.0]}}),
-    ("'mean of the domains' is no domain", {"validation": {MEAN: [[2.0, 1.0]]}, "test": {MEAN: [1.0]}}),
+    ("'mean of the domains' is not a domain", {"validation": {MEAN: [[2.0, 1.0]]}, "test": {MEAN: [1.0]}}),
     (r"validation losses of code have shape \[1, 1\]; expected .* = \[1, 2\]", {"validation": {"code": [[1.0]]}}),
     (r"validation losses of code have shape \[2, 1, 2\]", {"validation": {"code": [[2.0, 1.0], [1.0]]}}),
     ("test losses of code are 2; expected 1, one for each seed", {"test": {"code": [1.0, 2.0]}}),

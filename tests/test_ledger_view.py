@@ -25,7 +25,7 @@ from moe_lesson.widgets.ledger_view import (
     axis_top,
     draw_ledger,
     notes,
-    percent,
+    share_in_words,
     shown_parts,
     ticks,
 )
@@ -212,7 +212,7 @@ def test_the_summary_of_deepseekmoe_is_true():
 def test_numbers_keep_what_matters():
     assert [amount(n) for n in (0, 663_616, 999_999, 1_000_000, 16_375_728_128, 19_800_000_000_000)] == [
         "0", "663,616", "999,999", "1.00 M", "16.4 B", "19.8 T"]
-    assert [percent(part, 1000) for part in (0, 1, 125, 995, 1000)] == ["0%", "under 1%", "13%", "over 99%", "100%"]
+    assert [share_in_words(part, 1000) for part in (0, 1, 125, 995, 1000)] == ["0%", "under 1%", "13%", "over 99%", "100%"]
 
 
 def test_the_axis_stands_still_until_a_bar_leaves_it():
@@ -268,7 +268,7 @@ def test_javascript_counts_and_says_what_python_does(tmp_path):
     tops = [step * 10 ** power * 4 ** grown for step in (1, 2, 4, 6, 8, 10) for power in (3, 5, 9) for grown in range(8)]
     vectors = {"cases": [golden(name, view) for name, view in cases().items()],
                "amounts": [[n, amount(n)] for n in numbers],
-               "percents": [[n, 1000, percent(n, 1000)] for n in (0, 1, 9, 10, 25, 125, 989, 990, 995, 1000)],
+               "percents": [[n, 1000, share_in_words(n, 1000)] for n in (0, 1, 9, 10, 25, 125, 989, 990, 995, 1000)],
                "axes": [[top, ticks(top, AXES[0])] for top in tops]}
     printed = run_node("ledger_view.test.mjs", LedgerView._esm, vectors, tmp_path)
     assert f"pass {len(vectors['cases']) + 3}" in printed  # every case ran

@@ -212,7 +212,7 @@ def test_a_loss_has_as_many_digits_as_its_changes_need(losses, digits):
     assert digits_for(losses, losses[0]) == digits
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def refused(words: str, mergings, **named):

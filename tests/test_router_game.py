@@ -12,7 +12,7 @@ from widget_harness import browser_state, run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
 from moe_lesson.lm.checkpoints import shipped_model
-from moe_lesson.measure.instruments import shared_experts
+from moe_lesson.measure.instruments import experts_in_common
 from moe_lesson.measure.nulls import route_beside_null
 from moe_lesson.widgets.base import VIEW
 from moe_lesson.widgets.router_game import (
@@ -69,7 +69,7 @@ def test_the_evidence_is_what_the_instruments_say():
     maps = maps_of()
     game = made(RouterGame([maps], 1, "toy"), guesses=["B"])
     for (_, name, equal, other, uneven), kind in zip(table_rows(game), game.shown["kinds"]):
-        one, two, worst = (f"{number:.1f}" for number in (*shared_experts(maps[kind]), maps[kind].max_violation))
+        one, two, worst = (f"{number:.1f}" for number in (*experts_in_common(maps[kind]), maps[kind].max_violation))
         assert (name, equal, other, uneven) == (NAMES[kind], f"{one} of 2", f"{two} of 2", worst)
         assert f"{name}: {one} and {two}; MaxVio {worst}." in game.summary or f"{name}: a token shares {one} of" in game.summary
     assert "Two random choices of 2 of 16 share 0.3." in game.summary
@@ -157,7 +157,7 @@ def test_the_chance_of_a_score_counts_all_ways_to_guess():
     assert "over 99%." in closing(2, 12) and "of 100%; guessing between two, the hash router ruled out, 100%." in closing(0, 12)
 
 
-# --- the door ----------------------------------------------------------------------------------------------------------
+# --- validation --------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_rounds_are_refused_with_value_and_remedy():

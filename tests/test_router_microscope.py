@@ -103,7 +103,7 @@ def test_a_seed_is_a_set_of_draws():
     assert first == again != other
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_arguments_are_refused_with_value_and_remedy():

@@ -1,4 +1,4 @@
-"""The routing record: shapes are checked at the door, figures have closed forms, a file gives back what was saved."""
+"""The routing record: shapes are checked, figures have closed forms, a file gives back what was saved."""
 
 import pytest
 import torch

@@ -102,7 +102,7 @@ def test_calls_and_lifts_are_those_of_a_census_of_the_sampled_tokens():
 
 
 def test_the_nulls_are_quantiles_of_the_census_own_shuffles():
-    census = dataclasses.replace(census_of(by_document), domain_R=torch.arange(4).repeat_interleave(5))
+    census = dataclasses.replace(census_of(by_document), domain_F=torch.arange(4).repeat_interleave(5))
     measured = measure({"one": census})
     for null, (shuffle, s) in enumerate(((census.shuffled, 3), (census.shuffled_documents, 3))):
         drawn = torch.stack([lift(shuffle(seed).calls(0).sum(dim=0)).amax(dim=1) for seed in range(200)])
@@ -128,7 +128,7 @@ def test_an_expert_without_calls_is_no_specialist():
     assert made(view, order=BY_LIFT).columns[-1] == 0 and view.picture()
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_censuses_are_refused_with_value_and_remedy():

@@ -57,7 +57,7 @@ def test_the_picture_says_where_the_routing_comes_from(monkeypatch):
         titles.append(figure.axes[0].get_title())
         return figure
 
-    monkeypatch.setattr("moe_lesson.teach.plots.draw_routing", spy)
+    monkeypatch.setattr("moe_lesson.widgets.routing_map.draw_routing", spy)
     widget = map_of(origin="toy")
     widget.picture()
     widget.router = "null"
@@ -118,7 +118,7 @@ def test_the_module_needs_nothing_from_elsewhere():
     assert source.count("export default") == 1 and "http" not in RoutingMap._css
 
 
-# --- the door --------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------------------
 
 
 def refused(words, *args, **named):

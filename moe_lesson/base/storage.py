@@ -32,7 +32,7 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[
             # cloned, so that nothing goes on reading from a file that may be replaced
             return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or make it again") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or make it again") from error
 
 
 def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

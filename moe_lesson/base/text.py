@@ -22,8 +22,9 @@ def byte_texts(raw: bytes) -> list[str]:
     while position < len(raw):
         char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[position:position + size]))), None)
         size = len(char.encode()) if char else 1
-        shown = f"0x{raw[position]:02x}" if char is None or (size == 1 and not char.isprintable()) else char
-        shown = NAMES.get(char, shown)
+        shown = f"0x{raw[position]:02x}"
+        if char and (size > 1 or char.isprintable() or char in NAMES):
+            shown = NAMES.get(char, char)
         out += [shown] if size == 1 else [f"{shown} {i + 1}/{size}" for i in range(size)]
         position += size
     return out

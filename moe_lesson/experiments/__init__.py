@@ -503,11 +503,11 @@ def ablations_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[di
     seen, calls = ([census.pooled(census.calls(layer)) for layer in layers] for census in (chosen, judged))
 
     def losses(kind: str, domain: str, share: float, draw: int, gone: list[list[int]]) -> dict:
-        loss_R = document_losses(without_experts(model, gone), corpus, "test")
+        loss_F = document_losses(without_experts(model, gone), corpus, "test")
         row: dict = {"kind": kind, "domain": domain, "share": share, "draw": draw}
         for d, name in enumerate(judged.domains):
             lost = [len(judged.domains) * table[ids, d].sum().item() for table, ids in zip(calls, gone)]
-            row |= {f"test_{name}": loss_R[judged.domain_R == d].mean().item(), f"calls_{name}": sum(lost) / len(lost)}
+            row |= {f"test_{name}": loss_F[judged.domain_F == d].mean().item(), f"calls_{name}": sum(lost) / len(lost)}
         return row
 
     yield losses("nothing", "", 0, 0, [[] for _ in layers])

@@ -61,7 +61,7 @@ def checksums() -> dict[str, str]:
     if not listing.is_file():
         raise FileNotFoundError(f"the shipped models are not in {DATA}; set MOE_LESSON_DATA to the course's data folder")
     pairs = [line.split() for line in listing.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    require(all(len(pair) == 2 for pair in pairs), f"{listing} is damaged: a line is no 'checksum  file'; get it again")
+    require(all(len(pair) == 2 for pair in pairs), f"{listing} is damaged: a line is not 'checksum  file'; get it again")
     return {name: digest for digest, name in pairs}
 
 

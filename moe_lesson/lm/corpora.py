@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -138,12 +139,12 @@ def own_corpus(source: str | bytes | pathlib.Path, domain: str = "mine") -> Corp
             return Corpus(tuple(documents))
         text = "\n\n".join(d.text for d in documents)  # too few files for each split to get one
     else:
-        text = read_text(path) if path is not None else to_bytes(source).decode("utf-8", "replace")
+        text = read_text(path) if path is not None else to_bytes(cast(str | bytes, source)).decode("utf-8", "replace")
     require(bool(text.strip()), f"the text of {path or 'the string'} is empty; give some text to learn from")
     size = -(-len(text) // 10)
     splits = ("train",) * 8 + ("validation", "test")
-    pieces = [text[i:i + size] for i in range(0, len(text), size)]
-    return Corpus(tuple(Document(domain, f"part {i}", piece, split) for i, (piece, split) in enumerate(zip(pieces, splits))))
+    parts = [text[i:i + size] for i in range(0, len(text), size)]
+    return Corpus(tuple(Document(domain, f"part {i}", part, split) for i, (part, split) in enumerate(zip(parts, splits))))
 
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".c", ".h", ".cpp", ".java", ".go", ".rs", ".html", ".css",
@@ -152,7 +153,7 @@ TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".c", ".h",
 
 def as_path(source: str | bytes | pathlib.Path) -> pathlib.Path | None:
     """The path that a source names, or None where it is text. A line that looks like a path must be one."""
-    require(isinstance(source, (str, bytes, pathlib.Path)), f"{source!r} is no text; give a string or a path")
+    require(isinstance(source, (str, bytes, pathlib.Path)), f"{source!r} is not text; give a string or a path")
     if isinstance(source, bytes):
         return None
     if isinstance(source, str) and (not source or len(source) > 1000 or set(source) & set("\n\0")):
@@ -175,7 +176,7 @@ def huggingface_corpus(name: str, column: str = "text", split: str = "train", do
     Args:
         name: of the data set, e.g. "roneneldan/TinyStories".
         column: that holds the text.
-        split: of the data set to read from; documents are split anew by a hash of their number.
+        split: of the data set to read from; documents are split again, by a hash of their number.
         documents: how many to read.
 
     Raises:
@@ -301,8 +302,8 @@ def yaml_sources():
     entries: dict[str, list[str]] = {}
     for _, path in files(pathlib.Path(torch.__file__).parent.parent / "torchgen", (".yaml",), set()):
         for entry in re.split(r"^(?=- )", without_hash_comments(read_text(path)), flags=re.MULTILINE)[1:]:
-            operator = re.match(r"- (?:func|name): *_*([A-Za-z0-9]+)", entry)
-            entries.setdefault(operator[1] if operator else path.name, []).append(entry.strip())
+            found = re.match(r"- (?:func|name): *_*([A-Za-z0-9]+)", entry)
+            entries.setdefault(found[1] if found else path.name, []).append(entry.strip())
     for operator, texts in sorted(entries.items()):
         yield operator, lambda texts=texts: "\n\n".join(texts)
 
@@ -325,20 +326,24 @@ def parsed(path: pathlib.Path) -> ast.Module:
             return ast.Module([], [])
 
 
-def documented(tree: ast.Module) -> Iterator[ast.AST]:
-    """The nodes of a tree that begin with a docstring."""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return (node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None)
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def documented(tree: ast.Module) -> Iterator[tuple[Documented, str]]:
+    """The nodes of a tree that begin with a docstring, and their docstrings, cleaned of their indentation."""
+    for node in ast.walk(tree):
+        if isinstance(node, Documented) and (text := ast.get_docstring(node)) is not None:
+            yield node, text
 
 
 def docstrings(tree: ast.Module) -> list[str]:
-    """The docstrings of a tree, cleaned of their indentation; short ones left out."""
-    return [text for node in documented(tree) if len(text := ast.get_docstring(node)) > 100]
+    """The docstrings of a tree; short ones left out."""
+    return [text for _, text in documented(tree) if len(text) > 100]
 
 
 def code_only(tree: ast.Module) -> str:
     """The code of a tree: no comments (a tree has none) and no docstrings."""
-    for node in list(documented(tree)):
+    for node, _ in list(documented(tree)):
         node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 

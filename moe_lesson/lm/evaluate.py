@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .corpora import Corpus
-from .model import evaluating
+from .model import LanguageModel, evaluating
 
 
 @torch.no_grad()
-def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000,
+def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int = 100_000,
                       batch: int = 64) -> dict[str, float]:
     """Mean next-byte loss in nats, per domain, over the first `max_bytes` bytes of each.
 
@@ -36,7 +36,7 @@ def evaluate_language(model: nn.Module, corpus: Corpus, split: str, max_bytes: i
 
 
 @torch.no_grad()
-def evaluate_load(model: nn.Module, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> list[Tensor]:
+def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> list[Tensor]:
     """The load [N] of each MoE layer over the first `max_bytes` bytes of each domain; [] for a dense model.
 
     Args: as `evaluate_language`.

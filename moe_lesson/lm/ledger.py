@@ -57,9 +57,10 @@ def ffn_parts(recipe: Recipe, width: int) -> dict[str, Cost]:
         width: D, the model width.
 
     Raises:
-        ValueError: for anything that is no recipe.
+        ValueError: for anything that is not a recipe.
     """
-    if isinstance(checked(recipe), Dense):
+    recipe = checked(recipe)
+    if isinstance(recipe, Dense):
         return {"dense": matrix(width, 3 * recipe.hidden)}
     expert = matrix(width, 3 * recipe.expert_width)
     routed = Cost(recipe.num_experts * expert.total, recipe.top_k * expert.active, recipe.top_k * expert.flops)
@@ -83,7 +84,7 @@ def attention_cost(width: int, context: int) -> Cost:
 def parts(config: ModelConfig) -> dict[str, Cost]:
     """Cost of a language model by its parts: embedding, attention, ffn, norms, head. One token of a full context.
 
-    Looking an embedding up is no product: a token uses one row of the table and pays no FLOPs.
+    Looking an embedding up is not a product: a token uses one row of the table and pays no FLOPs.
     """
     d, v = config.width, config.vocabulary
     attention = sum((attention_cost(d, config.context) for _ in config.recipes), NOTHING)
@@ -130,14 +131,14 @@ def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: in
     Raises:
         ValueError: if nothing is left to route, or the router alone costs more than the recipe.
     """
-    pieces = top_k * segments
-    require(0 <= num_shared < pieces,
-            f"num_shared = {num_shared} of {pieces} active experts; at least one active expert must be routed")
-    experts = (recipe.num_experts + recipe.num_shared) * pieces // (recipe.top_k + recipe.num_shared) - num_shared
-    expert_width = round((ffn_cost(recipe, width).active - matrix(width, experts).active) / matrix(width, 3 * pieces).active)
+    active = top_k * segments  # experts, shared ones included
+    require(0 <= num_shared < active,
+            f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
+    experts = (recipe.num_experts + recipe.num_shared) * active // (recipe.top_k + recipe.num_shared) - num_shared
+    expert_width = round((ffn_cost(recipe, width).active - matrix(width, experts).active) / matrix(width, 3 * active).active)
     require(expert_width >= 1, f"a router for {experts} experts leaves no parameters for the experts themselves; cut them into "
                                f"fewer than {segments} pieces")
-    return Sparse(experts, pieces - num_shared, expert_width, num_shared, **router)
+    return Sparse(experts, active - num_shared, expert_width, num_shared, **router)
 
 
 # Models that plain multi-head attention describes (no grouped queries, no latent attention), with the sizes of their

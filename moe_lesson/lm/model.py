@@ -5,9 +5,10 @@ Letters: B sequences, S tokens in each, D model width, V vocabulary. Tokens are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..base.errors import require
 from ..base.text import DOCUMENT_START, byte_texts, to_bytes
-from ..moe.layers import MoE
+from ..moe.layers import DenseFFN, MoE
 from ..moe.recipes import Dense, Recipe, build, from_dict, to_dict
 from ..moe.routing import Routing
 
@@ -95,6 +96,8 @@ def rotate(x: Tensor) -> Tensor:
 class Block(nn.Module):
     """One Transformer block: attention, then the feed-forward layer, each after a norm and added to the residual stream."""
 
+    ffn: DenseFFN | MoE
+
     def __init__(self, config: ModelConfig, recipe: Recipe):
         super().__init__()
         self.attention_norm, self.ffn_norm = nn.RMSNorm(config.width), nn.RMSNorm(config.width)
@@ -121,13 +124,15 @@ class LanguageModel(nn.Module):
         ValueError: if a sequence is longer than the context, or a token is outside the vocabulary.
     """
 
+    blocks: Sequence[Block]
+
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay where they were
             torch.manual_seed(seed)
             self.embedding = nn.Embedding(config.vocabulary, config.width)
-            self.blocks = nn.ModuleList(Block(config, recipe) for recipe in config.recipes)
+            self.blocks = cast(Sequence[Block], nn.ModuleList(Block(config, recipe) for recipe in config.recipes))
             self.norm = nn.RMSNorm(config.width)
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
             for name, parameter in self.named_parameters():
@@ -213,5 +218,5 @@ def check_ids(ids: Tensor, config: ModelConfig) -> None:
     require(ids.shape[1] <= config.context,
             f"a sequence of {ids.shape[1]} tokens is longer than the model's context of {config.context}; shorten it")
     if ids.device.type == "cpu" and ids.numel():  # on a GPU the check would wait for the device
-        require(0 <= ids.min() and ids.max() < config.vocabulary,
+        require(0 <= int(ids.min()) and int(ids.max()) < config.vocabulary,
                 f"token ids run from {ids.min()} to {ids.max()}; the vocabulary has 0 … {config.vocabulary - 1}")

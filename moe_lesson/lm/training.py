@@ -10,7 +10,6 @@ import hashlib
 import math
 import pathlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,13 +19,15 @@ from dataclasses import asdict, dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..base.errors import require
 from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
-from ..moe.layers import Router
+from ..moe.layers import Router, moe_layers
 from ..moe.routing import Routing, max_violation
 from .checkpoints import read_training_state, save_training_state
+from .model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
     def objective(model: nn.Module, ids: Tensor) -> tuple[Tensor, dict]:
         logits, routings = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
-        sparse = [(routing, block.ffn.router) for routing, block in zip(routings, model.blocks) if routing is not None]
+        found = [routing for routing in routings if routing is not None]
+        sparse = list(zip(found, (layer.router for layer in moe_layers(model))))
         term, figures = terms(sparse, len(ids))
         return loss + term, {"loss": loss.detach()} | figures
 
@@ -148,7 +150,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             the end, and when you interrupt.
         every: steps between two checkpoints and two evaluations.
         evaluate: model -> figures to add to the history, e.g. the validation loss; called every `every` steps and at the end.
-        progress: show a bar.
+        progress: show a bar, and a line at the end.
 
     Returns: the history, earlier sittings included.
 
@@ -166,9 +168,9 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     if checkpoint and pathlib.Path(checkpoint).exists():
         history, start = restore(checkpoint, model, optimizer, identity)
     device = next(model.parameters()).device
-    bar = ProgressBar(config.steps) if progress else None
     model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
+    bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)
+    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
         for step in range(start, config.steps):
             began = time.perf_counter()
             try:
@@ -188,11 +190,13 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             history.seconds += time.perf_counter() - began
             if checkpoint and (last or (step + 1) % every == 0 or interrupted()):
                 save_training_state(checkpoint, model, optimizer, identity, asdict(history))
-            if bar:
-                bar.show(step + 1, row["loss"])
+            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+            bar.update()
             if interrupted():
                 raise KeyboardInterrupt(f"interrupted after step {step + 1} of {config.steps}; " + (
                     f"the state is in {checkpoint}: call train again to go on" if checkpoint else "the model keeps its weights"))
+    if progress:
+        print(f"{config.steps} steps in {history.seconds:.0f} s, loss {history['loss'][-1]:.3f}")
     model.eval()
     return history
 
@@ -228,8 +232,7 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 
 def model_identity(model: nn.Module) -> str:
     """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
-    config = getattr(model, "config", None)
-    return fingerprint(repr(config.to_dict() if hasattr(config, "to_dict") else model).encode())
+    return fingerprint(repr(model.config.to_dict() if isinstance(model, LanguageModel) else model).encode())
 
 
 def fingerprint(raw: bytes) -> str:
@@ -244,7 +247,7 @@ def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.o
     different = [f"{key} {saved.identity.get(key)!r}, now {value!r}" for key, value in identity.items()
                  if saved.identity.get(key) != value]
     require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same model, data and "
-                           "configuration, or delete the file to start anew")
+                           "configuration, or delete the file to start again")
     saved.load_into(model, optimizer)
     history = History(**saved.history)
     return history, len(history.rows)
@@ -265,29 +268,3 @@ def uninterrupted() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-class ProgressBar:
-    """A line that rewrites itself: step, bar, loss, time left. Where nobody watches (a log file) it writes ten lines in all."""
-
-    def __init__(self, steps: int):
-        self.steps, self.began, self.shown_at, self.first = steps, time.perf_counter(), -1.0, None
-        self.live = sys.stdout.isatty() or "ipykernel" in sys.modules
-        unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-        self.full, self.empty = "█·" if unicode else "#."  # a Windows console may know no blocks
-
-    def show(self, step: int, loss: float) -> None:
-        """Tell where the training is: `step` steps are done."""
-        now = time.perf_counter() - self.began
-        if self.first is None:
-            self.first = step - 1  # a resumed training does not start at 0
-        last = step == self.steps
-        due = now - self.shown_at > 0.25 if self.live else step % max(1, self.steps // 10) == 0
-        if not (due or last):
-            return
-        self.shown_at = now
-        left = now / max(1, step - self.first) * (self.steps - step)
-        done = round(24 * step / self.steps)
-        bar = self.full * done + self.empty * (24 - done)
-        line = f"step {step}/{self.steps} {bar} loss {loss:.3f}, {left:.0f} s left "
-        print(("\r" if self.live else "") + line, end="" if self.live and not last else "\n", flush=True)

@@ -3,7 +3,7 @@
 Tokens of one document are alike, so documents are the independent things here: every interval resamples whole documents,
 and one of the nulls deals the domains out to whole documents.
 
-Letters: T tokens, N experts, K experts per token, M labels, R documents.
+Letters: T tokens, N experts, K experts per token, M labels, F documents (files).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Census:
 
     Args:
         domains: their names.
-        domain_R: [R] which domain each document is of.
+        domain_F: [F] which domain each document is of.
         document_T: [T] which document each token is in.
         byte_T: [T] the token itself.
         predicted_T: [T] the byte that the model thinks most likely to come next.
@@ -44,7 +44,7 @@ class Census:
     """
 
     domains: tuple[str, ...]
-    domain_R: Tensor
+    domain_F: Tensor
     document_T: Tensor
     byte_T: Tensor
     predicted_T: Tensor
@@ -54,33 +54,33 @@ class Census:
     def labels(self, what: str) -> Tensor:
         """[T] one label per token: its "domain", its "byte", or the byte "predicted" after it."""
         require(what in LABELS, f"unknown label {what!r}; choose one of {', '.join(LABELS)}")
-        return {"domain": self.domain_R[self.document_T], "byte": self.byte_T, "predicted": self.predicted_T}[what]
+        return {"domain": self.domain_F[self.document_T], "byte": self.byte_T, "predicted": self.predicted_T}[what]
 
     def calls(self, layer: int, what: str = "domain") -> Tensor:
-        """How many calls each expert of a layer gets from each label's tokens, document by document: [R, N, M]."""
+        """How many calls each expert of a layer gets from each label's tokens, document by document: [F, N, M]."""
         ids_TK, n, m = self.expert_ids[layer], self.sizes[layer], len(self.domains) if what == "domain" else 256
         place_TK = (self.document_T[:, None] * n + ids_TK) * m + self.labels(what)[:, None]
-        return torch.bincount(place_TK.flatten(), minlength=len(self.domain_R) * n * m).view(-1, n, m).double()
+        return torch.bincount(place_TK.flatten(), minlength=len(self.domain_F) * n * m).view(-1, n, m).double()
 
     def pairs(self, layer: int) -> Tensor:
-        """How often two experts of a layer are chosen by one token, document by document, all pairs: [R, N, N], diagonal 0."""
+        """How often two experts of a layer are chosen by one token, document by document, all pairs: [F, N, N], diagonal 0."""
         ids_TK, n = self.expert_ids[layer], self.sizes[layer]
         k = ids_TK.shape[1]
         first, second = (~torch.eye(k, dtype=torch.bool)).nonzero(as_tuple=True)
         place_TP = (self.document_T[:, None] * n + ids_TK[:, first]) * n + ids_TK[:, second]
-        return torch.bincount(place_TP.flatten(), minlength=len(self.domain_R) * n * n).view(-1, n, n).double()
+        return torch.bincount(place_TP.flatten(), minlength=len(self.domain_F) * n * n).view(-1, n, n).double()
 
-    def pooled(self, calls_RNM: Tensor, times_R: Tensor | None = None) -> Tensor:
+    def pooled(self, calls_FNM: Tensor, times_F: Tensor | None = None) -> Tensor:
         """The documents' calls as one table whose sum is 1, [N, M]: every domain weighs the same, however much of it was read.
 
         Args:
-            calls_RNM: see `calls` and `pairs`.
-            times_R: how often each document counts; once unless given.
+            calls_FNM: see `calls` and `pairs`.
+            times_F: how often each document counts; once unless given.
         """
-        times_R = torch.ones(len(self.domain_R), dtype=torch.float64) if times_R is None else times_R
-        calls_D = torch.zeros(len(self.domains), dtype=torch.float64)
-        calls_D.index_add_(0, self.domain_R, times_R * calls_RNM.sum(dim=(1, 2)))
-        return torch.einsum("r,rnm->nm", times_R / calls_D[self.domain_R] / len(self.domains), calls_RNM)
+        times_F = torch.ones(len(self.domain_F), dtype=torch.float64) if times_F is None else times_F
+        calls_M = torch.zeros(len(self.domains), dtype=torch.float64)
+        calls_M.index_add_(0, self.domain_F, times_F * calls_FNM.sum(dim=(1, 2)))
+        return torch.einsum("f,fnm->nm", times_F / calls_M[self.domain_F] / len(self.domains), calls_FNM)
 
     def shuffled(self, seed: int = 0) -> Census:
         """A null: the same choices, dealt out to the tokens at random. Every expert keeps its load."""
@@ -89,7 +89,7 @@ class Census:
 
     def shuffled_documents(self, seed: int = 0) -> Census:
         """A null of all that is said about domains: their names are dealt out to whole documents at random."""
-        return replace(self, domain_R=dealt_to_documents(self.domain_R, torch.arange(len(self.domain_R)), seed))
+        return replace(self, domain_F=dealt_to_documents(self.domain_F, torch.arange(len(self.domain_F)), seed))
 
 
 def dealt_to_documents(label_T: Tensor, document_T: Tensor, seed: int = 0) -> Tensor:
@@ -103,8 +103,8 @@ def dealt_to_documents(label_T: Tensor, document_T: Tensor, seed: int = 0) -> Te
     Returns: [T]; as many documents have each label as before.
     """
     documents, place_T = document_T.unique(return_inverse=True)
-    label_R = label_T.new_empty(len(documents)).scatter(0, place_T, label_T)
-    return label_R[torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))][place_T]
+    label_F = label_T.new_empty(len(documents)).scatter(0, place_T, label_T)
+    return label_F[torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))][place_T]
 
 
 def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,8 +113,8 @@ def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tenso
     Args:
         limit: how many bytes of each.
 
-    Returns: ids [W, context + 1], zeros after the end of a document; which of the [W, context] inputs are real; and which
-        document of the split each window is of, [W].
+    Returns: ids [B, context + 1], zeros after the end of a document; which of the [B, context] inputs are real; and which
+        document of the split each window is of, [B].
     """
     rows, known, document = [], [], []
     for r, one in enumerate(d for d in corpus.documents if d.split == split):
@@ -148,7 +148,9 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     """
     ids, known, document = windows(corpus, split, model.config.context, limit)
     routers = [layer.router for layer in moe_layers(model)]
-    trained, scores, predicted = [[] for _ in routers], [[] for _ in routers], []
+    trained: list[list[Tensor]] = [[] for _ in routers]
+    scores: list[list[Tensor]] = [[] for _ in routers]
+    predicted: list[Tensor] = []
     random = [random_router(router, seed + i) for i, router in enumerate(routers)]
     with evaluating(model), listening(routers) as seen:
         for ids_BS, known_BS in zip(ids.split(batch), known.split(batch)):
@@ -159,11 +161,11 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
                 trained[i].append(routing.expert_ids[real_T])
                 scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)))
             seen.clear()
-    byte_T, scores = ids[:, :-1][known], [torch.cat(parts) for parts in scores]
+    byte_T, scored = ids[:, :-1][known], list(zip(map(torch.cat, scores), random))
     chosen = {
         "trained": [torch.cat(parts) for parts in trained],
-        "random router": [s.topk(r.top_k).indices for s, r in zip(scores, random)],
-        "balanced random router": [(s + evening_bias(s, r.top_k)).topk(r.top_k).indices for s, r in zip(scores, random)],
+        "random router": [s.topk(r.top_k).indices for s, r in scored],
+        "balanced random router": [(s + evening_bias(s, r.top_k)).topk(r.top_k).indices for s, r in scored],
         "hash router": [hash_routing(router, byte_T, seed=seed + i).expert_ids for i, router in enumerate(routers)],
     }
     domains, documents = corpus.domains, [d for d in corpus.documents if d.split == split]
@@ -191,18 +193,18 @@ def evening_bias(scores_TN: Tensor, top_k: int, steps: int = 200) -> Tensor:
 
 @torch.no_grad()
 def document_losses(model: LanguageModel, corpus: Corpus, split: str = "test", limit: int = 512, batch: int = 32) -> Tensor:
-    """The mean next-byte loss of each document's beginning, in nats: [R], in the order of a census of the same split."""
+    """The mean next-byte loss of each document's beginning, in nats: [F], in the order of a census of the same split."""
     ids, known, document = windows(corpus, split, model.config.context, limit)
     losses = []
     with evaluating(model):
         for ids_BS in ids.split(batch):
             logits = model(ids_BS[:, :-1])[0]
             losses.append(F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none"))
-    loss_WS = torch.cat(losses).view(known.shape).double() * known
+    loss_BS = torch.cat(losses).view(known.shape).double() * known
     size = int(document.max()) + 1
-    total_R, tokens_R = (torch.zeros(size, dtype=torch.float64).index_add(0, document, part.double().sum(dim=1))
-                         for part in (loss_WS, known))
-    return total_R / tokens_R
+    total_F, tokens_F = (torch.zeros(size, dtype=torch.float64).index_add(0, document, part.double().sum(dim=1))
+                         for part in (loss_BS, known))
+    return total_F / tokens_F
 
 
 # ------------------------------------------------------------------------------------------------- instruments and intervals
@@ -244,20 +246,20 @@ def bootstrap(statistic: Callable[[Tensor], float], census: Census, draws: int =
     an instrument gains by seeing a document twice, it would otherwise seem to have earned.
 
     Args:
-        statistic: how often each document counts [R] -> a number; give a difference to compare two routers on the same draws.
+        statistic: how often each document counts [F] -> a number; give a difference to compare two routers on the same draws.
         census: whose documents are drawn.
         draws: how often.
         seed: of the draws.
     """
     generator = torch.Generator().manual_seed(seed)
-    groups = [(census.domain_R == d).nonzero()[:, 0] for d in range(len(census.domains))]
+    groups = [(census.domain_F == d).nonzero()[:, 0] for d in range(len(census.domains))]
     found = []
     for _ in range(draws):
         drawn = torch.cat([group[torch.randint(len(group), (len(group),), generator=generator)] for group in groups])
-        found.append(statistic(torch.bincount(drawn, minlength=len(census.domain_R)).double()))
-    value = statistic(torch.ones(len(census.domain_R), dtype=torch.float64))
+        found.append(statistic(torch.bincount(drawn, minlength=len(census.domain_F)).double()))
+    value = statistic(torch.ones(len(census.domain_F), dtype=torch.float64))
     low, high = torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(value, 2 * value - high, 2 * value - low, len(census.domain_R))
+    return Interval(value, 2 * value - high, 2 * value - low, len(census.domain_F))
 
 
 def information_about(census: Census, layer: int, what: str = "domain", draws: int = 200, null: Census | None = None) -> Interval:
@@ -272,8 +274,8 @@ def information_about(census: Census, layer: int, what: str = "domain", draws: i
     """
     tables = [(one, one.calls(layer, what)) for one in (census, null) if one is not None]
 
-    def statistic(times_R: Tensor) -> float:
-        first, *rest = (information(one.pooled(calls_RNM, times_R)) for one, calls_RNM in tables)
+    def statistic(times_F: Tensor) -> float:
+        first, *rest = (information(one.pooled(calls_FNM, times_F)) for one, calls_FNM in tables)
         return first - sum(rest)
 
     return bootstrap(statistic, census, draws)
@@ -310,7 +312,7 @@ def specialists(calls_NM: Tensor, label: int, count: int) -> list[int]:
     """The experts with the highest `lift` for a label, among those that have at least a quarter of the mean load."""
     load_N = calls_NM.sum(dim=1)
     rank_N = lift(calls_NM)[:, label].masked_fill(load_N < load_N.mean() / 4, -torch.inf)
-    require(count <= (rank_N > -torch.inf).sum(), f"{count} specialists were asked for; too few experts have a load")
+    require(count <= int((rank_N > -torch.inf).sum()), f"{count} specialists were asked for; too few experts have a load")
     return rank_N.topk(count).indices.tolist()
 
 

@@ -10,12 +10,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
+
 from ..base.errors import require
 from ..base.storage import DATA
-
-# two-sided 95% quantiles of Student's t for 1 … 30 degrees of freedom; beyond, the normal's is within 5%
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-             2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,14 @@ def interval(values: Sequence[float]) -> Interval:
     """
     n = len(values)
     require(n >= 2, f"an interval needs at least 2 values, one per seed; got {n}")
-    half = (STUDENT_T[n - 2] if n <= 31 else 1.96) * statistics.stdev(values) / n ** 0.5
+    half = student_t(n) * statistics.stdev(values) / n ** 0.5
     mean = statistics.fmean(values)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def student_t(n: int) -> float:
+    """The two-sided 95% quantile of Student's t for n values: what a standard error is multiplied with."""
+    return float(stdtrit(n - 1, 0.975))
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -86,7 +89,7 @@ def power_law(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, f
     return math.exp(height), -slope
 
 
-def number(text: str) -> float | str:
+def cell_value(text: str) -> float | str:
     """A table's cell as a number where it is one."""
     try:
         return float(text)
@@ -121,7 +124,7 @@ def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
     require(bool(known), f"there are no result tables in {folder}; set MOE_LESSON_DATA to the course's data folder")
     require(name in known, f"no result table {name!r} in {folder.name}; there are {', '.join(known)}")
     with open(folder / f"{name}.csv", newline="", encoding="utf-8") as file:
-        rows = [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = [{key: cell_value(value) for key, value in row.items()} for row in csv.DictReader(file)]
     return Table(rows, json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
 
 

@@ -13,7 +13,7 @@ from ..moe.layers import DenseFFN, MoE, moe_layers
 from ..moe.routing import Routing
 
 
-def shared_experts(routing: Routing) -> tuple[float, float]:
+def experts_in_common(routing: Routing) -> tuple[float, float]:
     """How many experts two tokens have in common: the mean over pairs of equal tokens, and over pairs of different ones.
 
     Two tokens that choose K of N experts at random have K²/N in common.
@@ -26,7 +26,8 @@ def shared_experts(routing: Routing) -> tuple[float, float]:
     Raises:
         ValueError: if the tokens have no names, or there is no pair of one of the kinds.
     """
-    require(routing.tokens is not None, "the tokens of this routing have no names; give them with routing.with_tokens(…)")
+    if routing.tokens is None:
+        raise ValueError("the tokens of this routing have no names; give them with routing.with_tokens(…)")
     chosen_TN = torch.zeros(routing.logits.shape).scatter(1, routing.expert_ids.cpu(), 1.0)
     common_TT = chosen_TN @ chosen_TN.T
     names = {name: i for i, name in enumerate(dict.fromkeys(routing.tokens))}
@@ -125,7 +126,8 @@ def expert_outputs(layer: MoE, x_TD: Tensor) -> Tensor:
 @torch.no_grad()
 def shared_and_routed(layer: MoE, x_TD: Tensor) -> tuple[Tensor, Tensor]:
     """The two parts that a layer's output is the sum of: [T, D] from the shared experts, [T, D] from the routed ones."""
-    require(layer.shared is not None, "this layer has no shared expert; its output is the routed part alone")
+    if layer.shared is None:
+        raise ValueError("this layer has no shared expert; its output is the routed part alone")
     shared_TD = layer.shared(x_TD)
     return shared_TD, layer(x_TD)[0] - shared_TD
 

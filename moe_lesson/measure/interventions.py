@@ -13,7 +13,7 @@ from ..base.errors import require
 from ..lm.model import LanguageModel
 from ..moe.balance import with_capacity
 from ..moe.dispatch import swiglu
-from ..moe.layers import SCORES, DenseFFN, MoE, Router, choose, gate, moe_layers
+from ..moe.layers import DenseFFN, Router, gate, moe_layers
 from ..moe.routing import Routing
 from .instruments import hidden_units
 
@@ -21,13 +21,12 @@ from .instruments import hidden_units
 def with_silent_experts(model: LanguageModel) -> LanguageModel:
     """A copy of a model whose routed experts all answer nothing; shared experts and the rest are as trained."""
     changed = copy.deepcopy(model)
-    for block in changed.blocks:
-        if isinstance(block.ffn, MoE):
-            torch.nn.init.zeros_(block.ffn.experts.w_out)
+    for layer in moe_layers(changed):
+        nn.init.zeros_(layer.experts.w_out)
     return changed.eval()
 
 
-class FewUnits(nn.Module):
+class FewUnits(DenseFFN):
     """A dense FFN that keeps, for each token, only the hidden units that rank highest; the others count as 0.
 
     Args:
@@ -37,13 +36,14 @@ class FewUnits(nn.Module):
     """
 
     def __init__(self, ffn: DenseFFN, keep: int, rank: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.ffn, self.keep, self.rank = ffn, keep, rank
+        nn.Module.__init__(self)  # the weights are those of the FFN
+        self.width, self.hidden, self.w_in, self.w_out = ffn.width, ffn.hidden, ffn.w_in, ffn.w_out
+        self.keep, self.rank = keep, rank
 
     def forward(self, x: Tensor) -> Tensor:
-        units = swiglu(x @ self.ffn.w_in)
+        units = swiglu(x @ self.w_in)
         kept = self.rank(units).topk(self.keep, dim=-1).indices
-        return torch.zeros_like(units).scatter(-1, kept, units.gather(-1, kept)) @ self.ffn.w_out
+        return torch.zeros_like(units).scatter(-1, kept, units.gather(-1, kept)) @ self.w_out
 
 
 def with_strongest_units(model: LanguageModel, share: float) -> LanguageModel:
@@ -75,7 +75,7 @@ def with_random_units(model: LanguageModel, share: float, seed: int = 0) -> Lang
 
 
 def contributions(ffn: DenseFFN, units: Tensor) -> Tensor:
-    """How long the piece is that each unit adds to the output: |a_h| · ‖v_h‖, [..., H] -> [..., H]."""
+    """How long the vector is that each unit adds to the output: |a_h| · ‖v_h‖, [..., H] -> [..., H]."""
     return units.abs() * ffn.w_out.norm(dim=1)
 
 
@@ -83,16 +83,40 @@ def with_few_units(model: LanguageModel, share: float, rank: Callable[[DenseFFN,
     """A copy of a model whose dense FFNs keep a share of their units, the highest in a ranking (ffn, units) -> [..., H]."""
     require(0 < share <= 1, f"share is {share}; keep more than 0 and at most 1 of the hidden units")
     changed = copy.deepcopy(model)
-    for block, original in zip(changed.blocks, model.blocks):
-        if isinstance(original.ffn, DenseFFN):
-            block.ffn = FewUnits(block.ffn, max(1, round(share * block.ffn.hidden)), functools.partial(rank, original.ffn))
+    for block, original in zip(changed.blocks, (block.ffn for block in model.blocks)):
+        if isinstance(block.ffn, DenseFFN) and isinstance(original, DenseFFN):
+            block.ffn = FewUnits(block.ffn, max(1, round(share * original.hidden)), functools.partial(rank, original))
     return changed.eval()
 
 
 # -------------------------------------------------------------------------------------- masking, limiting and merging
 
 
-class MaskedRouter(nn.Module):
+class ChangedRouter(Router):
+    """A router changed in one thing; in all else it is the router that it holds, which may itself be a changed one."""
+
+    closes = 0  # how many experts this change takes from each token
+
+    def __init__(self, router: Router):
+        nn.Module.__init__(self)
+        self.router = router
+
+    def __getattr__(self, name: str):
+        inner = name in ("width", "top_k", "score", "renormalise", "scale", "weight", "noise", "bias")
+        return getattr(self.router, name) if inner else super().__getattr__(name)
+
+
+def num_open(router: Router) -> int:
+    """How many experts each token can still choose from."""
+    return num_open(router.router) - router.closes if isinstance(router, ChangedRouter) else router.num_experts
+
+
+def innermost(router: Router) -> Router:
+    """The router as it was trained, within all changes."""
+    return innermost(router.router) if isinstance(router, ChangedRouter) else router
+
+
+class MaskedRouter(ChangedRouter):
     """A router that must do without some experts: they can't be chosen, and it takes the best K of the rest.
 
     Args:
@@ -103,41 +127,39 @@ class MaskedRouter(nn.Module):
     """
 
     def __init__(self, router: Router, count: int, seed: int | None = None):
-        super().__init__()
-        n, k = router.weight.shape[1], router.top_k
+        super().__init__(router)
+        n, k = num_open(router), router.top_k
         require(0 <= count <= n - k, f"{count} of {n} experts can't be masked: {k} must be left to choose")
-        self.router, self.count, self.width = router, count, router.width
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.closes, self.generator = count, None if seed is None else torch.Generator().manual_seed(seed)
 
-    def forward(self, x_TD: Tensor) -> Routing:
-        logits_TN = gate(x_TD, self.router.weight)
-        scores_TN = SCORES[self.router.score](logits_TN)
-        rank_TN = scores_TN if self.generator is None else torch.rand(scores_TN.shape, generator=self.generator)
-        return chosen_without(self.router, logits_TN, rank_TN.topk(self.count).indices)
-
-
-def chosen_without(router: Router, logits_TN: Tensor, closed: Tensor) -> Routing:
-    """A router's choice where some experts, [T, C] of each token, can't be chosen."""
-    # minus infinity and not 0: a bias can lift a 0 above the rest
-    scores_TN = SCORES[router.score](logits_TN).scatter(1, closed, -torch.inf)
-    return Routing(logits_TN, *choose(scores_TN, router.top_k, bias_N=router.bias, renormalise=router.renormalise,
-                                      scale=router.scale))
+    def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        rank_TN = gate(x_TD, self.weight)  # a softmax and a sigmoid keep the order of the logits
+        if self.generator is not None:
+            rank_TN = torch.rand(rank_TN.shape, generator=self.generator).to(rank_TN.device)
+        if closed_TN is not None:  # those are gone already
+            rank_TN = rank_TN.masked_fill(closed_TN, -torch.inf)
+        masked_TN = torch.zeros_like(rank_TN, dtype=torch.bool).scatter(1, rank_TN.topk(self.closes).indices, True)
+        return self.router(x_TD, masked_TN if closed_TN is None else masked_TN | closed_TN)
 
 
-class ClosedRouter(nn.Module):
+class ClosedRouter(ChangedRouter):
     """A router some of whose experts are gone for all tokens, each of which takes the best K of the rest."""
 
-    def __init__(self, router: Router, experts: Sequence[int]):
-        super().__init__()
-        n, k = router.weight.shape[1], router.top_k
-        require(all(0 <= i < n for i in experts) and len(set(experts)) <= n - k,
-                f"experts {list(experts)} of 0 … {n - 1} can't be taken away: {k} must be left to choose")
-        self.router, self.width = router, router.width
-        self.register_buffer("closed", torch.tensor(experts, dtype=torch.long))
+    closed_N: Tensor
 
-    def forward(self, x_TD: Tensor) -> Routing:
-        logits_TN = gate(x_TD, self.router.weight)
-        return chosen_without(self.router, logits_TN, self.closed.expand(len(logits_TN), -1))
+    def __init__(self, router: Router, experts: Sequence[int]):
+        super().__init__(router)
+        n, k = router.num_experts, router.top_k
+        require(all(0 <= i < n for i in experts) and len(set(experts)) <= num_open(router) - k,
+                f"experts {list(experts)} of 0 … {n - 1} can't be taken away: {k} must be left to choose")
+        self.closes = len(set(experts))
+        closed_N = torch.zeros(n, dtype=torch.bool)
+        closed_N[list(experts)] = True
+        self.register_buffer("closed_N", closed_N.to(router.weight.device))
+
+    def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        gone_TN = self.closed_N.expand(len(x_TD), -1)
+        return self.router(x_TD, gone_TN if closed_TN is None else gone_TN | closed_TN)
 
 
 def without_experts(model: nn.Module, experts: Sequence[Sequence[int]]) -> nn.Module:
@@ -169,7 +191,7 @@ def with_masked_experts(model: nn.Module, share: float, seed: int | None = None)
     require(0 <= share <= 1, f"share is {share}; expected a share of the experts between 0 and 1")
     changed = copy.deepcopy(model)
     for i, layer in enumerate(moe_layers(changed)):
-        count = round(share * layer.router.weight.shape[1])
+        count = round(share * layer.router.num_experts)
         layer.router = MaskedRouter(layer.router, count, None if seed is None else seed + i)
     return changed.eval()
 
@@ -204,6 +226,8 @@ def with_cut_experts(model: nn.Module, segments: int, scale: float = 1.0) -> nn.
     changed = copy.deepcopy(model)
     for layer in moe_layers(changed):
         router, experts = layer.router, layer.experts
+        require(not isinstance(router, ChangedRouter), "this model's router was changed for the experts as they were; cut the "
+                                                       "experts first, then mask, limit or merge the pieces")
         pieces = cut_experts(experts.w_in.detach(), experts.w_out.detach(), segments)
         experts.w_in, experts.w_out = (nn.Parameter(piece.contiguous()) for piece in pieces)
         router.weight = nn.Parameter(router.weight.detach().repeat_interleave(segments, dim=1))
@@ -221,9 +245,9 @@ def with_top_k(model: nn.Module, top_k: int) -> nn.Module:
     """
     changed = copy.deepcopy(model)
     for layer in moe_layers(changed):
-        n = layer.router.weight.shape[1]
+        n = num_open(layer.router)
         require(1 <= top_k <= n, f"top_k is {top_k}, but each token must go to 1 … {n} of the {n} experts")
-        layer.router.top_k = top_k
+        innermost(layer.router).top_k = top_k
     return changed.eval()
 
 
@@ -238,21 +262,24 @@ def without_shared(model: nn.Module) -> nn.Module:
     """
     changed = copy.deepcopy(model)
     for layer in moe_layers(changed):
-        require(layer.shared is not None, "a layer of this model has no shared expert to take away")
-        layer.router.top_k += layer.shared.hidden // layer.experts.w_out.shape[1]
+        if layer.shared is None:
+            raise ValueError("a layer of this model has no shared expert to take away")
+        more = layer.shared.hidden // layer.experts.w_out.shape[1]
+        require(layer.router.top_k + more <= num_open(layer.router), f"{more} more experts per token are not there to choose")
+        innermost(layer.router).top_k += more
         layer.shared = None
     return changed.eval()
 
 
-class LimitedRouter(nn.Module):
+class LimitedRouter(ChangedRouter):
     """A router whose experts have a limited room: see `with_capacity`."""
 
-    def __init__(self, router: nn.Module, factor: float, by: str):
-        super().__init__()
-        self.router, self.factor, self.by, self.width = router, factor, by, router.width
+    def __init__(self, router: Router, factor: float, by: str):
+        super().__init__(router)
+        self.factor, self.by = factor, by
 
-    def forward(self, x_TD: Tensor) -> Routing:
-        return with_capacity(self.router(x_TD), self.factor, self.by)
+    def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        return with_capacity(self.router(x_TD, closed_TN), self.factor, self.by)
 
 
 def with_limited_experts(model: nn.Module, factor: float, by: str = "order") -> nn.Module:

@@ -11,19 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import require
-from ..moe.layers import moe_layers
+from ..moe.layers import Router, moe_layers
 from ..moe.routing import Routing
+from .interventions import ChangedRouter
 
 
-class MergedRouter(nn.Module):
+class MergedRouter(ChangedRouter):
     """A router whose tokens go to the expert that stands for the one they chose: stand_in [N] names it."""
 
-    def __init__(self, router: nn.Module, stand_in: Tensor):
-        super().__init__()
-        self.router, self.stand_in, self.width = router, stand_in, router.width
+    stand_in: Tensor
 
-    def forward(self, x_TD: Tensor) -> Routing:
-        routing = self.router(x_TD)
+    def __init__(self, router: Router, stand_in: Tensor):
+        super().__init__(router)
+        self.register_buffer("stand_in", stand_in)
+
+    def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        routing = self.router(x_TD, closed_TN)
         return Routing(routing.logits, self.stand_in[routing.expert_ids], routing.weights)
 
 
@@ -57,9 +60,9 @@ class Merging:
 
     Args:
         similarity: [N, N], symmetric.
-        thresholds: M + 1 falling numbers, the similarity at which each merge happens; the first is infinite: nothing is merged.
-        groups: M + 1 partitions of the experts, see `with_merged_experts`.
-        losses: M + 1 measured losses.
+        thresholds: merges + 1 falling numbers, the similarity at which each merge happens; the first is infinite, for none.
+        groups: merges + 1 partitions of the experts, see `with_merged_experts`.
+        losses: merges + 1 measured losses.
     """
 
     similarity: Tensor
@@ -79,7 +82,7 @@ def merging(model: nn.Module, similarity: Tensor, load_N: Tensor, loss_of: Calla
         similarity: [N, N] of the layer's experts.
         load_N: how busy each expert is.
         loss_of: model -> loss.
-        merges: M, how many steps, at most N - 1.
+        merges: how many steps, at most N - 1.
         layer: which MoE layer, from 0.
     """
     n = len(load_N)
@@ -94,7 +97,7 @@ def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tup
 
     Args:
         similarity: [N, N], symmetric.
-        merges: M, how many steps, at most N - 1.
+        merges: how many steps, at most N - 1.
     """
     n = len(similarity)
     require(0 <= merges < n, f"{n} experts can be merged at most {n - 1} times, not {merges}")
@@ -106,7 +109,7 @@ def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tup
             member_GN[i, list(group)] = 1 / len(group)
         mean_GG = member_GN @ similarity.double() @ member_GN.T
         mean_GG = mean_GG.masked_fill(torch.ones_like(mean_GG, dtype=torch.bool).tril(), -math.inf)
-        a, b = divmod(mean_GG.argmax().item(), len(groups))
+        a, b = divmod(int(mean_GG.argmax()), len(groups))
         thresholds.append(mean_GG[a, b].item())
         joined = tuple(sorted(groups[a] + groups[b]))
         groups = tuple(sorted([group for i, group in enumerate(groups) if i not in (a, b)] + [joined]))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..lm.model import LanguageModel, listening
-from ..moe.layers import SCORES, MoE, Router, choose
+from ..moe.layers import SCORES, MoE, Router, choose, moe_layers
 from ..moe.routing import Routing
 
 
@@ -48,7 +48,7 @@ def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int =
         spread: standard deviation of the logits; it decides the weights, never the choice.
         seed: of the hash.
     """
-    table_VN = torch.randn(256, router.weight.shape[1], generator=torch.Generator().manual_seed(seed)) * spread
+    table_VN = torch.randn(256, router.num_experts, generator=torch.Generator().manual_seed(seed)) * spread
     logits_TN = table_VN[ids_T.cpu()]
     return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
                                       scale=router.scale))
@@ -65,7 +65,7 @@ def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) ->
 
     Returns: two lists with one `Routing` for each MoE layer.
     """
-    routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
+    routers = [layer.router for layer in moe_layers(model)]
     with listening(routers) as seen:
         trained = [routing for routing in model.route(text) if routing is not None]
     null = [random_router(router, seed + i).eval()(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]

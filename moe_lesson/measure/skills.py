@@ -133,9 +133,14 @@ def regression(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
 
     def objective(layer: nn.Module, batch: Tensor) -> tuple[Tensor, dict]:
         x, y = batch.chunk(2, dim=-1)
-        out, routing = layer(x) if isinstance(layer, MoE) else (layer(x), None)
+        sparse = []
+        if isinstance(layer, MoE):
+            out, routing = layer(x)
+            sparse = [(routing, layer.router)]
+        else:
+            out = layer(x)
         loss = F.mse_loss(out, y)
-        term, figures = terms([(routing, layer.router)] if routing is not None else [], len(x))
+        term, figures = terms(sparse, len(x))
         return loss + term, {"loss": loss.detach()} | figures
 
     return objective

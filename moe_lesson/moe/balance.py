@@ -79,8 +79,9 @@ def load_loss(routing: Routing) -> Tensor:
     Raises:
         ValueError: if the routing has no noise: without noise the chance is 0 or 1, and has no gradient.
     """
-    require(routing.noise_std is not None, "this routing has no noise, and the load loss is about noise: "
-                                           "use a router with noisy=True, in training mode")
+    if routing.noise_std is None or routing.clean_logits is None:
+        raise ValueError("this routing has no noise, and the load loss is about noise: use a router with noisy=True, in training "
+                         "mode")
     if routing.top_k == routing.num_experts:
         return routing.logits.sum() * 0  # everybody is always chosen
     best_TK = routing.logits.topk(routing.top_k + 1, dim=-1).values

@@ -63,7 +63,7 @@ def gate(x_TD: Tensor, w_DN: Tensor) -> Tensor:
 
 
 def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renormalise: bool = True,
-           scale: float = 1.0) -> tuple[Tensor, Tensor]:
+           scale: float = 1.0, closed_TN: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The K best experts of every token, best first, and their weights.
 
     Args:
@@ -72,10 +72,14 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
         bias_N: added to the scores to choose, never to weigh (arXiv 2408.15664).
         renormalise: divide the K weights by their sum.
         scale: multiply the weights.
+        closed_TN: True where a token may not choose an expert; each token needs K others.
 
     Returns: expert_ids [T, K] and weights [T, K].
     """
-    ids_TK = (scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)).topk(top_k, dim=-1).indices
+    rank_TN = scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)
+    if closed_TN is not None:
+        rank_TN = rank_TN.masked_fill(closed_TN, -torch.inf)  # and not 0: a bias can lift a 0 above the rest
+    ids_TK = rank_TN.topk(top_k, dim=-1).indices
     weights_TK = scores_TN.gather(1, ids_TK)
     if renormalise:
         weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
@@ -96,7 +100,11 @@ class Router(nn.Module):
 
     The buffer `bias` [N] is added to the scores to select, never to weigh; it stays zero until somebody balances with it
     (arXiv 2408.15664).
+
+    Returns (forward): the `Routing` of x [T, D]; with `closed_TN`, see `choose`, of the experts that are not closed.
     """
+
+    bias: Tensor
 
     def __init__(self, width: int, num_experts: int, top_k: int, *, score: str = "softmax", renormalise: bool = True,
                  scale: float = 1.0, noisy: bool = False):
@@ -111,17 +119,22 @@ class Router(nn.Module):
         self.noise = nn.Parameter(torch.zeros(width, num_experts)) if noisy else None
         self.register_buffer("bias", torch.zeros(num_experts))
 
-    def forward(self, x_TD: Tensor) -> Routing:
+    @property
+    def num_experts(self) -> int:
+        """N."""
+        return self.weight.shape[1]
+
+    def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
         check_input(x_TD, self.width)
-        clean_TN = gate(x_TD, self.weight)
-        logits_TN, noise = clean_TN, {}
+        logits_TN = clean_TN = gate(x_TD, self.weight)
+        std_TN = None
         if self.noise is not None and self.training:
             std_TN = F.softplus(gate(x_TD, self.noise))
             logits_TN = clean_TN + torch.randn_like(std_TN) * std_TN
-            noise = {"clean_logits": clean_TN, "noise_std": std_TN}
         scores_TN = SCORES[self.score](logits_TN)
-        chosen = choose(scores_TN, self.top_k, bias_N=self.bias, renormalise=self.renormalise, scale=self.scale)
-        return Routing(logits_TN, *chosen, **noise)
+        ids_TK, weights_TK = choose(scores_TN, self.top_k, bias_N=self.bias, renormalise=self.renormalise, scale=self.scale,
+                                    closed_TN=closed_TN)
+        return Routing(logits_TN, ids_TK, weights_TK, clean_logits=None if std_TN is None else clean_TN, noise_std=std_TN)
 
 
 class Experts(nn.Module):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from torch import nn
-
 from ..base.errors import require
 from .layers import DenseFFN, MoE
 
@@ -57,7 +55,7 @@ Recipe = Dense | Sparse
 KINDS = {"dense": Dense, "sparse": Sparse}
 
 
-def build(recipe: Recipe, width: int) -> nn.Module:
+def build(recipe: Recipe, width: int) -> DenseFFN | MoE:
     """The layer of a recipe, for model width `width`.
 
     Raises:
@@ -68,7 +66,7 @@ def build(recipe: Recipe, width: int) -> nn.Module:
 
 def checked(recipe: Recipe) -> Recipe:
     """The recipe itself, or a ValueError for anything else."""
-    require(isinstance(recipe, Recipe), f"{recipe!r} is no recipe; use Dense(hidden=…) or Sparse(num_experts=…, …)")
+    require(isinstance(recipe, Recipe), f"{recipe!r} is not a recipe; use Dense(hidden=…) or Sparse(num_experts=…, …)")
     return recipe
 
 
@@ -113,13 +111,13 @@ class Budget:
             ValueError: if the widths do not divide, or nothing is left to route.
         """
         require(top_k >= 1 and segments >= 1, f"top_k = {top_k} and segments = {segments} must both be at least 1")
-        pieces = top_k * segments
-        require(self.active % pieces == 0,
+        active = top_k * segments  # experts, shared ones included
+        require(self.active % active == 0,
                 f"{self.active} active hidden units can't be cut into {top_k} × {segments} equal experts; "
-                f"choose an active size that is a multiple of {pieces}")
-        expert_width = self.active // pieces
+                f"choose an active size that is a multiple of {active}")
+        expert_width = self.active // active
         require(self.total % expert_width == 0,
-                f"{self.total} hidden units in total are no multiple of the expert width {expert_width}")
-        require(0 <= num_shared < pieces,
-                f"num_shared = {num_shared} of {pieces} active experts; at least one active expert must be routed")
-        return Sparse(self.total // expert_width - num_shared, pieces - num_shared, expert_width, num_shared, **router)
+                f"{self.total} hidden units in total are not a multiple of the expert width {expert_width}")
+        require(0 <= num_shared < active,
+                f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
+        return Sparse(self.total // expert_width - num_shared, active - num_shared, expert_width, num_shared, **router)

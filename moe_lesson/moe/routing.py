@@ -153,7 +153,7 @@ class Routing:
         """Read a routing that `save` wrote.
 
         Raises:
-            ValueError: if the file is no such routing, or an expert id is outside 0 … N-1.
+            ValueError: if the file is not such a routing, or an expert id is outside 0 … N-1.
         """
         tensors, metadata = read_safetensors(path)
         missing = {"logits", "expert_ids", "weights"} - tensors.keys()

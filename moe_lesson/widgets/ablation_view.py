@@ -1,7 +1,7 @@
 """The ablation view: take away the experts most specialised in a domain, and as many others of the same load.
 
 Everything was measured beforehand (`moe_lesson.experiments.ablations_of`), so Python computes all numbers and words of every
-state once; the browser looks up which state is shown. Letters: S seeds, D domains.
+state once; the browser looks up which state is shown. Letters: S seeds, M domains.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from traitlets import Dict, Float, List, Unicode
 
 from ..base.errors import require
 from ..measure.evidence import Interval, interval, paired_difference, result_table
+from ..teach.plots import png
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
 from .common import check_origin, count, rounded
 from .ladder_explorer import bounds, signed
@@ -37,9 +38,9 @@ class Ablation:
 
     Args:
         rung, own, share, size: the model, whose specialists are gone, which share of its routed experts, and how many it has.
-        domains: D names.
-        rise_SD: kind -> how much higher the losses are than the whole model's; of the control, the mean over its draws.
-        calls_SD: kind -> which share of the domain's calls the missing experts took.
+        domains: M names.
+        rise_SM: kind -> how much higher the losses are than the whole model's; of the control, the mean over its draws.
+        calls_SM: kind -> which share of the domain's calls the missing experts took.
     """
 
     rung: str
@@ -47,8 +48,8 @@ class Ablation:
     share: float
     size: int
     domains: tuple[str, ...]
-    rise_SD: Mapping[str, ndarray]
-    calls_SD: Mapping[str, ndarray]
+    rise_SM: Mapping[str, ndarray]
+    calls_SM: Mapping[str, ndarray]
 
     @property
     def gone(self) -> int:
@@ -59,8 +60,8 @@ class Ablation:
         """[S] the "rise" and the lost "calls" of the own domain, its rise "per call" (NaN where none was lost), and how far it
         rises "beyond" the mean of the other domains."""
         d = self.domains.index(self.own)
-        rise_S, calls_S = self.rise_SD[kind][:, d], self.calls_SD[kind][:, d]
-        return {"rise": rise_S, "calls": calls_S, "beyond": rise_S - np.delete(self.rise_SD[kind], d, axis=1).mean(axis=1),
+        rise_S, calls_S = self.rise_SM[kind][:, d], self.calls_SM[kind][:, d]
+        return {"rise": rise_S, "calls": calls_S, "beyond": rise_S - np.delete(self.rise_SM[kind], d, axis=1).mean(axis=1),
                 "per call": np.divide(rise_S, calls_S, out=np.full_like(rise_S, np.nan), where=calls_S > 0)}[what]
 
     def compared(self, what: str) -> tuple[Interval, Interval, Interval] | None:
@@ -72,11 +73,11 @@ class Ablation:
 
     @property
     def panels(self) -> dict[str, list[list[list[float]]]]:
-        """Panel -> [D][kind] the mean, the ends of its interval, and each seed."""
-        return {panel: [[[float(f"{value:.6g}") for value in (found.mean, found.low, found.high, *values_SD[kind][:, d])]
-                         for kind in KINDS for found in [interval(values_SD[kind][:, d].tolist())]]
+        """Panel -> [M][kind] the mean, the ends of its interval, and each seed."""
+        return {panel: [[[float(f"{value:.6g}") for value in (found.mean, found.low, found.high, *values_SM[kind][:, d])]
+                         for kind in KINDS for found in [interval(values_SM[kind][:, d].tolist())]]
                         for d in range(len(self.domains))]
-                for panel, values_SD in (("rise", self.rise_SD), ("calls", self.calls_SD))}
+                for panel, values_SM in (("rise", self.rise_SM), ("calls", self.calls_SM))}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -98,18 +99,18 @@ def ablations_of_rows(rows: Sequence[Mapping], experts: Mapping[str, int]) -> di
     ablations = {}
     for rung, seeds in rungs.items():
         require(len(seeds) >= 2, f"{rung} has {count(len(seeds), 'seed')}; an interval over seeds needs at least 2")
-        whole_SD = np.array([mean_of(found, "test", domains, rung, seed, WHOLE, "", 0) for seed in seeds])
+        whole_SM = np.array([mean_of(found, "test", domains, rung, seed, WHOLE, "", 0) for seed in seeds])
         for own in domains:
             for share in shares:
                 test, calls = ({kind: np.array([mean_of(found, what, domains, rung, seed, kind, own, share) for seed in seeds])
                                 for kind in KINDS} for what in ("test", "calls"))
-                rise_SD = {kind: test_SD - whole_SD for kind, test_SD in test.items()}
-                ablations[rung, own, share] = Ablation(rung, own, share, experts[rung], domains, rise_SD, calls)
+                rise_SM = {kind: test_SM - whole_SM for kind, test_SM in test.items()}
+                ablations[rung, own, share] = Ablation(rung, own, share, experts[rung], domains, rise_SM, calls)
     return ablations
 
 
 def mean_of(found: Mapping[tuple, list[Mapping]], what: str, domains: Sequence[str], *where) -> list[float]:
-    """[D] the numbers of a model, seed, kind, domain and share; of the control, the mean over its draws."""
+    """[M] the numbers of a model, seed, kind, domain and share; of the control, the mean over its draws."""
     rows = found.get(where, [])
     rung, seed, kind, own, share = where
     here = f"{rung}, seed {seed:g}, {kind!r}" + (f", {own}, share {share:g}" if own else "")
@@ -123,7 +124,7 @@ def mean_of(found: Mapping[tuple, list[Mapping]], what: str, domains: Sequence[s
 
 
 def check_rows(rows: Sequence[Mapping], experts: Mapping[str, int]) -> tuple[str, ...]:
-    """Refuse what is no ablation table; its domains."""
+    """Refuse what is not an ablation table; its domains."""
     require(not isinstance(rows, str) and len(rows) > 0 and all(isinstance(row, Mapping) for row in rows),
             f"rows is {type(rows).__name__} of {len(rows)}; expected those of an ablation table, or use AblationView.of_table()")
     domains = tuple(column.removeprefix("test_") for column in rows[0] if column.startswith("test_"))
@@ -224,13 +225,11 @@ class AblationView(LessonWidget):
         return self.state["summary"]
 
     def describe(self) -> str:
-        seeds = len(self.shown.rise_SD[CONTROL])
+        seeds = len(self.shown.rise_SM[CONTROL])
         return (f"{self.title!r}, {self.origin}: {', '.join(self.rungs)}; {count(seeds, 'seed')}, "
                 f"{count(len(self.domains), 'domain')}, {', '.join(map(fraction, self.shares))} of the experts")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_ablation(self))
 
     @traitlets.validate("rung", "domain", "share")
@@ -261,15 +260,15 @@ def signed_short(value: float) -> str:
     return f"{value:+g}" if value else "0"
 
 
-def percent(share: float) -> str:
+def percents(share: float) -> str:
     return f"{rounded(100 * share, 1)}%"
 
 
 def signed_percent(share: float) -> str:
-    return f"{'+' if share > 0 else ''}{percent(share)}"
+    return f"{'+' if share > 0 else ''}{percents(share)}"
 
 
-def number(found: Interval, words=signed) -> str:
+def with_interval(found: Interval, words=signed) -> str:
     """A mean and its interval."""
     return words(found.mean) + bounds(found, words)
 
@@ -296,7 +295,7 @@ def verdict(one: Ablation) -> str:
     gap, without = one.compared("rise")[2], f"Without its specialists, {one.own} is hurt"
     says = judged(gap, f"{without} more than without the control", f"{without} less than without the control",
                   f"Open whether {one.own} is hurt more without its specialists than without the control")
-    return f"{says}: {number(gap)} nats per byte (n = {gap.n})."
+    return f"{says}: {with_interval(gap)} nats per byte (n = {gap.n})."
 
 
 def aim(one: Ablation) -> str:
@@ -305,16 +304,16 @@ def aim(one: Ablation) -> str:
     says = judged(gap, "Measured against the other domains, it is hit harder than by the control",
                   "Measured against the other domains, it is hit less than by the control",
                   "Open whether, measured against the other domains, it is hit harder than by the control")
-    return f"{says}: {number(gap)}."
+    return f"{says}: {with_interval(gap)}."
 
 
 def table_rows(one: Ablation) -> list[list[str]]:
     """What is measured of the own domain, without its specialists, without the control, and the paired difference."""
     def row(name: str, what: str, words=signed, gap=signed) -> list[str]:
         found = one.compared(what)
-        return [name, *map(number, found, (words, words, gap))] if found else [name, "–", "–", "–"]
+        return [name, *map(with_interval, found, (words, words, gap))] if found else [name, "–", "–", "–"]
 
-    return [row("rise", "rise"), row("calls lost", "calls", percent, signed_percent), row("rise / calls lost", "per call"),
+    return [row("rise", "rise"), row("calls lost", "calls", percents, signed_percent), row("rise / calls lost", "per call"),
             row("rise − others' mean", "beyond")]
 
 
@@ -326,7 +325,7 @@ def summary(one: Ablation, beside: Sequence[Ablation], origin: str) -> str:
 
 def domain_words(one: Ablation) -> str:
     """The means of the two panels."""
-    parts = [f"{domain} " + " | ".join(f"{signed(one.rise_SD[kind][:, d].mean())} ({percent(one.calls_SD[kind][:, d].mean())})"
+    parts = [f"{domain} " + " | ".join(f"{signed(one.rise_SM[kind][:, d].mean())} ({percents(one.calls_SM[kind][:, d].mean())})"
                                        for kind in KINDS) for d, domain in enumerate(one.domains)]
     return f"Rise of the loss (calls lost), {SPECIALISTS} | {CONTROL}: {'; '.join(parts)}."
 

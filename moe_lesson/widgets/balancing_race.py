@@ -20,6 +20,7 @@ from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 from ..base.errors import require
 from ..measure.evidence import result_table
 from ..moe.routing import idle_experts, max_violation
+from ..teach.plots import png
 from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import check_origin, count, fixed
 
@@ -108,7 +109,7 @@ class BalanceRuns:
         return float(self.loads[0, 0, 0, 0].double().mean())
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def check_names(what: str, values: tuple, kind: type, words: str) -> None:
@@ -125,7 +126,7 @@ def check_steps(steps: Tensor) -> None:
 
 def check_loads(loads: Tensor) -> None:
     require(bool(((loads >= 0) & (loads == loads.double().floor()) & (loads <= MOST_TOKENS)).all()),
-            f"loads hold something that is no count of tokens; expected whole numbers, 0 … {MOST_TOKENS}")
+            f"loads hold something that is not a count of tokens; expected whole numbers, 0 … {MOST_TOKENS}")
     totals = loads.double().sum(dim=-1)
     require(bool((totals == totals.max()).all()) and bool(totals.max() > 0),
             f"the loads of a layer sum to {totals.min():g} here and to {totals.max():g} there; expected the same K·T for all, "
@@ -223,8 +224,6 @@ class BalancingRace(LessonWidget):
                 f"{count(len(self.steps), 'step')}, {count(self.num_layers, 'layer')} of {count(self.num_experts, 'expert')}")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_race(self))
 
     @traitlets.validate("step", "layer", "seed", "method")

@@ -3,7 +3,7 @@
 
 // --- who is kept: the twins of capacity_for and keep_within in balance.py --------------------------------------------
 
-/** Room of one expert: factor · K·T/N tokens, rounded up; null is no limit. */
+/** Room of one expert: factor · K·T/N tokens, rounded up; null means no limit. */
 export function capacityFor({ T, N, k }, factor) {
   return factor === null ? null : Math.ceil((factor * k * T) / N);
 }
@@ -69,12 +69,12 @@ function pricesOf({ T, N, k, weights, places, capacity, kept }) {
 
 const RULES = { order: "as they stand", weight: "highest weight" };
 
-function percent(part, whole) {
+function percentOf(part, whole) {
   return `${(whole ? (100 * part) / whole : 0).toFixed(1)}%`;
 }
 
 function partOf(part, whole) {
-  return `${part} of ${whole} (${percent(part, whole)})`;
+  return `${part} of ${whole} (${percentOf(part, whole)})`;
 }
 
 /** The numbers to notice: [name, words] of each. */
@@ -82,7 +82,7 @@ export function factsOf(seen) {
   return [
     ["choices dropped", partOf(seen.dropped, seen.T * seen.k)],
     ["dropped in the later half", seen.dropped ? `${seen.late} of ${seen.dropped}` : "none"],
-    ["gate weight dropped", percent(seen.weightDropped, seen.weightInAll)],
+    ["gate weight dropped", percentOf(seen.weightDropped, seen.weightInAll)],
     ["tokens left without any expert", partOf(seen.stranded, seen.T)],
     ["seats left empty", seen.seats === null ? "no seats are reserved" : partOf(seen.empty, seen.seats)],
   ];

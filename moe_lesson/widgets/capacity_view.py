@@ -20,8 +20,9 @@ from ..base.errors import require
 from ..moe.balance import capacity_for, keep_within
 from ..moe.layers import MoE
 from ..moe.routing import Routing
+from ..teach.plots import drawable, png
 from .base import LessonWidget, module_source, one_of, stylesheet, within
-from .common import capital, check_origin, count, fixed, listed, visible
+from .common import capital, check_origin, count, fixed, listed, percent, visible
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, None)  # None: no limit
 RULES = {"order": "as they stand", "weight": "highest weight"}  # who comes first
@@ -89,7 +90,7 @@ def dispatch(routing: Routing, queue_T: ndarray, factor: float | None, by: str) 
     Args:
         routing: T tokens in the order of the text.
         queue_T: which token stands at each place of the batch.
-        factor: of the capacity; None is no limit.
+        factor: of the capacity; None means no limit.
         by: who comes first, a key of `RULES`; see `keep_within`.
     """
     standing = Routing(*(part[torch.from_numpy(queue_T)] for part in (routing.logits, routing.expert_ids, routing.weights)))
@@ -109,7 +110,7 @@ class CapacityView(LessonWidget):
         title: the title.
         seed: of the shuffles.
 
-    Traits to read, set and observe: `layer` (0 … L-1), `factor` (one of `FACTORS`, None is no limit), `by` (who comes first:
+    Traits to read, set and observe: `layer` (0 … L-1), `factor` (one of `FACTORS`, None means no limit), `by` (who comes first:
     "order" or "weight"), `batch` ("as written", "reversed" or "shuffled"), `shuffle` (1 … 20, which one), `locked_token` (an
     index in the text, or None). To read: `summary` (what the widget says), `shown` (the `Dispatch`).
 
@@ -203,8 +204,6 @@ class CapacityView(LessonWidget):
                 f"{self.top_k} of {experts} experts")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_capacity(self))
 
     @traitlets.validate("layer", "shuffle", "locked_token")
@@ -217,7 +216,7 @@ class CapacityView(LessonWidget):
         return one_of(proposal, {"factor": FACTORS, "by": RULES, "batch": BATCHES})
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def check_routings(routings: Sequence[Routing]) -> None:
@@ -251,22 +250,19 @@ def limits(routings: Sequence[Routing]) -> dict:
 # --- words: the twins of those in capacity_view.js --------------------------------------------------------------------
 
 
-def percent(part: float, whole: float) -> str:
-    return f"{fixed(100 * part / whole if whole else 0, 1)}%"
-
-
 def part_of(part: int, whole: int) -> str:
-    return f"{part} of {whole} ({percent(part, whole)})"
+    return f"{part} of {whole} ({percent(part / whole if whole else 0, 1)})"
 
 
 def facts(shown: Dispatch) -> dict[str, str]:
     """The numbers to notice, in words."""
     tokens = shown.routing.num_tokens
+    dropped, weight = shown.weight_dropped
     empty = None if shown.seats is None else shown.seats - int(shown.kept_TK.sum())
     return {
         "choices dropped": part_of(shown.dropped, shown.kept_TK.size),
         "dropped in the later half": f"{shown.late} of {shown.dropped}" if shown.dropped else "none",
-        "gate weight dropped": percent(*shown.weight_dropped),
+        "gate weight dropped": percent(dropped / weight if weight else 0, 1),
         "tokens left without any expert": part_of(shown.stranded, tokens),
         "seats left empty": "no seats are reserved" if empty is None else part_of(empty, shown.seats),
     }
@@ -363,8 +359,6 @@ def draw_text(ax, view: CapacityView, shown: Dispatch, spots: list[tuple[int, fl
     """The text in its own order: a token that lost some experts is underlined, one that lost all is boxed."""
     from matplotlib.patches import Rectangle
 
-    from ..teach.plots import drawable
-
     for token, (line, middle), left in zip(view.tokens, spots, shown.left_T):
         width = min(len(token), 12)
         ax.text(middle, line, drawable(token), ha="center", va="center", fontsize=11, family=["monospace", "sans-serif"],
@@ -383,8 +377,6 @@ def draw_choices(ax, view: CapacityView, shown: Dispatch) -> None:
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
-
-    from ..teach.plots import drawable
 
     routing, queue_T = shown.routing, shown.queue_T
     kept = routing.reweighted(routing.weights * torch.from_numpy(shown.kept_TK))

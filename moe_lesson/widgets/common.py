@@ -119,7 +119,7 @@ def follows(routing: Routing, gate: Gate) -> bool:
 
 
 def check_logits(routing: Routing, here: str) -> None:
-    """Refuse logits that are no numbers; -inf for an expert that is masked is one, as long as it is not alone."""
+    """Refuse logits that are not numbers; -inf for an expert that is masked is one, as long as it is not alone."""
     logits_TN = plain(routing)
     require(bool(np.isfinite(logits_TN.max(axis=1)).all()) and not np.isnan(logits_TN).any(),
             f"{here}.logits hold NaN or infinity; look for a diverged training or a division by zero")

@@ -25,6 +25,7 @@ from ..lm.model import LanguageModel, evaluating
 from ..measure.instruments import layer_inputs, shared_and_routed
 from ..moe.layers import MoE, moe_layers
 from ..moe.routing import Routing
+from ..teach.plots import drawable, png
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet, within
 from .common import check_origin, count, fixed, listed, percent, rounded, visible
 
@@ -201,8 +202,6 @@ class ContributionView(LessonWidget):
                 f"{self.top_k} of {experts} routed experts + {self.num_shared} shared")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_contributions(self))
 
     @traitlets.validate("layer", "locked_token")
@@ -214,7 +213,7 @@ class ContributionView(LessonWidget):
         return one_of(proposal, {"order": ORDERS})
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def check_model(model: LanguageModel) -> None:
@@ -378,8 +377,6 @@ def draw_steps(ax, values: ndarray) -> None:
 
 def draw_lengths(ax, view: ContributionView, up: float, down: float) -> None:
     """Routed up, shared down, on one square-root scale; the tokens between them."""
-    from ..teach.plots import drawable
-
     columns, gap = view.columns, 0.07 * (up + down)
     one, null = view.shown, view.shown_null
     ax.bar(range(len(columns)), np.sqrt(one.routed_T[columns]), bottom=gap, width=0.86, color=ROUTED)

@@ -23,6 +23,7 @@ from ..lm.model import LanguageModel
 from ..measure.census import Census, lift, take_census
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing
+from ..teach.plots import drawable, png
 from .base import LessonWidget, dress_table, module_source, stylesheet, within
 from .common import check_origin, count, fixed, listed, percent, visible, well_formed
 
@@ -146,7 +147,7 @@ class ExpertExplorer(LessonWidget):
                  "expert": strongest(self._trained, routings, token, np.flatnonzero(counted == raw[token]))}
         super().__init__(title=title, name=name, origin=origin, seed=seed, has_input=on_text is not None, max_bytes=max_bytes,
                          sizes=sizes, top_k=top_k, least=least, domains=list(map(well_formed, census.domains)),
-                         names=NAMES, census_size=[len(census.byte_T), len(census.domain_R)], byte_tokens=byte_tokens.tolist(),
+                         names=NAMES, census_size=[len(census.byte_T), len(census.domain_F)], byte_tokens=byte_tokens.tolist(),
                          counted=counted.tolist(), contexts=draw_contexts(census, seed), start=start,
                          axis=float(np.ceil(max(one.lifts.max() for one in (*self._trained, *self._null)))),
                          **packed(self._trained, self._null), **text_data, **start)
@@ -212,8 +213,6 @@ class ExpertExplorer(LessonWidget):
                 f"{count(len(self.tokens), 'token')}")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_explorer(self))
 
     @traitlets.validate("token")
@@ -250,7 +249,7 @@ class ExpertExplorer(LessonWidget):
                 setattr(self, trait, value)
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def check_routings(routings: Sequence[Routing], raw: bytes, sizes: Sequence[int], top_k: int) -> None:
@@ -278,7 +277,7 @@ def check_censuses(census: Census, null: Census) -> None:
 
 
 def routed(routings: Sequence[Routing], raw: bytes, sizes: Sequence[int], top_k: int) -> dict:
-    """Check the routings of a text at the door and turn them into traits."""
+    """Check the routings of a text and turn them into traits."""
     check_routings(routings, raw, sizes, top_k)
     return {"tokens": byte_texts(raw), "raw": raw,
             "experts": b"".join(one.expert_ids.cpu().numpy().astype(np.int32).tobytes() for one in routings),
@@ -335,7 +334,7 @@ def context(census: Census, raw: bytes, t: int) -> list[str]:
     around = (raw[first:t], raw[t + 1:first + sum(same)])
     before, after = ("".join(" " if sign == " " else visible(sign) for sign in part.decode("utf-8", "replace"))
                      for part in around)
-    return [well_formed(census.domains[census.domain_R[census.document_T[t]]]), before, NAMES[raw[t]], after]
+    return [well_formed(census.domains[census.domain_F[census.document_T[t]]]), before, NAMES[raw[t]], after]
 
 
 # --- words: the twins of those in expert_explorer.js ------------------------------------------------------------------
@@ -510,8 +509,6 @@ def draw_text(ax, view: ExpertExplorer, lines: int) -> None:
     """One letter for each token: a box around the token that is followed, a line under those of the expert."""
     from matplotlib.transforms import offset_copy
 
-    from ..teach.plots import drawable
-
     mine, below = set(followers(view)), offset_copy(ax.transData, ax.figure.figure, y=-8, units="points")
     for t, token in enumerate(view.tokens):
         x, y = t % LINE, -(t // LINE)
@@ -550,8 +547,6 @@ def draw_likings(ax, view: ExpertExplorer) -> None:
 
 def draw_context_lines(ax, view: ExpertExplorer) -> None:
     """The example contexts, the marked byte in a box."""
-    from ..teach.plots import drawable
-
     layer, n = view.expert
     for row, (domain, before, byte, after) in enumerate(view.contexts[layer][n]):
         style = {"family": MONO, "fontsize": 10, "parse_math": False, "va": "center", "in_layout": False}

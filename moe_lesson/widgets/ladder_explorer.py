@@ -15,7 +15,8 @@ import traitlets
 from traitlets import Dict, Float, Int, List, Unicode
 
 from ..base.errors import require
-from ..measure.evidence import STUDENT_T, Interval, Table, interval, paired_difference, result_table
+from ..measure.evidence import Interval, Table, interval, paired_difference, result_table, student_t
+from ..teach.plots import png
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
 from .common import DIGITS, check_origin, count, rounded
 from .redundancy_lens import even_ticks
@@ -68,7 +69,7 @@ class RungRuns:
         require(len(self.validation) > 0 and list(self.validation) == list(self.test),
                 f"validation has the domains {', '.join(self.validation) or 'none'}, test has {', '.join(self.test) or 'none'}; "
                 "expected the same, at least one")
-        require(MEAN not in self.test, f"{MEAN!r} is no domain; give the domains, the explorer takes their mean")
+        require(MEAN not in self.test, f"{MEAN!r} is not a domain; give the domains, the explorer takes their mean")
         for domain in self.test:
             self.check_losses(domain)
 
@@ -250,8 +251,6 @@ class LadderExplorer(LessonWidget):
                 f"{count(len(self.steps), 'followed step')}, {count(len(self.domains) - 1, 'domain')}")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_ladder(self))
 
     @traitlets.validate("rung", "beside", "seed", "axis", "domain")
@@ -267,7 +266,7 @@ class LadderExplorer(LessonWidget):
             setattr(self, other, change["old"])
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def check_rungs(rungs: Mapping[str, RungRuns]) -> None:
@@ -315,7 +314,7 @@ def loss_axis(rungs: list[dict], domain: str, steps: Sequence[int]) -> dict:
 
 def quantile_of(n: int) -> float:
     """What `moe_lesson.measure.evidence.interval` multiplies the standard error of n seeds with; 0 for one, which has none."""
-    return 0.0 if n == 1 else STUDENT_T[n - 2] if n <= 31 else 1.96
+    return 0.0 if n == 1 else student_t(n)
 
 
 # --- numbers: the twins of those in ladder_explorer.js ----------------------------------------------------------------

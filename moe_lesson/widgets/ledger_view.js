@@ -101,7 +101,7 @@ export function ticksOf(top, units) {
 }
 
 /** A share in words; nothing that exists is 0%, and nothing that lacks a part is 100%. */
-export function percent(part, whole) {
+export function shareInWords(part, whole) {
   const share = (100 * part) / whole;
   if (share > 0 && share < 1) return "under 1%";
   return share > 99 && share < 100 ? "over 99%" : `${share.toFixed(0)}%`;
@@ -109,7 +109,7 @@ export function percent(part, whole) {
 
 function feedForwardShare(sizes) {
   const parts = shownParts(sizes);
-  return percent(sum(FEED_FORWARD.map((key) => parts[key].total)), modelCost(sizes).total);
+  return shareInWords(sum(FEED_FORWARD.map((key) => parts[key].total)), modelCost(sizes).total);
 }
 
 /** What the ledger shows, in words. */
@@ -121,7 +121,7 @@ export function summaryOf(label, sizes, pinned) {
 
 function costWords(sizes) {
   const cost = modelCost(sizes);
-  return `Total ${amount(cost.total)} parameters; a token uses ${amount(cost.active)} (${percent(cost.active, cost.total)}) `
+  return `Total ${amount(cost.total)} parameters; a token uses ${amount(cost.active)} (${shareInWords(cost.active, cost.total)}) `
     + `and pays ${amount(cost.flops, FLOPS)}; the feed-forward layers hold ${feedForwardShare(sizes)} of the parameters.`;
 }
 
@@ -316,7 +316,7 @@ function syncHeads(page, { sizes, pinned }) {
   const cost = modelCost(sizes);
   const inWords = (one, key) => amount(one[key], key === "flops" ? FLOPS : COUNTED);
   const more = { total: [`${feedForwardShare(sizes)} of them in feed-forward layers`],
-    active: [`${percent(cost.active, cost.total)} of those that exist`], flops: [] };
+    active: [`${shareInWords(cost.active, cost.total)} of those that exist`], flops: [] };
   for (const [key, bar] of Object.entries(page.bars)) {
     say(bar.value, inWords(cost, key));
     say(bar.more, [...more[key], ...(pinned ? [`outline ${inWords(modelCost(pinned), key)}`] : [])].join(" · "));

@@ -17,6 +17,7 @@ from ..base.errors import require
 from ..lm.ledger import NOTHING, PUBLISHED, Cost, ffn_parts, model_cost, parts
 from ..lm.model import ModelConfig
 from ..moe.recipes import Dense, Sparse
+from ..teach.plots import png
 from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import capital, count, fixed, three_digits
 
@@ -202,8 +203,6 @@ class LedgerView(LessonWidget):
         return f"{self.title!r}, {self.label}: {cost_words(self.config)}"
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_ledger(self.config, self.outline, self.top, f"{self.title} · {self.label} · computed"))
 
     @traitlets.validate(*CHOICES)
@@ -278,7 +277,7 @@ def ticks(top: int, units: tuple[str, ...]) -> list[str]:
     return ["0"] + [f"{top * quarter / 4 / 1000 ** step:.3g}{units[step]}" for quarter in (1, 2, 3, 4)]
 
 
-def percent(part: int, whole: int) -> str:
+def share_in_words(part: int, whole: int) -> str:
     """A share in words; nothing that exists is 0%, and nothing that lacks a part is 100%."""
     share = 100 * part / whole
     if 0 < share < 1:
@@ -288,7 +287,7 @@ def percent(part: int, whole: int) -> str:
 
 def feed_forward_share(config: ModelConfig) -> str:
     costs = shown_parts(config)
-    return percent(sum(costs[key].total for key in FEED_FORWARD), model_cost(config).total)
+    return share_in_words(sum(costs[key].total for key in FEED_FORWARD), model_cost(config).total)
 
 
 def summary(label: str, sizes: Sizes, outline: tuple[str, ModelConfig] | None) -> str:
@@ -301,8 +300,9 @@ def summary(label: str, sizes: Sizes, outline: tuple[str, ModelConfig] | None) -
 
 def cost_words(config: ModelConfig) -> str:
     cost = model_cost(config)
-    return (f"Total {amount(cost.total)} parameters; a token uses {amount(cost.active)} ({percent(cost.active, cost.total)}) "
-            f"and pays {amount(cost.flops, FLOPS)}; the feed-forward layers hold {feed_forward_share(config)} of the parameters.")
+    return (f"Total {amount(cost.total)} parameters; a token uses {amount(cost.active)} "
+            f"({share_in_words(cost.active, cost.total)}) and pays {amount(cost.flops, FLOPS)}; the feed-forward layers hold "
+            f"{feed_forward_share(config)} of the parameters.")
 
 
 def outline_words(cost: Cost, label: str, config: ModelConfig) -> str:
@@ -390,7 +390,7 @@ def draw_stacks(ax, config: ModelConfig) -> None:
         left = [start + length for start, length in zip(left, on_axis(cost))]
     cost = model_cost(config)
     words = (f"{amount(cost.total)}, {feed_forward_share(config)} of them in feed-forward layers",
-             f"{amount(cost.active)}, {percent(cost.active, cost.total)} of those that exist", amount(cost.flops, FLOPS))
+             f"{amount(cost.active)}, {share_in_words(cost.active, cost.total)} of those that exist", amount(cost.flops, FLOPS))
     for row, text in enumerate(words):
         ax.annotate(text, (0, row - 0.33), xytext=(2, 4), textcoords="offset points", fontsize=11, fontweight="bold")
 

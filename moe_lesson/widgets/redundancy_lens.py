@@ -20,6 +20,7 @@ from ..base.errors import require
 from ..measure.instruments import co_routing, expert_outputs, output_similarity, weight_similarity
 from ..measure.merging import Merging, merging, random_similarity
 from ..moe.layers import moe_layers
+from ..teach.plots import png
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet
 from .common import check_origin, count, listed, rounded
 
@@ -154,8 +155,6 @@ class RedundancyLens(LessonWidget):
         return f"{self.title!r}, {self.origin}: {self.num_experts} experts; {names}"
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_lens(self))
 
     @traitlets.validate("kind", "order")
@@ -181,7 +180,7 @@ class RedundancyLens(LessonWidget):
         self.merges = min(self.merges, len(self.now["joins"]))
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def kinds_of(mergings: Mapping[str, Merging]) -> list[dict]:

@@ -18,10 +18,11 @@ from traitlets import Dict, Int, List, Unicode
 from ..base.errors import require
 from ..base.text import to_bytes
 from ..lm.model import LanguageModel
-from ..measure.instruments import shared_experts
+from ..measure.instruments import experts_in_common
 from ..measure.nulls import hash_routing, route_beside_null
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing
+from ..teach.plots import drawable, png
 from .base import LessonWidget, dress_table, module_source, stylesheet, within
 from .common import capital, check_origin, count, fixed, listed, rounded, visible
 
@@ -147,8 +148,6 @@ class RouterGame(LessonWidget):
         return f"{self.name!r}, {self.origin}: {count(len(self.rounds), 'round')}, seed {self.seed}"
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_game(self))
 
     @traitlets.validate("round", "locked_token")
@@ -177,7 +176,7 @@ class RouterGame(LessonWidget):
         self.locked_token = None
 
 
-# --- the door, and what is computed once -------------------------------------------------------------------------------
+# --- validation, and what is computed once -------------------------------------------------------------------------------
 
 
 def three_routings(model: LanguageModel, text: str | bytes, layer: int, seed: int) -> dict[str, Routing]:
@@ -230,7 +229,7 @@ def packed(maps: Mapping[str, Routing], order: list[str], layer: int | None) -> 
     """One round as JSON, maps in the order A, B, C: experts [3, T, K] ascending (their rank would tell), load [3, N], words."""
     routings = [maps[kind].with_tokens(list(map(visible, maps[kind].tokens))) for kind in order]
     k = routings[0].top_k
-    evidence = [(*(rounded(number, 1) for number in shared_experts(one)), rounded(one.max_violation, 1)) for one in routings]
+    evidence = [(*(rounded(number, 1) for number in experts_in_common(one)), rounded(one.max_violation, 1)) for one in routings]
     return {"tokens": list(routings[0].tokens), "n": routings[0].num_experts, "k": k,
             "layer": "" if layer is None else f"layer {layer + 1}", "kinds": order,
             "experts": [one.expert_ids.sort(dim=1).values.tolist() for one in routings],
@@ -255,7 +254,7 @@ def at_least(score: int, rounds: int, chance: float) -> float:
                for right in range(score, rounds + 1))
 
 
-def percent(share: float) -> str:
+def chance_in_words(share: float) -> str:
     if 0.995 <= share < 1:
         return "over 99%"
     return f"{fixed(100 * share, 0 if share >= 0.1 else 1 if share >= 0.0005 else 4)}%"
@@ -263,7 +262,7 @@ def percent(share: float) -> str:
 
 def closing(score: int, rounds: int) -> str:
     """What a score says, and what a map does not."""
-    three, two = (percent(at_least(score, rounds, chance)) for chance in (1 / 3, 1 / 2))
+    three, two = (chance_in_words(at_least(score, rounds, chance)) for chance in (1 / 3, 1 / 2))
     return (f"The end: {score} of {rounds} right. Guessing among three gives at least {score} right with a probability of "
             f"{three}; guessing between two, the hash router ruled out, {two}. "
             "A random router makes a pretty heat map too: a map alone is no evidence of learning.")
@@ -377,8 +376,6 @@ def draw_game(game: RouterGame):
 def draw_map(ax, game: RouterGame, place: int) -> None:
     """Token × expert: bright where chosen."""
     from matplotlib.colors import ListedColormap
-
-    from ..teach.plots import drawable
 
     one = game.shown
     chosen_TN = torch.zeros(len(one["tokens"]), one["n"]).scatter(1, torch.tensor(one["experts"][place]), 1.0)

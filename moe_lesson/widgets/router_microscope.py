@@ -1,7 +1,7 @@
 """The router microscope: what one router does with one token, from logits to weights.
 
 The browser receives the raw logits and the draws of noise once and computes every step itself; the functions here are
-its twins, for the words and the picture in Python. Letters: T tokens, N experts, K active experts, D draws of noise.
+its twins, for the words and the picture in Python. Letters: T tokens, N experts, K active experts, P draws of noise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 from ..base.errors import require
 from ..moe.layers import MoE
 from ..moe.routing import Routing
+from ..teach.plots import drawable, png
 from .base import LessonWidget, module_source, stylesheet, within
 from .common import Gate, check_logits, check_origin, count, fixed, follows, listed, plain, softmax, visible
 
@@ -61,12 +62,12 @@ def largest(values: ndarray, k: int) -> ndarray:
     return np.argsort(-values, axis=-1, kind="stable")[..., :k]
 
 
-def explore(logits_N: ndarray, noise_DN: ndarray, k: int) -> tuple[ndarray, int]:
+def explore(logits_N: ndarray, noise_PN: ndarray, k: int) -> tuple[ndarray, int]:
     """In how many draws each expert is chosen [N], and how many draws choose others than no noise would."""
-    chosen_DN = np.zeros(noise_DN.shape, bool)
-    np.put_along_axis(chosen_DN, largest(logits_N + noise_DN, k), True, axis=-1)
+    chosen_PN = np.zeros(noise_PN.shape, bool)
+    np.put_along_axis(chosen_PN, largest(logits_N + noise_PN, k), True, axis=-1)
     quiet = largest(logits_N, k)
-    return chosen_DN.sum(axis=0), int((~chosen_DN[:, quiet]).any(axis=1).sum())
+    return chosen_PN.sum(axis=0), int((~chosen_PN[:, quiet]).any(axis=1).sum())
 
 
 class RouterMicroscope(LessonWidget):
@@ -96,7 +97,7 @@ class RouterMicroscope(LessonWidget):
     tokens = List(Unicode()).tag(sync=True)
     num_experts = Int().tag(sync=True)
     logits = Bytes().tag(sync=True)  # float32 [T, N]
-    draws = Bytes().tag(sync=True)  # float32 [D, N], standard normal
+    draws = Bytes().tag(sync=True)  # float32 [P, N], standard normal
     noise_limit = Float().tag(sync=True)
     logit_limits = List(Float()).tag(sync=True)  # of the axis: one for all tokens and settings
     digits = Int().tag(sync=True)  # after the decimal point of a logit
@@ -119,11 +120,11 @@ class RouterMicroscope(LessonWidget):
         require(isinstance(token, int) and 0 <= token < routing.num_tokens,
                 f"token is {token!r}; expected 0 … {routing.num_tokens - 1}")
         logits_TN = plain(routing)
-        draws_DN = np.random.default_rng(seed).standard_normal((DRAWS, routing.num_experts), np.float32)
+        draws_PN = np.random.default_rng(seed).standard_normal((DRAWS, routing.num_experts), np.float32)
         start = {"token": token, "k": routing.top_k, "temperature": 1.0, "noise": 0.0, "draw": 1,
                  "order": recorded_order(routing), "by_logit": False, "locked_expert": None}
         super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routing.tokens],
-                         num_experts=routing.num_experts, logits=logits_TN.tobytes(), draws=draws_DN.tobytes(),
+                         num_experts=routing.num_experts, logits=logits_TN.tobytes(), draws=draws_PN.tobytes(),
                          **scales(logits_TN), start=start, **start)
 
     @classmethod
@@ -157,7 +158,7 @@ class RouterMicroscope(LessonWidget):
 
     @property
     def noise_draws(self) -> ndarray:
-        """All draws of the noise, [D, N], in units of the logits."""
+        """All draws of the noise, [P, N], in units of the logits."""
         return self.noise * np.frombuffer(self.draws, np.float32).reshape(DRAWS, self.num_experts).astype(np.float64)
 
     @property
@@ -185,8 +186,6 @@ class RouterMicroscope(LessonWidget):
                 f"{self.start['k']} of {count(self.num_experts, 'expert')}")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_microscope(self))
 
     @traitlets.validate("token", "k", "temperature", "noise", "draw", "locked_expert")
@@ -202,7 +201,7 @@ class RouterMicroscope(LessonWidget):
         return proposal["value"]
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def check_routing(routing: Routing) -> None:
@@ -315,8 +314,6 @@ SHARES = (0, 0.05, 0.2, 0.5, 1)
 def draw_microscope(scope: RouterMicroscope):
     """The widget's rows on a bare figure: logits, probabilities, weights; with noise also how often each is chosen."""
     from matplotlib.figure import Figure
-
-    from ..teach.plots import drawable
 
     shown = scope.shown
     words = row_words(scope, shown)

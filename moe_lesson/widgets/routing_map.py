@@ -18,6 +18,7 @@ from ..measure.nulls import route_beside_null
 from ..moe.layers import MoE
 from ..moe.recipes import Sparse
 from ..moe.routing import Routing
+from ..teach.plots import draw_routing, png
 from .base import LessonWidget, module_source, stylesheet, within
 from .common import (
     Gate,
@@ -124,7 +125,7 @@ class RoutingMap(LessonWidget):
                    on_text=lambda typed: route_beside_null(model, typed, seed))
 
     def _pack(self, routings: Sequence[Routing], null: Sequence[Routing] | None) -> dict:
-        """Check routings at the door and turn them into traits."""
+        """Check routings and turn them into traits."""
         check_layers(routings, self._gates, "routings")
         if self._null_gates:
             require(null is not None, "on_text returned no routings of the random router, which the map was made with")
@@ -161,8 +162,6 @@ class RoutingMap(LessonWidget):
                 f"{self.top_k} of {experts} experts")
 
     def picture(self) -> bytes:
-        from ..teach.plots import draw_routing, png
-
         return png(draw_routing(self.shown, origin=self.router_label, limit=self._gates[self.layer].scale,
                                 title=f"{self.title} · layer {self.layer + 1} of {len(self.sizes)}"))
 

@@ -21,6 +21,7 @@ from ..lm.ledger import experts_of_equal_active, ffn_cost, ffn_parts, model_cost
 from ..lm.model import ModelConfig
 from ..measure.evidence import Interval, Table, interval, result_table
 from ..moe.recipes import Sparse
+from ..teach.plots import png
 from .base import LessonWidget, module_source, one_of, stylesheet
 from .common import capital, check_origin, count, fixed, three_digits
 
@@ -94,7 +95,7 @@ class World:
     def check(self, one: Setting) -> None:
         """Refuse a setting that can't be, or whose recipe is another's."""
         where = f"m = {one.segments}, Ks = {one.num_shared}"
-        require((one.segments, one.num_shared) in SLOTS, f"{where} is no setting of the widget; it has {SLOTS}")
+        require((one.segments, one.num_shared) in SLOTS, f"{where} is not a setting of the widget; it has {SLOTS}")
         cut, recipe = self.computed(one.segments, one.num_shared), one.recipe
         require((recipe.num_experts, recipe.top_k, recipe.num_shared) == (cut.num_experts, cut.top_k, cut.num_shared),
                 f"the recipe of {where} has {recipe.top_k} of {recipe.num_experts} experts and {recipe.num_shared} shared; "
@@ -265,8 +266,6 @@ class SegmentationView(LessonWidget):
                 f"{measured_words(self, 'loss')}")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_segmentation(self))
 
     @traitlets.validate("world", "segments", "num_shared")

@@ -2,7 +2,7 @@
 
 The functions under "words" are twins of those in specialisation_view.js.
 Letters: C censuses, one per router; S sample sizes; L layers; N experts of a layer, E of all layers; M domains; T tokens;
-R documents; D draws of a null.
+F documents (files); P permutations, the draws of a null.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ..base.errors import require
 from ..measure.census import Census, lift
+from ..teach.plots import drawable, png
 from .base import LessonWidget, dress_table, module_source, one_of, stylesheet, within
 from .common import check_origin, count, fixed, rounded
 
@@ -113,15 +114,15 @@ def measure(censuses: Mapping[str, Census], seed: int = 0) -> Measured:
     generator = torch.Generator().manual_seed(seed)
     drawn_T = draw_tokens(first, samples[-1], generator)
     label_T, document_T = first.labels("domain")[drawn_T], first.document_T[drawn_T]
-    dealt_DR = first.domain_R[shuffles(len(first.domain_R), generator)]
+    dealt_PF = first.domain_F[shuffles(len(first.domain_F), generator)]
     chosen_TE = torch.cat([F.one_hot(ids_TK[drawn_T], n).sum(dim=1).float() for census in censuses.values()
                            for ids_TK, n in zip(census.expert_ids, first.sizes)], dim=1)
     layers = list(first.sizes) * len(censuses)
     found: dict[str, list] = {"calls": [], "lifts": [], "bands": [], "shuffled": []}
     for n in samples:
-        chosen_RE = torch.zeros(len(first.domain_R), sum(layers)).index_add_(0, document_T[:n], chosen_TE[:n])
+        chosen_FE = torch.zeros(len(first.domain_F), sum(layers)).index_add_(0, document_T[:n], chosen_TE[:n])
         calls_EM = count_calls(chosen_TE[:n], label_T[None, :n], m)[0]
-        nulls = (count_calls(chosen_TE[:n], label_T[:n][shuffles(n, generator)], m), count_calls(chosen_RE, dealt_DR, m))
+        nulls = (count_calls(chosen_TE[:n], label_T[:n][shuffles(n, generator)], m), count_calls(chosen_FE, dealt_PF, m))
         bands, shuffled = zip(*(null_of(calls_DEM, layers) for calls_DEM in nulls))
         lifts_EM = torch.cat([lift(part_NM) for part_NM in calls_EM.split(layers)])
         for name, value in zip(found, (calls_EM, lifts_EM, torch.stack(bands), torch.stack(shuffled))):
@@ -150,24 +151,24 @@ def draw_tokens(census: Census, size: int, generator: torch.Generator) -> Tensor
 
 
 def shuffles(size: int, generator: torch.Generator) -> Tensor:
-    """Orders of so many things at random, [D, size]."""
+    """Orders of so many things at random, [P, size]."""
     return torch.rand(DRAWS, size, generator=generator).argsort(dim=1)
 
 
-def count_calls(chosen_TE: Tensor, label_DT: Tensor, m: int) -> Tensor:
-    """The calls of each expert by label, for several ways to label what calls: [D, E, M]. One product of 0s and 1s is fast."""
-    labelled_TDM = torch.zeros(*label_DT.T.shape, m).scatter_(2, label_DT.T[:, :, None], 1.0)
-    calls_ED = chosen_TE.T @ labelled_TDM.flatten(1)  # float32 counts exactly up to 16 million
-    return calls_ED.unflatten(1, (-1, m)).transpose(0, 1).double()
+def count_calls(chosen_TE: Tensor, label_PT: Tensor, m: int) -> Tensor:
+    """The calls of each expert by label, for several ways to label what calls: [P, E, M]. One product of 0s and 1s is fast."""
+    labelled_TPM = torch.zeros(*label_PT.T.shape, m).scatter_(2, label_PT.T[:, :, None], 1.0)
+    calls_EP = chosen_TE.T @ labelled_TPM.flatten(1)  # float32 counts exactly up to 16 million
+    return calls_EP.unflatten(1, (-1, m)).transpose(0, 1).double()
 
 
 def null_of(calls_DEM: Tensor, layers: list[int]) -> tuple[Tensor, Tensor]:
     """The band of each expert [E, 2] and the counts of each layer [L, 2] over the draws, see `Measured`."""
     parts = [torch.vmap(lift)(part_DNM).amax(dim=2) for part_DNM in calls_DEM.split(layers, dim=1)]
-    strongest_DE = torch.cat(parts, dim=1)
-    bands = torch.stack([strongest_DE.kthvalue(RANK, dim=0).values, strongest_DE.median(dim=0).values], dim=1)
-    shuffled = [[(part_DN >= SPECIALIST - SLACK).sum(dim=1).median().item(),
-                 (part_DN.sum(dim=1) / (part_DN > 0).sum(dim=1)).median().item()] for part_DN in parts]
+    strongest_PE = torch.cat(parts, dim=1)
+    bands = torch.stack([strongest_PE.kthvalue(RANK, dim=0).values, strongest_PE.median(dim=0).values], dim=1)
+    shuffled = [[(part_PN >= SPECIALIST - SLACK).sum(dim=1).median().item(),
+                 (part_PN.sum(dim=1) / (part_PN > 0).sum(dim=1)).median().item()] for part_PN in parts]
     return bands, torch.tensor(shuffled, dtype=torch.float64)
 
 
@@ -181,7 +182,7 @@ def check_censuses(censuses: Mapping[str, Census]) -> Census:
     first = next(iter(censuses.values()))
     for name, census in censuses.items():
         require(census.sizes == first.sizes and census.domains == first.domains
-                and torch.equal(census.document_T, first.document_T) and torch.equal(census.domain_R, first.domain_R),
+                and torch.equal(census.document_T, first.document_T) and torch.equal(census.domain_F, first.domain_F),
                 f"the census {name!r} is of other documents or layers than the first; take all with one model and one corpus")
     require(2 <= len(first.domains) <= MOST_DOMAINS,
             f"there are {len(first.domains)} domains; a lift needs at least 2, and the view shows at most {MOST_DOMAINS}")
@@ -295,8 +296,6 @@ class SpecialisationView(LessonWidget):
                 f"{self.samples[0]} to {self.samples[-1]} tokens")
 
     def picture(self) -> bytes:
-        from ..teach.plots import png
-
         return png(draw_specialisation(self))
 
     @traitlets.validate("layer", "locked_expert")
@@ -425,8 +424,6 @@ def dress_lifts(ax, view: SpecialisationView) -> None:
 
 def draw_experts(ax, view: SpecialisationView) -> None:
     """One mark for each expert over the band of its null."""
-    from ..teach.plots import drawable
-
     one, columns = view.shown, np.array(view.columns)
     x, called = np.arange(len(columns)), one.called[columns]
     top, middle = one.top[columns][called], one.middle[columns][called]
