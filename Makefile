@@ -26,7 +26,7 @@ export CHECK_PYTHON
 
 help:
 	@echo "make lab          install, and open the first lesson in JupyterLab (LAB_ARGS=--no-browser on a server)"
-	@echo "make test         install, then lint, unit tests, notebooks and browser tests"
+	@echo "make test         install, then lint, types, unit tests, notebooks and browser tests"
 	@echo "make test-colab-widgets   the widgets' Python again, and the lessons, under Colab's ipywidgets 7"
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
 	@echo "make bundle       build dist/moe-lesson-bundle.zip, to upload to Google Colab"
@@ -41,6 +41,7 @@ lab: .venv/lab
 # MOE_LESSON_HOME: here that is a fresh folder, and the store_notebooks plugin gives each notebook its own part of it.
 test: .venv/test
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
 	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope \
 		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg -p store_notebooks
@@ -63,7 +64,7 @@ experiments: .venv/lab
 	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --out data
 
 clean:
-	rm -rf .venv .venv-widgets7 build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-widgets7 build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The files .venv/lab and .venv/test are stamps: pip runs again only when the lists of packages change.

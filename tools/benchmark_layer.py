@@ -2,7 +2,7 @@
 
     python tools/benchmark_layer.py                                        # measure and print
     OMP_NUM_THREADS=2 python tools/benchmark_layer.py --device cpu --out data    # and write data/results/layer-speed-cpu.csv
-    python tools/benchmark_layer.py --readme                               # put that table into README.md
+    python tools/benchmark_layer.py --contributing                         # put that table into CONTRIBUTING.md
 
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
 in turn, in a new order at every repeat, so that what else the machine does falls on all alike.
@@ -313,7 +313,7 @@ def provenance(device: str, dtype: str, tokens: list[int], repeats: int, seconds
 
 
 def section(table: Table, steps: Table) -> str:
-    """The README's section, from the tables alone."""
+    """The section of CONTRIBUTING.md, from the tables alone."""
     made = table.provenance
     columns = [Size(**size) for size in made["preset"]["sizes"]]
     columns.sort(key=lambda size: (-size.tokens, -size.experts))
@@ -349,9 +349,9 @@ def section(table: Table, steps: Table) -> str:
     return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 125) for part in text) + "\n"
 
 
-def with_section(readme: str, body: str, heading: str = HEADING) -> str:
-    """The README with this text under a heading."""
-    before, rest = readme.split(heading, 1)
+def with_section(page: str, body: str, heading: str = HEADING) -> str:
+    """The page with this text under a heading."""
+    before, rest = page.split(heading, 1)
     return before + heading + body + rest[rest.index("\n## "):]
 
 
@@ -374,10 +374,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 and 4096; on a GPU 65536 too)")
     parser.add_argument("--repeats", type=int, default=20, help="how often each is measured (default 20)")
     parser.add_argument("--out", type=Path, help="data folder to write results/layer-speed-….csv into")
-    parser.add_argument("--readme", action="store_true", help="measure nothing; put the stored table into README.md")
+    parser.add_argument("--contributing", action="store_true",
+                        help="measure nothing; put the stored table into CONTRIBUTING.md")
     options = parser.parse_args(arguments)
-    if options.readme:
-        path, name = REPO / "README.md", table_name("cpu", "float32")
+    if options.contributing:
+        path, name = REPO / "CONTRIBUTING.md", table_name("cpu", "float32")
         path.write_text(with_section(path.read_text(encoding="utf-8"),
                                      section(result_table(name), result_table(f"{name}-steps"))), encoding="utf-8")
         return

@@ -2,7 +2,7 @@
 
     python tools/benchmark_widgets.py                                  # measure and print
     OMP_NUM_THREADS=1 python tools/benchmark_widgets.py --out data     # and write data/results/widget-speed-cpu.csv
-    python tools/benchmark_widgets.py --readme                         # write the section of README.md from that table
+    python tools/benchmark_widgets.py --contributing                   # write the section of CONTRIBUTING.md from it
 
 Every widget of tests/every_widget.py is opened in chromium as the tests open it, as large as a lesson makes it, and a key is
 held down: it repeats about thirty times a second, in no step with the screen. "draw" is the time inside the callbacks of
@@ -32,9 +32,9 @@ from benchmark_layer import with_section
 from moe_lesson.experiments import device_name, git_commit
 from moe_lesson.measure.evidence import Table, result_table, write_table
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+CONTRIBUTING = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"
 HEADING = "## How fast are the widgets\n\n"
-TESTS = README.parent / "tests"
+TESTS = CONTRIBUTING.parent / "tests"
 TARGETS = {"draw_p95_ms": 8, "frame_p95_ms": 20, "kernel_ms": 150, "kernel_p95_ms": 250}  # the course's own, at most
 COLUMNS = ("widget", "action", "times", "draw_ms", "draw_p95_ms", "frame_ms", "frame_p95_ms", "kernel_ms", "kernel_p95_ms")
 VIEWPORT = {"width": 1280, "height": 720}
@@ -134,7 +134,7 @@ def mark(row: dict) -> str:
 
 
 def section(table: Table) -> str:
-    """The README's text: for each widget the slowest of what one can do in it."""
+    """The text in CONTRIBUTING.md: for each widget the slowest of what one can do in it."""
     def slowest(widget: str, part: str) -> str:
         rows = [row for row in table.rows if row["widget"] == widget and row[f"{part}_p95_ms"] != ""]
         if not rows:
@@ -162,11 +162,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("widgets", nargs="*", help="some of them (default: all)")
     parser.add_argument("--presses", type=int, default=120, help="times that a held key repeats (default 120)")
     parser.add_argument("--out", type=Path, help="data folder to write results/widget-speed-cpu.csv into")
-    parser.add_argument("--readme", action="store_true", help="measure nothing: write the README's section from the table")
+    parser.add_argument("--contributing", action="store_true",
+                        help="measure nothing: write the section of CONTRIBUTING.md from the table")
     options = parser.parse_args(arguments)
-    if options.readme:
-        readme = with_section(README.read_text(encoding="utf-8"), section(result_table("widget-speed-cpu")), HEADING)
-        README.write_text(readme, encoding="utf-8")
+    if options.contributing:
+        page = with_section(CONTRIBUTING.read_text(encoding="utf-8"), section(result_table("widget-speed-cpu")), HEADING)
+        CONTRIBUTING.write_text(page, encoding="utf-8")
         return
     if options.presses < 2:
         parser.error("--presses must be at least 2")

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import zipfile
 
-NEEDED = ("torch", "numpy", "safetensors", "scipy", "tqdm", "ipywidgets", "anywidget", "matplotlib", "seaborn", "pandas", "jinja2")
+NEEDED = ("torch", "numpy", "safetensors", "scipy", "tqdm", "ipywidgets", "anywidget", "matplotlib", "seaborn", "pandas",
+          "jinja2")
 # Installed where they are missing, since they are small; with what they need, for pip is told to fetch nothing else.
 SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"]}
 

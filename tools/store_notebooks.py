@@ -2,6 +2,7 @@
 
     python tools/store_notebooks.py notebooks/*.ipynb            # run, and store what came out
     python tools/store_notebooks.py --check notebooks/*.ipynb    # run, and say which stored outputs are out of date
+    python tools/store_notebooks.py --clean-only notebooks/*.ipynb    # run nothing: clean what is stored (before a commit)
 
 Each lesson is first given its Colab badge and its bootstrap cell (tools/colab.py), a new one too.
 A notebook is stored only when it is fit to be read: no cell raised, nothing was written to stderr, no output names a
@@ -90,6 +91,9 @@ def clean(nb: NotebookNode) -> NotebookNode:
     for cell in nb.cells:
         cell.metadata.pop("execution", None)
         cell.metadata.pop("ExecuteTime", None)
+        if "outputs" in cell:  # a progress bar ends with its run, and its plain text is the bar before the first step
+            cell.outputs = [output for output in cell.outputs
+                            if not re.match(r" *\d+%\|", output.get("data", {}).get("text/plain", ""))]
         for output in cell.get("outputs", []):
             # A widget's view is the random id of a model that lives in the kernel that has gone: a reader would see
             # "model not found" in place of the picture stored beside it. nbval does not compare views (nor pictures).
@@ -163,15 +167,37 @@ def process(path: Path, check: bool, timeout: float) -> tuple[bool, str]:
     return True, f"{'checked' if check else 'stored'} {path} ({time.perf_counter() - start:.0f} s)"
 
 
+def tidy(path: Path) -> tuple[bool, str]:
+    """Clean a stored notebook and run nothing. Returns whether it is fit to be stored, and the line to print."""
+    before = path.read_text(encoding="utf-8")
+    nb = clean(nbformat.reads(before, as_version=4))
+    found = problems(nb) + [f"cell {cell.id} was never run" for cell in nb.cells if cell.get("execution_count", 0) is None]
+    found += [f"cell {cell.id} raised" for cell in nb.cells
+              if any(output.output_type == "error" for output in cell.get("outputs", []))]
+    after = nbformat.writes(nb) + "\n"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    if found:
+        return False, "\n  ".join([f"FAILED {path}", *found])
+    return True, f"{'is clean' if after == before else 'cleaned'} {path}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="+", type=Path)
-    parser.add_argument("--check", action="store_true", help="store nothing; report the cells whose outputs changed")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="store nothing; report the cells whose outputs changed")
+    instead.add_argument("--clean-only", action="store_true", help="run nothing; clean what is stored, and look at it")
     parser.add_argument("--timeout", type=float, default=300, help="seconds that one cell may take (default 300)")
     parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default 1: undisturbed times)")
     options = parser.parse_args(arguments)
     if missing := [str(path) for path in options.notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
+
+    if options.clean_only:
+        tidied = [tidy(path) for path in options.notebooks]
+        print("\n".join(line for _, line in tidied))
+        return 0 if all(fine for fine, _ in tidied) else 1
 
     with ProcessPoolExecutor(options.jobs) as pool:
         runs = [pool.submit(process, path, options.check, options.timeout) for path in options.notebooks]
