@@ -44,13 +44,13 @@ test: .venv/test
 	$(RUN) -m mypy
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
 	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope \
-		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg -p store_notebooks
+		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/lessons/nbval_sanitize.cfg -p store_notebooks
 
 # A new widget's unit tests are among these without being named. They run here without a browser: Colab's own JavaScript
 # can't be imitated. The long tests come first, and each process takes the next test when it is free.
 test-colab-widgets: .venv-widgets7/ready
-	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/colab_widgets.py \
-		tests/test_lesson.py $$(grep -l '^from moe_lesson.widgets' tests/test_*.py | grep -v _browser.py)
+	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/lessons/colab_widgets.py \
+		tests/lessons/test_lesson.py $$(grep -rl --include='test_*.py' '^from moe_lesson.widgets' tests | grep -v _browser.py)
 
 notebooks: .venv/test
 	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
@@ -80,10 +80,10 @@ clean:
 
 # All of .venv, with the ipywidgets of Colab in front: a .pth file leads to .venv's packages, so that torch is not there twice.
 # The .pth files in that folder are not read, hence the folder of the course.
-.venv-widgets7/ready: tests/colab_requirements.txt .venv/test
+.venv-widgets7/ready: tests/lessons/colab_requirements.txt .venv/test
 	@echo "Installing Colab's ipywidgets into .venv-widgets7 ..."
 	@$(RUN) -m venv --clear --without-pip .venv-widgets7
-	$(PIP) --no-deps --target .venv-widgets7/lib/python*/site-packages -r tests/colab_requirements.txt
+	$(PIP) --no-deps --target .venv-widgets7/lib/python*/site-packages -r tests/lessons/colab_requirements.txt
 	@cd .venv-widgets7/lib/python*/site-packages && \
 		printf '%s\n' "$(CURDIR)"/.venv/lib/python*/site-packages "$(CURDIR)" > course.pth
 	@touch $@

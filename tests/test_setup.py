@@ -63,7 +63,7 @@ def test_colab_needs_nothing_reinstalled():
 
 
 def test_the_tests_that_play_colab_have_its_ipywidgets():
-    assert f"ipywidgets=={COLAB['ipywidgets']}" in (REPO / "tests/colab_requirements.txt").read_text().splitlines()
+    assert f"ipywidgets=={COLAB['ipywidgets']}" in (REPO / "tests/lessons/colab_requirements.txt").read_text().splitlines()
 
 
 def test_this_environment_has_the_pinned_versions():

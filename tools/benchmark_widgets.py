@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python tools/benchmark_widgets.py --out data     # and write data/results/widget-speed-cpu.csv
     python tools/benchmark_widgets.py --contributing                   # write the section of CONTRIBUTING.md from it
 
-Every widget of tests/every_widget.py is opened in chromium as the tests open it, as large as a lesson makes it, and a key is
-held down: it repeats about thirty times a second, in no step with the screen. "draw" is the time inside the callbacks of
+Every widget of tests/widgets/every_widget.py is opened in chromium as the tests open it, as large as a lesson makes it, and a
+key is held down: it repeats about thirty times a second, in no step with the screen. "draw" is the time inside the callbacks of
 requestAnimationFrame. "frame" runs from the key's own time stamp to the end of the rendering in which the widget drew: it
 includes waiting for the screen, up to 16.7 ms at 60 Hz, and leaves out what the compositor does on other threads. "kernel" is
 the time that Python takes from a message to the traits of its answer, without the way there and back.
@@ -34,7 +34,7 @@ from moe_lesson.measure.evidence import Table, result_table, write_table
 
 CONTRIBUTING = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"
 HEADING = "## How fast are the widgets\n\n"
-TESTS = CONTRIBUTING.parent / "tests"
+TESTS = CONTRIBUTING.parent / "tests/widgets"
 TARGETS = {"draw_p95_ms": 8, "frame_p95_ms": 20, "kernel_ms": 150, "kernel_p95_ms": 250}  # the course's own, at most
 COLUMNS = ("widget", "action", "times", "draw_ms", "draw_p95_ms", "frame_ms", "frame_p95_ms", "kernel_ms", "kernel_p95_ms")
 VIEWPORT = {"width": 1280, "height": 720}

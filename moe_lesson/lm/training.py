@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..base.errors import require
 from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
-from ..moe.layers import Router, moe_layers
+from ..moe.layers import moe_layers
 from ..moe.routing import Routing, max_violation
 from .checkpoints import read_training_state, save_training_state
 from .model import LanguageModel
@@ -84,61 +84,62 @@ class TrainingDiverged(RuntimeError):
 
 
 Objective = Callable[[nn.Module, Tensor], tuple[Tensor, dict]]
+AfterStep = Callable[[nn.Module, dict], None]
+TaskLoss = Callable[[nn.Module, Tensor], tuple[Tensor, list[Routing], int]]
 DEFAULT_BALANCE = {"batch": 0.01}  # DeepSeekMoE's (arXiv 2401.06066, section 4.1)
 
 
-def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
-    """The objective of a language model: next-token loss, in nats, + Σ strength · mean over the MoE layers of a balance loss.
+class Balanced:
+    """An objective: a task's loss + Σ strength · mean over the MoE layers of a balance loss.
 
     Args:
-        balance: name of a loss in `balance.LOSSES` -> its strength; "bias" -> how far the selection bias moves in a step, with
-            no loss at all; {} for no balancing.
+        task_loss: (model, batch) -> the loss, the routing of each MoE layer, and how many sequences the batch has.
+        balance: name of a loss in `balance.LOSSES` -> its strength; "bias" -> how far the selection biases move after a step,
+            with no loss at all; {} for no balancing.
 
-    Returns: a function (model, ids [B, S+1]) -> the loss to minimise, and figures: `loss` without the balance terms, and for
-        a model with MoE layers `max_violation`, the mean over layers, and `load`, the N loads of each layer.
+    Returns (call): for a model and a batch the loss to minimise, and figures: `loss` without the balance terms, and for a model
+        with MoE layers `max_violation`, the mean over layers, and `load`, the N loads of each layer.
     """
-    terms = balance_terms(balance)
 
-    def objective(model: nn.Module, ids: Tensor) -> tuple[Tensor, dict]:
+    def __init__(self, task_loss: TaskLoss, balance: Mapping[str, float]):
+        self.task_loss, self.losses = task_loss, checked_balance(balance)
+        self.rate = self.losses.pop(BIAS, 0.0)
+
+    def __call__(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, dict]:
+        loss, routings, sequences = self.task_loss(model, batch)
+        if not routings:
+            return loss, {"loss": loss.detach()}
+        sparse = list(zip(routings, (layer.router.score for layer in moe_layers(model))))
+        terms = [strength * torch.stack([LOSSES[method](routing, score, sequences) for routing, score in sparse]).mean()
+                 for method, strength in self.losses.items()]
+        loads = [routing.load for routing in routings]
+        figures = {"loss": loss.detach(), "max_violation": sum(map(max_violation, loads)) / len(loads),
+                   "load": [load.tolist() for load in loads]}
+        return loss + sum(terms), figures
+
+    def after_step(self, model: nn.Module, figures: dict) -> None:
+        """Move the selection biases, which act from the next batch on; `figures["load"]` is the load of the whole step."""
+        for layer, load in zip(moe_layers(model), figures.get("load", ())) if self.rate else ():
+            layer.router.bias.copy_(update_bias(layer.router.bias, torch.tensor(load), self.rate))
+
+
+def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
+    """The objective of a language model: next-token loss, in nats, with balance losses; `balance` as in `Balanced`.
+
+    Its batches are token ids [B, S+1].
+    """
+    def loss(model: nn.Module, ids: Tensor) -> tuple[Tensor, list[Routing], int]:
         logits, routings = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
-        found = [routing for routing in routings if routing is not None]
-        sparse = list(zip(found, (layer.router for layer in moe_layers(model))))
-        term, figures = terms(sparse, len(ids))
-        return loss + term, {"loss": loss.detach()} | figures
+        return loss, [routing for routing in routings if routing is not None], len(ids)
 
-    return objective
-
-
-def balance_terms(balance: Mapping[str, float]) -> Callable[[list[tuple[Routing, Router]], int], tuple[Tensor | float, dict]]:
-    """What balancing adds to an objective.
-
-    Args:
-        balance: as in `next_token`.
-
-    Returns: a function (the routings with their routers, number of sequences) -> Σ strength · mean loss over the layers, and
-        figures. Where a bias balances, it moves the routers' biases, which act from the next batch on.
-    """
-    balance = checked_balance(balance)
-    rate = balance.pop(BIAS, 0.0)
-
-    def terms(sparse: list[tuple[Routing, Router]], sequences: int) -> tuple[Tensor | float, dict]:
-        if not sparse:
-            return 0.0, {}
-        loads = [routing.load for routing, _ in sparse]
-        losses = [strength * torch.stack([LOSSES[method](routing, router.score, sequences) for routing, router in sparse]).mean()
-                  for method, strength in balance.items()]
-        for load, (_, router) in zip(loads, sparse) if rate else ():
-            router.bias.copy_(update_bias(router.bias, load, rate))  # outside the gradient: a bias chooses and never weighs
-        figures = {"max_violation": sum(map(max_violation, loads)) / len(loads), "load": [load.tolist() for load in loads]}
-        return sum(losses), figures
-
-    return terms
+    return Balanced(loss, balance)
 
 
 def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingConfig, *,
           objective: Objective | None = None, checkpoint: str | pathlib.Path | None = None, every: int = 200,
-          evaluate: Callable[[nn.Module], dict] | None = None, progress: bool = True) -> History:
+          evaluate: Callable[[nn.Module], dict] | None = None, after_step: AfterStep | None = None,
+          progress: bool = True) -> History:
     """Train a model in place.
 
     Args:
@@ -150,6 +151,8 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             the end, and when you interrupt.
         every: steps between two checkpoints and two evaluations.
         evaluate: model -> figures to add to the history, e.g. the validation loss; called every `every` steps and at the end.
+        after_step: (model, figures) -> None, called when a step is completed; the objective's own unless given, where it has
+            one, as `Balanced` has. What moves outside the gradient moves there: once a step, and not in a step that failed.
         progress: show a bar, and a line at the end.
 
     Returns: the history, earlier sittings included.
@@ -162,6 +165,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     """
     require(every >= 1, f"every is {every}; expected at least 1 step between two checkpoints")
     objective = objective or next_token()
+    after_step = after_step or getattr(objective, "after_step", None)
     optimizer = adamw(model, config)
     identity = asdict(config) | {"model": model_identity(model), "first batch": fingerprint(batch_at(0).numpy().tobytes())}
     history, start = History(), 0
@@ -182,6 +186,8 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             except torch.OutOfMemoryError as error:
                 raise MemoryError(f"the device ran out of memory at step {step} with a batch of shape "
                                   f"{tuple(batch_at(step).shape)}; choose a smaller batch or a shorter context") from error
+            if after_step:
+                after_step(model, row)
             last = step + 1 == config.steps
             if evaluate and (last or (step + 1) % every == 0):
                 row |= evaluate(model)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ..base.errors import require
 from ..base.seeds import mixed_seed
-from ..lm.training import DEFAULT_BALANCE, Objective, balance_terms
+from ..lm.training import DEFAULT_BALANCE, Balanced
 from ..moe.layers import MoE
+from ..moe.routing import Routing
 from .instruments import (
     co_routing,
     expert_outputs,
@@ -124,26 +125,19 @@ class SkillsWorld:
         return batch_at
 
 
-def regression(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Objective:
-    """The objective in a skills world: mean squared error + Σ strength · balance loss; `balance` as in `next_token`.
+def regression(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
+    """The objective in a skills world: mean squared error, with balance losses; `balance` as in `Balanced`.
 
-    Returns: a function (layer, x and y side by side [T, 2D]) -> the loss to minimise, and figures as in `next_token`.
+    Its batches are x and y side by side, [T, 2D].
     """
-    terms = balance_terms(balance)
-
-    def objective(layer: nn.Module, batch: Tensor) -> tuple[Tensor, dict]:
+    def loss(layer: nn.Module, batch: Tensor) -> tuple[Tensor, list[Routing], int]:
         x, y = batch.chunk(2, dim=-1)
-        sparse = []
-        if isinstance(layer, MoE):
-            out, routing = layer(x)
-            sparse = [(routing, layer.router)]
-        else:
-            out = layer(x)
-        loss = F.mse_loss(out, y)
-        term, figures = terms(sparse, len(x))
-        return loss + term, {"loss": loss.detach()} | figures
+        if not isinstance(layer, MoE):
+            return F.mse_loss(layer(x), y), [], len(x)
+        out, routing = layer(x)
+        return F.mse_loss(out, y), [routing], len(x)
 
-    return objective
+    return Balanced(loss, balance)
 
 
 @torch.no_grad()

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from ..base.errors import require
-from .layers import SCORES
+from .layers import LOG_SCORES
 from .routing import Routing
 
 
 def shares(routing: Routing, score: str = "softmax") -> Tensor:
     """The router's probabilities of all N experts, [T, N], each row with sum 1; `score` as in the router."""
-    scores_TN = SCORES[score](routing.logits)
-    return scores_TN / scores_TN.sum(dim=-1, keepdim=True)
+    return LOG_SCORES[score](routing.logits).softmax(dim=-1)  # the scores over their sum, however small they are
 
 
 def balance_loss(routing: Routing, score: str = "softmax") -> Tensor:
@@ -132,8 +131,9 @@ def update_bias(bias_N: Tensor, load_N: Tensor, rate: float) -> Tensor:
 
     Returns: the new bias [N].
     """
-    load_N = load_N.to(bias_N)
-    return bias_N + rate * (load_N.mean() - load_N).sign()
+    load_N = load_N.to(bias_N.device)
+    crowded_N = (len(load_N) * load_N - load_N.sum()).sign()  # of whole numbers, so that no dtype rounds a load
+    return bias_N - rate * crowded_N.to(bias_N.dtype)
 
 
 def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:

@@ -6,6 +6,8 @@ Weights are stored [in, out], so that y = x @ w reads like the equation.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from .dispatch import DISPATCHES, ffn
 from .routing import Routing
 
 SCORES = {"softmax": lambda logits: logits.softmax(dim=-1), "sigmoid": torch.sigmoid}
+LOG_SCORES = {"softmax": lambda logits: logits.log_softmax(dim=-1), "sigmoid": F.logsigmoid}
 
 
 def weight(*shape: int) -> nn.Parameter:
@@ -63,7 +66,7 @@ def gate(x_TD: Tensor, w_DN: Tensor) -> Tensor:
 
 
 def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renormalise: bool = True,
-           scale: float = 1.0, closed_TN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+           scale: float = 1.0, closed_TN: Tensor | None = None, log_scores_TN: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The K best experts of every token, best first, and their weights.
 
     Args:
@@ -73,6 +76,7 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
         renormalise: divide the K weights by their sum.
         scale: multiply the weights.
         closed_TN: True where a token may not choose an expert; each token needs K others.
+        log_scores_TN: the scores' logarithms: a score too small for its dtype is 0 there, and 0 over 0 is no weight.
 
     Returns: expert_ids [T, K] and weights [T, K].
     """
@@ -81,7 +85,9 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
         rank_TN = rank_TN.masked_fill(closed_TN, -torch.inf)  # and not 0: a bias can lift a 0 above the rest
     ids_TK = rank_TN.topk(top_k, dim=-1).indices
     weights_TK = scores_TN.gather(1, ids_TK)
-    if renormalise:
+    if renormalise and log_scores_TN is not None:
+        weights_TK = log_scores_TN.gather(1, ids_TK).softmax(dim=-1)  # the same division, in logarithms
+    elif renormalise:
         weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
     return ids_TK, weights_TK * scale
 
@@ -94,7 +100,8 @@ class Router(nn.Module):
         num_experts: N.
         top_k: K, experts per token, 1 … N.
         score: "softmax" (Shazeer to DeepSeek-V2) or "sigmoid" (DeepSeek-V3, arXiv 2412.19437, eq. 12–16).
-        renormalise: divide the K weights by their sum.
+        renormalise: divide the K weights by their sum; unless given, where K > 1. At K = 1 the weight would be 1 whatever the
+            router says, and the router would learn nothing: Switch keeps the raw probability (arXiv 2101.03961).
         scale: multiply the weights (DeepSeek's routed_scaling_factor).
         noisy: add trainable Gaussian noise to the logits while training (Shazeer et al., arXiv 1701.06538, eq. 4).
 
@@ -106,7 +113,7 @@ class Router(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, width: int, num_experts: int, top_k: int, *, score: str = "softmax", renormalise: bool = True,
+    def __init__(self, width: int, num_experts: int, top_k: int, *, score: str = "softmax", renormalise: bool | None = None,
                  scale: float = 1.0, noisy: bool = False):
         super().__init__()
         require(num_experts >= 1, f"num_experts is {num_experts}; a router needs at least one expert")
@@ -114,7 +121,11 @@ class Router(nn.Module):
                 f"top_k is {top_k}, but each token must go to 1 … {num_experts} of the {num_experts} experts")
         require(score in SCORES, f"unknown score {score!r}; choose one of {', '.join(SCORES)}")
         require(scale > 0, f"scale is {scale}; the gate scale must be positive")
-        self.width, self.top_k, self.score, self.renormalise, self.scale = width, top_k, score, renormalise, scale
+        self.width, self.top_k, self.score, self.scale = width, top_k, score, scale
+        self.renormalise = top_k > 1 if renormalise is None else renormalise
+        if self.renormalise and top_k == 1:
+            warnings.warn("a top-1 router with renormalise=True weighs whatever it chooses with 1: it gets no gradient and learns "
+                          "nothing; leave renormalise out, or give False", stacklevel=2)
         self.weight = weight(width, num_experts)
         self.noise = nn.Parameter(torch.zeros(width, num_experts)) if noisy else None
         self.register_buffer("bias", torch.zeros(num_experts))
@@ -123,6 +134,12 @@ class Router(nn.Module):
     def num_experts(self) -> int:
         """N."""
         return self.weight.shape[1]
+
+    def _apply(self, fn, recurse: bool = True):
+        kept = self.bias
+        super()._apply(fn, recurse)  # .bfloat16() and the like: there 0.5 + 0.001 is 0.5, and the bias would stand still
+        self.bias = kept.to(self.bias.device)
+        return self
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
         check_input(x_TD, self.width)
@@ -133,7 +150,7 @@ class Router(nn.Module):
             logits_TN = clean_TN + torch.randn_like(std_TN) * std_TN
         scores_TN = SCORES[self.score](logits_TN)
         ids_TK, weights_TK = choose(scores_TN, self.top_k, bias_N=self.bias, renormalise=self.renormalise, scale=self.scale,
-                                    closed_TN=closed_TN)
+                                    closed_TN=closed_TN, log_scores_TN=LOG_SCORES[self.score](logits_TN))
         return Routing(logits_TN, ids_TK, weights_TK, clean_logits=None if std_TN is None else clean_TN, noise_std=std_TN)
 
 
@@ -181,7 +198,7 @@ class MoE(nn.Module):
     """
 
     def __init__(self, width: int, num_experts: int, top_k: int, expert_width: int, num_shared: int = 0,
-                 dispatch: str = "grouped", score: str = "softmax", renormalise: bool = True, scale: float = 1.0,
+                 dispatch: str = "grouped", score: str = "softmax", renormalise: bool | None = None, scale: float = 1.0,
                  noisy: bool = False):
         super().__init__()
         require(width >= 1, f"width is {width}; the model width must be at least 1")

@@ -35,7 +35,7 @@ class Sparse:
     expert_width: int
     num_shared: int = 0
     score: str = "softmax"
-    renormalise: bool = True
+    renormalise: bool | None = None  # unless given, where top_k > 1
     scale: float = 1.0
     noisy: bool = False
 
@@ -44,6 +44,8 @@ class Sparse:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
         require(1 <= self.top_k <= self.num_experts,
                 f"top_k is {self.top_k}, but each token must go to 1 … {self.num_experts} of the {self.num_experts} experts")
+        if self.renormalise is None:
+            object.__setattr__(self, "renormalise", self.top_k > 1)
         require(self.num_shared >= 0, f"num_shared is {self.num_shared}; expected 0 or more shared experts")
 
     def build(self, width: int) -> MoE:

@@ -18,6 +18,9 @@ export function sigmoid(row) {
 
 export const SCORES = { softmax, sigmoid };
 
+/** Up to a number that all experts of a token share, which a sum divides out: of a softmax the logits themselves. */
+const LOG_SCORES = { softmax: (x) => x, sigmoid: (x) => Math.min(x, 0) - Math.log1p(Math.exp(-Math.abs(x))) };
+
 export function sum(values) {
   let total = 0;
   for (let i = 0; i < values.length; i++) total += values[i];
@@ -34,9 +37,9 @@ export function topK(values, k) {
   return ranked(values).slice(0, k);
 }
 
-/** Every token's experts, best first: logits [T * N] -> { T, N, gate, scores [T * N], order [T * N] }. K cuts it. */
+/** Every token's experts, best first: logits [T * N] -> { T, N, gate, logits, scores [T * N], order [T * N] }. K cuts it. */
 export function rankExperts(logits, T, N, gate) {
-  const ranking = { T, N, gate, scores: new Float64Array(T * N), order: new Int32Array(T * N) };
+  const ranking = { T, N, gate, logits, scores: new Float64Array(T * N), order: new Int32Array(T * N) };
   for (let t = 0; t < T; t++) {
     const scores = SCORES[gate.score](logits.subarray(t * N, (t + 1) * N));
     const biased = gate.bias ? scores.map((s, n) => s + gate.bias[n]) : scores; // to choose, never to weigh
@@ -47,22 +50,18 @@ export function rankExperts(logits, T, N, gate) {
 }
 
 /** The k best experts of every token: { T, N, k, ids [T * k], weights [T * k], load [N] }. */
-export function route({ T, N, gate, scores, order }, k) {
+export function route({ T, N, gate, logits, scores, order }, k) {
   const routed = { T, N, k, ids: new Int32Array(T * k), weights: new Float64Array(T * k), load: new Int32Array(N) };
   for (let t = 0; t < T; t++) {
     const ids = order.subarray(t * N, t * N + k);
-    const weights = gateWeights(Float64Array.from(ids, (n) => scores[t * N + n]), gate);
+    const weights = gate.renormalise
+      ? softmax(Float64Array.from(ids, (n) => LOG_SCORES[gate.score](logits[t * N + n])))
+      : Float64Array.from(ids, (n) => scores[t * N + n]);
     routed.ids.set(ids, t * k);
-    routed.weights.set(weights, t * k);
+    routed.weights.set(weights.map((weight) => weight * gate.scale), t * k);
     for (const n of ids) routed.load[n] += 1;
   }
   return routed;
-}
-
-/** The weights of the chosen scores: divided by their sum if the gate renormalises, times its scale. */
-export function gateWeights(chosen, gate) {
-  const total = gate.renormalise ? sum(chosen) : 1;
-  return chosen.map((score) => (total > 0 ? (score / total) * gate.scale : 0));
 }
 
 /** The weight that token t gives expert n, or null where it did not choose the expert. */

@@ -30,7 +30,7 @@ def plain(routing: Routing) -> ndarray:
 
 def softmax(logits_TN: ndarray) -> ndarray:
     """exp(s) over the sum of the row; the row's largest is taken off first, so that nothing overflows."""
-    powers = np.exp(logits_TN - logits_TN.max(axis=-1, keepdims=True))
+    powers = np.exp(logits_TN - logits_TN.max(axis=-1, keepdims=True, initial=-np.inf))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
@@ -41,6 +41,8 @@ def sigmoid(logits_TN: ndarray) -> ndarray:
 
 
 SCORES = {"softmax": softmax, "sigmoid": sigmoid}
+# Up to a number that all experts of a token share, which a sum divides out: of a softmax the logits themselves.
+LOG_SCORES = {"softmax": lambda logits_TN: logits_TN, "sigmoid": lambda logits_TN: -np.logaddexp(0, -logits_TN)}
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,7 @@ def route(logits_TN: ndarray, gate: Gate, k: int) -> Routing:
     ids_TK = np.argsort(-biased_TN, axis=-1, kind="stable")[:, :k]
     weights_TK = np.take_along_axis(scores_TN, ids_TK, axis=-1)
     if gate.renormalise:
-        total_T1 = weights_TK.sum(axis=-1, keepdims=True)
-        weights_TK = np.divide(weights_TK, total_T1, out=np.zeros_like(weights_TK), where=total_T1 > 0)
+        weights_TK = softmax(np.take_along_axis(LOG_SCORES[gate.score](logits_TN.astype(np.float64)), ids_TK, axis=-1))
     return Routing(*map(torch.from_numpy, (logits_TN.copy(), ids_TK.copy(), weights_TK * gate.scale)))
 
 

@@ -1,0 +1,291 @@
+"""Training: it learns, it resumes exactly, it keeps its state when interrupted, it stops at NaN."""
+
+import functools
+import io
+import os
+import re
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.utils.checkpoint
+
+from moe_lesson import (
+    LanguageModel,
+    ModelConfig,
+    Sparse,
+    TrainingConfig,
+    TrainingDiverged,
+    evaluate_language,
+    next_token,
+    own_corpus,
+    save_model,
+    train,
+)
+from moe_lesson.lm.checkpoints import read_training_state
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 200
+CONFIG = ModelConfig(Sparse(4, 2, 8, num_shared=1, noisy=True), layers=1, width=16, heads=2, context=16)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return own_corpus(TEXT)
+
+
+def run(corpus, steps=12, **options):
+    model = LanguageModel(CONFIG)
+    config = TrainingConfig(steps, lr=1e-2, warmup=2)
+    options = {"progress": False} | options
+    return model, train(model, corpus.sampler("train", 4, 16), config, **options)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_the_loss_falls_and_the_history_tells(corpus):
+    model, history = run(corpus, 60)
+    assert history["loss"][-1] < 0.6 * history["loss"][0]
+    assert len(history.rows) == 60 and history.seconds > 0 and {"step", "lr", "loss", "max_violation"} <= history.rows[0].keys()
+
+
+def test_the_same_seed_gives_the_same_model(corpus):
+    assert same(run(corpus)[0], run(corpus)[0])
+
+
+def test_training_leaves_the_callers_random_numbers_alone(corpus):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    run(corpus, 3)
+    assert torch.equal(torch.rand(2), expected)
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping_at(corpus, step, how):
+    """A sampler that does something when it is asked for a step."""
+    sample = corpus.sampler("train", 4, 16)
+
+    def batch_at(i):
+        if i == step:
+            how()
+        return sample(i)
+
+    return batch_at
+
+
+def test_an_interrupted_training_goes_on_exactly(corpus, tmp_path):
+    whole, history = run(corpus)
+    state = tmp_path / "state.safetensors"
+    model = LanguageModel(CONFIG)
+    config = TrainingConfig(12, lr=1e-2, warmup=2)
+    interrupt = stopping_at(corpus, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="after step 6 of 12.*call train again"):
+        train(model, interrupt, config, checkpoint=state, progress=False)
+    asked = []
+    sample = corpus.sampler("train", 4, 16)
+    resumed = LanguageModel(CONFIG)
+    again = train(resumed, lambda step: asked.append(step) or sample(step), config, checkpoint=state, progress=False)
+    assert asked[1:] == list(range(6, 12)), "what was trained before the interrupt is not trained again"
+    assert same(resumed, whole), "resumed weights must equal uninterrupted ones to the bit, noise included"
+    assert again["loss"] == history["loss"]
+
+
+def test_after_a_crash_training_goes_on_from_the_last_checkpoint(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+
+    def crash():
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(LanguageModel(CONFIG), stopping_at(corpus, 7, crash), TrainingConfig(12, lr=1e-2, warmup=2), checkpoint=state,
+              every=5, progress=False)
+    assert same(run(corpus, checkpoint=state)[0], run(corpus)[0])
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_interrupt_handler_is_put_back(corpus):
+    before = signal.getsignal(signal.SIGINT)
+    run(corpus, 2)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    run(corpus, 4, checkpoint=state)
+    with pytest.raises(ValueError, match="was trained with steps 4, now 12.*delete the file to start again"):
+        run(corpus, 12, checkpoint=state)
+
+
+def test_a_checkpoint_of_another_model_is_refused(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    run(corpus, 4, checkpoint=state)
+    other = LanguageModel(ModelConfig(layers=1, width=16, heads=2, context=16))
+    with pytest.raises(ValueError, match="was trained with model .*go on with the same model, data"):
+        train(other, corpus.sampler("train", 4, 16), TrainingConfig(4, lr=1e-2, warmup=2), checkpoint=state, progress=False)
+
+
+def test_a_checkpoint_of_equal_shapes_but_another_top_k_or_other_data_is_refused(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    run(corpus, 4, checkpoint=state)
+    config = TrainingConfig(4, lr=1e-2, warmup=2)
+    top_1 = LanguageModel(replace(CONFIG, ffn=replace(CONFIG.ffn, top_k=1, renormalise=False)))
+    with pytest.raises(ValueError, match="was trained with model"):
+        train(top_1, corpus.sampler("train", 4, 16), config, checkpoint=state, progress=False)
+    with pytest.raises(ValueError, match="was trained with first batch"):
+        other = own_corpus("other text. " * 99).sampler("train", 4, 16)
+        train(LanguageModel(CONFIG), other, config, checkpoint=state, progress=False)
+
+
+def test_a_file_that_is_no_training_state_is_refused(corpus, tmp_path):
+    other = tmp_path / "model.safetensors"
+    save_model(other, LanguageModel(CONFIG), {})
+    with pytest.raises(ValueError, match="holds no training state; give another file name"):
+        run(corpus, 4, checkpoint=other)
+    with pytest.raises(ValueError, match="is a folder"):
+        run(corpus, 4, checkpoint=tmp_path)
+
+
+def test_a_diverged_training_leaves_its_last_step_in_the_checkpoint(corpus, tmp_path):
+    calls = []
+
+    def objective(m, batch):
+        calls.append(1)
+        loss, figures = next_token()(m, batch)
+        return (loss * float("inf") if len(calls) == 4 else loss), figures
+
+    with pytest.raises(TrainingDiverged):
+        run(corpus, 12, objective=objective, checkpoint=tmp_path / "state.safetensors")
+    assert len(read_training_state(tmp_path / "state.safetensors").history["rows"]) == 3
+
+
+def test_nan_stops_the_training_and_keeps_the_last_good_weights(corpus):
+    model = LanguageModel(CONFIG)
+    seen = []
+
+    def objective(m, batch):
+        loss, figures = next_token()(m, batch)
+        seen.append([p.detach().clone() for p in m.parameters()])
+        return (loss * float("nan") if len(seen) == 4 else loss), figures
+
+    with pytest.raises(TrainingDiverged, match="at step 3 the loss is nan.*step before.*lower learning rate than 0.01"):
+        train(model, corpus.sampler("train", 4, 16), TrainingConfig(12, lr=1e-2), objective=objective, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), seen[-1]))
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_an_objective_needs_no_figures_of_its_own(corpus):
+    _, history = run(corpus, 3, objective=lambda m, batch: (next_token()(m, batch)[0], {}), progress=True)
+    assert len(history["loss"]) == 3
+
+
+def test_a_bar_can_be_written_where_blocks_cannot(corpus, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stderr", out)
+    run(corpus, 3, progress=True)
+    out.flush()
+    assert b"0/3" in out.buffer.getvalue()
+
+
+def test_out_of_memory_says_what_to_make_smaller(corpus):
+    def objective(m, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError, match=r"ran out of memory at step 0 with a batch of shape \(4, 17\); choose a smaller batch"):
+        run(corpus, 2, objective=objective)
+
+
+def test_evaluation_figures_stand_in_the_history(corpus):
+    _, history = run(corpus, 10, every=4, evaluate=lambda m: {"validation": evaluate_language(m, corpus, "validation")["mean"]})
+    assert [row["step"] for row in history.rows if "validation" in row] == [3, 7, 9]
+
+
+def test_the_evaluated_loss_is_the_mean_over_all_bytes(corpus):
+    model = LanguageModel(CONFIG).eval()
+    windows = corpus.windows("mine", "test", 16, 100_000)
+    one_by_one = [torch.nn.functional.cross_entropy(model(w[None, :-1])[0][0], w[1:]).item() for w in windows]
+    assert evaluate_language(model, corpus, "test", batch=7)["mine"] == pytest.approx(sum(one_by_one) / len(one_by_one), rel=1e-5)
+
+
+def test_the_schedule_warms_up_and_falls_to_a_tenth():
+    config = TrainingConfig(100, lr=1.0, warmup=10)
+    rates = [config.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_bfloat16_learns_too(corpus):
+    model = LanguageModel(CONFIG)
+    history = train(model, corpus.sampler("train", 4, 16), TrainingConfig(40, lr=1e-2, bfloat16=True), progress=False)
+    assert history["loss"][-1] < 0.8 * history["loss"][0] and model.head.weight.dtype == torch.float32
+
+
+def test_a_training_says_in_one_line_what_it_did(corpus, capsys):
+    _, history = run(corpus, 40, progress=True)
+    printed = capsys.readouterr()
+    assert re.fullmatch(rf"40 steps in \d+ s, loss {history['loss'][-1]:.3f}\n", printed.out) and "/40" in printed.err
+    run(corpus, 40)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(steps=1, clip=0), "clip is 0"), (dict(steps=1, weight_decay=-1), "weight_decay is -1"),
+    (dict(steps=0), "steps is 0"), (dict(steps=1, lr=-1), "lr is -1"), (dict(steps=1, warmup=-1), "warmup is -1")])
+def test_impossible_configurations_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**arguments)
+
+
+def biased(corpus, steps, objective=None, **options):
+    model = LanguageModel(replace(CONFIG, ffn=replace(CONFIG.ffn, noisy=False)))
+    objective = objective or next_token({"bias": 0.01})
+    train(model, corpus.sampler("train", 4, 16), TrainingConfig(steps, lr=1e-2), objective=objective, progress=False, **options)
+    return model, model.blocks[0].ffn.router.bias
+
+
+def test_a_bias_moves_once_in_a_step_and_not_where_a_loss_is_only_looked_at(corpus):
+    _, bias = biased(corpus, 7)
+    assert 0.01 < bias.abs().max() <= 0.0701
+    asked = next_token({"bias": 0.01})
+
+    def looks_twice(model, batch):
+        asked(model, batch)
+        return asked(model, batch)
+
+    looks_twice.after_step = asked.after_step
+    assert torch.equal(biased(corpus, 7, looks_twice)[1], bias)
+
+
+def test_a_step_that_diverges_leaves_the_bias_of_the_step_before(corpus, tmp_path):
+    asked, steps = next_token({"bias": 0.01}), []
+
+    def breaks(model, batch):
+        steps.append(model.blocks[0].ffn.router.bias.clone())
+        loss, figures = asked(model, batch)
+        return loss * (float("nan") if len(steps) == 4 else 1.0), figures
+
+    breaks.after_step = asked.after_step
+    with pytest.raises(TrainingDiverged):
+        biased(corpus, 7, breaks, checkpoint=tmp_path / "state.safetensors")
+    kept = read_training_state(tmp_path / "state.safetensors").tensors["model.blocks.0.ffn.router.bias"]
+    assert torch.equal(kept, steps[-1]) and not torch.equal(kept, steps[-2])
+
+
+def test_checkpointing_the_activations_changes_nothing(corpus):
+    asked = next_token({"bias": 0.1})
+    saved = LanguageModel(CONFIG)
+    for block in saved.blocks:
+        block.forward = functools.partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
+    bare = LanguageModel(CONFIG)
+    ids = corpus.sampler("train", 4, 16)(0)
+    grads = []
+    for model in (saved, bare):
+        torch.manual_seed(0)
+        asked(model.train(), ids)[0].backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.equal(*grads)

@@ -1,0 +1,121 @@
+"""Every exercise of every lesson, solved as a learner might solve it: colab_widgets.py runs the lessons with these."""
+
+import re
+
+FFN = """
+def ffn(x, w_in, w_out):
+    gate_part, up = (x @ w_in).chunk(2, dim=-1)
+    return (gate_part * torch.sigmoid(gate_part) * up) @ w_out
+"""
+SOLUTIONS = {
+    "00": {"load": """
+def load(expert_ids, num_experts):
+    counts = torch.zeros(num_experts, dtype=torch.long)
+    for row in expert_ids.tolist():
+        for expert in row:
+            counts[expert] += 1
+    return counts
+"""},
+    "01": {"ffn": FFN, "power_law": """
+import math
+import statistics
+
+def power_law(sizes, losses):
+    x, y = [math.log10(size) for size in sizes], [math.log10(loss) for loss in losses]
+    slope, height = statistics.linear_regression(x, y)
+    return 10 ** height, -slope
+"""},
+    "02": {"gate": """
+def gate(x, w):
+    return torch.einsum("td,dn->tn", x, w)
+""", "choose": """
+def choose(scores, top_k):
+    best = scores.topk(top_k, dim=-1)
+    return best.indices, best.values / best.values.sum(dim=-1, keepdim=True)
+""", "tokens_of": """
+def tokens_of(expert, expert_ids):
+    places = (expert_ids == expert).nonzero()
+    return places[:, 0], places[:, 1]
+""", "ffn": FFN, "combine": """
+def combine(y, out, token, weight):
+    return y.index_add(0, token, weight.unsqueeze(1) * out)
+"""},
+    "03": {"max_violation": """
+def max_violation(load):
+    return float(load.max() * len(load) / load.sum() - 1)
+""", "balance_loss": """
+def balance_loss(routing):
+    tokens, experts = routing.logits.shape
+    f = routing.load * experts / (tokens * routing.top_k)
+    return f.to(routing.logits) @ routing.logits.softmax(dim=1).mean(dim=0)
+""", "update_bias": """
+def update_bias(bias, load, rate):
+    mean = load.double().mean()
+    return bias + rate * (load < mean).to(bias) - rate * (load > mean).to(bias)
+"""},
+    "04": {"labels_served": """
+def labels_served(calls):
+    total = calls.sum(dim=1, keepdim=True)
+    share = torch.nan_to_num(calls / total)
+    count = torch.exp(-torch.special.xlogy(share, share).sum(dim=1))
+    return torch.where(total[:, 0] > 0, count, torch.zeros_like(count))
+""", "output_similarity": """
+def output_similarity(outputs):
+    n = len(outputs)
+    return torch.stack([torch.stack([F.cosine_similarity(outputs[i], outputs[j], dim=-1).mean() for j in range(n)])
+                        for i in range(n)])
+"""},
+    "05": {"cut_experts": """
+def cut_experts(w_in, w_out, segments):
+    gate_part, up = w_in.chunk(2, dim=-1)
+    pieces_in, pieces_out = [], []
+    for g, u, out in zip(gate_part, up, w_out):
+        for g_run, u_run, out_run in zip(g.chunk(segments, dim=1), u.chunk(segments, dim=1), out.chunk(segments)):
+            pieces_in.append(torch.cat([g_run, u_run], dim=1))
+            pieces_out.append(out_run)
+    return torch.stack(pieces_in), torch.stack(pieces_out)
+"""},
+    "06": {"shared_and_routed": """
+@torch.no_grad()
+def shared_and_routed(layer, x):
+    whole, _ = layer(x)
+    shared = layer.shared(x)
+    return shared, whole - shared
+"""},
+    "07": {"verdict": """
+def verdict(worse, better):
+    difference = paired_difference(worse, better)
+    if difference.low > 0:
+        return "holds"
+    return "opposite" if difference.high < 0 else "open"
+"""},
+    "08": {"information": """
+def information(calls):
+    joint = calls / calls.sum()
+    label, expert = joint.sum(dim=0, keepdim=True), joint.sum(dim=1, keepdim=True)
+    told = torch.special.xlogy(joint, joint / (label * expert).clamp(min=1e-300)).sum()
+    return (told / torch.special.entr(label).sum()).item()
+""", "dealt_to_documents": """
+def dealt_to_documents(label, document, seed=0):
+    names = document.unique()
+    each = torch.stack([label[document == name][0] for name in names])
+    each = each[torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))]
+    return each[torch.searchsorted(names, document)]
+"""},
+}
+STUB = r"def {name}\(.*?\n    return \.\.\.\n"
+
+
+def exercises(notebook) -> set[str]:
+    """The names of the functions that the notebook leaves open."""
+    return set(re.findall(r"^(\w+) = checks\.\1\(\1\)", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE))
+
+
+def solve(notebook, lesson: str) -> list[str]:
+    """Fill in the solutions of a lesson ("00" …): changes the notebook, and gives the names of what was open."""
+    solutions = SOLUTIONS[lesson]
+    assert exercises(notebook) == set(solutions)
+    for name, solution in solutions.items():
+        [cell] = [cell for cell in notebook.cells if re.search(STUB.format(name=name), cell.source, re.DOTALL)]
+        cell.source = re.sub(STUB.format(name=name), lambda _, source=solution: source, cell.source, flags=re.DOTALL)
+    return list(solutions)

@@ -1,0 +1,105 @@
+"""Rules that every lesson keeps, checked on the files as they are stored."""
+
+import json
+import pathlib
+import re
+
+import nbformat
+import pytest
+
+REPO = pathlib.Path(__file__).parents[2]
+NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_lessons_and_nothing_else_beside_them():
+    assert NOTEBOOKS
+    tracked = {path.name for path in (REPO / "notebooks").iterdir() if not path.name.startswith(".")}
+    assert tracked == {path.name for path in NOTEBOOKS}
+
+
+def test_a_lesson_is_short_and_so_are_its_cells(notebook):
+    assert len(code_cells(notebook)) <= 30
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= 25, cell.id
+
+
+def test_cells_have_readable_names(notebook):
+    for cell in notebook.cells:
+        assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id) and not re.fullmatch(r"[0-9a-f]{8,}", cell.id), cell.id
+
+
+def test_every_cell_is_stored_executed_without_errors_and_in_order(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr", cell.id
+
+
+def test_no_widget_state_is_stored_and_a_kernel_is_named(notebook):
+    assert "widgets" not in notebook.metadata and notebook.metadata.kernelspec.name == "python3"
+
+
+def test_pictures_have_a_caption_for_those_who_cannot_see_them(notebook):
+    for cell, following in zip(notebook.cells, [*notebook.cells[1:], None]):
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            assert following is not None and following.cell_type == "markdown", f"{cell.id}: no caption follows"
+            assert "*Figure" in following.source, f"{cell.id}: no caption follows"
+
+
+def test_a_lesson_asks_claims_and_ends_with_limits_and_the_next_one(notebook):
+    source = "\n".join(cell.source for cell in notebook.cells)
+    assert source.count("lesson.predict(") >= 2 and source.count("lesson.claim(") >= 2 and "checks." in source
+    assert "lesson.claims()" in source and "What this does not show" in source and "Next" in source
+    predicted = set(re.findall(r"lesson\.predict\(\"([^\"]+)\"", source))
+    assert predicted == set(re.findall(r"lesson\.reveal\(\"([^\"]+)\"", source)), "every guess meets its result"
+
+
+def test_links_between_lessons_lead_to_lessons(notebook):
+    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", markdown):
+        assert (REPO / "notebooks" / target).is_file(), target
+
+
+def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
+    """A tag hides a cell from nbval: it must stand for a measurement on this machine or a form, not for laziness."""
+    measures = ("Lesson(", "generate(", "evaluate_language(", ".route(", "first_layer.", "route_beside_null(", "machine()",
+                "claims()", "random_losses", "nulls", "train(", "hidden_units(", "shuffles", "strongest", "tiny(",
+                "perf_counter(", "histories", "trained(", "calls(routing", "expert_outputs(", "text_loss(", "model(ids)",
+                "RedundancyLens.of_layer(", "letters[", "changed(ids)", "layer_inputs(", "ContributionView.of_model(",
+                "RouterGame.of_model(", "take_census(", ".calls(", "information_about(", "SpecialisationView.of_census(",
+                "ExpertExplorer.of_model(", "chosen_by_load(", "calibration()")
+    for cell in code_cells(notebook):
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            assert any(word in cell.source for word in measures), cell.id
+        assert "nbval-skip" not in cell.metadata.get("tags", []), cell.id
+
+
+def test_the_file_is_one_that_github_shows(notebook):
+    for path in NOTEBOOKS:
+        assert path.stat().st_size < 1_000_000 and json.loads(path.read_text())["nbformat"] == 4
+
+
+def test_every_word_of_the_glossary_is_in_the_lesson_it_names_and_has_its_chinese_term():
+    lessons = {path.stem[:2]: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
+    text = {name: "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown" and cell.id != "glossary").lower()
+            for name, nb in lessons.items()}
+    [cell] = [cell for cell in lessons["00"].cells if cell.id == "glossary"]
+    lines = [line for line in cell.source.splitlines() if line.startswith("|")][2:]
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+    assert len(rows) > 30 and len({row[0] for row in rows}) == len(rows)
+    for word, chinese, sentence, lesson in rows:
+        name = re.fullmatch(r"\[(\d\d)\]\((\1-.*\.ipynb)\)", lesson)
+        first = re.split(r" \(|, | and ", word.lower())[0]
+        assert first in text[name[1]], f"{word}: lesson {name[1]} does not speak of it"
+        assert re.search("[\u4e00-\u9fff]", chinese) or chinese == word.replace(", ", "，"), f"{word}: no Chinese term"
+        assert sentence.endswith("."), word

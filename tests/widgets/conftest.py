@@ -1,0 +1,79 @@
+"""Fixtures of the browser tests: chromium, and a widget on a page without any network."""
+
+import pytest
+from chromium import launch_chromium
+from widget_harness import PAGE, browser_state, put_on_page
+
+collect_ignore_glob = ["*/cases.py"]  # there is no doctest in these, and pytest would import each as `cases`
+PROJECTOR = {"width": 1280, "height": 720}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        chromium = launch_chromium(playwright)
+        yield chromium
+        chromium.close()
+
+
+class Tab:
+    """A page that tests use one after the other, each with a new document; it notes what no widget may do."""
+
+    def __init__(self, browser):
+        self.widget, self.asked, self.errors = None, [], []  # the widget that hears of changes; requests; errors and warnings
+        context = browser.new_context(offline=True)
+        context.route("**/*", self.guard)
+        self.page = context.new_page()
+        self.page.on("console", lambda message: message.type in ("error", "warning") and self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.expose_function("toPython", self.hear)
+
+    def guard(self, route):
+        local = route.request.url.startswith(("file:", "data:", "blob:"))
+        if not local:
+            self.asked.append(route.request.url)
+        route.continue_() if local else route.abort()
+
+    def hear(self, sent: dict) -> dict:
+        if self.widget is None:  # nobody listens, or the test is over
+            return {}
+        self.widget.set_state(sent)
+        return browser_state(self.widget)
+
+    def show(self, widget, live, viewport, color_scheme, reduced_motion):
+        self.page.set_viewport_size(viewport)
+        self.page.emulate_media(color_scheme=color_scheme, reduced_motion=reduced_motion)
+        self.page.mouse.move(0, 0)
+        self.widget = widget if live else None
+        put_on_page(self.page, widget)
+
+    def leave(self) -> tuple:
+        """Empty the page, so that nothing runs on; what it noted, and what a token's script would have set."""
+        hacked = self.page.evaluate("window.hacked")
+        self.widget = None
+        self.page.goto(PAGE)
+        noted, self.asked, self.errors = (hacked, self.asked, self.errors), [], []
+        return noted
+
+
+@pytest.fixture(scope="module")
+def tabs(browser) -> list[Tab]:
+    """Those that no test uses at the moment."""
+    return []
+
+
+@pytest.fixture
+def show(browser, tabs):
+    """show(widget, …) -> a page with the widget; afterwards: no request, no error, no script of a token."""
+    used = []
+
+    def open_page(widget, live=False, viewport=PROJECTOR, color_scheme="light", reduced_motion="no-preference"):
+        used.append(tabs.pop() if tabs else Tab(browser))
+        used[-1].show(widget, live, viewport, color_scheme, reduced_motion)
+        return used[-1].page
+
+    yield open_page
+    noted = [tab.leave() for tab in used]
+    tabs.extend(used)
+    assert noted == [(None, [], [])] * len(used)

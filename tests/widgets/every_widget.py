@@ -1,0 +1,284 @@
+"""Every widget of the course, one entry each: test_every_widget_browser.py asks of all of them what it asks of one.
+
+To add a widget, add an `Entry` to WIDGETS under the name of its class. All data is synthetic (the cases.py make it):
+
+    "MyView": Entry(
+        lambda: view_of(),                              # an example of ordinary size, with every control that there can be
+        states=({"k": 5}, {"layer": 1, "token": 3}),    # traits far from the first: each control works in one of them
+        held={"k slider": ("input[aria-label='K']", "ArrowRight")},     # what draws it again while the key is held down
+        hostile=Example(lambda: view_of(HOSTILE, title="<b>bold</b>"))),
+
+The rest of an `Entry` has defaults. Then write into the widget's own browser tests only what no other widget has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import ablation_view.cases as ablation_cases
+import balancing_race.cases as race_cases
+import capacity_view.cases as capacity_cases
+import contribution_view.cases as contribution_cases
+import expert_explorer.cases as explorer_cases
+import ladder_explorer.cases as ladder_cases
+import redundancy_lens.cases as lens_cases
+import router_game.cases as game_cases
+import segmentation_view.cases as segmentation_cases
+import specialisation_view.cases as specialisation_cases
+from router_microscope.cases import scope_of
+from routing_map.cases import map_of
+from routings import HOSTILE, logits_of, routing_of
+
+from moe_lesson import ModelConfig, Sparse
+from moe_lesson.lm.ledger import PUBLISHED
+from moe_lesson.lm.model import LanguageModel
+from moe_lesson.widgets import LedgerView, RoutingMap, SegmentationView
+from moe_lesson.widgets.base import LessonWidget
+from moe_lesson.widgets.contribution_view import BY_SHARE
+
+PAIRS = tuple({"locked_token": token, "locked_expert": 1} for token in range(len(HOSTILE)))
+TOKENS = tuple({"locked_token": token} for token in range(len(HOSTILE)))
+MARKUP = ("<img src=x onerror='window.hacked = 1'>", "</style><b>bold</b>", "$x^2$")
+WORDS = " ".join(MARKUP)
+
+
+@dataclass(frozen=True)
+class Example:
+    """How to make a widget, and states to put it in: traits, set one after the other as a learner would."""
+
+    make: Callable[[], LessonWidget]
+    states: tuple[dict, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry(Example):
+    """A widget for the tests that all share.
+
+    Args:
+        held: name -> (selector, key) of what draws it again; at the end of its way the key is turned around.
+        hostile: with words that are markup, wherever the widget takes words.
+        tokens: a selector of the elements that show the hostile example's `tokens`, one each.
+        sizes: name -> an example that must fit every width too: the smallest, the largest.
+        projected: name -> an example, in the largest of the course, that must fit a projector without scrolling.
+        narrow: the narrowest window, in pixels, in which it fits a projector's 720 pixels of height.
+        steady: the narrowest window in which no control moves under the hand.
+        large: as large as a lesson makes it, for the times; None is the first one.
+        asks: name -> (how to make the widget, messages that it answers): where Python has to compute, for the times.
+        along: traits that a slider may send though they stay as they are.
+        follows: a selector of what grows and shrinks with the window.
+        opened: what JavaScript does to a view while it is open, before it is closed again.
+    """
+
+    held: dict[str, tuple[str, str]] = field(default_factory=dict)
+    hostile: Example | None = None
+    tokens: str = ""
+    sizes: dict[str, Example] = field(default_factory=dict)
+    projected: dict[str, Example] = field(default_factory=dict)
+    narrow: int = 1280
+    steady: int = 500
+    large: Callable[[], LessonWidget] | None = None
+    asks: dict[str, tuple[Callable[[], LessonWidget], list[dict]]] = field(default_factory=dict)
+    along: tuple[str, ...] = ()
+    follows: str = "canvas"
+    opened: str = ""
+
+
+def made(widget: LessonWidget, **state) -> LessonWidget:
+    """The widget in a state."""
+    for name, value in state.items():
+        setattr(widget, name, value)
+    return widget
+
+
+def slider(name: str, key: str = "ArrowRight") -> tuple[str, str]:
+    return f"input[aria-label='{name}']", key
+
+
+CURSOR = ("[role=application]", "ArrowRight")
+RADIOS = ("input[type=radio]:checked >> nth=0", "ArrowRight")
+LONG = "what does a layer do with these tokens, and who is dropped?"
+
+NOISY = {"noise": 1.5, "k": 5, "draw": 31, "temperature": 0.5, "locked_expert": 3}
+EARLY = {"step": 7, "layer": 0, "seed": 2, "method": "importance + load", "by_load": True}
+TIGHT = {"factor": 0.5, "by": "weight", "batch": "shuffled", "shuffle": 3, "layer": 1, "locked_token": 7}
+BY_ROUTED = {"layer": 1, "order": BY_SHARE, "locked_token": 7}
+OTHER_RUNG = {"rung": "dense of total size", "beside": "gshard ×1.5", "seed": 3, "axis": "seconds", "domain": "yaml"}
+MERGED = {"kind": "co-routing", "merges": 9, "order": "by group", "pair": [3, 12]}
+FULLEST = {"world": "skills world", "segments": 8, "num_shared": 2}
+REFUSED = {"world": "text", "segments": 1, "num_shared": 4}
+
+MANY_METHODS = {"methods": (*race_cases.METHODS, "an eighth way"), "experts": 64, "layers": 6}
+ONE_METHOD = {"methods": ("one",), "seeds": 1, "steps": (0,), "layers": 1, "experts": 1}
+MANY_RUNGS = {"names": ("deepseekmoe", "gshard", "a name with many words", "another one", *"abcdef"), "seeds": 9}
+TWO_RUNGS = {"names": ("deepseekmoe", "gshard"), "seeds": 1, "steps": (7,), "domains": ("a",)}
+
+
+# --- the routing map, which asks Python to route a new text --------------------------------------------------------------
+
+
+def asked_map() -> RoutingMap:
+    """A map with a text field and a random router; every byte is a token."""
+    def on_text(text):
+        names = [chr(byte) for byte in text.encode()]
+        routed = [routing_of(logits_of(len(names), 12, len(text) + i), 3, tokens=names) for i in range(4)]
+        return routed[:2], routed[2:]
+    first, null = on_text("hello world")
+    return RoutingMap(first, null=null, origin="synthetic", text="hello world", on_text=on_text, num_shared=2)
+
+
+def map_of_a_model() -> RoutingMap:
+    """The routing of an untrained model of the ladder's sizes."""
+    config = ModelConfig(Sparse(62, 6, 24, num_shared=2), context=256)
+    return RoutingMap.of_model(LanguageModel(config), "hello world", origin="toy")
+
+
+ROUTING_MAP = Entry(
+    asked_map,
+    ({"k": 5, "locked_expert": 2, "locked_token": 1},
+     {"layer": 1, "router": "null", "k": 7, "locked_token": 2, "locked_expert": 1}, {"text": ""}, {"text": "x" * 241}),
+    held={"k slider": slider("K, experts per token"), "cursor": ("[role=application]", "ArrowDown")},
+    hostile=Example(lambda: map_of(HOSTILE, name=WORDS), PAIRS), tokens=".moe-strip .moe-token",
+    sizes={f"{experts} experts": Example(partial(map_of, 61, experts, k, name=LONG))
+           for experts, k in ((1, 1), (12, 3), (62, 6))},
+    projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2))}, steady=700,
+    large=lambda: RoutingMap([routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)], origin="synthetic"),
+    along=("k", "locked_expert"),  # they belong to a layer
+    asks={"new text": (map_of_a_model, [{"text": f"{i} " + "the moon and the sea, " * 10} for i in range(40)])})
+
+# --- widgets that compute in the browser alone ---------------------------------------------------------------------------
+
+ROUTER_MICROSCOPE = Entry(
+    partial(scope_of, token=4), (NOISY, {**NOISY, "token": 9, "order": "top-k, softmax", "by_logit": True}),
+    held={"token slider": slider("Token"), "k slider": slider("K, experts per token"), "cursor": CURSOR},
+    hostile=Example(lambda: scope_of(HOSTILE, title=WORDS), tuple({"token": token} for token in range(len(HOSTILE)))),
+    sizes={f"{experts} experts": Example(partial(scope_of, 61, experts, 1, title=LONG),
+                                         ({**NOISY, "k": experts, "locked_expert": 0},)) for experts in (1, 12, 64)},
+    projected={"62 experts": Example(partial(scope_of, 61, 62, 6), (NOISY,))},
+    large=lambda: made(scope_of(240, 64, 6), noise=1.5))
+
+ABLATION_VIEW = Entry(
+    ablation_cases.view_of, ({"rung": "gshard", "domain": "yaml", "share": 0.25}, {"domain": "cpp", "share": 0.0625}),
+    held={"share slider": slider("share of the experts"), "model": RADIOS},
+    hostile=Example(lambda: ablation_cases.view_of(rungs=MARKUP, domains=MARKUP, title=WORDS), ({"domain": MARKUP[1]},)),
+    sizes={"one model": Example(
+        partial(ablation_cases.view_of, rungs=("gshard",), domains=("a", "b"), shares=(0.125,), title=LONG)),
+           "many": Example(partial(ablation_cases.view_of, rungs=("gshard", "a model with a long name", *"abcdef"), seeds=9,
+                                   domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))})
+
+BALANCING_RACE = Entry(
+    race_cases.race_of, (EARLY,),
+    held={"step slider": slider("Step", "ArrowLeft"), "methods": RADIOS},
+    hostile=Example(lambda: race_cases.race_of(methods=MARKUP)),
+    sizes={"one of each": Example(partial(race_cases.race_of, **ONE_METHOD), ({"by_load": True},)),
+           "many": Example(partial(race_cases.race_of, **MANY_METHODS),
+                           ({"step": 0, "by_load": True, "method": "an eighth way"},))},
+    narrow=900, large=partial(race_cases.race_of, seeds=5),
+    opened='document.querySelector(".moe-row button").click();')  # it plays
+
+CAPACITY_VIEW = Entry(
+    capacity_cases.view_of, (TIGHT, {**TIGHT, "batch": "reversed", "by": "order", "factor": 0.25}, {"factor": None}),
+    held={"factor slider": slider("capacity factor"), "shuffle slider": slider("which shuffle"), "cursor": CURSOR},
+    hostile=Example(lambda: capacity_cases.view_of(HOSTILE, title=WORDS), TOKENS), tokens=".moe-strip .moe-token",
+    sizes={f"{experts} experts": Example(partial(capacity_cases.view_of, 150, experts, 1, title=LONG), (TIGHT,))
+           for experts in (1, 12, 64)},
+    projected={f"{tokens} tokens": Example(partial(capacity_cases.view_of, tokens, 16, 2), (TIGHT,))
+               for tokens in (60, 93, 128)},  # 128: the context of the lesson's models
+    large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"))
+
+CONTRIBUTION_VIEW = Entry(
+    contribution_cases.view_of, (BY_ROUTED,),
+    held={"layer slider": slider("Layer"), "cursor": CURSOR},
+    hostile=Example(lambda: contribution_cases.view_of(HOSTILE, title=WORDS, name=WORDS), TOKENS), tokens=".moe-strip .moe-token",
+    sizes={f"{tokens} tokens": Example(
+        partial(contribution_cases.view_of, tokens, 200, 1, title=LONG, name="a model with a long name"),
+        ({**BY_ROUTED, "locked_token": tokens - 1},)) for tokens in (1, 78, 256)},
+    projected={f"{times} times the text": Example(
+        partial(contribution_cases.view_of, (contribution_cases.MIXED * times)[:256], 62, 6, name="deepseekmoe"),
+        (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
+    large=partial(contribution_cases.view_of, 256, 62, 6))
+
+EXPERT_EXPLORER = Entry(
+    explorer_cases.explorer_of,
+    ({"expert": [1, 4]}, {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}),
+    held={"cursor": (".moe-strip", "ArrowRight")},
+    hostile=Example(lambda: explorer_cases.explorer_of(WORDS, title=WORDS, name=WORDS, words=MARKUP),
+                    ({"search": MARKUP[0]}, {"expert": [1, 2], "token": 9})),
+    tokens=".moe-strip .moe-token", follows=".moe-strip",
+    sizes={"one layer": Example(partial(explorer_cases.explorer_of, "ab", (1,), 1)),
+           "many": Example(partial(explorer_cases.explorer_of, "long text, " * 20, (200, 200, 200), 8, title=LONG),
+                           ({"expert": [2, 199], "search": "text"},))},
+    projected={"64 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (64, 64), 8,
+                                             max_bytes=256), ({"expert": [1, 63], "search": "text"},))},
+    large=partial(explorer_cases.explorer_of, "long text, " * 20, (64, 64), 8),
+    asks={"new text": (explorer_cases.explorer_of, [{"text": f"{i} " + "the moon and the sea, " * 10} for i in range(40)])})
+
+LADDER_EXPLORER = Entry(
+    ladder_cases.ladder_of, (OTHER_RUNG, {**OTHER_RUNG, "seed": None}, {**OTHER_RUNG, "seed": None, "axis": "FLOPs"}),
+    held={"axis": RADIOS},
+    hostile=Example(lambda: ladder_cases.ladder_of(*MARKUP[:2], names=MARKUP)),
+    sizes={"two rungs": Example(partial(ladder_cases.ladder_of, **TWO_RUNGS), ({"axis": "FLOPs"}, {"axis": "seconds"})),
+           "ten rungs": Example(partial(ladder_cases.ladder_of, **MANY_RUNGS),
+                                ({"axis": "FLOPs", "rung": "f"}, {"axis": "seconds", "rung": "f"}))},
+    narrow=900)
+
+LEDGER_VIEW = Entry(
+    partial(LedgerView, PUBLISHED["DeepSeekMoE 16B"], compare=PUBLISHED["LLaMA2 7B"]),
+    ({"start": "toy"}, {"start": "toy MoE", "num_experts": 4},
+     {name: values[-1] for name, values in LedgerView().choices.items()}),
+    held={"N slider": slider("N, routed experts", "ArrowLeft"), "H slider": slider("H, hidden units", "ArrowLeft")},
+    hostile=Example(lambda: LedgerView(ModelConfig(Sparse(7, 3, 20), layers=5, width=72, heads=3), name=WORDS)),
+    sizes={"toy": Example(LedgerView)}, follows=".moe-ledger-stack")
+
+REDUNDANCY_LENS = Entry(
+    lens_cases.lens_of, (MERGED,),
+    held={"merges slider": slider("merges, most similar first"), "cursor": ("[role=application]", "ArrowDown")},
+    hostile=Example(lambda: lens_cases.lens_of(title=WORDS, unit=WORDS)),
+    sizes={f"{experts} experts": Example(partial(lens_cases.lens_of, experts, merges, title=LONG),
+                                         ({**MERGED, "merges": merges, "pair": [0, 1]},))
+           for experts, merges in ((2, 1), (16, 15), (64, 15))},
+    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64))
+
+ROUTER_GAME = Entry(
+    game_cases.game_of, ({"guesses": ["A"]}, {"guesses": ["A", "B"], "round": 1, "locked_token": 7},
+                         {"guesses": ["A", "B", "C"], "round": 2}, {"guesses": ["C"], "round": 1, "locked_token": 3}),
+    held={"cursor": CURSOR},
+    hostile=Example(lambda: game_cases.game_of(2, tokens=(*HOSTILE, "'"), title=WORDS, name=WORDS),
+                    tuple({"guesses": ["A"], "locked_token": token} for token in range(len(HOSTILE)))),
+    tokens=".moe-strip .moe-token",
+    sizes={f"{experts} experts": Example(partial(game_cases.game_of, rounds, 0, tokens, experts, k, title=LONG),
+                                         ({"guesses": ["A"] * rounds, "round": rounds - 1},))
+           for rounds, tokens, experts, k in ((1, "aab", 1, 1), (12, 48, 64, 8))},
+    projected={"64 experts": Example(partial(game_cases.game_of, 12, 0, 48, 64, 8, name="ladder-deepseekmoe"), (
+        {"guesses": ["A"] * 12, "round": 11}, {"guesses": ["A"] * 12, "round": 11, "locked_token": 47}))},
+    large=partial(game_cases.game_of, 12, 0, 48, 64, 8))
+
+SEGMENTATION_VIEW = Entry(
+    segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
+    held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
+    hostile=Example(lambda: SegmentationView({MARKUP[0]: segmentation_cases.world_of("text")}, origin="toy", title=WORDS)),
+    large=partial(segmentation_cases.view_of, **FULLEST))
+
+SPECIALISATION_VIEW = Entry(
+    specialisation_cases.view_of,
+    ({"sample": 512, "router": "random router", "layer": 1, "null": "documents shuffled", "order": "strongest first",
+      "locked_expert": 3}, {"router": "hash router", "locked_expert": 11}),
+    held={"sample slider": slider("sample size"), "layer slider": slider("layer"), "cursor": CURSOR},
+    hostile=Example(lambda: specialisation_cases.view_of(WORDS, WORDS, MARKUP), ({"locked_expert": 1},)),
+    sizes={"two domains": Example(partial(specialisation_cases.view_of, LONG, domains=("a", "b"), sizes=(3,))),
+           "eight domains": Example(partial(specialisation_cases.view_of, LONG, domains=tuple("abcdefgh"), sizes=(200, 8)),
+                                    ({"sample": 1024, "router": "hash router", "locked_expert": 199},))},
+    projected={"62 experts": Example(partial(specialisation_cases.view_of, name="DeepSeekMoE", sizes=(62, 62), k=6),
+                                     ({"sample": 512, "null": "documents shuffled", "locked_expert": 61},))},
+    large=partial(specialisation_cases.view_of, sizes=(62, 62), k=6, documents=35, tokens=120), along=("locked_expert",))
+
+WIDGETS: dict[str, Entry] = {
+    "AblationView": ABLATION_VIEW,
+    "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
+    "ExpertExplorer": EXPERT_EXPLORER,
+    "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
+    "RouterGame": ROUTER_GAME,
+    "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
+    "SpecialisationView": SPECIALISATION_VIEW,
+}

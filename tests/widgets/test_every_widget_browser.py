@@ -1,0 +1,395 @@
+"""What the course asks of every widget, in chromium and without any network: keys, words, looks, leaks, time."""
+
+import itertools
+from collections.abc import Iterator
+
+import benchmark_widgets
+import pytest
+from every_widget import WIDGETS, Example, made
+from widget_harness import (
+    LISTEN_TO_TEXT,
+    assert_closed_views_leave_nothing,
+    assert_it_fits,
+    assert_it_fits_a_projector,
+    assert_it_follows_the_theme,
+    browser_state,
+    complaints,
+    moving_parts,
+    picture,
+    smallest_text,
+    status,
+)
+
+import moe_lesson.widgets
+from moe_lesson.widgets.base import LessonWidget
+
+SMALLEST = 13.33  # pixels: 10 pt
+every_widget = pytest.mark.parametrize("name", WIDGETS)
+every_size = pytest.mark.parametrize("name,size", [(name, size) for name, entry in WIDGETS.items()
+                                                   for size in ("as usual", *entry.sizes)])
+RECEIVE = "(state) => model.receive(state)"
+
+
+def in_states(page, example: Example) -> Iterator[LessonWidget]:
+    """The example as it is, then in each of its states, on the page as in Python."""
+    for state in ({}, *example.states):
+        widget = made(example.make(), **state)
+        page.evaluate(RECEIVE, browser_state(widget))
+        status(page)
+        yield widget
+
+
+def words(page) -> str:
+    """The text summary with its blanks as they are."""
+    status(page)
+    return page.locator(".moe-status").text_content()
+
+
+def agree(page, widget) -> bool:
+    """Do Python and the page come to say the same? Python's answer takes a moment."""
+    return any(words(page) == widget.summary for _ in range(50))
+
+
+def look(page) -> tuple:
+    """All that the page shows after the next frame: its text, its pictures, where its controls stand."""
+    status(page)
+    return page.locator(".moe-root").inner_text(), picture(page), page.locator(".moe-root :is(input, select)").evaluate_all(
+        "(nodes) => nodes.map((node) => [node.value, node.checked, node.disabled])")
+
+
+def test_no_widget_of_the_course_is_missing():
+    classes = {name: getattr(moe_lesson.widgets, name) for name in moe_lesson.widgets.__all__}
+    widgets = {name for name, one in classes.items() if isinstance(one, type) and issubclass(one, LessonWidget)}
+    assert widgets == WIDGETS.keys(), "add it to tests/widgets/every_widget.py"
+    assert {name: type(entry.make()).__name__ for name, entry in WIDGETS.items()} == {name: name for name in WIDGETS}
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+@every_widget
+def test_it_says_at_once_and_in_every_state_what_python_says(show, name):
+    entry = WIDGETS[name]
+    widget = entry.make()
+    page = show(widget)
+    assert status(page) == widget.summary != ""
+    assert page.locator(".moe-badge").first.is_visible() and page.locator(".moe-badge").first.inner_text()
+    assert page.locator(".moe-title").inner_text() == widget.title
+    summaries = []
+    for widget in in_states(page, entry):
+        assert words(page) == widget.summary
+        assert page.locator(".moe-status").evaluate_all("(nodes) => nodes.map((node) => node.ariaLive)") == ["polite"]
+        summaries.append(widget.summary)
+    assert len(set(summaries)) > 1
+
+
+@every_widget
+def test_reset_goes_back_to_the_start_and_python_moves_the_picture(show, name):
+    widget = WIDGETS[name].make()
+    page = show(widget, live=True)
+    first, said = look(page), widget.summary
+    for state in WIDGETS[name].states:
+        made(widget, **state)
+        page.evaluate(RECEIVE, browser_state(widget))
+        assert look(page) != first and words(page) == widget.summary
+        page.get_by_role("button", name="Reset").press("Enter")
+        assert agree(page, widget) and widget.summary == said and look(page) == first
+
+
+@every_widget
+def test_hostile_words_are_shown_and_not_run(show, name):
+    entry = WIDGETS[name]
+    markup = "document.querySelectorAll('main :is(script, img, b, iframe, style)').length"
+    ordinary = show(entry.make()).evaluate(markup)
+    page = show(entry.hostile.make())
+    for widget in in_states(page, entry.hostile):
+        assert words(page) == widget.summary and page.evaluate(markup) == ordinary
+        assert page.locator(".moe-title").inner_text() == widget.title
+        assert not entry.tokens or page.locator(entry.tokens).all_inner_texts() == widget.tokens
+    assert any("onerror" in str(value) for value in widget.get_state().values())  # else nothing was tried
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+CONTROLS = ".moe-root :is(input, select, textarea, button, a[href], [tabindex])"
+# Each control's kind and name; whether Tab stops there: of radio buttons and options of one group, at one.
+DESCRIBE = """(selector) => [...document.querySelectorAll(selector)].map((node) => {
+  const group = node.getAttribute("role") === "option" && node.parentNode.getAttribute("aria-label");
+  const kind = group ? "option" : node.tagName === "INPUT" ? node.type : node.getAttribute("role") || node.tagName.toLowerCase();
+  const legend = node.closest("fieldset")?.querySelector("legend")?.textContent;
+  const name = group || (kind === "radio" && legend) || node.ariaLabel || node.closest("label")?.textContent || node.textContent;
+  const same = kind === "radio" ? [...document.getElementsByName(node.name)] : [];
+  const enabled = !node.disabled && node.tabIndex >= 0;
+  const stop = enabled && (kind !== "radio" || node === (same.find((one) => one.checked) || same[0]));
+  return { kind, name: `${kind} ${name}`, visible: node.checkVisibility({ visibilityProperty: true }), enabled, stop };
+})"""
+
+
+def controls(page) -> list[dict]:
+    return [{**one, "place": place} for place, one in enumerate(page.evaluate(DESCRIBE, CONTROLS)) if one["visible"]]
+
+
+def tab_stops(page) -> list[int]:
+    """Which controls the Tab key reaches, one after the other; each shows an outline."""
+    page.mouse.click(1, 1)  # from the start of the page
+    reached = []
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        where, outline = page.evaluate("""(selector) => {
+          const node = document.activeElement, style = getComputedStyle(node);
+          return [node.closest(".moe-root") ? [...document.querySelectorAll(selector)].indexOf(node) : null,
+            style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
+        }""", CONTROLS)
+        if where is None:
+            break
+        assert outline, f"no outline: {page.evaluate('document.activeElement.outerHTML.slice(0, 90)')}"
+        reached += [where] if where >= 0 else []  # Tab also stops at a box that scrolls
+    return reached
+
+
+def changes(page, widget, control: dict) -> bool:
+    """Does the keyboard change this control, and does what the page says follow? Python then says the same."""
+    part, kind = page.locator(CONTROLS).nth(control["place"]), control["kind"]
+    if kind in ("range", "select", "radio", "checkbox"):
+        read = """(node) => JSON.stringify([node.value, node.checked])"""
+        before, heard, said = part.evaluate(read), part.get_attribute("aria-valuetext"), look(page)
+        keys = {"range": ("ArrowRight", "ArrowLeft"), "select": ("ArrowDown", "ArrowUp"), "radio": ("ArrowRight",),
+                "checkbox": ("Space",)}[kind]
+        for key in keys:
+            part.press(key)
+            if part.evaluate(read) != before:
+                break
+        if part.evaluate(read) == before:
+            return False
+        assert look(page) != said, control
+        if kind == "range":
+            assert part.get_attribute("aria-valuetext") not in (heard, None) or words(page) != said[0], control
+        assert agree(page, widget), control
+        return True
+    before = look(page)
+    if kind == "text":
+        part.press("a")
+        return look(page) != before and agree(page, widget)
+    for key in ("Enter",) if kind == "button" else ("ArrowRight", "ArrowDown"):
+        part.press(key)
+    return any(look(page) != before for _ in range(20))
+
+
+@every_widget
+def test_the_keyboard_alone_reaches_and_changes_every_control(show, name):
+    widget = WIDGETS[name].make()
+    page = show(widget, live=True)
+    seen, changed = set(), set()
+    for state in ({}, *WIDGETS[name].states):
+        def put(state=state):
+            page.get_by_role("button", name="Reset").press("Enter")
+            assert agree(page, widget)
+            made(widget, **state)
+            page.evaluate(RECEIVE, browser_state(widget))
+            status(page)
+        put()
+        here = controls(page)
+        stops = [control["place"] for control in here if control["stop"]]
+        assert tab_stops(page) == stops != []
+        seen |= {control["name"] for control in here}
+        for control in here:
+            if control["stop"] and control["name"] not in changed:
+                if changes(page, widget, control):
+                    changed.add(control["name"])
+                put()
+    assert changed == seen, f"no state of tests/widgets/every_widget.py lets the keyboard change: {seen - changed}"
+
+
+@every_widget
+def test_every_control_has_a_name(show, name):
+    page = show(WIDGETS[name].make())
+    chrome, sliders = page.context.new_cdp_session(page), set()
+    for _ in in_states(page, WIDGETS[name]):
+        nodes = [node for node in chrome.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]
+                 and node["role"]["value"] != "RootWebArea" and any(one["name"] == "focusable" for one in node["properties"])]
+        assert len(nodes) >= len([control for control in controls(page) if control["stop"]])
+        assert [node["role"]["value"] for node in nodes if not node["name"]["value"].strip()] == []
+        sliders |= {node["name"]["value"] for node in nodes if node["role"]["value"] == "slider"}
+    assert len(sliders) <= page.locator("input[type=range]").count()  # a name stays when the value changes
+
+
+SETTLE = """(slider) => {
+  const known = () => Object.fromEntries(Object.entries(model.state).filter(([_, value]) => !(value instanceof DataView)));
+  const before = structuredClone(known());
+  const far = Number(slider.value) < Number(slider.max) ? slider.max : slider.min;
+  model.saved = [];
+  const send = (event) => slider.dispatchEvent(new Event(event, { bubbles: true }));
+  slider.value = far;
+  send("input");
+  const early = model.saved.length, later = known();
+  send("change");
+  const changed = Object.keys(later).filter((one) => JSON.stringify(later[one]) !== JSON.stringify(before[one]));
+  return { far, early, saved: model.saved, changed: Object.fromEntries(changed.map((one) => [one, later[one]])) };
+}"""
+
+
+@every_widget
+def test_python_hears_of_settled_values_only(show, name):
+    page = show(WIDGETS[name].make())
+    moved, sliders = set(), range(page.locator("input[type=range]").count())
+    for state in ({}, *WIDGETS[name].states):
+        for part in set(sliders) - moved:
+            widget = made(WIDGETS[name].make(), **state)
+            page.evaluate(RECEIVE, browser_state(widget))
+            status(page)
+            slider = page.locator("input[type=range]").nth(part)
+            if slider.is_disabled() or not slider.is_visible() or slider.get_attribute("max") == slider.get_attribute("min"):
+                continue
+            found = slider.evaluate(SETTLE)
+            assert found["early"] == 0 and len(found["saved"]) == 1 and found["changed"]
+            sent = found["saved"][0]
+            assert found["changed"] == {trait: value for trait, value in sent.items()
+                                        if trait in found["changed"] or trait not in WIDGETS[name].along}
+            widget.set_state(sent)
+            assert words(page) == widget.summary
+            moved.add(part)
+    assert moved == set(sliders)
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@every_widget
+def test_axe_finds_nothing_serious(show, name, scheme):
+    page = show(WIDGETS[name].make(), color_scheme=scheme)
+    for _ in in_states(page, WIDGETS[name]):
+        assert complaints(page) == []
+
+
+@every_widget
+def test_it_follows_the_theme_of_the_system_and_of_jupyterlab(show, name):
+    page = show(WIDGETS[name].make())
+    if page.locator("canvas").count():
+        assert_it_follows_the_theme(page)
+    page.emulate_media(color_scheme="dark")
+    look = "((style) => [style.backgroundColor, style.color])(getComputedStyle(document.querySelector('.moe-root')))"
+    assert page.evaluate(look) == ["rgb(20, 23, 27)", "rgb(236, 239, 242)"]
+    page.evaluate("""document.body.style.setProperty('--jp-layout-color0', '#ffffff');
+                     document.body.style.setProperty('--jp-ui-font-color0', '#010203')""")
+    assert page.evaluate(look) == ["rgb(255, 255, 255)", "rgb(1, 2, 3)"]
+
+
+@every_widget
+def test_nothing_moves_by_itself(show, name):
+    page = show(WIDGETS[name].make(), reduced_motion="reduce")
+    before = look(page)
+    assert moving_parts(page) == 0
+    page.wait_for_timeout(300)
+    assert look(page) == before
+
+
+def excess(page) -> list[float]:
+    """By how many pixels each canvas is wider than its place."""
+    return page.locator("canvas").evaluate_all(
+        "(nodes) => nodes.map((node) => node.getBoundingClientRect().width - node.parentNode.clientWidth)")
+
+
+@every_size
+def test_it_fits_every_width_and_follows_the_window(show, name, size):
+    entry = WIDGETS[name]
+    example = entry.sizes.get(size, entry)
+    page = show(example.make())
+    grown = {}
+    for width in (1280, 900, 700, 500, 1000):
+        page.set_viewport_size({"width": width, "height": 720})
+        status(page)  # nothing else changes: it has to see the window
+        for _ in itertools.chain([None], in_states(page, example)):
+            assert_it_fits(page, width)
+            over = excess(page)
+            assert max(over, default=0) < 1 and (size != "as usual" or min(over, default=0) > -1), "a canvas fills its place"
+        grown[width] = max(page.locator(entry.follows).evaluate_all(
+            "(nodes) => nodes.map((node) => node.getBoundingClientRect().width)"))
+    assert size != "as usual" or grown[500] < min(grown[1000], grown[1280])
+
+
+@pytest.mark.parametrize("name,size", [(name, size) for name, entry in WIDGETS.items()
+                                       for size in ("as usual", *entry.projected)])
+def test_any_state_fits_a_projector(show, name, size):
+    example = WIDGETS[name].projected.get(size, WIDGETS[name])
+    page = show(example.make())
+    for width in sorted({WIDGETS[name].narrow, 1280}):
+        page.set_viewport_size({"width": width, "height": 720})
+        for _ in in_states(page, example):
+            assert_it_fits_a_projector(page, {})
+
+
+@pytest.mark.parametrize("width", [500, 900, 1280])
+@every_widget
+def test_text_is_at_least_ten_points(show, name, width):
+    page = show(WIDGETS[name].make(), viewport={"width": width, "height": 720})
+    page.evaluate(LISTEN_TO_TEXT)
+    page.emulate_media(color_scheme="dark")  # draws the first state again
+    for _ in in_states(page, WIDGETS[name]):
+        assert smallest_text(page) >= SMALLEST
+        texts = page.evaluate("window.written.splice(0)")
+        assert min((size for _, size in texts), default=SMALLEST) >= SMALLEST
+        assert len(texts) > 5 or not page.locator("canvas").count()
+
+
+KEYS = {"range": ("End", "Home"), "select": ("End", "Home"), "radio": ("Space",), "checkbox": ("Space",)}
+
+
+@every_widget
+def test_no_control_moves_under_the_hand(show, name):
+    example = [WIDGETS[name], *WIDGETS[name].projected.values()][-1]  # the largest
+    page = show(example.make())
+    for width in sorted({1280, 900, 700, WIDGETS[name].steady}, reverse=True):
+        page.set_viewport_size({"width": width, "height": 720})
+        pressed = set()
+        for _ in in_states(page, example):
+            for control in controls(page):
+                part, place = page.locator(CONTROLS).nth(control["place"]), (control["name"], control["place"])
+                for key in KEYS.get(control["kind"], ()) if control["enabled"] and place not in pressed else ():
+                    before = part.bounding_box()
+                    part.press(key)
+                    status(page)
+                    assert part.bounding_box() == before, (control["name"], key, width)
+                    pressed.add(place)
+
+
+# --- leaks -----------------------------------------------------------------------------------------------------------
+
+
+@every_widget
+def test_a_closed_view_listens_no_more(show, name):
+    entry = WIDGETS[name]
+    page = show(entry.make())
+    said, before = words(page), picture(page)
+    page.evaluate("cleanup()")
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 700, "height": 720})
+    for state in entry.states:
+        page.evaluate(RECEIVE, browser_state(made(entry.make(), **state)))
+        assert (words(page), picture(page)) == (said, before)
+    assert page.evaluate("Object.values(model.listeners).flat().length") == 0
+
+
+@every_widget
+def test_fifty_views_that_were_closed_leave_nothing(show, name):
+    widget = WIDGETS[name].make()
+    assert_closed_views_leave_nothing(show(widget), widget, WIDGETS[name].opened)
+
+
+# --- time: printed, not judged, since machines differ ------------------------------------------------------------------
+
+
+@every_widget
+def test_how_long_drawing_takes(show, name, capsys):
+    entry = WIDGETS[name]
+    page = show((entry.large or entry.make)())
+    for part, key in entry.held.values():
+        before = look(page)
+        page.locator(part).press(key)
+        assert look(page) != before, part
+    benchmark_widgets.watch_frames(page)
+    rows = benchmark_widgets.measure(page, name, entry, presses=10)
+    with capsys.disabled():
+        print("", *map(benchmark_widgets.in_words, rows), sep="\n")
+    assert [row["action"] for row in rows] == [*entry.held, *entry.asks] != []
+    assert all(value > 0 for row in rows for column, value in row.items() if column.endswith("_ms") or column == "times")

@@ -1,0 +1,168 @@
+"""What the tests of every widget share: its traits as JSON, its module under node, and looks at its page in a browser."""
+
+import base64
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+PAGE = (HERE / "widget_page.html").as_uri()
+
+
+def browser_state(widget) -> dict:
+    """The widget's traits as JSON, bytes as { base64 }."""
+    return {name: {"base64": base64.b64encode(value).decode()} if isinstance(value, (bytes, memoryview)) else value
+            for name, value in widget.get_state().items()
+            if not name.startswith("_") and name not in ("layout", "comm", "tabbable", "tooltip")}
+
+
+def put_on_page(page, widget) -> None:
+    """Show a widget on an empty page."""
+    page.goto(PAGE)
+    page.evaluate("([esm, css, state]) => show(esm, css, state)", [widget._esm, widget._css, browser_state(widget)])
+    page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+
+
+def run_node(name: str, esm: str, vectors: dict, folder: pathlib.Path) -> str:
+    """Run NAME/NAME.test.mjs against the widget's module and vectors that Python computed; what it printed, once passed."""
+    driver = pytest.importorskip("playwright._impl._driver", reason="playwright brings the node that runs the parity tests")
+    (folder / "golden.json").write_text(json.dumps(vectors), encoding="utf-8")
+    (folder / "module.mjs").write_text(esm, encoding="utf-8")
+    node, *_ = driver.compute_driver_executable()
+    script = HERE / name / f"{name}.test.mjs"
+    done = subprocess.run([node, "--test", str(script)], capture_output=True, text=True, timeout=120, env={
+        **os.environ, "MOE_MODULE": (folder / "module.mjs").as_uri(), "MOE_GOLDEN": str(folder / "golden.json")})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def status(page) -> str:
+    """The text summary, after the next frame."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.locator(".moe-status").inner_text()
+
+
+def complaints(page) -> list[str]:
+    """axe's serious and critical findings."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{one['id']}: {json.dumps([node['html'][:90] for node in one['nodes'][:3]])}" for one in found
+            if one["impact"] in ("serious", "critical")]
+
+
+def picture(page) -> str:
+    """What the canvases show, after the next frame."""
+    status(page)
+    return page.evaluate("[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()")
+
+
+def dots(page, colour: tuple[int, int, int]) -> int:
+    """How many pixels of a colour the canvases show, after the next frame."""
+    status(page)
+    return page.evaluate("""([r, g, b]) => {
+      let found = 0;
+      for (const canvas of document.querySelectorAll('canvas')) {
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+        for (let i = 0; i < data.length; i += 4) {
+          if (data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255) found += 1;
+        }
+      }
+      return found;
+    }""", list(colour))
+
+
+def assert_it_follows_the_theme(page) -> None:
+    """The canvases are drawn in the ink of the page, light or dark, also when it changes."""
+    dark, light = (22, 25, 29), (236, 239, 242)
+    assert dots(page, dark) > 200 and dots(page, light) == 0
+    page.emulate_media(color_scheme="dark")
+    assert dots(page, light) > 200 and dots(page, dark) == 0
+
+
+def assert_it_fits_a_projector(page, *states: dict) -> None:
+    """In each state the page needs no scrolling."""
+    for state in states:
+        page.evaluate("(state) => model.receive(state)", state)
+        status(page)
+        box = page.locator(".moe-root").bounding_box()
+        assert box["y"] + box["height"] <= page.viewport_size["height"], state
+
+
+def written(page, state: dict) -> list[tuple[str, float]]:
+    """The texts on the canvases in a new state, and their sizes in pixels."""
+    return page.evaluate("""(state) => {
+      const written = [], write = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+        written.push([String(text), parseFloat(this.font.match(/[0-9.]+px/))]);
+        write.call(this, text, ...place);
+      };
+      model.receive(state);
+      return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(written))));
+    }""", state)
+
+
+LISTEN_TO_TEXT = """() => {
+  window.written = []; // every text on a canvas, and its size in pixels
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+    window.written.push([String(text), parseFloat(this.font.match(/[0-9.]+px/))]);
+    write.call(this, text, ...place);
+  };
+}"""
+
+
+def assert_closed_views_leave_nothing(page, widget, before: str = "") -> None:
+    """Show and close fifty views; `before` is what JavaScript does to each while it is open."""
+    page.evaluate("cleanup(); document.getElementById('host').replaceChildren()")
+    chrome = page.context.new_cdp_session(page)
+
+    def counts():
+        for _ in range(3):
+            chrome.send("HeapProfiler.collectGarbage")
+        found = chrome.send("Memory.getDOMCounters")
+        return found["nodes"], found["jsEventListeners"]
+
+    rerun = f"""async ([esm, state]) => {{
+      await show(esm, "", state);
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      {before}
+      cleanup();
+      document.getElementById("host").replaceChildren();
+      document.head.querySelectorAll("style:empty").forEach((node) => node.remove());
+      return Object.values(model.listeners).flat().length;
+    }}"""
+    listening = page.evaluate(rerun, [widget._esm, browser_state(widget)])
+    nodes, listeners = counts()
+    for _ in range(50):
+        listening += page.evaluate(rerun, [widget._esm, browser_state(widget)])
+    later_nodes, later_listeners = counts()
+    assert listening == 0 and later_listeners <= listeners + 5 and later_nodes <= nodes + 100
+
+
+def moving_parts(page) -> int:
+    """How many elements are animated."""
+    return page.evaluate("""[...document.querySelectorAll('.moe-root, .moe-root *')].filter((node) => {
+      const style = getComputedStyle(node);
+      return style.animationName !== 'none' || style.transitionDuration.split(',').some((time) => parseFloat(time) > 0);
+    }).length""")
+
+
+def smallest_text(page) -> float:
+    """In CSS pixels; 10 pt are 13.33."""
+    return page.evaluate("""Math.min(...[...document.querySelectorAll('.moe-root *')]
+      .filter((node) => node.textContent).map((node) => parseFloat(getComputedStyle(node).fontSize)))""")
+
+
+def assert_it_fits(page, width: int) -> None:
+    """Nothing is wider than the page, and no part stands out of the widget."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("""() => {
+      const edge = document.querySelector('.moe-root').getBoundingClientRect().right + 0.5;
+      return [...document.querySelectorAll('.moe-root *')].filter((node) => node.getBoundingClientRect().right > edge)
+        .map((node) => node.outerHTML.slice(0, 90));
+    }""") == []
