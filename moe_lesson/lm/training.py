@@ -161,6 +161,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
         TrainingDiverged: when the loss is NaN or infinite; model and checkpoint keep the last completed step.
         MemoryError: when the device has not enough; the checkpoint is the last one written.
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
+        OSError: if the checkpoint can't be written, before the first step.
         ValueError: if the checkpoint belongs to another model, other data or another configuration.
     """
     require(every >= 1, f"every is {every}; expected at least 1 step between two checkpoints")
@@ -171,6 +172,8 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
         history, start = restore(checkpoint, model, optimizer, identity)
+    if checkpoint:  # a file that can't be written says so now, not after the last step
+        save_training_state(checkpoint, model, optimizer, identity, asdict(history))
     device = next(model.parameters()).device
     model.train()
     bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)

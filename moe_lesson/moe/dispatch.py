@@ -8,11 +8,12 @@ Letters: T tokens, D model width, H expert width, N experts, K active, R routed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from .routing import Routing
 
@@ -92,7 +93,7 @@ def in_cache(token_R: Tensor, weight_R: Tensor, ends_N: Tensor, w_in: Tensor, w_
     Yields: of each chunk the tokens and weights of its rows, where the blocks of its experts end, and their w_in and w_out.
     """
     rows_bytes = len(token_R) * max(w_in.shape[1:]) * w_in.element_size()
-    if w_in.is_cuda or rows_bytes <= CHUNK_BYTES:
+    if w_in.device.type != "cpu" or rows_bytes <= CHUNK_BYTES:
         return iter([(token_R, weight_R, ends_N, w_in, w_out)])
     few = max(1, len(ends_N) * CHUNK_BYTES // rows_bytes)  # experts in a chunk
     cuts = [0, *ends_N[few - 1:-1:few].tolist(), len(token_R)]
@@ -115,6 +116,16 @@ def grouped_product(rows_RA: Tensor, w_NAB: Tensor, ends_N: Tensor) -> Tensor:
         return F.grouped_mm(rows_RA, w_NAB, offs=ends_N)
     sizes = ends_N.diff(prepend=ends_N.new_zeros(1)).tolist()
     return torch.cat([rows @ w for rows, w in zip(rows_RA.split(sizes), w_NAB)])
+
+
+@register_flop_formula(torch.ops.aten._grouped_mm)
+def grouped_flops(a: Sequence[int], b: Sequence[int], *_, **__) -> int:
+    """What PyTorch's FlopCounterMode counts of a grouped product, which it does not know: every row meets one matrix.
+
+    Args:
+        a, b: the shapes, [R, A] × [N, A, B] forward and to the rows' gradient, [A, R] × [R, B] to the matrices'.
+    """
+    return 2 * a[0] * a[1] * b[-1]
 
 
 DISPATCHES = {"grouped": grouped, "one_hot": one_hot, "loop": loop}

@@ -124,8 +124,8 @@ class Router(nn.Module):
         self.width, self.top_k, self.score, self.scale = width, top_k, score, scale
         self.renormalise = top_k > 1 if renormalise is None else renormalise
         if self.renormalise and top_k == 1:
-            warnings.warn("a top-1 router with renormalise=True weighs whatever it chooses with 1: it gets no gradient and learns "
-                          "nothing; leave renormalise out, or give False", stacklevel=2)
+            warnings.warn("a top-1 router with renormalise=True weighs whatever it chooses with 1: it gets no gradient and "
+                          "learns nothing; leave renormalise out, or give False", stacklevel=2)
         self.weight = weight(width, num_experts)
         self.noise = nn.Parameter(torch.zeros(width, num_experts)) if noisy else None
         self.register_buffer("bias", torch.zeros(num_experts))

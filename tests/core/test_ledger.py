@@ -47,13 +47,14 @@ def test_active_parameters_are_those_that_one_token_touches(recipe):
     assert ffn_cost(recipe, 32).active == touched
 
 
+@pytest.mark.parametrize("dispatch", ["loop", "grouped"])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_flops_are_those_of_pytorchs_counter(recipe):
-    # the loop multiplies each token with its own experts and nothing else, in products that the counter knows
+def test_flops_are_those_of_pytorchs_counter(recipe, dispatch):
+    # both multiply each token with its own experts and nothing else
     model = LanguageModel(ModelConfig(recipe, layers=2, width=32, heads=4, context=24)).eval()
     for block in model.blocks:
         if isinstance(recipe, Sparse):
-            block.ffn.experts.dispatch = "loop"
+            block.ffn.experts.dispatch = dispatch
     # the counter knows attention by its plain formula, not by the CPU's fused kernel
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.randint(0, 256, (3, 24)))

@@ -241,6 +241,15 @@ def test_impossible_configurations_are_refused(arguments, message):
         TrainingConfig(**arguments)
 
 
+def test_a_checkpoint_that_cannot_be_written_says_so_before_the_first_step(corpus, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    asked = []
+    with pytest.raises(OSError, match="file"):
+        run(corpus, 3, checkpoint=tmp_path / "file" / "state.safetensors",
+            objective=lambda model, batch: asked.append(1) or next_token()(model, batch))
+    assert not asked
+
+
 def biased(corpus, steps, objective=None, **options):
     model = LanguageModel(replace(CONFIG, ffn=replace(CONFIG.ffn, noisy=False)))
     objective = objective or next_token({"bias": 0.01})
