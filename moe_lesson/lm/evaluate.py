@@ -1,6 +1,8 @@
-"""What a language model's test loss is, and how its experts are loaded, over text by domain."""
+"""What a language model's loss is, and how its experts are loaded, over text by domain."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,16 @@ from .model import LanguageModel, evaluating
 
 
 @torch.no_grad()
+def read_by(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int, batch: int) -> Iterator[tuple]:
+    """A model reads the first `max_bytes` bytes of each domain: yields domain, ids [B, S+1], logits and routings of a batch."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for domain in corpus.domains:
+            for ids in corpus.windows(domain, split, model.config.context, max_bytes).split(batch):
+                ids = ids.to(device)
+                yield domain, ids, *model(ids[:, :-1])
+
+
 def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int = 100_000,
                       batch: int = 64) -> dict[str, float]:
     """Mean next-byte loss in nats, per domain, over the first `max_bytes` bytes of each.
@@ -22,30 +34,19 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_byte
 
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
-    device = next(model.parameters()).device
-    losses = {}
-    with evaluating(model):
-        for domain in corpus.domains:
-            windows = corpus.windows(domain, split, model.config.context, max_bytes)
-            total = 0.0
-            for ids in windows.to(device).split(batch):
-                logits = model(ids[:, :-1])[0]
-                total += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
-            losses[domain] = total / (windows.shape[0] * (windows.shape[1] - 1))
+    total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
+    for domain, ids, logits, _ in read_by(model, corpus, split, max_bytes, batch):
+        total[domain] += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
+        count[domain] += ids[:, 1:].numel()
+    losses = {domain: total[domain] / count[domain] for domain in corpus.domains}
     return losses | {"mean": sum(losses.values()) / len(losses)}
 
 
-@torch.no_grad()
 def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> list[Tensor]:
     """The load [N] of each MoE layer over the first `max_bytes` bytes of each domain; [] for a dense model.
 
     Args: as `evaluate_language`.
     """
-    device = next(model.parameters()).device
-    loads: list[Tensor] = []
-    with evaluating(model):
-        for domain in corpus.domains:
-            for ids in corpus.windows(domain, split, model.config.context, max_bytes).to(device).split(batch):
-                found = [routing.load for routing in model(ids[:, :-1])[1] if routing is not None]
-                loads = [a + b for a, b in zip(loads, found)] if loads else found
-    return loads
+    found = [[routing.load for routing in routings if routing is not None]
+             for _, _, _, routings in read_by(model, corpus, split, max_bytes, batch)]
+    return [torch.stack(loads).sum(dim=0) for loads in zip(*found)]

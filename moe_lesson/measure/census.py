@@ -22,7 +22,7 @@ from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel, evaluating, listening
 from ..moe.balance import update_bias
 from ..moe.layers import SCORES, gate, moe_layers
-from ..moe.routing import expert_load
+from ..moe.routing import entropy, expert_load
 from .evidence import Interval
 from .nulls import hash_routing, random_router
 
@@ -222,11 +222,6 @@ def information(calls_NM: Tensor) -> float:
     of_label, of_expert, of_both = (entropy(share) for share in (share_NM.sum(dim=0), share_NM.sum(dim=1), share_NM))
     require(of_label > 0, "all tokens have the same label, so there is nothing to be told about it")
     return (of_label + of_expert - of_both) / of_label
-
-
-def entropy(shares: Tensor) -> float:
-    """In nats, of shares that sum to 1."""
-    return torch.special.entr(shares).sum().item()
 
 
 def lift(calls_NM: Tensor) -> Tensor:

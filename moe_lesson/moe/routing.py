@@ -41,12 +41,16 @@ def load_cv(load: Tensor) -> float:
     return (load.std(correction=0) / load.mean()).item() if load.sum() else 0.0
 
 
+def entropy(shares: Tensor) -> float:
+    """In nats, of shares that sum to 1."""
+    return torch.special.entr(shares).sum().item()
+
+
 def load_entropy(load: Tensor) -> float:
     """Entropy of the load as a fraction of log N: 1 is perfect balance, log K / log N is the same K experts for all."""
     if not load.sum() or len(load) == 1:
         return 1.0
-    share = load.double() / load.sum()
-    return (torch.special.entr(share).sum() / math.log(len(load))).item()
+    return entropy(load.double() / load.sum()) / math.log(len(load))
 
 
 def idle_experts(load: Tensor) -> int:
