@@ -15,10 +15,12 @@ experts, m segments. Sizes that only one room knows are named at the top of its 
 """
 
 from .lm.checkpoints import load_model, save_model, shipped_model
-from .lm.corpora import Corpus, Document, machine_corpus, own_corpus
+from .lm.corpora import Corpus, Document
 from .lm.evaluate import evaluate_language
 from .lm.ledger import Cost, ffn_cost, model_cost
+from .lm.machine_text import machine_corpus
 from .lm.model import LanguageModel, ModelConfig
+from .lm.own_text import own_corpus
 from .lm.training import History, TrainingConfig, TrainingDiverged, next_token, train
 from .measure.evidence import interval, paired_difference, result_table
 from .moe.balance import balance_loss

@@ -23,7 +23,9 @@ from pathlib import Path
 import torch
 
 from moe_lesson import LanguageModel, TrainingConfig, next_token
-from moe_lesson.experiments import EXPERIMENTS, Preset, device_name, git_commit, pick_device
+from moe_lesson.experiments import EXPERIMENTS
+from moe_lesson.experiments.provenance import device_name, git_commit, pick_device
+from moe_lesson.experiments.rungs import Preset
 from moe_lesson.lm.training import adamw, one_step
 from moe_lesson.measure.evidence import write_table
 

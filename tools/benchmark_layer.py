@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from moe_lesson import DenseFFN, MoE, result_table
-from moe_lesson.experiments import device_name, git_commit, pick_device
+from moe_lesson.experiments.provenance import device_name, git_commit, pick_device
 from moe_lesson.measure.evidence import Table, write_table
 from moe_lesson.moe.dispatch import DISPATCHES
 

@@ -12,9 +12,9 @@ import sys
 import zipfile
 
 NEEDED = ("torch", "numpy", "safetensors", "scipy", "tqdm", "ipywidgets", "anywidget", "matplotlib", "seaborn", "pandas",
-          "jinja2")
+          "jinja2", "charset_normalizer")
 # Installed where they are missing, since they are small; with what they need, for pip is told to fetch nothing else.
-SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"]}
+SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"], "charset_normalizer": ["charset-normalizer"]}
 
 
 def course_folder(here: pathlib.Path) -> pathlib.Path:

@@ -1,7 +1,5 @@
 """Seeds for random numbers that have to be the same again."""
 
-from __future__ import annotations
-
 import hashlib
 
 

@@ -3,8 +3,6 @@
 No pickle is ever read: a file can hold numbers and text, never code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pathlib

@@ -1,6 +1,10 @@
 """Text as bytes, the course's tokens, and a readable name for each."""
 
-from __future__ import annotations
+import codecs
+
+import charset_normalizer
+
+from .errors import require
 
 DOCUMENT_START = b"\0"  # one byte that text does not contain separates documents
 
@@ -10,6 +14,65 @@ def to_bytes(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+
+
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
+         codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # UTF-32's first: UTF-16's begins like it
+# What a file without a mark may be in, likelier ones first; of rarer ones the detector proposes too many.
+GUESSES = ("utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be", "gb18030", "big5", "cp1252", "cp1250", "cp1251", "koi8_r",
+           "cp1253", "cp1254", "cp1255", "cp1256", "utf_8")
+
+
+def decoded_text(raw: bytes, name: str) -> tuple[str, str]:
+    """The text of bytes, without its byte-order mark, and its encoding where that is a guess, else "".
+
+    Args:
+        raw: the bytes of a text in any encoding: a mark says which, else UTF-8 is tried, then a guess is made.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: if no encoding fits, or none so that the text is in a language: � or wrong letters are worse than no text.
+    """
+    mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
+    encoding, text, wrong = MARKS.get(mark, "utf-8"), "", -1
+    try:
+        text = raw[len(mark):].decode(encoding)
+    except UnicodeDecodeError as error:
+        wrong = len(mark) + error.start
+    if wrong < 0 and (mark or "\0" not in text):
+        return text, ""
+    found = {} if mark or mostly_utf8(raw) and wrong >= 0 else encodings(raw)
+    if wrong < 0 and (not found or "utf_8" in found):  # UTF-8 that has a \0, not UTF-16 without a mark
+        return text, ""
+    best = max(found, key=lambda guess: (found[guess][0], -GUESSES.index(guess)), default="")
+    require(bool(best) and found[best][0] > 0,
+            f"the text of {name} can't be decoded: " + (f"byte {wrong} is not {encoding.upper()}, and " if wrong >= 0 else "")
+            + "no other encoding fits for certain; save it as UTF-8, or leave it out")
+    return found[best][1], best
+
+
+def mostly_utf8(raw: bytes) -> bool:
+    """Whether bytes are UTF-8 with some broken ones: any other encoding would make nonsense of most letters."""
+    text = raw.decode("utf-8", "replace")
+    return sum(char > "\x7f" for char in text) > 2 * text.count("�")
+
+
+def encodings(raw: bytes) -> dict[str, tuple[float, str]]:
+    """The encodings that bytes may be in: for each how well its letters suit a language, 0 if none is known, and the text."""
+    found = {}
+    for match in charset_normalizer.from_bytes(raw, cp_isolation=list(GUESSES)):
+        text = str(match)
+        if "\0" in text and match.encoding != "utf_8":
+            continue
+        suits = match.coherence
+        if suits:
+            suits -= match.chaos
+            # Its neighbours look like cp1252, by far the commonest, in most letters: they must suit better by some margin.
+            suits += 0.05 * (match.encoding == "cp1252")
+            # The detector takes no notice of case, in which alone koi8_r and cp1251 differ for many letters.
+            suits -= 0.2 * sum(char.isupper() for char in text if char > "\x7f") / len(text)
+        found[match.encoding] = (suits, text)
+    return found
 
 
 NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}

@@ -1,7 +1,5 @@
 """What the rungs of an experiment are trained on and judged by: text, or a skills world. Both have the same methods."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """What a language model's loss is, and how its experts are loaded, over text by domain."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -4,8 +4,6 @@ An interrupted training keeps its last state and goes on from it exactly: the ba
 step alone, and so does the noise drawn in it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import pathlib

@@ -1,7 +1,5 @@
 """Numbers that may stand in a sentence: tables with their provenance, means with intervals, paired differences."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,7 +1,5 @@
 """Instruments: pure functions from routings to numbers. A number about routing stands beside the same number of a null."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Interventions: change one thing in a trained model and see what it was good for. The model itself stays as it is."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable, Sequence

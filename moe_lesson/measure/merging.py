@@ -1,7 +1,5 @@
 """Merging experts: what it costs when those most alike in something become one."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

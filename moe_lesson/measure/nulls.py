@@ -1,7 +1,5 @@
 """Nulls of routing: routers that learned nothing, on the same tokens. A number about routing stands beside one of theirs."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -9,8 +9,6 @@ shows which:
 A model sees x and learns y. Letters: T tokens, D width, M skills, c skills per token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Every loss is a pure function of what the router decided; DeepSeek-V3's bias mov
 Letters: T tokens, N experts, K active experts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 

@@ -6,8 +6,6 @@ the same output. `loop` is the equation, `one_hot` is the equation as one tensor
 Letters: T tokens, D model width, H expert width, N experts, K active, R routed rows: T·K of them, or a part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

@@ -4,8 +4,6 @@ Letters: T tokens, D model width, H expert width, N experts (routed), K active (
 Weights are stored [in, out], so that y = x @ w reads like the equation.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import torch

@@ -4,8 +4,6 @@ A comparison of two layers is worth nothing unless both have the same parameters
 `Budget` says how many hidden units a layer may have in total and use per token, and derives every recipe from that.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 
 from ..base.errors import require

@@ -16,11 +16,13 @@ import os
 import pathlib
 import platform
 import textwrap
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from ..base.errors import require
+from ..measure.evidence import Interval
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
             "transformers": "lesson 11, real models", "datasets": "optional data sets"}
@@ -128,8 +130,13 @@ class Lesson:
 
     def claims(self) -> Page:
         """All claims of this sitting with their numbers, as a table."""
-        text = "\n".join(f"✔ {sentence}: {figures}" if figures else f"✔ {sentence}" for sentence, figures in self.claims_made)
-        return Page(text, table(("claim", "measured"), self.claims_made))
+        return table([{"claim": f"✔ {sentence}", "measured": figures} for sentence, figures in self.claims_made])
+
+    def table(self, rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapping[str, str] | None = None) -> None:
+        """Show results under the cell as `table` makes them."""
+        from IPython.display import display
+
+        display(table(rows, caption, formats))
 
     # ------------------------------------------------------------------------------------------------------- calibration
 
@@ -150,21 +157,19 @@ class Lesson:
             lines.append(f"{near} of {len(numbers)} numbers within a factor of 2; {high} too high, {low} too low.")
         if choices:
             lines.append(f"{sum(choices)} of {len(choices)} choices right.")
-        shown = [(key, f"{said(guess)} → {said(actual)}") for key, guess, actual in rows]
-        text = "\n".join([*lines, *(f"{key}: {both}" for key, both in shown)])
-        head = "".join(f"<p><b>{html.escape(line)}</b></p>" for line in lines)
-        return Page(text, head + table(("question", "you said → it is"), shown))
+        return table([{"question": key, "you said": said(guess), "it is": said(actual)} for key, guess, actual in rows],
+                     " ".join(lines))
 
     # ---------------------------------------------------------------------------------------------------------- machine
 
     def machine(self) -> Page:
         """What this machine has for the course: device, cores, optional packages."""
-        lines = [("device", torch.cuda.get_device_name() if self.device == "cuda" else "CPU; every lesson runs on it"),
-                 ("cores", str(os.cpu_count()))]
+        found = {"device": torch.cuda.get_device_name() if self.device == "cuda" else "CPU; every lesson runs on it",
+                 "cores": str(os.cpu_count())}
         for package, use in PACKAGES.items():
-            found = importlib.util.find_spec(package) is not None
-            lines.append((package, f"there ({use})" if found else f"missing; needed for {use}: pip install {package}"))
-        return Page("\n".join(f"{name}: {found}" for name, found in lines), table(("", "found here"), lines))
+            there = importlib.util.find_spec(package) is not None
+            found[package] = f"there ({use})" if there else f"missing; needed for {use}: pip install {package}"
+        return table([{"": name, "found here": what} for name, what in found.items()])
 
 
 def within_factor(factor: float, guess: float, actual: float) -> bool:
@@ -177,12 +182,43 @@ def said(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    """Two columns of text as HTML."""
-    def line(tag: str, cells: tuple[str, str]) -> str:
-        return "<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def table(rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapping[str, str] | None = None) -> Page:
+    """A table of results: numbers at the right and never wrapped, text at the left.
 
-    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
+    Args:
+        rows: name of the column -> a number, an `Interval`, or text; what a row lacks stays empty.
+        caption: what the table shows, without a full stop; what an interval is, is added to it.
+        formats: name of the column -> how its numbers are written, e.g. ".1%"; whole numbers get thousands' commas otherwise,
+            others three decimals.
+    """
+    from pandas import DataFrame  # not above: without pandas a lesson still says what is missing
+    from pandas.io.formats.style import Styler
+
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[written(row.get(column, ""), (formats or {}).get(column)) for column in columns] for row in rows]
+    seeds = sorted({value.n for row in rows for value in row.values() if isinstance(value, Interval)})
+    told = f"mean [95% interval], n = {', '.join(map(str, seeds))}" if seeds else ""
+    caption = "; ".join(filter(None, (caption, told)))
+    text = [any(isinstance(row.get(column), str) and row[column] for row in rows) for column in columns]
+    padded = [[f"{cell:{'<' if left else '>'}{max(map(len, line))}}" for cell in line]
+              for left, line in zip(text, zip(columns, *cells))]
+    plain = "\n".join([*filter(None, [caption]), *("  ".join(line).rstrip() for line in zip(*padded))])
+    number = "text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums"
+    styles = [{"selector": "th, td", "props": number}, {"selector": "caption", "props": "text-align: left"}] + [
+        {"selector": f".col{i}", "props": "text-align: left; white-space: normal"} for i, left in enumerate(text) if left]
+    # the id comes from what is shown: the same table has the same bytes in every run
+    styler = Styler(DataFrame(cells, columns=columns), uuid=f"{zlib.crc32(plain.encode()):08x}", cell_ids=False)
+    styler.format(escape="html").format_index(escape="html", axis=1).hide(axis="index").set_table_styles(styles)
+    return Page(plain, styler.to_html(caption=html.escape(caption) or None))
+
+
+def written(value: object, spec: str | None) -> str:
+    """A cell: an interval without its n, a number as `spec` says."""
+    if isinstance(value, str | bool):
+        return str(value)
+    if isinstance(value, Interval):
+        return str(value).partition(" (")[0]
+    return format(value, spec or ("," if isinstance(value, int) else ".3f"))
 
 
 def solution(*functions: Callable) -> Page:

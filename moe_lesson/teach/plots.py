@@ -1,6 +1,6 @@
-"""Pictures of a routing, drawn with matplotlib on bare figures: no pyplot, no global state.
+"""The figures of the lessons, drawn with seaborn and matplotlib in the course's design; none is left open in pyplot.
 
-Letters: T tokens, N experts, K active experts.
+A mean over seeds is never drawn without its 95% interval and its seeds. Letters: T tokens, N experts, K active experts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 try:
     import matplotlib
+    import seaborn
 except ImportError as missing:
-    raise ImportError('figures need matplotlib: pip install "moe-lesson[lab]"') from missing
+    raise ImportError('figures need matplotlib and seaborn: pip install "moe-lesson[lab]"') from missing
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,10 +27,20 @@ from torch import Tensor
 from ..base.errors import require
 from ..measure.evidence import interval
 from ..moe.routing import Routing
+from .design import ACCENT, BAR, INK, OTHERS, STYLE, colour_of, colours_of
 
+DASHES = ("-", "--", ":", "-.")
 MOST_LABELS = 72  # rows that can carry a readable name; of a longer text every second, third … token is named
 
 
+def blank(figure: Figure | None, width: float, height: float) -> Figure:
+    """The given figure, or a bare one, in this size in inches."""
+    figure = figure or Figure()
+    figure.set(size_inches=(width, height), layout_engine="constrained")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def draw_routing(routing: Routing, *, origin: str, title: str = "routing", limit: float = 1.0,
                  load_limit: float | None = None, figure: Figure | None = None) -> Figure:
     """Draw the gate weights, token × expert, over the load of each expert, which is the count of its column.
@@ -52,9 +63,8 @@ def draw_routing(routing: Routing, *, origin: str, title: str = "routing", limit
     require(bool(origin and origin.strip()), 'origin is empty; say where the routing comes from, e.g. "trained"')
     require(limit > 0, f"limit is {limit}; the brightest colour needs a positive weight")
     require(load_limit is None or load_limit > 0, f"load_limit is {load_limit}; the axis needs a positive top, or None")
-    figure = figure or Figure()
     rows = max(4, min(routing.num_tokens, MOST_LABELS))
-    figure.set(size_inches=(10, 2.5 + 0.15 * rows), layout_engine="constrained")
+    figure = blank(figure, 10, 2.5 + 0.15 * rows)
     heat, bars = figure.subplots(2, 1, sharex=True, height_ratios=(0.15 * rows, 1.1))
     draw_heat(heat, routing, limit)
     draw_load(bars, routing, load_limit)
@@ -84,12 +94,11 @@ def draw_load(ax: Axes, routing: Routing, load_limit: float | None) -> None:
     """The load [N] in tokens, with a line at its mean."""
     load = routing.load.tolist()
     mean = routing.num_tokens * routing.top_k / routing.num_experts
-    ax.bar(range(routing.num_experts), load, width=0.8, color="#5b82b8")
-    ax.axhline(mean, color="#d9660a", linewidth=1.5)
+    ax.bar(range(routing.num_experts), load, width=0.8, color=BAR)
+    ax.axhline(mean, color=ACCENT, linewidth=1.5)
     ax.set_ylim(0, load_limit or max(load + [1]) * 1.05)
     ax.set_ylabel("load\n(tokens)")
     ax.set_xlabel(f"expert (the numbers belong to this layer alone); orange line: mean load {mean:.1f}")
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def drawable(token: str, longest: int = 12) -> str:
@@ -112,6 +121,13 @@ def png(figure: Figure, dpi: int = 96) -> bytes:
     return buffer.getvalue()
 
 
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of a mean over seeds, as seaborn asks for it."""
+    found = interval(list(values))
+    return found.low, found.high
+
+
+@matplotlib.rc_context(STYLE)
 def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None = None) -> Figure:
     """Draw one ring per seed for each group, with the mean and its 95% interval.
 
@@ -121,34 +137,51 @@ def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None
         figure: where to draw; None makes a bare figure.
 
     Returns:
-        The figure; groups stand in rows, in the order given.
+        The figure; groups stand in rows, in the order given, models in their colours.
     """
     require(bool(groups), "groups is empty; give at least one name with its values")
-    figure = figure or Figure()
-    figure.set(size_inches=(8, 1.2 + 0.6 * len(groups)), layout_engine="constrained")
+    means = [interval(values).mean for values in groups.values()]
+    figure = blank(figure, 8, 1.4 + 0.6 * len(groups))
     ax = figure.subplots()
-    for row, values in enumerate(groups.values()):
-        i = interval(values)
-        ax.fill_betweenx([row - 0.22, row + 0.22], i.low, i.high, color="#5b82b8", alpha=0.3, linewidth=0)
-        ax.vlines(i.mean, row - 0.22, row + 0.22, color="#1f3d66", linewidth=2)
-        heights = [row + 0.12 * (seed - (len(values) - 1) / 2) for seed in range(len(values))]  # equal values stay apart
-        ax.scatter(values, heights, facecolors="none", edgecolors="#c4520a", linewidths=2, zorder=3)
-        ax.annotate(f"{i.mean:.3f}", (i.mean, row - 0.28), ha="center", va="bottom", fontsize=11)
-    ax.set_yticks(range(len(groups)), groups, fontsize=11)
-    ax.set_ylim(len(groups) - 0.4, -0.7)
-    ax.set_xlabel(f"{label} (rings: seeds; line and box: mean and 95% interval)")
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
+    names = [name for name, values in groups.items() for _ in values]
+    told = {"x": [value for values in groups.values() for value in values], "y": names, "hue": names, "legend": False, "ax": ax,
+            "palette": {name: colour_of(name) or OTHERS[0] for name in groups}}
+    seaborn.pointplot(**told, errorbar=student, linestyle="none", marker="|", markersize=20, markeredgewidth=3,
+                      err_kws={"linewidth": 20, "alpha": 0.25, "solid_capstyle": "butt"})
+    seaborn.swarmplot(**told, size=8, marker="$\u25ef$", linewidth=1, edgecolor="face")  # equal values stand beside each other
+    for row, mean in enumerate(means):
+        ax.annotate(f"{mean:.3f}", (mean, row - 0.28), ha="center", va="bottom")
+    ax.set(xlabel=f"{label}\n(rings: seeds; line and box: mean and 95% interval)", ylabel="", ylim=(len(groups) - 0.4, -0.7))
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0, labelsize=11)
+    ax.grid(axis="x")
     return figure
 
 
-def draw_scaling(losses: dict[float, list[float]], fits: dict[str, tuple[float, float]], label: str,
+def draw_line(ax: Axes, name: str, x: Sequence[float], values: Sequence, colour: str, dashes: str) -> bool:
+    """One line of `draw_curves`; whether it is a mean of seeds."""
+    seeds_SP = np.atleast_2d(values)
+    seaborn.lineplot(x=np.tile(x, len(seeds_SP)), y=seeds_SP.flatten(), ax=ax, errorbar=student, color=colour, linestyle=dashes,
+                     label=name, legend=False)
+    if len(seeds_SP) > 1:
+        ax.plot(x, seeds_SP.T, color=colour, linewidth=0.7, alpha=0.6)
+    return len(seeds_SP) > 1
+
+
+def add_legend(ax: Axes, seeds: bool) -> None:
+    """The lines' names above the axes, where no line can run under them, and what stands for the seeds."""
+    ax.figure.legend(loc="outside upper left", ncols=2, alignment="left",
+                     title="line: mean; band: its 95% interval; thin lines: seeds" if seeds else None)
+
+
+@matplotlib.rc_context(STYLE)
+def draw_scaling(losses: dict[float, list[float]], fits: dict[str, list[tuple[float, float]]], label: str,
                  figure: Figure | None = None) -> Figure:
     """Draw losses over sizes, both on logarithmic axes, where a power law is a straight line.
 
     Args:
         losses: size, e.g. parameters -> one loss per seed.
-        fits: name -> factor and exponent of a power law, drawn over all sizes.
+        fits: name -> factor and exponent of a power law for each seed, drawn over all sizes; at most four.
         label: what is measured, with its unit.
         figure: where to draw; None makes a bare figure.
 
@@ -156,47 +189,45 @@ def draw_scaling(losses: dict[float, list[float]], fits: dict[str, tuple[float, 
         The figure.
     """
     require(len(losses) >= 2, f"{len(losses)} sizes; a power law needs at least 2")
-    figure = figure or Figure()
-    figure.set(size_inches=(8, 4.5), layout_engine="constrained")
+    figure = blank(figure, 8, 4.8)
     ax = figure.subplots()
     sizes = sorted(losses)
+    seeds = [draw_line(ax, name, sizes, [[factor * size ** -exponent for size in sizes] for factor, exponent in laws], *look)
+             for (name, laws), *look in zip(fits.items(), colours_of(fits), DASHES)]
     ax.plot([size for size in sizes for _ in losses[size]], [loss for size in sizes for loss in losses[size]], "o",
-            markerfacecolor="none", markeredgecolor="#c4520a", markeredgewidth=2, label="one seed")
-    for (name, (factor, exponent)), style in zip(fits.items(), ("-", "--", ":")):
-        ax.plot(sizes, [factor * size ** -exponent for size in sizes], style, color="#1f3d66", label=name)
+            markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.5, label="measured, one seed")
     ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel=label)
     ax.yaxis.set_major_formatter("{x:.2f}")
     ax.yaxis.set_minor_formatter("{x:.2f}")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=11)
+    add_legend(ax, any(seeds))
     return figure
 
 
-def draw_curves(curves: dict[str, tuple[list[float], list[float]]], xlabel: str, ylabel: str,
+@matplotlib.rc_context(STYLE)
+def draw_curves(curves: dict[str, tuple[Sequence[float], Sequence]], xlabel: str, ylabel: str,
                 figure: Figure | None = None) -> Figure:
-    """Draw lines over a common axis, e.g. losses over steps.
+    """Draw lines over a common axis, e.g. losses over steps; of several seeds the mean, its 95% interval, and each seed.
 
     Args:
-        curves: name -> x values and y values; at most four lines, told apart by their dashes too.
+        curves: name -> x values [P] and y values, [P] of one run or [S, P] of S seeds; at most four, told apart by dashes too.
         xlabel, ylabel: what is measured, with units.
         figure: where to draw; None makes a bare figure.
 
     Returns:
-        The figure.
+        The figure; models have their colours.
     """
     require(1 <= len(curves) <= 4, f"{len(curves)} curves; expected 1 to 4, more can't be told apart")
-    figure = figure or Figure()
-    figure.set(size_inches=(8, 4), layout_engine="constrained")
+    figure = blank(figure, 8, 4.4)
     ax = figure.subplots()
-    looks = zip(("#1f3d66", "#c4520a", "#2a7f62", "#7a5195"), ("-", "--", ":", "-."))
-    for (name, (x, y)), (colour, dashes) in zip(curves.items(), looks):
-        ax.plot(x, y, dashes, color=colour, linewidth=2, label=name)
+    seeds = [draw_line(ax, name, x, values, *look) for (name, (x, values)), *look in
+             zip(curves.items(), colours_of(curves), DASHES)]
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=11)
+    ax.grid(axis="y")
+    add_legend(ax, any(seeds))
     return figure
 
 
+@matplotlib.rc_context(STYLE)
 def draw_load_history(histories: dict[str, list[list[float]]], label: str, figure: Figure | None = None) -> Figure:
     """Draw the load of every expert along a training, expert × step, one panel for each training on one colour scale.
 
@@ -209,21 +240,28 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
         The figure; colour is the load over the mean load, from 0 to the most that any panel shows, at least 2.
     """
     require(bool(histories) and all(len(loads) > 0 for loads in histories.values()), "there is no load to draw")
-    figure = figure or Figure()
-    figure.set(size_inches=(10, 0.9 + 2.1 * len(histories)), layout_engine="constrained")
-    panels = figure.subplots(len(histories), 1, sharex=True, squeeze=False)[:, 0]
+    figure = blank(figure, 10, 0.9 + 2.1 * len(histories))
+    panels = figure.subplots(len(histories), 1, squeeze=False)[:, 0]
     relative = {name: np.array(loads) / np.mean(loads[0]) for name, loads in histories.items()}
     most = max(2.0, *(float(loads_PN.max()) for loads_PN in relative.values()))
     for ax, (name, loads_PN) in zip(panels, relative.items()):
-        image = ax.imshow(loads_PN.T, aspect="auto", cmap="cividis", vmin=0, vmax=most, interpolation="nearest",
-                          extent=(-0.5, len(loads_PN) - 0.5, loads_PN.shape[1] - 0.5, -0.5))
-        ax.set_title(name, loc="left", fontsize=11, parse_math=False)
-        ax.set_ylabel("expert")
+        heat_map(ax, loads_PN.T, 20, vmin=0, vmax=most, cbar=False)
+        ax.set_title(name, loc="left", parse_math=False)
     panels[-1].set_xlabel(label)
-    figure.colorbar(image, ax=list(panels), pad=0.01, aspect=30, label="load / mean load")
+    figure.colorbar(panels[0].collections[0], ax=list(panels), pad=0.01, aspect=30, label="load / mean load")
     return figure
 
 
+def heat_map(ax: Axes, values: np.ndarray, most: int, names: Sequence[str] = (), **options) -> None:
+    """Experts in rows; columns with names or, at most so many, with numbers (more would run into each other)."""
+    rows, columns = values.shape
+    seaborn.heatmap(values, ax=ax, cmap="cividis", xticklabels=list(names) or math.ceil(columns / most),
+                    yticklabels=math.ceil(rows / 8), **options)
+    ax.set_ylabel("expert")
+    ax.tick_params(rotation=0)
+
+
+@matplotlib.rc_context(STYLE)
 def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = None, *, names: Sequence[str] = (),
                limit: float = 1.0) -> Figure:
     """Draw for whose sake each expert is called, expert × label, the tables side by side on one colour scale.
@@ -238,20 +276,14 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
     Returns:
         The figure.
     """
-    import seaborn  # not above: it brings pyplot, which all other pictures leave alone
-
     require(bool(tables), "tables is empty; give at least one name with its calls")
-    figure = figure or Figure()
-    figure.set(size_inches=(0.8 + 3.7 * len(tables), 4), layout_engine="constrained")
+    figure = blank(figure, 0.8 + 3.7 * len(tables), 4)
     panels = figure.subplots(1, len(tables), squeeze=False)[0]
     for ax, (name, calls_NM) in zip(panels, tables.items()):
         shares_NM = calls_NM / calls_NM.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        every_N, every_M = (math.ceil(size / 8) for size in shares_NM.shape)  # more numbers would run into each other
-        seaborn.heatmap(shares_NM.cpu().numpy(), ax=ax, cmap="cividis", norm=PowerNorm(0.5, 0, limit),
-                        square=shares_NM.shape[0] <= 3 * shares_NM.shape[1],  # squares of a longer table would be too small
-                        xticklabels=list(names) or every_M, yticklabels=every_N, cbar=ax is panels[-1],
-                        cbar_kws={"label": "share of the expert's calls (√ spacing)"})
-        ax.set_title(name, fontsize=11, parse_math=False)
-        ax.set(xlabel=labels, ylabel="expert")
-        ax.tick_params(axis="y", rotation=0)
+        heat_map(ax, shares_NM.cpu().numpy(), 8, names, norm=PowerNorm(0.5, 0, limit), cbar=ax is panels[-1],
+                 square=shares_NM.shape[0] <= 3 * shares_NM.shape[1],  # squares of a longer table would be too small
+                 cbar_kws={"label": "share of the expert's calls (√ spacing)"})
+        ax.set_title(name, parse_math=False)
+        ax.set_xlabel(labels)
     return figure

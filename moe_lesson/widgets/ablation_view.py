@@ -1,6 +1,6 @@
 """The ablation view: take away the experts most specialised in a domain, and as many others of the same load.
 
-Everything was measured beforehand (`moe_lesson.experiments.ablations_of`), so Python computes all numbers and words of every
+Everything was measured beforehand (`experiments.diagnoses.ablations_of`), so Python computes all numbers and words of every
 state once; the browser looks up which state is shown. Letters: S seeds, M domains.
 """
 
@@ -151,7 +151,7 @@ class AblationView(LessonWidget):
     """See whether taking a domain's specialists away hurts it more than taking away as many other experts of the same load.
 
     Args:
-        rows: of an ablation table, see `moe_lesson.experiments.ablations_of`: all models with the same domains and shares, two
+        rows: of an ablation table, see `experiments.diagnoses.ablations_of`: all models with the same domains and shares, two
             seeds or more; `AblationView.of_table` reads what the course ships.
         experts: model -> how many routed experts a layer has.
         origin: where they come from: "trained", "toy" or "synthetic".

@@ -18,7 +18,8 @@ from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
 
 from ..base.errors import require
 from ..base.text import byte_texts, to_bytes
-from ..lm.corpora import Corpus, machine_corpus
+from ..lm.corpora import Corpus
+from ..lm.machine_text import machine_corpus
 from ..lm.model import LanguageModel
 from ..measure.census import Census, lift, take_census
 from ..moe.layers import moe_layers

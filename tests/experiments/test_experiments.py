@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from moe_lesson import experiments, load_model, machine_corpus, model_cost, result_table
-from moe_lesson.experiments import EXPERIMENTS, main, run_experiment
+from moe_lesson import load_model, machine_corpus, model_cost, result_table
+from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment
+from moe_lesson.experiments import run as running
+from moe_lesson.experiments.__main__ import main
+from moe_lesson.experiments.tasks import TextTask
 from moe_lesson.lm.checkpoints import shipped_snapshots
 from moe_lesson.lm.corpora import Corpus
 from moe_lesson.lm.training import TrainingDiverged
@@ -40,7 +43,7 @@ def test_one_run_end_to_end(small, corpus, tmp_path, capsys):
     finals = [row for row in table.rows if row["stage"] == "final"]
     assert len(tuned) == 2 + 4, "two learning rates for the dense rung, times two gate scales for the sparse one"
     assert [(row["rung"], row["seed"]) for row in finals] == [("dense", 0), ("dense", 1), ("deepseekmoe", 0), ("deepseekmoe", 1)]
-    assert {row["seed"] for row in tuned} == {experiments.TUNING_SEED}
+    assert {row["seed"] for row in tuned} == {running.TUNING_SEED}
     for rung in ("dense", "deepseekmoe"):
         best = min((row for row in tuned if row["rung"] == rung), key=lambda row: row["validation"])
         assert all((row["lr"], row["scale"]) == (best["lr"], best["scale"]) for row in finals if row["rung"] == rung)
@@ -67,10 +70,10 @@ def test_tuning_never_sees_the_test_split(small, corpus, tmp_path):
 
     blind = NoTest(corpus.documents)
     arguments = (EXPERIMENTS[NAME], small)
-    for tuning_run in experiments.tuning_runs(*arguments):
-        assert "test" not in experiments.run_once(*arguments, tuning_run, blind, "cpu", tmp_path, False)["row"]
+    for tuning_run in running.tuning_runs(*arguments):
+        assert "test" not in running.run_once(*arguments, tuning_run, blind, "cpu", tmp_path, False)["row"]
     with pytest.raises(AssertionError, match="tuning read the test split"):  # so the guard above does see a reading
-        experiments.run_once(*arguments, replace(tuning_run, stage="final"), blind, "cpu", tmp_path, False)
+        running.run_once(*arguments, replace(tuning_run, stage="final"), blind, "cpu", tmp_path, False)
 
 
 def test_tuning_never_draws_the_test_tokens_of_a_skills_world(tmp_path, monkeypatch):
@@ -81,12 +84,12 @@ def test_tuning_never_draws_the_test_tokens_of_a_skills_world(tmp_path, monkeypa
     preset = replace(experiment.presets["cpu"], steps=1, eval_bytes=200)
     for stage in ("tune", "final"):
         drawn.clear()
-        experiments.run_once(experiment, preset, experiments.Run(stage, "2 of 16", 1e-2, 1.0, 0), None, "cpu", tmp_path, False)
+        running.run_once(experiment, preset, running.Run(stage, "2 of 16", 1e-2, 1.0, 0), None, "cpu", tmp_path, False)
         assert (TEST_STEP in drawn) == (stage == "final") and VALIDATION_STEP in drawn
 
 
 def test_an_interrupted_experiment_goes_on_where_it_stopped(small, corpus, tmp_path, monkeypatch):
-    real, calls = experiments.train, []
+    real, calls = running.train, []
 
     def stops_once(*arguments, **options):
         calls.append(1)
@@ -94,7 +97,7 @@ def test_an_interrupted_experiment_goes_on_where_it_stopped(small, corpus, tmp_p
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(experiments, "train", stops_once)
+    monkeypatch.setattr(running, "train", stops_once)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, corpus, seeds=1)
     run(tmp_path, corpus, seeds=1)
@@ -135,7 +138,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     unchanged = next(row["test"] for row in mine if row["change"] == "active" and row["amount"] == 6)
     folder = tmp_path / "data" / "checkpoints"
     model, about = load_model(folder / "ladder-deepseekmoe.safetensors")
-    again = experiments.TextTask(corpus, 400)
+    again = TextTask(corpus, 400)
     assert about["run"]["seed"] == 0 and next(model.parameters()).dtype == torch.float32
     assert again.test(model)["test"] == pytest.approx(next(
         row["test"] for row in changed.rows if (row["seed"], row["change"], row["amount"]) == (0, "active", 6)), rel=1e-4)
@@ -147,7 +150,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
         path for path in (tmp_path / "runs").rglob("final-seed0-*/model.safetensors")
         if model_cost(load_model(path)[0].config).total == table.column("total", rung="deepseekmoe")[0]))[0])[1]
     assert not (folder / "ladder-dense-snapshots.safetensors").exists()
-    monkeypatch.setattr(experiments, "changes_of", lambda model: pytest.fail("measured again"))
+    monkeypatch.setattr(diagnoses, "changes_of", lambda model: pytest.fail("measured again"))
     run_experiment("ladder", seeds=2, **options)
 
 
@@ -156,7 +159,7 @@ def test_tuning_takes_the_mean_over_its_seeds():
         return {"rung": "a", "lr": lr, "scale": None, "strength": None, "validation": validation}
 
     tuned = [row(1, 1.0), row(1, 3.0), row(2, 1.8), row(2, 1.8), row(3, 2.1), row(3, 2.2)]
-    assert experiments.best_setting(tuned, "a") == (2, None, None), "one lucky seed does not decide"
+    assert running.best_setting(tuned, "a") == (2, None, None), "one lucky seed does not decide"
 
 
 PRESETS = [(name, preset) for name, experiment in EXPERIMENTS.items() for preset in experiment.presets]
@@ -220,7 +223,7 @@ def test_ways_to_balance_differ_in_the_table_of_the_noise_alone(preset):
 def test_the_strength_of_a_balancing_is_tuned_where_there_is_one():
     experiment = EXPERIMENTS["balance"]
     grids = {}
-    for run in experiments.tuning_runs(experiment, experiment.presets["cpu"]):
+    for run in running.tuning_runs(experiment, experiment.presets["cpu"]):
         grids.setdefault(run.rung, []).append(run.strength)
     assert set(grids["none"]) == set(grids["noise"]) == {None}
     assert all(set(grid) == {1.0, 3.0, 10.0} for rung, grid in grids.items() if rung not in ("none", "noise"))
@@ -240,10 +243,10 @@ def test_a_control_takes_the_settings_of_its_rung_and_is_not_tuned():
     experiment = EXPERIMENTS["skills"]
     preset = experiment.presets["cpu"]
     tuned = [{"row": {"rung": run.rung, "lr": run.lr, "scale": run.scale, "strength": None, "validation": abs(run.lr - 0.03)}}
-             for run in experiments.tuning_runs(experiment, preset)]
+             for run in running.tuning_runs(experiment, preset)]
     assert experiment.controls and not {each["row"]["rung"] for each in tuned} & set(experiment.controls)
     tuned.append({"row": tuned[0]["row"] | {"rung": "2 of 16", "lr": 0.7, "validation": -1}})
-    finals = list(experiments.final_runs(experiment, tuned, 1))
+    finals = list(running.final_runs(experiment, tuned, 1))
     assert {run.rung: run.lr for run in finals if "2 of 16" in run.rung} == {"2 of 16": 0.7, "2 of 16, nothing shared": 0.7}
     assert {run.rung for run in finals} == set(experiment.rungs)
 
@@ -253,8 +256,8 @@ def test_a_run_in_a_skills_world_reports_both_diseases_in_a_world_of_its_seed(tm
     preset = replace(experiment.presets["cpu"], steps=2, eval_bytes=200)
 
     def row(rung, seed, stage="final"):
-        run = experiments.Run(stage, rung, 1e-2, 1.0, seed)
-        return experiments.run_once(experiment, preset, run, None, "cpu", tmp_path, False)["row"]
+        run = running.Run(stage, rung, 1e-2, 1.0, seed)
+        return running.run_once(experiment, preset, run, None, "cpu", tmp_path, False)["row"]
 
     first, other, bare = row("2 of 16", 0), row("2 of 16", 1), row("2 of 16, nothing shared", 0)
     assert {"test", "hybridity", "hybridity_random", "probe", "error_masked_top"} <= first.keys()
@@ -272,14 +275,14 @@ def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(experiments, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
+    monkeypatch.setattr(running, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
         "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "strength": run.strength,
                 "seconds": 1.0},
         "curve": [], "loads": [], "followed": [], "chosen": {},
         "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
     shipped = []
-    monkeypatch.setattr(experiments, "ship", lambda *arguments: shipped.append(arguments))
-    monkeypatch.setattr(experiments, "diagnose_once", lambda *arguments: [])
+    monkeypatch.setattr(running, "ship", lambda *arguments: shipped.append(arguments))
+    monkeypatch.setattr(running, "diagnose_once", lambda *arguments: [])
     table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
     finals = [run for run in asked if run.stage == "final"]
     assert bool(shipped) == bool(EXPERIMENTS[name].ships)
@@ -311,28 +314,28 @@ def test_no_gpu_is_told(monkeypatch):
 
 
 def test_the_record_names_the_code_that_ran_not_the_code_that_wrote_the_table(small, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "git_commit", lambda: "then")
+    monkeypatch.setattr(running, "git_commit", lambda: "then")
     run(tmp_path, corpus, seeds=1)
-    monkeypatch.setattr(experiments, "git_commit", lambda: "later")
+    monkeypatch.setattr(running, "git_commit", lambda: "later")
     run(tmp_path, corpus, seeds=2)
     assert result_table(f"{NAME}-cpu", tmp_path / "data" / "results").provenance["commit"] == "later, then"
 
 
 def test_outside_a_repository_the_commit_is_unknown(monkeypatch):
-    assert experiments.git_commit() != ""
+    assert provenance.git_commit() != ""
     monkeypatch.setenv("PATH", "")
-    assert experiments.git_commit() == "unknown"
+    assert provenance.git_commit() == "unknown"
 
 
 def test_a_learning_rate_that_diverges_loses_the_tuning_and_does_not_stop_it(small, corpus, tmp_path, monkeypatch):
-    real = experiments.train
+    real = running.train
 
     def diverges(model, sampler, config, **options):
         if config.lr == 4e-3:
             raise TrainingDiverged("at step 1 the loss is nan")
         return real(model, sampler, config, **options)
 
-    monkeypatch.setattr(experiments, "train", diverges)
+    monkeypatch.setattr(running, "train", diverges)
     run(tmp_path, corpus, seeds=1)
     table = result_table(f"{NAME}-cpu", tmp_path / "data" / "results")
     assert set(table.column("lr", stage="final")) == {1e-3}
@@ -340,7 +343,7 @@ def test_a_learning_rate_that_diverges_loses_the_tuning_and_does_not_stop_it(sma
 
 
 def test_a_folder_that_cant_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "train", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr(running, "train", lambda *a, **k: pytest.fail("trained"))
     (tmp_path / "file").write_text("")
     for option in ("--out", "--work"):
         with pytest.raises(SystemExit, match="experiments: .*file"):

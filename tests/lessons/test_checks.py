@@ -8,6 +8,7 @@ import torch
 
 from moe_lesson.measure import census, evidence, instruments, interventions
 from moe_lesson.teach import checks
+from moe_lesson.teach.checks.kit import Check
 
 
 def first_choice_only(ids, n):
@@ -497,7 +498,7 @@ WRONG |= {
                            (drawn_anew, "a permutation"), (always_the_same, "use the seed"),
                            (without_a_seed, "the same seed gives another deal"), (first_document_is_zero, "need not begin at 0")],
 }
-ALL = {name: check for name, check in vars(checks).items() if isinstance(check, checks.Check)}
+ALL = {name: check for name, check in vars(checks).items() if isinstance(check, Check)}
 
 
 def test_every_check_is_tested_against_at_least_three_wrong_implementations():

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from moe_lesson.measure.evidence import interval
 from moe_lesson.moe.routing import expert_load
-from moe_lesson.teach.lesson import ClaimFailed, Lesson, solution
+from moe_lesson.teach.lesson import ClaimFailed, Lesson, solution, table
 
 
 @pytest.fixture
@@ -49,8 +50,9 @@ def test_the_last_lesson_shows_how_all_guesses_did(lesson):
     lesson.keep("open", 3.0)  # never revealed: it is no part of the count
     page = Lesson("08").calibration()
     lines = repr(page).split("\n")
-    assert lines[:2] == ["2 of 4 numbers within a factor of 2; 1 too high, 2 too low.", "1 of 2 choices right."]
-    assert "02/high: 9 → 3" in lines and "05/wrong: m = 2 → <b>m = 4</b>" in lines and len(lines) == 8
+    assert lines[0] == "2 of 4 numbers within a factor of 2; 1 too high, 2 too low. 1 of 2 choices right."
+    cells = [line.split() for line in lines]
+    assert ["02/high", "9", "3"] in cells and "05/wrong  m = 2".split() + ["<b>m", "=", "4</b>"] in cells and len(lines) == 8
     assert "&lt;b&gt;m = 4" in page._repr_html_() and "<b>m = 4" not in page._repr_html_()
 
 
@@ -126,7 +128,7 @@ def test_the_form_reads_as_its_question_without_a_kernel_and_escapes_it(lesson):
 def test_a_true_claim_is_printed_with_its_numbers(lesson, capsys):
     lesson.claim("sparse is better", True, sparse=1.23456, dense=2)
     assert capsys.readouterr().out == "✔ sparse is better (sparse 1.235, dense 2)\n"
-    assert "sparse 1.235" in repr(lesson.claims()) and "<table>" in lesson.claims()._repr_html_()
+    assert "sparse 1.235" in repr(lesson.claims()) and "<table" in lesson.claims()._repr_html_()
 
 
 def test_a_false_claim_stops_the_notebook_and_says_the_numbers(lesson):
@@ -141,4 +143,28 @@ def test_a_solution_is_the_packages_own_source():
 
 def test_the_machine_report_names_what_is_missing_and_how_to_get_it(lesson, monkeypatch):
     monkeypatch.setattr("moe_lesson.teach.lesson.PACKAGES", {"no_such_package": "nothing"})
-    assert "no_such_package: missing" in repr(lesson.machine()) and "pip install no_such_package" in repr(lesson.machine())
+    assert "no_such_package  missing" in repr(lesson.machine()) and "pip install no_such_package" in repr(lesson.machine())
+
+
+ROWS = [{"model": "a <b>", "loss": interval([1.0, 2.0, 3.0]), "parameters": 12345, "share": 0.5},
+        {"model": "longer", "loss": interval([2.0, 3.0, 4.0]), "parameters": 7, "share": ""}]
+
+
+def test_a_table_reads_as_columns_in_a_terminal_and_says_what_its_intervals_are():
+    assert repr(table(ROWS, "losses", {"share": ".0%"})) == (
+        "losses; mean [95% interval], n = 3\n"
+        "model                    loss  parameters  share\n"
+        "a <b>   2.000 [-0.484, 4.484]      12,345    50%\n"
+        "longer   3.000 [0.516, 5.484]           7")
+
+
+def test_a_table_on_the_page_is_escaped_numbers_at_the_right_and_the_same_bytes_each_time():
+    body = table(ROWS, "a < b").body
+    assert "a &lt;b&gt;" in body and "<b>" not in body and "a &lt; b; mean" in body and body == table(ROWS, "a < b").body
+    assert "text-align: right;\n  white-space: nowrap" in body and ".col0 {\n  text-align: left" in body and ".col1" not in body
+    assert body != table(ROWS[:1], "a < b").body and "</table>" in table([]).body
+
+
+def test_a_lesson_shows_a_table_under_its_cell(lesson, capsys):
+    lesson.table([{"model": "dense", "loss": 1.5}])
+    assert capsys.readouterr().out == "model   loss\ndense  1.500\n"

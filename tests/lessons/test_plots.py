@@ -1,14 +1,18 @@
-"""The static picture of a routing."""
+"""The lessons' figures: what they draw is what they were given, in the course's design."""
 
-import subprocess
-import sys
+import itertools
 import warnings
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import same_color, to_rgb
 from routings import HOSTILE, logits_of, routing_of
 
+from moe_lesson.measure.evidence import interval
+from moe_lesson.teach.design import MODELS, OTHERS, colour_of, colours_of
 from moe_lesson.teach.plots import (
     draw_calls,
     draw_curves,
@@ -87,17 +91,34 @@ def test_bad_arguments_are_refused_with_their_value(wrong, words):
         draw_routing(routing_of(logits_of(5, 4), 2), **wrong)
 
 
-def test_drawing_leaves_pyplot_alone():
-    code = "import sys, moe_lesson.teach.plots; assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_drawing_leaves_pyplot_as_it_was():
+    """Seaborn brings pyplot into every lesson; a figure must not stay open in it, nor the design leak into the learner's own."""
+    before = dict(matplotlib.rcParams)
+    draw_seeds({"one": [1.0, 2.0]}, "loss")
+    draw_curves({"one": ([0, 1], [[1, 2], [2, 3]])}, "step", "loss")
+    draw_calls({"one": torch.eye(2)}, "skill")
+    assert plt.get_fignums() == [] and dict(matplotlib.rcParams) == before
+
+
+def boxes_of(ax) -> list:
+    """The intervals of `draw_seeds`, from top to bottom: thick lines (seaborn adds empty ones)."""
+    return [line for line in ax.lines if line.get_linewidth() == 20 and np.isfinite(line.get_xdata()).all()]
 
 
 def test_seeds_are_drawn_with_their_mean_and_interval():
-    figure = draw_seeds({"one": [1.0, 2.0, 3.0], "two": [2.0, 2.0]}, "loss")
+    groups = {"dense": [1.0, 2.0, 3.0], "two": [2.0, 2.0]}
+    figure = draw_seeds(groups, "loss")
+    png(figure)  # the rings find their places when they are drawn
     (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dense", "two"]
     assert [text.get_text() for text in ax.texts] == ["2.000", "2.000"] and "loss" in ax.get_xlabel()
-    assert [len(dots.get_offsets()) for dots in ax.collections if len(dots.get_offsets()) > 1] == [3, 2]
+    rings = [dots.get_offsets() for dots in ax.collections]
+    assert [sorted(places[:, 0]) for places in rings] == list(groups.values())
+    assert rings[1][0, 1] != rings[1][1, 1], "equal values stand beside each other"
+    boxes = boxes_of(ax)
+    for values, box, colour in zip(groups.values(), boxes, (MODELS["dense"], OTHERS[0]), strict=True):
+        assert box.get_xdata() == pytest.approx([interval(values).low, interval(values).high])
+        assert same_color(box.get_color(), colour) and box.get_solid_capstyle() == "butt"
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first group stands on top"
 
 
@@ -110,10 +131,10 @@ def test_one_seed_is_no_evidence():
 
 def test_a_power_law_is_a_straight_line_through_its_points():
     losses = {size: [5 * size ** -0.25] * 3 for size in (1e3, 1e4, 1e5)}
-    figure = draw_scaling(losses, {"fit": (5.0, 0.25)}, "loss")
+    figure = draw_scaling(losses, {"fit": [(5.0, 0.25)] * 3}, "loss")
     [ax], png_bytes = figure.axes, png(figure)
-    points, fit = ax.lines
-    assert len(points.get_xdata()) == 9 and (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    fit, *seeds, points = ax.lines
+    assert len(points.get_xdata()) == 9 and (ax.get_xscale(), ax.get_yscale()) == ("log", "log") and len(seeds) == 3
     assert fit.get_ydata() == pytest.approx([values[0] for values in losses.values()]) and png_bytes.startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="1 sizes; a power law needs at least 2"):
         draw_scaling({1e3: [1.0]}, {}, "loss")
@@ -123,17 +144,101 @@ def test_curves_are_told_apart_by_more_than_colour():
     figure = draw_curves({name: ([0, 1], [2, value]) for value, name in enumerate("abcd")}, "step", "loss")
     lines = figure.axes[0].lines
     assert len({line.get_linestyle() for line in lines}) == len({line.get_color() for line in lines}) == 4
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == list("abcd")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list("abcd")
     with pytest.raises(ValueError, match="5 curves; expected 1 to 4"):
         draw_curves({name: ([0], [0]) for name in "abcde"}, "step", "loss")
+
+
+SEEDS = [[1.0, 3.0, 4.0], [2.0, 3.5, 4.0], [4.0, 3.0, 7.0], [1.5, 2.0, 5.0]]
+
+
+def test_a_mean_of_seeds_is_drawn_with_students_interval_and_every_seed():
+    figure = draw_curves({"DeepSeekMoE": ([0, 1, 2], SEEDS), "one run": ([0, 1, 2], [5.0, 5.0, 5.0])}, "step", "loss")
+    (ax,) = figure.axes
+    mean, *seeds, alone = ax.lines
+    expected = [interval(values) for values in zip(*SEEDS)]
+    assert mean.get_ydata() == pytest.approx([each.mean for each in expected])
+    assert [line.get_ydata().tolist() for line in seeds] == SEEDS and alone.get_ydata().tolist() == [5.0] * 3
+    band = ax.collections[0].get_paths()[0].vertices
+    for step, each in enumerate(expected):
+        heights = band[band[:, 0] == step, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((each.low, each.high))
+    assert "95% interval" in figure.legends[0].get_title().get_text()
+    assert not draw_curves({"one run": ([0, 1], [1, 2])}, "step", "loss").legends[0].get_title().get_text()
+
+
+@pytest.mark.parametrize("name", ["dense", "switch", "gshard", "gshard ×1.5", "fine", "deepseekmoe", "dense of total size"])
+def test_a_model_has_one_colour_in_all_figures(name):
+    (seeds,), (curves,) = (figure.axes for figure in (
+        draw_seeds({"other": [3.0, 4.0], name: [1.0, 2.0]}, "loss"),
+        draw_curves({"other": ([0, 1], [1, 1]), f"{name}, layer 2": ([0, 1], [2, 2])}, "step", "loss")))
+    drawn = [boxes_of(seeds)[1].get_color(), curves.lines[1].get_color()]
+    assert all(same_color(colour, colour_of(name)) for colour in drawn) and colour_of(name) in MODELS.values()
+
+
+def test_variants_of_a_model_share_its_colour_and_other_names_have_none_of_it():
+    for model, names in {"GShard": ["gshard", "GShard, both of its experts", "m = 1", "gshard, layer 1"],
+                         "GShard×1.5": ["gshard ×1.5", "GShard×1.5, mask top"], "dense of total size": ["Dense×16"],
+                         "fine-grained": ["fine", "fine, gate scale 6", "0 shared", "m = 4"],
+                         "DeepSeekMoE": ["deepseekmoe, unbalanced", "2 shared", "mixture of experts"]}.items():
+        assert {colour_of(name) for name in names} == {MODELS[model]}
+    assert [colour_of(name) for name in ("m = 16", "densely", "finest", "half active", "")] == [None] * 5
+    assert colours_of(["0 shared", "1 shared", "2 shared", "4 shared"]) == [
+        MODELS["fine-grained"], OTHERS[0], MODELS["DeepSeekMoE"], OTHERS[1]]
+
+
+# What two kinds of colour blindness leave of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+BLINDNESS = {"none": np.eye(3),
+             "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+             "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(colour: str, blindness: str) -> np.ndarray:
+    """CIELAB of a colour as an eye of this kind sees it."""
+    c = np.array(to_rgb(colour))
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    xyz = TO_XYZ @ np.clip(np.array(BLINDNESS[blindness]) @ linear, 0, 1) / (0.9505, 1, 1.089)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_models_are_told_apart_with_any_colour_vision_and_stand_out_from_paper(blindness):
+    for a, b in itertools.combinations(MODELS, 2):
+        assert np.linalg.norm(lab(MODELS[a], blindness) - lab(MODELS[b], blindness)) > 15, (a, b)
+    assert max(lab(colour, blindness)[0] for colour in MODELS.values()) < 70
+
+
+CALLS = {name: torch.eye(16) for name in ("trained router (toy world)", "null: random router", "random router, layer 1")}
+LONG = ("each token its own strongest units", "all tokens the same units, best on average", "DeepSeekMoE, random", "as many")
+
+
+@pytest.mark.parametrize("figure", [
+    lambda: draw_routing(routing_of(logits_of(33, 62), 6), origin="random router (null)", title="routing map, layer 1 of 2"),
+    lambda: draw_calls(CALLS, "another expert of the same token"),
+    lambda: draw_seeds({name: [1.0, 2.0] for name in ("dense of total size", "4 shared, nothing common")},
+                       "R² of the shared function in one routed expert"),
+    lambda: draw_curves({name: ([0, 1], [[1, 2], [3, 4]]) for name in LONG}, "step", "rise of the test loss (nats per byte)"),
+    lambda: draw_load_history({"left alone, second layer": [[1, 2]] * 200}, "step")],
+    ids=["routing", "calls", "seeds", "curves", "load"])
+def test_no_text_is_cut_off_or_small_and_no_legend_lies_over_data(figure):
+    made = figure()
+    png(made)
+    drawn, paper = made.get_tightbbox(), made.bbox_inches
+    assert paper.x0 <= drawn.x0 and drawn.x1 <= paper.x1 and paper.y0 <= drawn.y0 and drawn.y1 <= paper.y1
+    assert min(text.get_fontsize() for text in made.findobj(matplotlib.text.Text) if text.get_text()) >= 10
+    titles = [ax.title.get_window_extent() for ax in made.axes if ax.get_title()]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
+    assert not any(legend.get_window_extent().overlaps(ax.get_window_extent()) for legend in made.legends for ax in made.axes)
 
 
 def test_a_load_history_is_drawn_on_one_scale_for_all_trainings():
     collapsed, even = [[4, 4, 4], [12, 0, 0]], [[4, 4, 4], [5, 4, 3]]
     figure = draw_load_history({"alone": collapsed, "balanced": even}, "step")
-    images = [ax.images[0] for ax in figure.axes[:2]]
-    assert [image.get_clim() for image in images] == [(0, 3), (0, 3)]
-    assert images[0].get_array().tolist() == [[1, 3], [1, 0], [1, 0]], "a row for each expert, a column for each step"
+    maps = [ax.collections[0] for ax in figure.axes[:2]]
+    assert [each.get_clim() for each in maps] == [(0, 3), (0, 3)]
+    assert maps[0].get_array().tolist() == [[1, 3], [1, 0], [1, 0]], "a row for each expert, a column for each step"
     assert [ax.get_title("left") for ax in figure.axes[:2]] == ["alone", "balanced"]
     with pytest.raises(ValueError, match="no load to draw"):
         draw_load_history({}, "step")

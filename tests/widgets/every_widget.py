@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import ablation_view.cases as ablation_cases
 import balancing_race.cases as race_cases
@@ -44,15 +44,20 @@ MARKUP = ("<img src=x onerror='window.hacked = 1'>", "</style><b>bold</b>", "$x^
 WORDS = " ".join(MARKUP)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """How to make a widget, and states to put it in: traits, set one after the other as a learner would."""
 
     make: Callable[[], LessonWidget]
     states: tuple[dict, ...] = ()
 
+    @cached_property
+    def widgets(self) -> list[LessonWidget]:
+        """The widget as it is, then in each of its states, to read and not to change: many tests show the same ones."""
+        return [made(self.make(), **state) for state in ({}, *self.states)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Entry(Example):
     """A widget for the tests that all share.
 

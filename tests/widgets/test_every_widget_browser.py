@@ -8,14 +8,16 @@ import pytest
 from every_widget import WIDGETS, Example, made
 from widget_harness import (
     LISTEN_TO_TEXT,
+    NEXT_FRAME,
     assert_closed_views_leave_nothing,
     assert_it_fits,
     assert_it_fits_a_projector,
     assert_it_follows_the_theme,
-    browser_state,
     complaints,
+    look,
     moving_parts,
     picture,
+    receive,
     smallest_text,
     status,
 )
@@ -27,22 +29,19 @@ SMALLEST = 13.33  # pixels: 10 pt
 every_widget = pytest.mark.parametrize("name", WIDGETS)
 every_size = pytest.mark.parametrize("name,size", [(name, size) for name, entry in WIDGETS.items()
                                                    for size in ("as usual", *entry.sizes)])
-RECEIVE = "(state) => model.receive(state)"
 
 
 def in_states(page, example: Example) -> Iterator[LessonWidget]:
     """The example as it is, then in each of its states, on the page as in Python."""
-    for state in ({}, *example.states):
-        widget = made(example.make(), **state)
-        page.evaluate(RECEIVE, browser_state(widget))
+    for widget in example.widgets:
+        receive(page, widget)
         status(page)
         yield widget
 
 
 def words(page) -> str:
     """The text summary with its blanks as they are."""
-    status(page)
-    return page.locator(".moe-status").text_content()
+    return page.evaluate(f"async () => {{ {NEXT_FRAME} return document.querySelector('.moe-status').textContent; }}")
 
 
 def agree(page, widget) -> bool:
@@ -50,18 +49,11 @@ def agree(page, widget) -> bool:
     return any(words(page) == widget.summary for _ in range(50))
 
 
-def look(page) -> tuple:
-    """All that the page shows after the next frame: its text, its pictures, where its controls stand."""
-    status(page)
-    return page.locator(".moe-root").inner_text(), picture(page), page.locator(".moe-root :is(input, select)").evaluate_all(
-        "(nodes) => nodes.map((node) => [node.value, node.checked, node.disabled])")
-
-
 def test_no_widget_of_the_course_is_missing():
     classes = {name: getattr(moe_lesson.widgets, name) for name in moe_lesson.widgets.__all__}
     widgets = {name for name, one in classes.items() if isinstance(one, type) and issubclass(one, LessonWidget)}
     assert widgets == WIDGETS.keys(), "add it to tests/widgets/every_widget.py"
-    assert {name: type(entry.make()).__name__ for name, entry in WIDGETS.items()} == {name: name for name in WIDGETS}
+    assert {name: type(entry.widgets[0]).__name__ for name, entry in WIDGETS.items()} == {name: name for name in WIDGETS}
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -70,7 +62,7 @@ def test_no_widget_of_the_course_is_missing():
 @every_widget
 def test_it_says_at_once_and_in_every_state_what_python_says(show, name):
     entry = WIDGETS[name]
-    widget = entry.make()
+    widget = entry.widgets[0]
     page = show(widget)
     assert status(page) == widget.summary != ""
     assert page.locator(".moe-badge").first.is_visible() and page.locator(".moe-badge").first.inner_text()
@@ -90,7 +82,7 @@ def test_reset_goes_back_to_the_start_and_python_moves_the_picture(show, name):
     first, said = look(page), widget.summary
     for state in WIDGETS[name].states:
         made(widget, **state)
-        page.evaluate(RECEIVE, browser_state(widget))
+        receive(page, widget)
         assert look(page) != first and words(page) == widget.summary
         page.get_by_role("button", name="Reset").press("Enter")
         assert agree(page, widget) and widget.summary == said and look(page) == first
@@ -100,8 +92,8 @@ def test_reset_goes_back_to_the_start_and_python_moves_the_picture(show, name):
 def test_hostile_words_are_shown_and_not_run(show, name):
     entry = WIDGETS[name]
     markup = "document.querySelectorAll('main :is(script, img, b, iframe, style)').length"
-    ordinary = show(entry.make()).evaluate(markup)
-    page = show(entry.hostile.make())
+    ordinary = show(entry.widgets[0]).evaluate(markup)
+    page = show(entry.hostile.widgets[0])
     for widget in in_states(page, entry.hostile):
         assert words(page) == widget.summary and page.evaluate(markup) == ordinary
         assert page.locator(".moe-title").inner_text() == widget.title
@@ -185,7 +177,7 @@ def test_the_keyboard_alone_reaches_and_changes_every_control(show, name):
             page.get_by_role("button", name="Reset").press("Enter")
             assert agree(page, widget)
             made(widget, **state)
-            page.evaluate(RECEIVE, browser_state(widget))
+            receive(page, widget)
             status(page)
         put()
         here = controls(page)
@@ -202,7 +194,7 @@ def test_the_keyboard_alone_reaches_and_changes_every_control(show, name):
 
 @every_widget
 def test_every_control_has_a_name(show, name):
-    page = show(WIDGETS[name].make())
+    page = show(WIDGETS[name].widgets[0])
     chrome, sliders = page.context.new_cdp_session(page), set()
     for _ in in_states(page, WIDGETS[name]):
         nodes = [node for node in chrome.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]
@@ -235,7 +227,7 @@ def test_python_hears_of_settled_values_only(show, name):
     for state in ({}, *WIDGETS[name].states):
         for part in set(sliders) - moved:
             widget = made(WIDGETS[name].make(), **state)
-            page.evaluate(RECEIVE, browser_state(widget))
+            receive(page, widget)
             status(page)
             slider = page.locator("input[type=range]").nth(part)
             if slider.is_disabled() or not slider.is_visible() or slider.get_attribute("max") == slider.get_attribute("min"):
@@ -257,27 +249,27 @@ def test_python_hears_of_settled_values_only(show, name):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @every_widget
 def test_axe_finds_nothing_serious(show, name, scheme):
-    page = show(WIDGETS[name].make(), color_scheme=scheme)
+    page = show(WIDGETS[name].widgets[0], color_scheme=scheme)
     for _ in in_states(page, WIDGETS[name]):
         assert complaints(page) == []
 
 
 @every_widget
 def test_it_follows_the_theme_of_the_system_and_of_jupyterlab(show, name):
-    page = show(WIDGETS[name].make())
+    page = show(WIDGETS[name].widgets[0])
     if page.locator("canvas").count():
         assert_it_follows_the_theme(page)
     page.emulate_media(color_scheme="dark")
-    look = "((style) => [style.backgroundColor, style.color])(getComputedStyle(document.querySelector('.moe-root')))"
-    assert page.evaluate(look) == ["rgb(20, 23, 27)", "rgb(236, 239, 242)"]
+    colours = "((style) => [style.backgroundColor, style.color])(getComputedStyle(document.querySelector('.moe-root')))"
+    assert page.evaluate(colours) == ["rgb(20, 23, 27)", "rgb(236, 239, 242)"]
     page.evaluate("""document.body.style.setProperty('--jp-layout-color0', '#ffffff');
                      document.body.style.setProperty('--jp-ui-font-color0', '#010203')""")
-    assert page.evaluate(look) == ["rgb(255, 255, 255)", "rgb(1, 2, 3)"]
+    assert page.evaluate(colours) == ["rgb(255, 255, 255)", "rgb(1, 2, 3)"]
 
 
 @every_widget
 def test_nothing_moves_by_itself(show, name):
-    page = show(WIDGETS[name].make(), reduced_motion="reduce")
+    page = show(WIDGETS[name].widgets[0], reduced_motion="reduce")
     before = look(page)
     assert moving_parts(page) == 0
     page.wait_for_timeout(300)
@@ -294,7 +286,7 @@ def excess(page) -> list[float]:
 def test_it_fits_every_width_and_follows_the_window(show, name, size):
     entry = WIDGETS[name]
     example = entry.sizes.get(size, entry)
-    page = show(example.make())
+    page = show(example.widgets[0])
     grown = {}
     for width in (1280, 900, 700, 500, 1000):
         page.set_viewport_size({"width": width, "height": 720})
@@ -312,7 +304,7 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
                                        for size in ("as usual", *entry.projected)])
 def test_any_state_fits_a_projector(show, name, size):
     example = WIDGETS[name].projected.get(size, WIDGETS[name])
-    page = show(example.make())
+    page = show(example.widgets[0])
     for width in sorted({WIDGETS[name].narrow, 1280}):
         page.set_viewport_size({"width": width, "height": 720})
         for _ in in_states(page, example):
@@ -322,7 +314,7 @@ def test_any_state_fits_a_projector(show, name, size):
 @pytest.mark.parametrize("width", [500, 900, 1280])
 @every_widget
 def test_text_is_at_least_ten_points(show, name, width):
-    page = show(WIDGETS[name].make(), viewport={"width": width, "height": 720})
+    page = show(WIDGETS[name].widgets[0], viewport={"width": width, "height": 720})
     page.evaluate(LISTEN_TO_TEXT)
     page.emulate_media(color_scheme="dark")  # draws the first state again
     for _ in in_states(page, WIDGETS[name]):
@@ -338,7 +330,7 @@ KEYS = {"range": ("End", "Home"), "select": ("End", "Home"), "radio": ("Space",)
 @every_widget
 def test_no_control_moves_under_the_hand(show, name):
     example = [WIDGETS[name], *WIDGETS[name].projected.values()][-1]  # the largest
-    page = show(example.make())
+    page = show(example.widgets[0])
     for width in sorted({1280, 900, 700, WIDGETS[name].steady}, reverse=True):
         page.set_viewport_size({"width": width, "height": 720})
         pressed = set()
@@ -359,20 +351,20 @@ def test_no_control_moves_under_the_hand(show, name):
 @every_widget
 def test_a_closed_view_listens_no_more(show, name):
     entry = WIDGETS[name]
-    page = show(entry.make())
+    page = show(entry.widgets[0])
     said, before = words(page), picture(page)
     page.evaluate("cleanup()")
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 700, "height": 720})
-    for state in entry.states:
-        page.evaluate(RECEIVE, browser_state(made(entry.make(), **state)))
+    for widget in entry.widgets[1:]:
+        receive(page, widget)
         assert (words(page), picture(page)) == (said, before)
     assert page.evaluate("Object.values(model.listeners).flat().length") == 0
 
 
 @every_widget
 def test_fifty_views_that_were_closed_leave_nothing(show, name):
-    widget = WIDGETS[name].make()
+    widget = WIDGETS[name].widgets[0]
     assert_closed_views_leave_nothing(show(widget), widget, WIDGETS[name].opened)
 
 

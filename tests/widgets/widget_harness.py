@@ -10,6 +10,8 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
+NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
+PICTURES = "[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()"
 
 
 def browser_state(widget) -> dict:
@@ -19,11 +21,21 @@ def browser_state(widget) -> dict:
             if not name.startswith("_") and name not in ("layout", "comm", "tabbable", "tooltip")}
 
 
+def as_text(widget) -> str:
+    """The traits as a text: Playwright takes long over large objects."""
+    return json.dumps(browser_state(widget))
+
+
 def put_on_page(page, widget) -> None:
     """Show a widget on an empty page."""
     page.goto(PAGE)
-    page.evaluate("([esm, css, state]) => show(esm, css, state)", [widget._esm, widget._css, browser_state(widget)])
+    page.evaluate("([esm, css, text]) => show(esm, css, JSON.parse(text))", [widget._esm, widget._css, as_text(widget)])
     page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+
+
+def receive(page, widget) -> None:
+    """Give the page all traits of a widget, as Python's answer would."""
+    page.evaluate("(text) => model.receive(JSON.parse(text))", as_text(widget))
 
 
 def run_node(name: str, esm: str, vectors: dict, folder: pathlib.Path) -> str:
@@ -41,8 +53,7 @@ def run_node(name: str, esm: str, vectors: dict, folder: pathlib.Path) -> str:
 
 def status(page) -> str:
     """The text summary, after the next frame."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.locator(".moe-status").inner_text()
+    return page.evaluate(f"async () => {{ {NEXT_FRAME} return document.querySelector('.moe-status').innerText; }}")
 
 
 def complaints(page) -> list[str]:
@@ -55,8 +66,17 @@ def complaints(page) -> list[str]:
 
 def picture(page) -> str:
     """What the canvases show, after the next frame."""
-    status(page)
-    return page.evaluate("[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()")
+    return page.evaluate(f"async () => {{ {NEXT_FRAME} return {PICTURES}; }}")
+
+
+def look(page) -> list:
+    """All that the page shows after the next frame: its text, its pictures, where its controls stand."""
+    return page.evaluate(f"""async () => {{
+      {NEXT_FRAME}
+      const parts = [...document.querySelectorAll(".moe-root :is(input, select)")];
+      return [document.querySelector(".moe-root").innerText, {PICTURES},
+        parts.map((node) => [node.value, node.checked ?? null, node.disabled])];
+    }}""")
 
 
 def dots(page, colour: tuple[int, int, int]) -> int:
@@ -127,19 +147,22 @@ def assert_closed_views_leave_nothing(page, widget, before: str = "") -> None:
         found = chrome.send("Memory.getDOMCounters")
         return found["nodes"], found["jsEventListeners"]
 
-    rerun = f"""async ([esm, state]) => {{
-      await show(esm, "", state);
-      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-      {before}
-      cleanup();
-      document.getElementById("host").replaceChildren();
-      document.head.querySelectorAll("style:empty").forEach((node) => node.remove());
-      return Object.values(model.listeners).flat().length;
+    rerun = f"""async ([esm, text, times]) => {{
+      let listening = 0;
+      for (let i = 0; i < times; i += 1) {{
+        await show(esm, "", JSON.parse(text));
+        {NEXT_FRAME}
+        {before}
+        cleanup();
+        document.getElementById("host").replaceChildren();
+        document.head.querySelectorAll("style:empty").forEach((node) => node.remove());
+        listening += Object.values(model.listeners).flat().length;
+      }}
+      return listening;
     }}"""
-    listening = page.evaluate(rerun, [widget._esm, browser_state(widget)])
+    listening = page.evaluate(rerun, [widget._esm, as_text(widget), 1])
     nodes, listeners = counts()
-    for _ in range(50):
-        listening += page.evaluate(rerun, [widget._esm, browser_state(widget)])
+    listening += page.evaluate(rerun, [widget._esm, as_text(widget), 50])
     later_nodes, later_listeners = counts()
     assert listening == 0 and later_listeners <= listeners + 5 and later_nodes <= nodes + 100
 

@@ -150,7 +150,7 @@ def test_settings_that_cannot_be_are_refused_with_value_and_remedy():
     for words, settings in [
         (r"settings \(m, Ks\) are .*; give each once", [one, one]),
         ("m = 1, Ks = 2 is not a setting of the widget", [replace(one, segments=1, num_shared=2)]),
-        ("m = 3, Ks = 0 is no setting", [replace(one, segments=3, num_shared=0)]),
+        ("m = 3, Ks = 0 is not a setting", [replace(one, segments=3, num_shared=0)]),
         ("recipe of m = 4, Ks = 2 has 7 of 63 experts and 1 shared; expected 6 of 62 and 2", [replace(one, num_shared=2)]),
         ("recipe of m = 2, Ks = 1 has 7 of 63 .* expected 3 of 31", [replace(one, segments=2)]),
         ("loss of m = 4, Ks = 1 is .*; expected a mean within its interval",

@@ -11,7 +11,7 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson import shipped_model
-from moe_lesson.lm.corpora import machine_corpus
+from moe_lesson.lm.machine_text import machine_corpus
 from moe_lesson.measure.census import lift, take_census
 from moe_lesson.widgets import SpecialisationView
 from moe_lesson.widgets.specialisation_view import (

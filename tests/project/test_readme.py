@@ -10,7 +10,7 @@ import readme_picture
 from moe_lesson import interval, paired_difference, result_table
 from moe_lesson.measure.evidence import power_law, verdict
 
-REPO = Path(__file__).parent.parent
+REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
 

@@ -1,0 +1,38 @@
+"""The command line of the experiments: `python -m moe_lesson.experiments` lists them."""
+
+import argparse
+import pathlib
+import sys
+
+from ..lm.training import TrainingDiverged
+from . import __doc__ as about
+from .catalogue import EXPERIMENTS
+from .run import OUT, WORK, run_experiment
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m moe_lesson.experiments", description=about.split("\n\n")[0])
+    parser.add_argument("name", nargs="?", help="the experiment, or all; without it, they are listed")
+    parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
+    parser.add_argument("--seeds", type=int, help="fresh seeds to train and report (default: the experiment's own number)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder for tables and models (default {OUT})")
+    parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"folder for runs in progress (default {WORK})")
+    options = parser.parse_args(arguments)
+    if options.name is None:
+        for name, experiment in EXPERIMENTS.items():
+            print(f"{name}\n    {experiment.question}\n    rungs: {', '.join(experiment.rungs)}")
+        return
+    try:
+        for name in EXPERIMENTS if options.name == "all" else [options.name]:
+            table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work)
+            print(f"wrote {table}")
+    except (ValueError, OSError, MemoryError, TrainingDiverged) as error:
+        sys.exit(f"experiments: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where it stopped")
+
+
+if __name__ == "__main__":
+    main()

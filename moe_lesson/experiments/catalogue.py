@@ -1,0 +1,173 @@
+"""The experiments: the question of each, its rungs, sizes, seeds, and what is done to its trained models."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..lm.corpora import Corpus
+from ..lm.ledger import dense_of_equal_active, dense_of_equal_total
+from ..lm.machine_text import machine_corpus
+from ..lm.model import ModelConfig
+from ..lm.training import DEFAULT_BALANCE
+from ..moe.recipes import Budget, Dense, Recipe
+from .rungs import (
+    BALANCED_GPU,
+    LADDER_CPU,
+    LADDER_GPU,
+    SHORT_CPU,
+    SKILLS_CPU,
+    TEXT_CPU,
+    TEXT_GPU,
+    Preset,
+    deepseekmoe,
+    dense_beside,
+    dense_of_total_size,
+    dense_of_width,
+    gshard_times,
+    half_active,
+    layer,
+    matched,
+    noisy,
+    segmented,
+    top_2_of,
+)
+from .tasks import SkillsTask, Task, TextTask
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question put to several rungs.
+
+    Args:
+        question: what the experiment answers, one sentence.
+        rungs: name -> (preset, gate scale) -> sizes of the model, in a skills world the recipe of the layer; dense rungs
+            ignore the scale.
+        presets: "cpu" sizes, and "gpu" sizes where there are some.
+        ships: rung -> name of the checkpoint that its seed 0 becomes.
+        seeds: how many fresh seeds are reported unless the command says otherwise.
+        balance: rung -> how its experts are kept balanced, at the published strength; DeepSeekMoE's loss unless named here.
+        loads: write the load of every expert along training, too.
+        worlds: train in a skills world, a new one for each seed: rung -> what is changed in it; None trains on text.
+        controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
+        scales: rung -> the gate scales that are tried for it, where they are not the preset's.
+        changed: rungs whose reported models are changed and judged again, see `changes_of`.
+        census: rungs whose reported models' routing is counted, see `census_of`.
+        ablated: rungs whose reported models lose experts, see `ablations_of`.
+        follow: every how many steps a reported training is judged by domain, and the routing of seed 0 is kept; 0 is never.
+    """
+
+    question: str
+    rungs: dict[str, Callable[[Preset, float], ModelConfig | Recipe]]
+    presets: dict[str, Preset]
+    ships: dict[str, str] = field(default_factory=dict)
+    seeds: int = 3
+    balance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    loads: bool = False
+    worlds: Mapping[str, Mapping[str, int]] | None = None
+    controls: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
+    census: tuple[str, ...] = ()
+    ablated: tuple[str, ...] = ()
+    follow: int = 0
+
+    def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
+        """The balancing of a rung: its published strengths times `strength`."""
+        return {method: value * (strength or 1.0) for method, value in self.balance.get(rung, DEFAULT_BALANCE).items()}
+
+    def task(self, preset: Preset, rung: str, seed: int, corpus: Corpus | None) -> Task:
+        """What a run is trained on and judged by."""
+        if self.worlds is None:
+            return TextTask(corpus, preset.eval_bytes)
+        return SkillsTask(seed, preset.eval_bytes, self.worlds.get(rung, {}))
+
+    @property
+    def data(self) -> Corpus | None:
+        """The text that it is trained on, where it is text."""
+        return machine_corpus() if self.worlds is None else None
+
+
+SKILLS_EXPERTS: dict[str, Callable[[Budget], Recipe]] = {
+    "1 of 8": lambda budget: budget.experts(top_k=1, renormalise=False),  # renormalised, it would be 1 and teach nothing
+    "2 of 16": lambda budget: budget.experts(top_k=2),
+    "4 of 32": lambda budget: budget.experts(top_k=4),
+}
+NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the shared function
+OTHER_BALANCING = {"unbalanced": {}, "balanced per sequence": {"sequence": 0.01}, "balanced by bias": {"bias": 1e-3}}
+SEGMENTED = {f"cut in {m}": segmented(2, m) for m in (1, 2, 4, 8)} | {
+    f"{shared} shared": segmented(2, 4, shared) for shared in (1, 2, 4)}
+SHARING = ("cut in 4", "1 shared", "2 shared", "4 shared")  # none, one, two and four of the pieces
+
+EXPERIMENTS = {
+    "dense-or-moe": Experiment(
+        question="Does a DeepSeekMoE model predict text better than a dense model that pays as much per token?",
+        rungs={"dense": dense_beside(deepseekmoe), "deepseekmoe": deepseekmoe},
+        presets={"cpu": TEXT_CPU, "gpu": TEXT_GPU},
+        ships={"dense": "dense", "deepseekmoe": "deepseekmoe"},
+    ),
+    "scaling": Experiment(
+        question="How does the loss of a dense model fall with its size, at the same number of training tokens?",
+        rungs={f"width {width}": dense_of_width(width) for width in (12, 16, 24, 32, 48, 64)},
+        presets={"cpu": replace(SHORT_CPU, lrs=(4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))},  # the small ones learn best at large rates
+    ),
+    "topk": Experiment(
+        question="Does a TopK mixture of experts predict better the more experts there are, when each token pays the same?",
+        rungs={"dense": dense_beside(top_2_of(16))} | {f"2 of {n}": top_2_of(n) for n in (4, 8, 16)},
+        presets={"cpu": SHORT_CPU, "gpu": replace(TEXT_GPU, scales=(1.0,))},
+        ships={"2 of 16": "topk"},
+        seeds=5,
+    ),
+    "balance": Experiment(
+        question="What keeps the load of 16 experts even, and what does it cost in loss?",
+        rungs={"none": top_2_of(16), "noise": noisy(top_2_of(16)), "z-loss": top_2_of(16),
+               "importance + load": noisy(top_2_of(16)), "loss per sequence": top_2_of(16), "loss per batch": top_2_of(16),
+               "bias": top_2_of(16)},
+        balance={"none": {}, "noise": {}, "z-loss": {"z": 1e-3}, "importance + load": {"importance": 0.1, "load": 0.1},
+                 "loss per sequence": {"sequence": 0.01}, "loss per batch": {"batch": 0.01}, "bias": {"bias": 1e-3}},
+        presets={"cpu": replace(SHORT_CPU, steps=500, strengths=(1.0, 3.0, 10.0)), "gpu": BALANCED_GPU},
+        seeds=5,
+        loads=True,
+    ),
+    "skills": Experiment(
+        question="Where the truth is known: how many skills does an expert serve, and how much common knowledge does it repeat?",
+        rungs={"dense": layer(lambda budget: dense_of_equal_active(budget.experts(top_k=4), SKILLS_CPU.width)),
+               "dense of total size": layer(lambda budget: Dense(budget.total))}
+        | {name + alone: layer(recipe_of) for alone in ("", NOTHING_SHARED) for name, recipe_of in SKILLS_EXPERTS.items()},
+        presets={"cpu": SKILLS_CPU},
+        seeds=5,
+        worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SKILLS_EXPERTS},
+        controls={name + NOTHING_SHARED: name for name in SKILLS_EXPERTS},
+    ),
+    "pieces": Experiment(
+        question="Where the truth is known: into how many pieces should experts be cut, and how many of the pieces be shared?",
+        rungs={"dense": layer(lambda budget: dense_of_equal_active(segmented(2, 8)(budget), SKILLS_CPU.width)),
+               "dense of total size": layer(lambda budget: dense_of_equal_total(segmented(2, 1)(budget), SKILLS_CPU.width))}
+        | {name + alone: layer(recipe_of) for alone in ("", NOTHING_SHARED) for name, recipe_of in SEGMENTED.items()
+           if not alone or name in SHARING},
+        presets={"cpu": replace(SKILLS_CPU, budget=Budget(64, 512), steps=800, lrs=(1e-2, 3e-2, 1e-1),
+                                eval_bytes=4000)},
+        seeds=5,
+        worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SHARING},
+        controls={name + NOTHING_SHARED: name for name in SHARING},
+    ),
+    "ladder": Experiment(
+        question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",
+        rungs={"dense": dense_beside(matched(2, 8)), "switch": matched(1, renormalise=False), "gshard": matched(2),
+               "fine": matched(2, 4), "deepseekmoe": matched(2, 4, num_shared=2),
+               "dense of total size": dense_of_total_size, "gshard ×1.5": gshard_times(1.5), "half active": half_active,
+               "cut in 2": matched(2, 2), "cut in 8": matched(2, 8),
+               "1 shared": matched(2, 4, num_shared=1), "4 shared": matched(2, 4, num_shared=4),
+               "fine, gate scale 1": matched(2, 4), "fine, gate scale 6": matched(2, 4)}
+        | {f"deepseekmoe, {balancing}": matched(2, 4, num_shared=2) for balancing in OTHER_BALANCING},
+        presets={"cpu": LADDER_CPU, "gpu": LADDER_GPU},
+        ships={rung: f"ladder-{rung}".replace(" ", "-").replace("×", "x")
+               for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5")},
+        seeds=5,
+        scales={f"fine, gate scale {scale}": (float(scale),) for scale in (1, 6)},
+        balance={f"deepseekmoe, {balancing}": losses for balancing, losses in OTHER_BALANCING.items()},
+        controls={f"deepseekmoe, {balancing}": "deepseekmoe" for balancing in OTHER_BALANCING},
+        changed=("gshard", "gshard ×1.5", "fine", "1 shared", "deepseekmoe", "4 shared"),
+        census=("gshard", "fine", "deepseekmoe", *(f"deepseekmoe, {balancing}" for balancing in OTHER_BALANCING)),
+        ablated=("gshard", "fine", "deepseekmoe"),
+        follow=100,
+    ),
+}

@@ -1,0 +1,86 @@
+"""What made a result: command, versions, device, commit, date; and models shipped with that record."""
+
+import hashlib
+import json
+import pathlib
+import platform
+import subprocess
+from dataclasses import asdict
+
+import torch
+
+from ..base.errors import require
+from ..lm.checkpoints import load_model, save_model, save_snapshots, write_checksums
+from ..lm.corpora import Corpus
+from ..lm.model import LanguageModel
+from .catalogue import Experiment
+from .rungs import Preset
+from .tasks import TextTask
+
+
+def pick_device(device: str) -> str:
+    """The device to use: "auto" takes a GPU where there is one."""
+    require(device in ("auto", "cpu", "cuda"), f"unknown device {device!r}; choose one of auto, cpu, cuda")
+    require(device != "cuda" or torch.cuda.is_available(), "no GPU is there for PyTorch to use; choose --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def device_name(device: str) -> str:
+    """The device in words, for a record."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}, threads: {torch.get_num_threads()}"
+
+
+def digest(*parts: dict) -> str:
+    """A short name for all that decides a run's result: no run is taken for another, and a wider grid keeps the runs it has."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus | None,
+               results: list[dict]) -> dict:
+    """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on.
+
+    Commit, versions, device and date are those of the trainings, not of the moment when the table is written; where runs
+    of one table differ in them, all are named.
+    """
+    def of_runs(key: str) -> str:
+        return ", ".join(sorted({result["made"][key] for result in results}))
+
+    return {
+        "command": f"python -m moe_lesson.experiments {name} --preset {preset_name} --seeds {seeds} --device {device}",
+        "commit": of_runs("commit"),
+        "versions": {"python": of_runs("python"), "torch": of_runs("torch")},
+        "device": of_runs("device"),
+        "seconds": round(sum(result["row"]["seconds"] for result in results)),
+        "date": of_runs("date"),
+        "preset": asdict(preset),
+        "corpus": corpus.fingerprint() if corpus else "skills world",
+    }
+
+
+def git_commit() -> str:
+    """The commit that the code stands at, "+" when it was changed since; "unknown" outside a repository."""
+    try:
+        return subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=10"], cwd=pathlib.Path(__file__).parent,
+                              capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def ship(experiment: Experiment, finals: list[dict], corpus: Corpus, folder: pathlib.Path, made: dict) -> None:
+    """Write the seed-0 model of each shipped rung, with its record and checksum. Seed 0, whatever its loss: not the best one.
+
+    In float16, half the size; a test holds its loss to that of the model that was trained. Beside it, where a training was
+    followed, what its routers chose along the way.
+    """
+    for result in finals:
+        row = result["row"]
+        if row["seed"] == 0 and row["rung"] in experiment.ships:
+            name = experiment.ships[row["rung"]]
+            model, _ = load_model(pathlib.Path(result["folder"]) / "model.safetensors")
+            about = {key: made[key] for key in ("command", "commit", "versions", "device", "date", "corpus")} | {"run": row}
+            save_model(folder / f"{name}.safetensors", model.half(), about)
+            if any(result["chosen"].values()):
+                untrained = TextTask(corpus, 0).chosen(LanguageModel(model.config, seed=0))
+                along = {int(step): chosen for step, chosen in result["chosen"].items()}  # a file has no numbers for keys
+                save_snapshots(folder / f"{name}-snapshots.safetensors", {0: untrained} | along, about)
+    write_checksums(folder)

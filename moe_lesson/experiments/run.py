@@ -1,0 +1,184 @@
+"""Running an experiment: every rung gets the same small grid, tuned on the validation split with seeds of its own; then fresh
+seeds are trained and the test split is read once. Every run can be interrupted and goes on where it stopped.
+"""
+
+import datetime
+import json
+import pathlib
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ..base.errors import require
+from ..lm.checkpoints import save_model
+from ..lm.corpora import Corpus
+from ..lm.training import History, TrainingConfig, TrainingDiverged, train
+from ..measure.evidence import write_table
+from ..moe.recipes import Dense
+from .catalogue import EXPERIMENTS, Experiment
+from .diagnoses import diagnose_once, diagnoses
+from .provenance import device_name, digest, git_commit, pick_device, provenance, ship
+from .rungs import Preset
+from .tasks import Task, load_figures
+
+TUNING_SEED = 1000  # and those after it: never among the seeds that are reported
+WORK = pathlib.Path("runs")
+OUT = WORK / "data"  # not the course's own data folder: whoever tries a small run does not overwrite what ships
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an experiment."""
+
+    stage: str  # "tune" or "final"
+    rung: str
+    lr: float
+    scale: float | None  # of the gate; None for a dense FFN
+    seed: int
+    strength: float | None = None  # of the balancing, in published strengths; None where it is not varied
+
+
+def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None, device: str = "auto",
+                   out: pathlib.Path = OUT, work: pathlib.Path = WORK, corpus: Corpus | None = None,
+                   progress: bool = True) -> pathlib.Path:
+    """Run a named experiment, or what is left of it, and write its table, its provenance and its models.
+
+    Args:
+        name: of the experiment.
+        preset_name: "cpu" or "gpu".
+        seeds: how many fresh seeds are trained and reported; the experiment's own number unless given.
+        device: "auto", "cpu" or "cuda".
+        out: the data folder to write results/ and checkpoints/ into.
+        work: folder for runs in progress.
+        corpus: what to train on; the machine corpus unless given.
+        progress: show bars.
+
+    Returns: the path of the table.
+
+    Raises:
+        ValueError: for an unknown name, preset or device, or fewer than 1 seed.
+    """
+    require(name in EXPERIMENTS, f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    experiment = EXPERIMENTS[name]
+    require(preset_name in experiment.presets,
+            f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
+    seeds = experiment.seeds if seeds is None else seeds
+    require(seeds >= 1, f"seeds is {seeds}; expected at least 1")
+    preset, device = experiment.presets[preset_name], pick_device(device)
+    for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
+        folder.mkdir(parents=True, exist_ok=True)
+    corpus = corpus or experiment.data
+    folder = work / f"{name}-{preset_name}"
+
+    def result_of(run: Run) -> dict:
+        return run_once(experiment, preset, run, corpus, device, folder, progress)
+
+    tuned = [result_of(run) for run in tuning_runs(experiment, preset)]
+    finals = [result_of(run) for run in final_runs(experiment, tuned, seeds)]
+    results = out / "results"
+    made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
+    write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
+    parts = {"curve": "curves"} | ({"loads": "loads"} if experiment.loads else {}) | (
+        {"followed": "followed"} if experiment.follow else {})
+    for part, table in parts.items():
+        along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
+        write_table(results, f"{name}-{preset_name}-{table}", along, made)
+    for table, (rungs, rows_of) in diagnoses(experiment, preset, device).items():
+        found = [row for r in finals if r["row"]["rung"] in rungs for row in diagnose_once(r, table, rows_of, corpus)]
+        if found:
+            write_table(results, f"{name}-{preset_name}-{table}", found, made)
+    if preset_name == "cpu" and experiment.ships:
+        ship(experiment, finals, corpus, out / "checkpoints", made)
+    return results / f"{name}-{preset_name}.csv"
+
+
+def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
+    """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing."""
+    for rung, config_of in experiment.rungs.items():
+        if rung in experiment.controls:
+            continue
+        sizes = config_of(preset, 1.0)
+        is_dense = all(isinstance(recipe, Dense) for recipe in getattr(sizes, "recipes", (sizes,)))
+        for lr in preset.lrs:
+            for scale in (None,) if is_dense else experiment.scales.get(rung, preset.scales):
+                for strength in preset.strengths if experiment.balance.get(rung) else (None,):
+                    for seed in range(preset.tuning_seeds):
+                        yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
+
+
+def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:
+    """Fresh seeds of every rung, with what had the lowest validation loss, the mean over the tuning seeds."""
+    for rung in experiment.rungs:
+        lr, scale, strength = best_setting([each["row"] for each in tuned], experiment.controls.get(rung, rung))
+        for seed in range(seeds):
+            yield Run("final", rung, lr, scale, seed, strength)
+
+
+def best_setting(tuned: list[dict], rung: str) -> tuple:
+    """The learning rate, gate scale and strength of a rung whose validation loss is lowest, as the mean over tuning seeds."""
+    losses: dict[tuple, list[float]] = {}
+    for row in tuned:
+        if row["rung"] == rung:
+            losses.setdefault((row["lr"], row["scale"], row["strength"]), []).append(row["validation"])
+    return min(losses, key=lambda setting: sum(losses[setting]) / len(losses[setting]))
+
+
+def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | None, device: str, folder: pathlib.Path,
+             progress: bool) -> dict:
+    """One training, from where it stopped: a table row, a thinned loss curve, and the file of the model.
+
+    A tuning run reads the validation split; only a final run reads the test split.
+    """
+    task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
+    final = run.stage == "final"
+    steps = preset.steps if final else preset.tuning_steps or preset.steps
+    training = TrainingConfig(steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
+    balance = experiment.balance_of(run.rung, run.strength)
+    sizes = {"batch": preset.batch, "balance": balance, "eval_bytes": preset.eval_bytes}
+    machine = {"torch": torch.__version__, "device": device_name(device)}
+    setting = digest(*task.identity(config), asdict(training), sizes, machine)
+    here = folder / f"{run.stage}-seed{run.seed}-{setting}"  # not by rung: two rungs may ask for one and the same training
+    if (here / "result.json").exists():
+        result = json.loads((here / "result.json").read_text(encoding="utf-8"))
+        return result | {"row": result["row"] | {"rung": run.rung}, "folder": str(here)}
+    made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
+    print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} balance {balance} seed {run.seed}", flush=True)
+    model = task.build(config, run.seed).to(device)
+    try:
+        history = train(model, task.batches(preset.batch, preset.context, run.seed), training,
+                        objective=task.objective(balance), checkpoint=here / "state.safetensors", progress=progress,
+                        **(following(experiment, task, run) if final and experiment.follow else {}))
+        judged = task.validate(model)
+    except TrainingDiverged as diverged:
+        if final:
+            raise
+        print(diverged)  # a learning rate that diverges has lost the tuning, not stopped it
+        history, judged = History(), {"validation": float("inf")}
+    cost = task.cost(config)
+    row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
+                         "tokens": steps * preset.batch * preset.context, "seconds": round(history.seconds, 1)} | judged
+    if final:
+        row |= task.test(model)
+    points = history.rows[:20] + history.rows[20::20]
+    curve = [{"step": point["step"], "train_loss": point["loss"]} | load_figures(point.get("load", [])) for point in points]
+    loads = [{"step": point["step"], "layer": layer} | {f"expert_{i}": count for i, count in enumerate(load)}
+             for point in points for layer, load in enumerate(point.get("load", []))]
+    if experiment.worlds is None:
+        save_model(here / "model.safetensors", model, {})
+    followed = [{"step": point["step"] + 1} | point["followed"] for point in history.rows if "followed" in point]
+    chosen = {point["step"] + 1: point["chosen"] for point in history.rows if "chosen" in point}
+    result = {"row": row, "curve": curve, "loads": loads, "followed": followed, "chosen": chosen, "made": made}
+    (here / "result.json.partial").write_text(json.dumps(result))
+    (here / "result.json.partial").replace(here / "result.json")
+    (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
+    return result | {"folder": str(here)}
+
+
+def following(experiment: Experiment, task: Task, run: Run) -> dict:
+    """What `train` needs to write down along a training how good the model is and, for seed 0, what its routers choose."""
+    def evaluate(model) -> dict:
+        return {"followed": task.follow(model)} | ({"chosen": task.chosen(model)} if run.seed == 0 else {})
+
+    return {"evaluate": evaluate, "every": experiment.follow}

@@ -1,0 +1,122 @@
+"""Rungs: what a comparison compares, each made out of a preset's sizes, and the presets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..lm.ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
+from ..lm.model import ModelConfig
+from ..moe.recipes import Budget, Dense, Recipe, Sparse
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of an experiment: `cpu` for a laptop, `gpu` for one large GPU."""
+
+    budget: Budget
+    layers: int
+    width: int
+    heads: int
+    context: int
+    batch: int
+    steps: int
+    lrs: tuple[float, ...]
+    scales: tuple[float, ...]
+    strengths: tuple[float, ...] = (1.0,)
+    tuning_seeds: int = 1
+    tuning_steps: int | None = None  # of the runs that tune; as many as `steps` unless given
+    bfloat16: bool = False
+    eval_bytes: int = 100_000  # of each domain; in a skills world, tokens
+
+
+def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:
+    """A model of the preset's sizes with a recipe in every layer."""
+    return ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
+
+
+def deepseekmoe(preset: Preset, scale: float) -> ModelConfig:
+    """GShard's two experts each cut in four, two of the eight pieces shared (arXiv 2401.06066, section 4.1)."""
+    return model_of(preset, preset.budget.experts(top_k=2, segments=4, num_shared=2, scale=scale))
+
+
+def matched(top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Callable[[Preset, float], ModelConfig]:
+    """A mixture that costs a token what GShard's two experts cut in four cost it, the router included."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        return model_of(preset, experts_of_equal_active(fine(preset), preset.width, top_k, segments, num_shared, scale=scale,
+                                                        **router))
+
+    return rung
+
+
+def fine(preset: Preset) -> Sparse:
+    """What the rungs of the ladder are matched to: the preset's budget, each of GShard's two experts cut in four."""
+    return preset.budget.experts(top_k=2, segments=4)
+
+
+def gshard_times(factor: float) -> Callable[[Preset, float], ModelConfig]:
+    """GShard with experts `factor` times as wide (arXiv 2401.06066, section 4.3: GShard×1.5)."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        plain = matched(2)(preset, scale).recipes[0]
+        return model_of(preset, replace(plain, expert_width=round(factor * plain.expert_width)))
+
+    return rung
+
+
+def half_active(preset: Preset, scale: float) -> ModelConfig:
+    """Half of DeepSeekMoE's active experts: 3 of 63 and one shared (arXiv 2401.06066, section 4.5, figure 6)."""
+    width = fine(preset).expert_width
+    return model_of(preset, Budget(4 * width, preset.budget.total).experts(top_k=1, segments=4, num_shared=1, scale=scale))
+
+
+def dense_of_total_size(preset: Preset, scale: float) -> ModelConfig:
+    """A dense model with as many parameters as the fine-grained mixtures have in all: "Dense×16", the paper's bound."""
+    return model_of(preset, dense_of_equal_total(fine(preset), preset.width))
+
+
+def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
+    """Two of `num_experts` experts for each token, at the preset's active size: the total grows with the experts alone."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        active = preset.budget.active
+        return model_of(preset, Budget(active, active // 2 * num_experts).experts(top_k=2, scale=scale))
+
+    return rung
+
+
+def noisy(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+    """Another rung with trainable noise on the router's logits while training."""
+    def config(preset: Preset, scale: float) -> ModelConfig:
+        return model_of(preset, replace(rung(preset, scale).recipes[0], noisy=True))
+
+    return config
+
+
+def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+    """The dense model with as many parameters as another rung activates, its router included."""
+    return lambda preset, scale: model_of(preset, dense_of_equal_active(rung(preset, scale).recipes[0], preset.width))
+
+
+def dense_of_width(width: int) -> Callable[[Preset, float], ModelConfig]:
+    """A dense model of another width, all its sizes in proportion; the heads keep about 16 channels."""
+    return lambda preset, scale: ModelConfig(Dense(3 * width), preset.layers, width, max(1, width // 16), preset.context)
+
+
+def layer(recipe_of: Callable[[Budget], Recipe]) -> Callable[[Preset, float], Recipe]:
+    """A rung of a skills world: a layer by itself, out of the preset's budget."""
+    return lambda preset, scale: recipe_of(preset.budget)
+
+
+TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
+                  lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0))
+TEXT_GPU = Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
+                  lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True)
+BALANCED_GPU = replace(TEXT_GPU, lrs=(1e-3,), scales=(1.0,), strengths=(1.0, 3.0))
+SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
+SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, batch=1024, steps=1500,
+                    lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), eval_bytes=8000)
+LADDER_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), tuning_seeds=2, tuning_steps=400)
+LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=128, steps=1300,
+                    lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)
+
+
+def segmented(*cut: int) -> Callable[[Budget], Recipe]:
+    """The layer of a skills world that costs a token what the budget's 8 pieces cost it; `cut`: top_k, segments, num_shared."""
+    return lambda budget: experts_of_equal_active(budget.experts(top_k=2, segments=4), SKILLS_CPU.width, *cut)

@@ -1,0 +1,117 @@
+"""What every check is made of: how an attempt is called, how its answer is judged, and what is printed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class NotTried(Exception):
+    """The exercise is still a stub."""
+
+
+class Wrong(Exception):
+    """The attempt is wrong; the message says how, as a teacher would."""
+
+
+class Check:
+    """The check of one exercise.
+
+    Args:
+        name: what the function is called in the lesson.
+        reference: the package's own.
+        diagnose: takes a function and returns None if it is right, else what is wrong with it, as a teacher would say it.
+    """
+
+    def __init__(self, name: str, reference: Callable, diagnose: Callable[[Callable], str | None]):
+        self.name, self.reference, self.diagnose = name, reference, diagnose
+
+    def __call__(self, attempt: Callable) -> Callable:
+        """Print the verdict; return the function that the lesson goes on with."""
+        verdict, right = self.verdict(attempt)
+        print(verdict)
+        return attempt if right else self.reference
+
+    def verdict(self, attempt: Callable) -> tuple[str, bool]:
+        """The sentence to print, and whether the attempt is right."""
+        try:
+            problem = self.diagnose(attempt)
+        except NotTried:
+            return f"⏳ {self.name}: not tried yet. The lesson goes on with the package's own.", False
+        except Wrong as wrong:
+            problem = str(wrong)
+        except Exception as error:  # the learner's code may raise anything
+            return f"❌ {self.name}: your code stopped with {type(error).__name__}: {error}", False
+        return (f"❌ {self.name}: {problem}", False) if problem else (f"✅ {self.name}: right.", True)
+
+
+def answered(attempt: Callable, *arguments):
+    """The attempt's answer as it is, unless it is a stub's. It gets copies: what it writes into them is its own affair."""
+    copies = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    try:
+        answer = attempt(*copies)
+    except NotImplementedError:
+        raise NotTried from None
+    if answer is None and any(isinstance(a, Tensor) and not torch.equal(a, copy) for a, copy in zip(arguments, copies)):
+        raise Wrong("your function works and returns nothing: end it with return")
+    if answer is ... or answer is None:
+        raise NotTried
+    return answer
+
+
+def called(attempt: Callable, *arguments) -> Tensor:
+    """The attempt's answer, which must be a tensor, since the lesson goes on computing with it."""
+    return must_be_tensor(answered(attempt, *arguments))
+
+
+def called_number(attempt: Callable, *arguments) -> float:
+    """The attempt's answer, which must be one number."""
+    answer = answered(attempt, *arguments)
+    if not isinstance(answer, int | float | Tensor) or isinstance(answer, Tensor) and answer.numel() != 1:
+        shape = f" of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else ""
+        raise Wrong(f"your answer is a {type(answer).__name__}{shape}; expected one number")
+    return float(answer)
+
+
+def called_pair(attempt: Callable, names: str, *arguments) -> list:
+    """The two parts of the attempt's answer."""
+    answer = answered(attempt, *arguments)
+    if isinstance(answer, Tensor) and answer.ndim and len(answer) == 2 or isinstance(answer, tuple | list) and len(answer) == 2:
+        if any(part is ... or part is None for part in answer):
+            raise NotTried
+        return list(answer)
+    raise Wrong(f"your function must return two things, {names}")
+
+
+def must_be_tensor(answer) -> Tensor:
+    """The answer itself, if it is a tensor."""
+    if not isinstance(answer, Tensor):
+        raise Wrong(f"return a tensor, not a {type(answer).__name__}: the layer goes on computing with it")
+    return answer
+
+
+def needs_gradient(attempt: Callable, taught: str, *arguments) -> None:
+    """Refuse an answer that has lost the way back to one of the float arguments."""
+    inputs = [a.clone().requires_grad_() if a.is_floating_point() else a for a in arguments if isinstance(a, Tensor)]
+    rest = iter(inputs)
+    answer = attempt(*[next(rest) if isinstance(a, Tensor) else a for a in arguments])
+    output = next(part for part in (answer if isinstance(answer, tuple | list) else [answer]) if part.is_floating_point())
+    if output.requires_grad:
+        output.square().sum().backward()
+    if any(a.grad is None for a in inputs if a.is_floating_point()):
+        raise Wrong(f"the numbers are right, but the gradient does not come through (detach, no_grad, item?): {taught}")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers in float64, the same at every call: a check must say the same twice."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def same(answer: Tensor, wanted: Tensor) -> bool:
+    """Equal in shape and, up to rounding, in value."""
+    return answer.shape == wanted.shape and torch.allclose(answer.double(), wanted.double(), rtol=1e-6, atol=1e-9)
+
+
+def has_shape(answer: Tensor, *shape: int) -> str | None:
+    """A sentence if the answer has another shape."""
+    return None if answer.shape == shape else f"your answer has shape {tuple(answer.shape)}; expected {shape}"

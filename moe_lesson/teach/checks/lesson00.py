@@ -1,0 +1,41 @@
+"""The checks of lesson 00."""
+
+from collections.abc import Callable
+
+import torch
+
+from ...moe.routing import expert_load
+from .kit import Check, answered
+
+
+def diagnose_load(attempt: Callable) -> str | None:
+    """What is wrong with a function (expert_ids [T, K], N) -> load [N]."""
+    ids, n = torch.tensor([[3, 1], [3, 0], [1, 3], [3, 4], [4, 1]]), 6  # experts 2 and 5 idle, the last among them
+    t, k = ids.shape
+    answer = torch.as_tensor(answered(attempt, ids, n))
+    if answer.shape != (n,):
+        if answer.shape == (k, n):
+            return f"you counted each of the {k} columns by itself: add the columns up, a load has one number per expert"
+        if answer.shape == (t, n):
+            return "you have one row per token: add over the tokens too"
+        if answer.ndim == 1 and len(answer) < n:
+            return (f"you returned {len(answer)} numbers for N = {n} experts: an expert that no token chose still needs its 0 "
+                    "(does your counting function know how long its answer must be?)")
+        return f"your answer has shape {tuple(answer.shape)}; expected ({n},), one number per expert"
+    if answer.sum() == t:
+        return (f"your load sums to T = {t}; each token chose K = {k} experts, so it must sum to T·K = {t * k}: "
+                "count every column, not the first alone")
+    if torch.equal(answer.bool(), expert_load(ids, n) > 0) and answer.max() == 1:
+        return ("every expert that was chosen got a 1: with an index that occurs twice, `load[ids] += 1` adds once. "
+                "Which function counts repetitions?")
+    if torch.allclose(answer.double() * t * k / answer.double().sum(), expert_load(ids, n).double()) and answer.sum() != t * k:
+        return "you returned shares: the load is a count of tokens"
+    if not torch.equal(answer.double(), expert_load(ids, n).double()):
+        return (f"for expert_ids {ids.tolist()} you returned {answer.tolist()}; "
+                f"count by hand how often each of the ids 0 … {n - 1} stands there")
+    if torch.as_tensor(answered(attempt, torch.zeros(0, k, dtype=torch.long), n)).shape != (n,):
+        return f"with no token at all the load must be {n} zeros"
+    return None
+
+
+load = Check("load", expert_load, diagnose_load)

@@ -1,0 +1,144 @@
+"""The checks of lesson 02."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...moe import dispatch, layers
+from .kit import Check, called, called_pair, drawn, has_shape, must_be_tensor, needs_gradient, same
+
+
+def diagnose_gate(attempt: Callable) -> str | None:
+    """What is wrong with a function (x [T, D], w [D, N]) -> logits [T, N]."""
+    x, w = drawn(4, 3), drawn(3, 5, seed=1)
+    answer, logits = called(attempt, x, w), x @ w
+    if answer.shape == (5, 4):
+        return "you have one row per expert: turn it around, a row for every token"
+    if problem := has_shape(answer, 4, 5):
+        return problem
+    if same(answer, logits.softmax(1)):
+        return "these are probabilities already: the gate's logits come before the softmax, which is the next step"
+    if same(answer, logits.softmax(0)):
+        return "you took a softmax over the tokens: they do not compete with each other. And the logits come before it"
+    if same(answer, torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(w, dim=0)):
+        return "these are cosines: do not divide by the lengths, a long token may have a strong opinion"
+    if same(answer, logits / 3 ** 0.5):
+        return "you divided by √D, as attention does: the router does not"
+    if not same(answer, logits):
+        return "every logit is one product: the token's row times the expert's column, summed over D"
+    return needs_gradient(attempt, "nothing would teach the router", x, w)
+
+
+gate = Check("gate", layers.gate, diagnose_gate)
+
+
+def diagnose_choose(attempt: Callable) -> str | None:
+    """What is wrong with a function (scores [T, N], K) -> expert_ids [T, K], weights [T, K]."""
+    scores, k = drawn(6, 5).softmax(1), 2
+    ids, weights = map(must_be_tensor, called_pair(attempt, "the expert_ids and the weights", scores, k))
+    if ids.is_floating_point() and not weights.is_floating_point():
+        return "the two are swapped: first the expert_ids, then the weights (topk returns values, then indices)"
+    if ids.is_floating_point():
+        return "your expert_ids are not whole numbers: topk returns values and indices, the indices are the ids"
+    if ids.shape == (k, 5):
+        return "you chose tokens for each expert: take the best along the last dimension, the experts"
+    if problem := has_shape(ids, 6, k) or has_shape(weights, 6, k):
+        return problem
+    wanted, best = layers.choose(scores, k), scores.gather(1, ids.long().clamp(0, 4))
+    if torch.equal(ids.sort(1).values, scores.topk(k, largest=False).indices.sort(1).values):
+        return "you chose the worst experts"
+    if not torch.equal(ids.sort(1).values, wanted[0].sort(1).values):
+        return "these are not the K experts with the highest scores of each token"
+    if same(weights, best):
+        return ("your weights are the raw probabilities, and sum to less than 1 over the chosen: divide them by their sum, "
+                "or the layer's output shrinks whenever the router hesitates")
+    if same(weights, best.softmax(1)):
+        return "you took a softmax of probabilities: they are positive already, divide them by their sum"
+    if same(weights, scores.gather(1, ids) / scores.gather(1, ids).sum()):
+        return "you divided by the sum over all tokens: each token's weights sum to 1"
+    if same(weights, best / best.sum(0)):
+        return "you divided by the sum over the tokens: sum over the chosen experts, the last dimension, with keepdim=True"
+    if same(weights, torch.full_like(weights, 1 / k)):
+        return "all weights are 1/K: the router decides who, and now nobody decides how much; nothing would teach it"
+    written = torch.zeros_like(scores).scatter(1, ids, weights.to(scores.dtype))
+    if not same(written, torch.zeros_like(scores).scatter(1, *wanted)):
+        return "the experts are right, but some weights stand beside another's expert or are not its score over the sum"
+    if called_pair(attempt, "", scores, 3)[0].shape != (6, 3):
+        return "right for K = 2 and wrong for K = 3: take K from top_k"
+    return needs_gradient(attempt, "it is through the weights that the router learns", scores, k)
+
+
+choose = Check("choose", layers.choose, diagnose_choose)
+
+
+def diagnose_tokens_of(attempt: Callable) -> str | None:
+    """What is wrong with a function (expert, expert_ids [T, K]) -> token positions [R], slots [R]."""
+    ids = torch.tensor([[3, 1], [0, 3], [1, 2], [3, 0], [2, 1]])  # expert 3: tokens 0, 1, 3 in slots 0, 1, 0
+    token, slot = map(must_be_tensor, called_pair(attempt, "the tokens' positions and the slots", 3, ids))
+    if token.dtype == torch.bool or slot.dtype == torch.bool:
+        return "you return a mask of True and False: say at which positions it is True (torch.where, nonzero)"
+    if token.shape != slot.shape or token.ndim != 1:
+        return (f"tokens have shape {tuple(token.shape)} and slots {tuple(slot.shape)}; expected one position and one slot "
+                "for each of the R tokens")
+    if token.tolist() == [0, 1, 0] and slot.tolist() == [0, 1, 3]:
+        return "the two are swapped: first the tokens (rows), then the slots (columns)"
+    if token.tolist() == [0, 3]:
+        return "you looked at the first slot alone: an expert may be a token's second choice"
+    if token.tolist() == [0, 3, 6]:
+        return "these are positions in the flattened table: divide by K to get the token"
+    if sorted(zip(token.tolist(), slot.tolist())) != [(0, 0), (1, 1), (3, 0)]:
+        return (f"for expert 3 in {ids.tolist()} you found tokens {token.tolist()} in slots {slot.tolist()}: "
+                "where does a 3 stand?")
+    for expert, found in ((4, []), (0, [(1, 0), (3, 1)]), (2, [(2, 1), (4, 0)])):
+        token, slot = map(must_be_tensor, called_pair(attempt, "the tokens' positions and the slots", expert, ids))
+        if token.is_floating_point() or slot.is_floating_point():
+            return "your positions are not whole numbers where there is no token: give an empty list dtype=torch.long"
+        if token.shape != slot.shape or token.ndim != 1 or sorted(zip(token.tolist(), slot.tolist())) != found:
+            return (f"right for expert 3 and wrong for expert {expert}, who has {len(found)} tokens"
+                    + ("" if found else ": both answers must be empty then"))
+    one_token = called_pair(attempt, "the tokens' positions and the slots", 1, ids[:1])
+    if [part.tolist() for part in map(must_be_tensor, one_token)] != [[0], [1]]:
+        return "right for many tokens and wrong for one: even then the answers are lists of positions (squeeze() takes too much)"
+    return None
+
+
+tokens_of = Check("tokens_of", dispatch.tokens_of, diagnose_tokens_of)
+
+
+def diagnose_combine(attempt: Callable) -> str | None:
+    """What is wrong with a function (y [T, D], out [R, D], token [R], weight [R]) -> y with the outputs added."""
+    y, out, weight = drawn(4, 3), drawn(3, 3, seed=1), torch.tensor([0.25, 0.5, 2.0], dtype=torch.float64)
+    token = torch.tensor([2, 0, 0])  # token 0 twice
+    answer = called(attempt, y, out, token, weight)
+    if problem := has_shape(answer, 4, 3):
+        return problem
+    if same(answer, y.index_add(0, token, out * weight)):
+        return "weight[r] belongs to row r of out: make it a column, weight[:, None], or it multiplies the columns"
+    weighted = out * weight[:, None]
+    once = y.clone()
+    once[token] += weighted
+    replaced = y.clone()
+    replaced[token] = weighted
+    slips = {
+        "you forgot the weights: the router decides how much each expert counts": y.index_add(0, token, out),
+        "you start from nothing: what other experts have added to y must stay": torch.zeros_like(y).index_add(0, token, weighted),
+        "you replace what other experts have written: add to it": replaced,
+        "you divide by the weights": y.index_add(0, token, out / weight[:, None]),
+    }
+    for hint, wrong in slips.items():
+        if same(answer, wrong):
+            return hint
+    if same(answer, once):
+        return ("a token that occurs twice got one output only: y[token] += … adds once for an index that repeats. "
+                "Which function of a tensor adds at an index, every time?")
+    if not same(answer, dispatch.combine(y, out, token, weight)):
+        return "row r of out belongs to token token[r], and counts weight[r]"
+
+    def out_and_weight(out: Tensor, weight: Tensor) -> Tensor:
+        return attempt(y.clone(), out, token, weight)
+
+    return needs_gradient(out_and_weight, "neither the experts nor the router would learn", out, weight)
+
+
+combine = Check("combine", dispatch.combine, diagnose_combine)

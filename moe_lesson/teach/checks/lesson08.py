@@ -1,0 +1,79 @@
+"""The checks of lesson 08."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from ...measure import census
+from .kit import Check, called, called_number, has_shape, same
+
+
+def diagnose_information(attempt: Callable) -> str | None:
+    """What is wrong with a function calls [N, M] -> I(expert; label) / H(label)."""
+    calls = torch.tensor([[6, 1, 0.0], [2, 3, 1], [0, 2, 5], [1, 1, 1]], dtype=torch.float64)
+    value, right = called_number(attempt, calls), census.information(calls)
+    if not math.isfinite(value):
+        return "your answer is not a number: 0 · log 0 counts as 0 (torch.special.entr knows)"
+    share = calls / calls.sum()
+    of_label, of_expert, of_both = (torch.special.entr(part).sum().item() for part in (share.sum(0), share.sum(1), share))
+    told = of_label + of_expert - of_both
+    slips = {
+        "that is the information in nats: divide it by H(label), so that 1 means that the expert tells all": told,
+        "that is the information in bits: divide it by H(label)": told / math.log(2),
+        "you divided by H(expert): the question is what share of the label's entropy an expert tells": told / of_expert,
+        "you divided by log M, the entropy of even labels: divide by the entropy of these": told / math.log(3),
+        "that is what is left open, H(label | expert) / H(label): take it from 1": 1 - told / of_label,
+        "you took every row of the table as equally likely: an expert with few calls counts less": census.information(
+            calls / calls.sum(1, keepdim=True)),
+        "you took every label as equally likely: the caller decides how labels are weighed, use the table as it is":
+            census.information(calls / calls.sum(0, keepdim=True)),
+    }
+    for hint, wrong in slips.items():
+        if math.isclose(value, wrong, abs_tol=1e-6):
+            return hint
+    for table, expected, what in ((torch.eye(3, dtype=torch.float64), 1.0, "each expert is called by one label alone"),
+                                  (torch.ones(4, 3, dtype=torch.float64), 0.0, "every label calls all experts alike")):
+        if not math.isclose(called_number(attempt, table), expected, abs_tol=1e-6):
+            return f"where {what}, the answer is {expected:.0f}; you say {called_number(attempt, table):.3g}"
+    if not math.isclose(value, right, abs_tol=1e-6):
+        return f"for calls of {calls.int().tolist()} it is {right:.4f}; you say {value:.4f}: I = H(expert) + H(label) - H(both)"
+    return None
+
+
+information = Check("information", census.information, diagnose_information)
+
+
+def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
+    """What is wrong with a function (label [T], document [T], seed) -> label [T], dealt out to whole documents."""
+    document = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 9, 9]).repeat_interleave(5)
+    of_document = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
+    label = of_document[document]
+    answers = [called(attempt, label, document, seed) for seed in range(8)]
+    for answer in answers:
+        if problem := has_shape(answer, len(label)):
+            return problem
+    first = answers[0]
+    if all(same(answer, label) for answer in answers):
+        return "nothing was dealt out: every token has the label that it had"
+    inside = [[answer[document == d].unique() for d in range(10)] for answer in answers]
+    if any(len(each) > 1 for labels in inside for each in labels):
+        if same(first.sort().values, label.sort().values):
+            return ("you dealt the labels out to single tokens: tokens of one document are alike, so they must get the same new "
+                    "label")
+        return "tokens of one document have different labels now: deal out one label for each document"
+    counts = [torch.stack([each[0] for each in labels]).long().bincount(minlength=3).tolist() for labels in inside]
+    if counts != [[5, 3, 2]] * 8:
+        return (f"5 documents had label 0, 3 had label 1 and 2 had label 2; now it is {counts[0]}: deal out the labels that are "
+                "there (a permutation), don't draw new ones")
+    if all(same(answer, first) for answer in answers):
+        return "every seed gives the same deal: use the seed"
+    if not same(called(attempt, label, document, 3), answers[3]):
+        return "the same seed gives another deal each time: give randperm a generator of its own with the seed"
+    moved = called(attempt, label, document + 7, 3)
+    if not has_shape(moved, len(label)) and not same(moved, answers[3]):
+        return "the numbers of documents need not begin at 0 (a split has only some of them): unique() finds those that are there"
+    return None
+
+
+dealt_to_documents = Check("dealt_to_documents", census.dealt_to_documents, diagnose_dealt_to_documents)
