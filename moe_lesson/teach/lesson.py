@@ -3,6 +3,7 @@
     lesson = Lesson("00")
     lesson.predict("idle", "How many of the 62 experts get no token at all?")
     lesson.reveal("idle", 7)
+    lesson.table([{"model": "dense", "test loss": dense}, {"model": "sparse", "test loss": moe}])
     lesson.claim("the sparse model predicts text better", moe < dense, moe=moe, dense=dense)
 """
 
@@ -191,7 +192,7 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapp
         formats: name of the column -> how its numbers are written, e.g. ".1%"; whole numbers get thousands' commas otherwise,
             others three decimals.
     """
-    from pandas import DataFrame  # not above: without pandas a lesson still says what is missing
+    from pandas import DataFrame  # slow to import, and wanted by tables alone
     from pandas.io.formats.style import Styler
 
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -162,9 +162,9 @@ def draw_line(ax: Axes, name: str, x: Sequence[float], values: Sequence, colour:
     """One line of `draw_curves`; whether it is a mean of seeds."""
     seeds_SP = np.atleast_2d(values)
     seaborn.lineplot(x=np.tile(x, len(seeds_SP)), y=seeds_SP.flatten(), ax=ax, errorbar=student, color=colour, linestyle=dashes,
-                     label=name, legend=False)
+                     label=name, legend=False, err_kws={"alpha": 0.15})
     if len(seeds_SP) > 1:
-        ax.plot(x, seeds_SP.T, color=colour, linewidth=0.7, alpha=0.6)
+        ax.plot(x, seeds_SP.T, color=colour, linewidth=0.7, alpha=0.4)
     return len(seeds_SP) > 1
 
 
