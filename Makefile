@@ -43,7 +43,7 @@ test: .venv/test
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
-	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope \
+	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope --durations=10 \
 		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/lessons/nbval_sanitize.cfg -p store_notebooks
 
 # A new widget's unit tests are among these without being named. They run here without a browser: Colab's own JavaScript

@@ -90,6 +90,13 @@ def must_be_tensor(answer) -> Tensor:
     return answer
 
 
+def must_have_shape(answer: Tensor, *shape: int, part: str = "", wanted: str = "") -> None:
+    """Refuse an answer of another shape; `part` names it where there are several, `wanted` says what the shape alone doesn't."""
+    if answer.shape != shape:
+        whose = f"{part}: " if part else ""
+        raise Wrong(f"{whose}your answer has shape {tuple(answer.shape)}; {wanted or f'expected {shape}'}")
+
+
 def needs_gradient(attempt: Callable, taught: str, *arguments) -> None:
     """Refuse an answer that has lost the way back to one of the float arguments."""
     inputs = [a.clone().requires_grad_() if a.is_floating_point() else a for a in arguments if isinstance(a, Tensor)]
@@ -112,6 +119,6 @@ def same(answer: Tensor, wanted: Tensor) -> bool:
     return answer.shape == wanted.shape and torch.allclose(answer.double(), wanted.double(), rtol=1e-6, atol=1e-9)
 
 
-def has_shape(answer: Tensor, *shape: int) -> str | None:
-    """A sentence if the answer has another shape."""
-    return None if answer.shape == shape else f"your answer has shape {tuple(answer.shape)}; expected {shape}"
+def known_slip(answer: Tensor, slips: dict[str, Tensor]) -> str | None:
+    """The hint of the first known mistake that gives just this answer."""
+    return next((hint for hint, wrong in slips.items() if same(answer, wrong)), None)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from ...moe.routing import expert_load
-from .kit import Check, answered
+from .kit import Check, answered, must_have_shape
 
 
 def diagnose_load(attempt: Callable) -> str | None:
@@ -21,7 +21,7 @@ def diagnose_load(attempt: Callable) -> str | None:
         if answer.ndim == 1 and len(answer) < n:
             return (f"you returned {len(answer)} numbers for N = {n} experts: an expert that no token chose still needs its 0 "
                     "(does your counting function know how long its answer must be?)")
-        return f"your answer has shape {tuple(answer.shape)}; expected ({n},), one number per expert"
+        must_have_shape(answer, n, wanted=f"expected ({n},), one number per expert")
     if answer.sum() == t:
         return (f"your load sums to T = {t}; each token chose K = {k} experts, so it must sum to T·K = {t * k}: "
                 "count every column, not the first alone")

@@ -6,15 +6,14 @@ import torch
 
 from ...measure import evidence
 from ...moe import dispatch
-from .kit import Check, called, called_pair, drawn, has_shape, needs_gradient, same
+from .kit import Check, called, called_pair, drawn, known_slip, must_have_shape, needs_gradient, same
 
 
 def diagnose_ffn(attempt: Callable) -> str | None:
     """What is wrong with a function (x [T, D], w_in [D, 2H], w_out [H, D]) -> y [T, D]."""
     x, w_in, w_out = drawn(5, 4), drawn(4, 6, seed=1), drawn(3, 4, seed=2)
     answer = called(attempt, x, w_in, w_out)
-    if problem := has_shape(answer, 5, 4):
-        return problem
+    must_have_shape(answer, 5, 4)
     gate, up = (x @ w_in).chunk(2, dim=-1)
     silu = torch.nn.functional.silu
     slips = {
@@ -29,9 +28,8 @@ def diagnose_ffn(attempt: Callable) -> str | None:
     }
     even, odd = (x @ w_in)[:, ::2], (x @ w_in)[:, 1::2]
     slips["you took even and odd columns: the gate is the first half, the columns side by side"] = silu(even) * odd
-    for hint, hidden in slips.items():
-        if same(answer, hidden @ w_out):
-            return hint
+    if hint := known_slip(answer, {hint: hidden @ w_out for hint, hidden in slips.items()}):
+        return hint
     if not same(answer, dispatch.ffn(x, w_in, w_out)):
         return "the shape is right and the numbers are not: y = (silu(gate) · up) W_out, with gate and up the halves of x W_in"
     larger = drawn(2, 4), drawn(4, 14, seed=1), drawn(7, 4, seed=2)

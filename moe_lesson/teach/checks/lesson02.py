@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...moe import dispatch, layers
-from .kit import Check, called, called_pair, drawn, has_shape, must_be_tensor, needs_gradient, same
+from .kit import Check, called, called_pair, drawn, known_slip, must_be_tensor, must_have_shape, needs_gradient, same
 
 
 def diagnose_gate(attempt: Callable) -> str | None:
@@ -15,8 +15,7 @@ def diagnose_gate(attempt: Callable) -> str | None:
     answer, logits = called(attempt, x, w), x @ w
     if answer.shape == (5, 4):
         return "you have one row per expert: turn it around, a row for every token"
-    if problem := has_shape(answer, 4, 5):
-        return problem
+    must_have_shape(answer, 4, 5)
     if same(answer, logits.softmax(1)):
         return "these are probabilities already: the gate's logits come before the softmax, which is the next step"
     if same(answer, logits.softmax(0)):
@@ -43,8 +42,8 @@ def diagnose_choose(attempt: Callable) -> str | None:
         return "your expert_ids are not whole numbers: topk returns values and indices, the indices are the ids"
     if ids.shape == (k, 5):
         return "you chose tokens for each expert: take the best along the last dimension, the experts"
-    if problem := has_shape(ids, 6, k) or has_shape(weights, 6, k):
-        return problem
+    for part in (ids, weights):
+        must_have_shape(part, 6, k)
     wanted, best = layers.choose(scores, k), scores.gather(1, ids.long().clamp(0, 4))
     if torch.equal(ids.sort(1).values, scores.topk(k, largest=False).indices.sort(1).values):
         return "you chose the worst experts"
@@ -111,8 +110,7 @@ def diagnose_combine(attempt: Callable) -> str | None:
     y, out, weight = drawn(4, 3), drawn(3, 3, seed=1), torch.tensor([0.25, 0.5, 2.0], dtype=torch.float64)
     token = torch.tensor([2, 0, 0])  # token 0 twice
     answer = called(attempt, y, out, token, weight)
-    if problem := has_shape(answer, 4, 3):
-        return problem
+    must_have_shape(answer, 4, 3)
     if same(answer, y.index_add(0, token, out * weight)):
         return "weight[r] belongs to row r of out: make it a column, weight[:, None], or it multiplies the columns"
     weighted = out * weight[:, None]
@@ -126,9 +124,8 @@ def diagnose_combine(attempt: Callable) -> str | None:
         "you replace what other experts have written: add to it": replaced,
         "you divide by the weights": y.index_add(0, token, out / weight[:, None]),
     }
-    for hint, wrong in slips.items():
-        if same(answer, wrong):
-            return hint
+    if hint := known_slip(answer, slips):
+        return hint
     if same(answer, once):
         return ("a token that occurs twice got one output only: y[token] += … adds once for an index that repeats. "
                 "Which function of a tensor adds at an index, every time?")

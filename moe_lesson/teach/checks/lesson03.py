@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...moe import balance, layers, routing
 from ...moe.routing import Routing, expert_load
-from .kit import Check, answered, called, drawn, has_shape, must_be_tensor, needs_gradient, same
+from .kit import Check, answered, called, drawn, known_slip, must_be_tensor, must_have_shape, needs_gradient, same
 
 
 def diagnose_max_violation(attempt: Callable) -> str | None:
@@ -15,8 +15,7 @@ def diagnose_max_violation(attempt: Callable) -> str | None:
     for counts in ([7, 2, 1, 2], [0, 0, 10], [5, 5]):
         load = torch.tensor(counts)
         answer = torch.as_tensor(answered(attempt, load)).double()
-        if answer.shape != ():
-            return f"your answer has shape {tuple(answer.shape)}; expected one number for the whole layer"
+        must_have_shape(answer, wanted="expected one number for the whole layer")
         most, least, mean = max(counts), min(counts), sum(counts) / len(counts)
         slips = {
             "that is max / mean, which is 1 when balanced: take 1 off, or subtract the mean first": most / mean,
@@ -48,8 +47,7 @@ def diagnose_balance_loss(attempt: Callable) -> str | None:
         return must_be_tensor(answered(attempt, Routing(logits, ids, weights)))
 
     answer = loss_of(logits)
-    if answer.shape != ():
-        return f"your answer has shape {tuple(answer.shape)}; a loss is one number: sum over the experts"
+    must_have_shape(answer, wanted="a loss is one number: sum over the experts")
     probs, load = logits.softmax(1), expert_load(ids, n).double()
     f, p = load * n / (k * t), probs.mean(0)
     chosen = torch.zeros_like(probs).scatter(1, ids, weights)
@@ -66,9 +64,8 @@ def diagnose_balance_loss(attempt: Callable) -> str | None:
         "these are logits: the mean probability needs a softmax first": (f * logits.mean(0)).sum(),
         "the softmax must be over the experts, dim=-1, not over the tokens": (f * logits.softmax(0).mean(0)).sum(),
     }
-    for hint, wrong in slips.items():
-        if same(answer, wrong):
-            return hint
+    if hint := known_slip(answer, slips):
+        return hint
     if not same(answer, (f * p).sum()):
         return "f_i = load_i · N / (K·T), P_i = the mean over the tokens of expert i's probability; multiply, and sum over i"
     return needs_gradient(loss_of, "then nothing pushes the router", logits)
@@ -81,8 +78,7 @@ def diagnose_update_bias(attempt: Callable) -> str | None:
     """What is wrong with a function (bias [N], load [N], rate) -> bias [N]."""
     bias, load, rate = torch.tensor([0.3, -0.2, 0.0, 0.1]), torch.tensor([9, 1, 4, 2]), 0.01  # the mean is 4
     answer = called(attempt, bias, load, rate)
-    if problem := has_shape(answer, 4):
-        return problem
+    must_have_shape(answer, 4)
     gap = load.double().mean() - load
     slips = {
         "the sign is turned: a crowded expert must become less attractive": bias - rate * gap.sign(),
@@ -92,9 +88,8 @@ def diagnose_update_bias(attempt: Callable) -> str | None:
         "you forgot the rate: a step of 1 throws all tokens from one expert to the next": bias + gap.sign(),
         "you compared with the median: the balanced load is the mean": bias + rate * (3 - load).sign(),
     }
-    for hint, wrong in slips.items():
-        if same(answer, wrong):
-            return hint
+    if hint := known_slip(answer, slips):
+        return hint
     right = balance.update_bias(bias, load, rate)
     crowded, idle, balanced = (same(answer[i:i + 1], right[i:i + 1]) for i in (0, 1, 2))
     if crowded != idle:

@@ -6,15 +6,14 @@ from collections.abc import Callable
 import torch
 
 from ...measure import instruments
-from .kit import Check, called, drawn, has_shape, same
+from .kit import Check, called, drawn, known_slip, must_have_shape, same
 
 
 def diagnose_labels_served(attempt: Callable) -> str | None:
     """What is wrong with a function calls [N, M] -> effective number of labels [N]."""
     calls = torch.tensor([[8.0, 0, 0, 0], [5, 5, 5, 5], [6, 2, 0, 0], [0, 0, 0, 0]], dtype=torch.float64)
     answer = called(attempt, calls)
-    if problem := has_shape(answer, 4):
-        return problem
+    must_have_shape(answer, 4)
     share = calls / calls.sum(1, keepdim=True).clamp(min=1e-12)
     entropy = torch.special.entr(share).sum(1)
     if answer[:3].isnan().any():
@@ -28,9 +27,8 @@ def diagnose_labels_served(attempt: Callable) -> str | None:
         "the sign is turned: the entropy is - Σ share · log share": (-entropy).exp(),
         "that is a share of the most that is possible: how many labels is it?": entropy / math.log(4),
     }
-    for hint, wrong in slips.items():
-        if same(answer[:3], wrong.double()[:3]):
-            return hint
+    if hint := known_slip(answer[:3], {hint: wrong[:3] for hint, wrong in slips.items()}):
+        return hint
     over_experts = calls / calls.sum(0, keepdim=True)
     if same(answer[:3], torch.special.entr(over_experts).sum(1).exp()[:3]):
         return "divide each expert's calls by the expert's own sum, its row: you divided by the label's"
@@ -50,8 +48,7 @@ def diagnose_output_similarity(attempt: Callable) -> str | None:
     answer = called(attempt, outputs)
     if answer.shape == (3, 3, 6) or answer.shape == (6, 3, 3):
         return "you have one matrix for each token: take the mean over the tokens"
-    if problem := has_shape(answer, 3, 3):
-        return problem
+    must_have_shape(answer, 3, 3)
     flat = outputs.flatten(1)
     unit = torch.nn.functional.normalize(outputs, dim=-1)
     dots = torch.einsum("itd,jtd->ij", unit, unit)
@@ -68,9 +65,8 @@ def diagnose_output_similarity(attempt: Callable) -> str | None:
         "you took absolute values: two experts that say the opposite are not alike": torch.einsum(
             "itd,jtd->ijt", unit, unit).abs().mean(-1),
     }
-    for hint, wrong in slips.items():
-        if same(answer, wrong):
-            return hint
+    if hint := known_slip(answer, slips):
+        return hint
     if not same(answer, instruments.output_similarity(outputs)):
         return "entry (i, j): the cosine of expert i's and expert j's answer to a token, then the mean over the tokens"
     return None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from ...measure import interventions
-from .kit import Check, called_pair, drawn, has_shape, must_be_tensor, same
+from .kit import Check, called_pair, drawn, must_be_tensor, must_have_shape, same
 
 
 def diagnose_cut_experts(attempt: Callable) -> str | None:
@@ -19,8 +19,7 @@ def diagnose_cut_experts(attempt: Callable) -> str | None:
     if pieces_in.shape == wanted[0][:1] + wanted[0][:0:-1] or pieces_out.shape == wanted[1][:1] + wanted[1][:0:-1]:
         return "a piece has rows and columns changed: w_in stays [D, 2H/m], w_out [H/m, D]"
     for name, piece, shape in zip(("w_in", "w_out"), (pieces_in, pieces_out), wanted):
-        if problem := has_shape(piece, *shape):
-            return f"{name}: {problem}"
+        must_have_shape(piece, *shape, part=name)
     right_in, right_out = interventions.cut_experts(w_in, w_out, m)
     straight = w_in.reshape(n, d, m, -1).transpose(1, 2).flatten(0, 1)
     if same(pieces_in, straight):

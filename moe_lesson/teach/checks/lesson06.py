@@ -6,7 +6,7 @@ import torch
 
 from ...measure import instruments
 from ...moe import layers
-from .kit import Check, called_pair, drawn, has_shape, must_be_tensor, same
+from .kit import Check, called_pair, drawn, must_be_tensor, must_have_shape, same
 
 
 def diagnose_shared_and_routed(attempt: Callable) -> str | None:
@@ -18,8 +18,7 @@ def diagnose_shared_and_routed(attempt: Callable) -> str | None:
     shared, routed = map(must_be_tensor, called_pair(attempt, "the shared part and the routed part", layer, x))
     right_shared, right_routed = instruments.shared_and_routed(layer, x)
     for name, part in (("the shared part", shared), ("the routed part", routed)):
-        if problem := has_shape(part, *x.shape):
-            return f"{name}: {problem}"
+        must_have_shape(part, *x.shape, part=name)
     if same(shared, right_routed) and same(routed, right_shared):
         return "the two have changed places: the shared part comes first"
     if same(routed, right_shared + right_routed):

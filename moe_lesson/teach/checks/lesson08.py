@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from ...measure import census
-from .kit import Check, called, called_number, has_shape, same
+from .kit import Check, called, called_number, must_have_shape, same
 
 
 def diagnose_information(attempt: Callable) -> str | None:
@@ -51,8 +51,7 @@ def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
     label = of_document[document]
     answers = [called(attempt, label, document, seed) for seed in range(8)]
     for answer in answers:
-        if problem := has_shape(answer, len(label)):
-            return problem
+        must_have_shape(answer, len(label))
     first = answers[0]
     if all(same(answer, label) for answer in answers):
         return "nothing was dealt out: every token has the label that it had"
@@ -71,7 +70,7 @@ def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
     if not same(called(attempt, label, document, 3), answers[3]):
         return "the same seed gives another deal each time: give randperm a generator of its own with the seed"
     moved = called(attempt, label, document + 7, 3)
-    if not has_shape(moved, len(label)) and not same(moved, answers[3]):
+    if moved.shape == label.shape and not same(moved, answers[3]):
         return "the numbers of documents need not begin at 0 (a split has only some of them): unique() finds those that are there"
     return None
 

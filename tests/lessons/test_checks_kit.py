@@ -1,0 +1,58 @@
+"""What the checks are made of says the right thing by itself, whatever the exercise."""
+
+import pytest
+import torch
+
+from moe_lesson.teach.checks import kit
+
+PAIR = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+
+def test_another_shape_is_refused_and_the_same_is_not():
+    kit.must_have_shape(PAIR, 2, 2)
+    with pytest.raises(kit.Wrong, match=r"^your answer has shape \(2, 2\); expected \(4,\)$"):
+        kit.must_have_shape(PAIR, 4)
+
+
+def test_a_refused_shape_says_which_part_and_what_was_wanted():
+    with pytest.raises(kit.Wrong, match=r"^w_in: your answer has shape \(2, 2\); one number$"):
+        kit.must_have_shape(PAIR, part="w_in", wanted="one number")
+
+
+def test_the_first_known_slip_with_this_answer_is_named():
+    slips = {"one row": PAIR[:1], "doubled": 2 * PAIR, "added to itself": PAIR + PAIR}
+    assert kit.known_slip(2 * PAIR, slips) == "doubled"
+    assert kit.known_slip(PAIR, slips) is None
+
+
+@pytest.mark.parametrize("answer, told", [(PAIR, r"a Tensor of shape \(2, 2\)"), ("1", "a str"), ([1.0], "a list")])
+def test_what_is_not_one_number_is_refused(answer, told):
+    with pytest.raises(kit.Wrong, match=f"^your answer is {told}; expected one number$"):
+        kit.called_number(lambda: answer)
+
+
+@pytest.mark.parametrize("answer", [2, 2.0, torch.tensor(2), torch.tensor([[2.0]])])
+def test_one_number_may_be_a_tensor_too(answer):
+    assert kit.called_number(lambda: answer) == 2.0
+
+
+def test_an_attempt_cannot_change_what_it_is_asked():
+    given = PAIR.clone()
+    kit.called(lambda x: x.zero_(), given)
+    assert torch.equal(given, PAIR)
+
+
+def test_what_works_in_place_and_returns_nothing_is_no_stub():
+    def forgets_return(x):
+        x.zero_()
+
+    with pytest.raises(kit.Wrong, match="returns nothing"):
+        kit.called(forgets_return, PAIR)
+    with pytest.raises(kit.NotTried):
+        kit.called(lambda x: None, PAIR)
+
+
+def test_a_gradient_must_reach_every_argument():
+    kit.needs_gradient(lambda x, y: x * y, "nothing learns", PAIR, PAIR)
+    with pytest.raises(kit.Wrong, match="does not come through.*nothing learns"):
+        kit.needs_gradient(lambda x, y: x * y.detach(), "nothing learns", PAIR, PAIR)
