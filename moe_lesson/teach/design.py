@@ -12,8 +12,9 @@ from typing import Any
 INK, LINE, BAR, ACCENT = "#16191d", "#b9bec5", "#5b82b8", "#d9660a"
 MODELS = {"dense": "#565c64", "dense of total size": INK, "Switch": "#cc79a7", "GShard": ACCENT, "GShard×1.5": "#8a4b12",
           "fine-grained": "#009e73", "DeepSeekMoE": "#2f6fb3"}
-VARIANTS = {"dense×16": "dense of total size", "m=1": "GShard", "cutin1": "GShard", "fine": "fine-grained", "m=4": "fine-grained",
-            "cutin4": "fine-grained", "0shared": "fine-grained", "2shared": "DeepSeekMoE", "mixtureofexperts": "DeepSeekMoE"}
+VARIANTS = {"dense×16": "dense of total size", "1of8": "Switch", "2of16": "GShard", "m=1": "GShard", "cutin1": "GShard",
+            "fine": "fine-grained", "m=4": "fine-grained", "cutin4": "fine-grained",
+            "0shared": "fine-grained", "2shared": "DeepSeekMoE", "mixtureofexperts": "DeepSeekMoE"}
 OTHERS = ("#6a1fb0", "#56b4e9", "#b58900")  # for what is no model: never a model's colour, while these last
 STYLE: Any = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5,
               "legend.fontsize": 11, "legend.title_fontsize": 10.5, "legend.frameon": False, "lines.linewidth": 2,

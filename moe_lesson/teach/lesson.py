@@ -198,14 +198,15 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapp
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [[written(row.get(column, ""), (formats or {}).get(column)) for column in columns] for row in rows]
     seeds = sorted({value.n for row in rows for value in row.values() if isinstance(value, Interval)})
-    told = f"mean [95% interval], n = {', '.join(map(str, seeds))}" if seeds else ""
-    caption = "; ".join(filter(None, (caption, told)))
+    measured = f"mean [95% interval], n = {', '.join(map(str, seeds))}" if seeds else ""
+    caption = "; ".join(filter(None, (caption, measured)))
     text = [any(isinstance(row.get(column), str) and row[column] for row in rows) for column in columns]
     padded = [[f"{cell:{'<' if left else '>'}{max(map(len, line))}}" for cell in line]
               for left, line in zip(text, zip(columns, *cells))]
     plain = "\n".join([*filter(None, [caption]), *("  ".join(line).rstrip() for line in zip(*padded))])
     number = "text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums"
-    styles = [{"selector": "th, td", "props": number}, {"selector": "caption", "props": "text-align: left"}] + [
+    whole = "text-align: left; white-space: nowrap"  # else it would be broken at the table's width
+    styles = [{"selector": "th, td", "props": number}, {"selector": "caption", "props": whole}] + [
         {"selector": f".col{i}", "props": "text-align: left; white-space: normal"} for i, left in enumerate(text) if left]
     # the id comes from what is shown: the same table has the same bytes in every run
     styler = Styler(DataFrame(cells, columns=columns), uuid=f"{zlib.crc32(plain.encode()):08x}", cell_ids=False)

@@ -105,6 +105,15 @@ def boxes_of(ax) -> list:
     return [line for line in ax.lines if line.get_linewidth() == 20 and np.isfinite(line.get_xdata()).all()]
 
 
+def test_no_ring_is_drawn_over_a_mean():
+    figure = draw_seeds({"close": [1.0, 1.001, 1.002, 1.003, 1.004], "far": [5.0, 9.0]}, "loss")
+    png(figure)
+    (ax,) = figure.axes
+    frame = ax.get_window_extent()
+    assert all(text.get_window_extent().x0 > frame.x1 for text in ax.texts)
+    assert all(text.get_window_extent().x1 < figure.bbox.x1 for text in ax.texts), "nor cut off"
+
+
 def test_seeds_are_drawn_with_their_mean_and_interval():
     groups = {"dense": [1.0, 2.0, 3.0], "two": [2.0, 2.0]}
     figure = draw_seeds(groups, "loss")
@@ -177,12 +186,12 @@ def test_a_model_has_one_colour_in_all_figures(name):
 
 
 def test_variants_of_a_model_share_its_colour_and_other_names_have_none_of_it():
-    for model, names in {"GShard": ["gshard", "GShard, both of its experts", "m = 1", "gshard, layer 1"],
+    for model, names in {"GShard": ["gshard", "GShard, both of its experts", "m = 1", "gshard, layer 1", "2 of 16, nothing shared"],
                          "GShard×1.5": ["gshard ×1.5", "GShard×1.5, mask top"], "dense of total size": ["Dense×16"],
                          "fine-grained": ["fine", "fine, gate scale 6", "0 shared", "m = 4"],
                          "DeepSeekMoE": ["deepseekmoe, unbalanced", "2 shared", "mixture of experts"]}.items():
         assert {colour_of(name) for name in names} == {MODELS[model]}
-    assert [colour_of(name) for name in ("m = 16", "densely", "finest", "half active", "")] == [None] * 5
+    assert [colour_of(name) for name in ("m = 16", "2 of 160", "densely", "finest", "half active", "")] == [None] * 6
     assert colours_of(["0 shared", "1 shared", "2 shared", "4 shared"]) == [
         MODELS["fine-grained"], OTHERS[0], MODELS["DeepSeekMoE"], OTHERS[1]]
 
