@@ -186,7 +186,7 @@ def test_a_model_has_one_colour_in_all_figures(name):
 
 
 def test_variants_of_a_model_share_its_colour_and_other_names_have_none_of_it():
-    for model, names in {"GShard": ["gshard", "GShard, both of its experts", "m = 1", "gshard, layer 1", "2 of 16, nothing shared"],
+    for model, names in {"GShard": ["gshard", "GShard, both of its experts", "m = 1", "gshard, layer 1", "2 of 16, alone"],
                          "GShard×1.5": ["gshard ×1.5", "GShard×1.5, mask top"], "dense of total size": ["Dense×16"],
                          "fine-grained": ["fine", "fine, gate scale 6", "0 shared", "m = 4"],
                          "DeepSeekMoE": ["deepseekmoe, unbalanced", "2 shared", "mixture of experts"]}.items():
