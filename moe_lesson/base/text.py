@@ -1,6 +1,8 @@
 """Text as bytes, the course's tokens, and a readable name for each."""
 
 import codecs
+import re
+import unicodedata
 
 import charset_normalizer
 
@@ -75,21 +77,32 @@ def encodings(raw: bytes) -> dict[str, tuple[float, str]]:
     return found
 
 
-NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+NAMES = {"\0": "␀", " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\xa0": "⍽", "": "∅"}
+
+
+def visible(token: str) -> str:
+    """A token as something to look at: blanks get a sign; what has no shape by itself, or would turn the text, its number."""
+    def shapeless(char: str) -> bool:
+        kind, alone = unicodedata.category(char), len(token) == 1
+        return kind in ("Zl", "Zp") or (kind[0] == "C" and (alone or char != "\u200d")) or (alone and kind[0] in "ZM")
+
+    return NAMES.get(token) or "".join(f"U+{ord(char):04X}" if shapeless(char) else char for char in well_formed(token))
+
+
+def well_formed(text: str) -> str:
+    """The text without lone surrogates, which no UTF-8 message can carry: each becomes U+FFFD."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def byte_texts(raw: bytes) -> list[str]:
     """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` …; or `0xff`."""
     out: list[str] = []
-    position = 0
-    while position < len(raw):
-        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[position:position + size]))), None)
-        size = len(char.encode()) if char else 1
-        shown = f"0x{raw[position]:02x}"
-        if char and (size > 1 or char.isprintable() or char in NAMES):
-            shown = NAMES.get(char, char)
+    while len(out) < len(raw):
+        start = len(out)
+        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[start:start + size]))), "")
+        size = len(char.encode()) or 1
+        shown = visible(char) if char and (size > 1 or char.isprintable() or char in NAMES) else f"0x{raw[start]:02x}"
         out += [shown] if size == 1 else [f"{shown} {i + 1}/{size}" for i in range(size)]
-        position += size
     return out
 
 

@@ -1,21 +1,18 @@
-"""How the course's figures look: one colour for each model in all figures, one size of type, faint grids, no frames.
-
-The hues are those of the widgets (widgets/common.css and Okabe and Ito's), told apart with any kind of colour vision.
-"""
+"""How the course's figures look: one colour for each model in figures and widgets, one size of type, faint grids, no frames."""
 
 from __future__ import annotations
 
+import json
+import pathlib
 import re
 from collections.abc import Iterable
 from typing import Any
 
-INK, LINE, BAR, ACCENT = "#16191d", "#b9bec5", "#5b82b8", "#d9660a"
-MODELS = {"dense": "#565c64", "dense of total size": INK, "Switch": "#cc79a7", "GShard": ACCENT, "GShard×1.5": "#8a4b12",
-          "fine-grained": "#009e73", "DeepSeekMoE": "#2f6fb3"}
-VARIANTS = {"dense×16": "dense of total size", "1of8": "Switch", "2of16": "GShard", "m=1": "GShard", "cutin1": "GShard",
-            "fine": "fine-grained", "m=4": "fine-grained", "cutin4": "fine-grained",
-            "0shared": "fine-grained", "2shared": "DeepSeekMoE", "mixtureofexperts": "DeepSeekMoE"}
-OTHERS = ("#6a1fb0", "#56b4e9", "#b58900")  # for what is no model: never a model's colour, while these last
+SHARED = (pathlib.Path(__file__).parents[1] / "widgets" / "kit" / "design.js").read_text(encoding="utf-8")
+DESIGN = json.loads(SHARED[SHARED.index("{"):SHARED.index("};") + 1])  # of the widgets, too
+INK, LINE, BAR, ACCENT = (DESIGN[name] for name in ("ink", "line", "bar", "accent"))
+MODELS, VARIANTS = DESIGN["models"], DESIGN["variants"]
+OTHERS = tuple(DESIGN["others"])  # for what is no model: never a model's colour, while these last
 STYLE: Any = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5,
               "legend.fontsize": 11, "legend.title_fontsize": 10.5, "legend.frameon": False, "lines.linewidth": 2,
               "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,

@@ -27,7 +27,7 @@ from torch import Tensor
 from ..base.errors import require
 from ..measure.evidence import interval
 from ..moe.routing import Routing
-from .design import ACCENT, BAR, INK, OTHERS, STYLE, colour_of, colours_of
+from .design import ACCENT, BAR, DESIGN, INK, OTHERS, STYLE, colour_of, colours_of
 
 DASHES = ("-", "--", ":", "-.")
 MOST_LABELS = 72  # rows that can carry a readable name; of a longer text every second, third … token is named
@@ -76,7 +76,7 @@ def draw_routing(routing: Routing, *, origin: str, title: str = "routing", limit
 def draw_heat(ax: Axes, routing: Routing, limit: float) -> None:
     """The weights [T, N], spaced by the square root so that small ones show."""
     gates = routing.gates.detach().float().cpu().numpy()
-    image = ax.imshow(gates, aspect="auto", cmap="cividis", norm=PowerNorm(0.5, 0, limit), interpolation="nearest",
+    image = ax.imshow(gates, aspect="auto", cmap=DESIGN["sequential"], norm=PowerNorm(0.5, 0, limit), interpolation="nearest",
                       extent=(-0.5, routing.num_experts - 0.5, max(routing.num_tokens, 1) - 0.5, -0.5))
     ax.figure.colorbar(image, ax=ax, pad=0.01, aspect=50, label="gate weight (√ spacing)",
                        ticks=[share * limit for share in (0, 0.05, 0.2, 0.5, 1)])
@@ -255,7 +255,7 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
 def heat_map(ax: Axes, values: np.ndarray, most: int, names: Sequence[str] = (), **options) -> None:
     """Experts in rows; columns with names or, at most so many, with numbers (more would run into each other)."""
     rows, columns = values.shape
-    seaborn.heatmap(values, ax=ax, cmap="cividis", xticklabels=list(names) or math.ceil(columns / most),
+    seaborn.heatmap(values, ax=ax, cmap=DESIGN["sequential"], xticklabels=list(names) or math.ceil(columns / most),
                     yticklabels=math.ceil(rows / 8), **options)
     ax.set_ylabel("expert")
     ax.tick_params(rotation=0)

@@ -5,19 +5,19 @@ try:
 except ImportError as missing:
     raise ImportError('the widgets need anywidget and ipywidgets: pip install "moe-lesson[lab]"') from missing
 
-from .ablation_view import AblationView
-from .balancing_race import BalanceRuns, BalancingRace
-from .capacity_view import CapacityView
-from .contribution_view import Contribution, ContributionView
-from .expert_explorer import ExpertExplorer
-from .ladder_explorer import LadderExplorer, RungRuns
-from .ledger_view import LedgerView
-from .redundancy_lens import RedundancyLens
-from .router_game import RouterGame
-from .router_microscope import RouterMicroscope
-from .routing_map import RoutingMap
-from .segmentation_view import SegmentationView
-from .specialisation_view import SpecialisationView
+from .ablation_view.data import AblationView
+from .balancing_race.data import BalanceRuns, BalancingRace
+from .capacity_view.data import CapacityView
+from .contribution_view.data import Contribution, ContributionView
+from .expert_explorer.data import ExpertExplorer
+from .ladder_explorer.data import LadderExplorer, RungRuns
+from .ledger_view.data import LedgerView
+from .redundancy_lens.data import RedundancyLens
+from .router_game.data import RouterGame
+from .router_microscope.data import RouterMicroscope
+from .routing_map.data import RoutingMap
+from .segmentation_view.data import SegmentationView
+from .specialisation_view.data import SpecialisationView
 
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer",

@@ -16,7 +16,7 @@ from solutions import solve
 from store_notebooks import WIDGET_VIEW, problems, run
 
 from moe_lesson import widgets
-from moe_lesson.widgets.base import LessonWidget
+from moe_lesson.widgets.kit.base import LessonWidget
 
 REPO = Path(__file__).resolve().parents[2]
 LESSONS = sorted((REPO / "notebooks").glob("*.ipynb"))

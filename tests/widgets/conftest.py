@@ -68,7 +68,7 @@ def show(browser, tabs):
     """show(widget, …) -> a page with the widget; afterwards: no request, no error, no script of a token."""
     used = []
 
-    def open_page(widget, live=False, viewport=PROJECTOR, color_scheme="light", reduced_motion="no-preference"):
+    def open_page(widget, live=False, viewport=PROJECTOR, color_scheme="light", reduced_motion="reduce"):
         used.append(tabs.pop() if tabs else Tab(browser))
         used[-1].show(widget, live, viewport, color_scheme, reduced_motion)
         return used[-1].page

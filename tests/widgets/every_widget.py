@@ -27,6 +27,7 @@ import redundancy_lens.cases as lens_cases
 import router_game.cases as game_cases
 import segmentation_view.cases as segmentation_cases
 import specialisation_view.cases as specialisation_cases
+from moe_lesson.widgets.kit.base import LessonWidget
 from router_microscope.cases import scope_of
 from routing_map.cases import map_of
 from routings import HOSTILE, logits_of, routing_of
@@ -35,8 +36,7 @@ from moe_lesson import ModelConfig, Sparse
 from moe_lesson.lm.ledger import PUBLISHED
 from moe_lesson.lm.model import LanguageModel
 from moe_lesson.widgets import LedgerView, RoutingMap, SegmentationView
-from moe_lesson.widgets.base import LessonWidget
-from moe_lesson.widgets.contribution_view import BY_SHARE
+from moe_lesson.widgets.contribution_view.data import BY_SHARE
 
 PAIRS = tuple({"locked_token": token, "locked_expert": 1} for token in range(len(HOSTILE)))
 TOKENS = tuple({"locked_token": token} for token in range(len(HOSTILE)))
@@ -70,7 +70,7 @@ class Entry(Example):
         narrow: the narrowest window, in pixels, in which it fits a projector's 720 pixels of height.
         steady: the narrowest window in which no control moves under the hand.
         large: as large as a lesson makes it, for the times; None is the first one.
-        asks: name -> (how to make the widget, messages that it answers): where Python has to compute, for the times.
+        types: how to make one whose text is typed, as large as a lesson makes it, for the times.
         along: traits that a slider may send though they stay as they are.
         follows: a selector of what grows and shrinks with the window.
         opened: what JavaScript does to a view while it is open, before it is closed again.
@@ -84,7 +84,7 @@ class Entry(Example):
     narrow: int = 1280
     steady: int = 500
     large: Callable[[], LessonWidget] | None = None
-    asks: dict[str, tuple[Callable[[], LessonWidget], list[dict]]] = field(default_factory=dict)
+    types: Callable[[], LessonWidget] | None = None
     along: tuple[str, ...] = ()
     follows: str = "canvas"
     opened: str = ""
@@ -120,27 +120,21 @@ MANY_RUNGS = {"names": ("deepseekmoe", "gshard", "a name with many words", "anot
 TWO_RUNGS = {"names": ("deepseekmoe", "gshard"), "seeds": 1, "steps": (7,), "domains": ("a",)}
 
 
-# --- the routing map, which asks Python to route a new text --------------------------------------------------------------
+# --- the routing map, which runs the model in the browser ------------------------------------------------------------------
 
 
-def asked_map() -> RoutingMap:
-    """A map with a text field and a random router; every byte is a token."""
-    def on_text(text):
-        names = [chr(byte) for byte in text.encode()]
-        routed = [routing_of(logits_of(len(names), 12, len(text) + i), 3, tokens=names) for i in range(4)]
-        return routed[:2], routed[2:]
-    first, null = on_text("hello world")
-    return RoutingMap(first, null=null, origin="synthetic", text="hello world", on_text=on_text, num_shared=2)
+def map_of_a_model(text: str = "hello world", **sizes) -> RoutingMap:
+    """The routing of an untrained model, of the ladder's sizes unless others are given."""
+    config = ModelConfig(**{"ffn": Sparse(62, 6, 24, num_shared=2), "context": 256, **sizes})
+    return RoutingMap.of_model(LanguageModel(config), text, origin="toy")
 
 
-def map_of_a_model() -> RoutingMap:
-    """The routing of an untrained model of the ladder's sizes."""
-    config = ModelConfig(Sparse(62, 6, 24, num_shared=2), context=256)
-    return RoutingMap.of_model(LanguageModel(config), "hello world", origin="toy")
+def small_map(**more) -> RoutingMap:
+    return map_of_a_model(ffn=Sparse(12, 3, 4, num_shared=2), width=16, heads=2, **more)
 
 
 ROUTING_MAP = Entry(
-    asked_map,
+    small_map,
     ({"k": 5, "locked_expert": 2, "locked_token": 1},
      {"layer": 1, "router": "null", "k": 7, "locked_token": 2, "locked_expert": 1}, {"text": ""}, {"text": "x" * 241}),
     held={"k slider": slider("K, experts per token"), "cursor": ("[role=application]", "ArrowDown")},
@@ -150,7 +144,7 @@ ROUTING_MAP = Entry(
     projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2))}, steady=700,
     large=lambda: RoutingMap([routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)], origin="synthetic"),
     along=("k", "locked_expert"),  # they belong to a layer
-    asks={"new text": (map_of_a_model, [{"text": f"{i} " + "the moon and the sea, " * 10} for i in range(40)])})
+    types=partial(map_of_a_model, "the moon and the sea, " * 11))
 
 # --- widgets that compute in the browser alone ---------------------------------------------------------------------------
 
@@ -217,7 +211,7 @@ EXPERT_EXPLORER = Entry(
     projected={"64 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (64, 64), 8,
                                              max_bytes=256), ({"expert": [1, 63], "search": "text"},))},
     large=partial(explorer_cases.explorer_of, "long text, " * 20, (64, 64), 8),
-    asks={"new text": (explorer_cases.explorer_of, [{"text": f"{i} " + "the moon and the sea, " * 10} for i in range(40)])})
+    types=explorer_cases.explorer_of)
 
 LADDER_EXPLORER = Entry(
     ladder_cases.ladder_of, (OTHER_RUNG, {**OTHER_RUNG, "seed": None}, {**OTHER_RUNG, "seed": None, "axis": "FLOPs"}),

@@ -1,22 +1,22 @@
-// What the parity tests of every widget share. MOE_MODULE is the module as the browser receives it, MOE_GOLDEN the vectors
-// that Python computed; widget_harness.py writes both.
+// What the tests under node share. MOE_GOLDEN are the vectors that Python computed; widget_harness.py writes them.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
-export const moe = await import(process.env.MOE_MODULE);
 export const golden = JSON.parse(readFileSync(process.env.MOE_GOLDEN, "utf8"));
 
-export function close(actual, expected, what) {
+export function close(actual, expected, what, tolerance = 1e-12) {
   assert.equal(actual.length, expected.length, what);
-  expected.forEach((value, i) => assert.ok(Math.abs(actual[i] - value) <= 1e-12 * Math.max(1, Math.abs(value)),
+  expected.forEach((value, i) => assert.ok(Math.abs(actual[i] - value) <= tolerance * Math.max(1, Math.abs(value)),
     `${what}[${i}]: JavaScript ${actual[i]}, Python ${value}`));
 }
 
+/** Bytes as they arrive in a message: a view that starts at any byte. */
+export function view(base64) {
+  const copy = Buffer.concat([Buffer.from("x"), Buffer.from(base64, "base64")]);
+  return new DataView(copy.buffer, copy.byteOffset + 1, copy.length - 1);
+}
+
 export function stubModel(state) {
-  const bytes = (view) => {
-    const copy = Buffer.concat([Buffer.from("x"), Buffer.from(view.base64, "base64")]); // an odd offset, as in a message
-    return new DataView(copy.buffer, copy.byteOffset + 1, copy.length - 1);
-  };
-  return { get: (name) => (state[name]?.base64 === undefined ? state[name] : bytes(state[name])) };
+  return { get: (name) => (state[name]?.base64 === undefined ? state[name] : view(state[name].base64)) };
 }

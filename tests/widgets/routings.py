@@ -1,8 +1,9 @@
 """Routings of random logits, and the words that are hardest to show: what the cases of many widgets are made of."""
 
 import numpy as np
+import torch
 
-from moe_lesson.widgets.common import Gate, route
+from moe_lesson.widgets.kit.gates import Gate
 
 HOSTILE = (
     "<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>", "</style>", "&amp;", "&", '"', "'", "\\",
@@ -19,4 +20,4 @@ def logits_of(tokens: int, experts: int, seed: int = 0, spread: float = 1.5) -> 
 def routing_of(logits: np.ndarray, k: int, gate: Gate = PLAIN, tokens=None):
     """The routing of logits, with the letters a, b, c … as tokens."""
     names = tokens if tokens is not None else [chr(97 + t % 26) for t in range(len(logits))]
-    return route(logits, gate, k).with_tokens(names)
+    return gate.route(torch.from_numpy(logits), k).with_tokens(names)

@@ -1,17 +1,20 @@
 """What the course asks of every widget, in chromium and without any network: keys, words, looks, leaks, time."""
 
 import itertools
+import json
+import re
 from collections.abc import Iterator
 
 import benchmark_widgets
 import pytest
 from every_widget import WIDGETS, Example, made
+from moe_lesson.widgets.kit.base import LessonWidget
 from widget_harness import (
     LISTEN_TO_TEXT,
     NEXT_FRAME,
+    as_text,
     assert_closed_views_leave_nothing,
     assert_it_fits,
-    assert_it_fits_a_projector,
     assert_it_follows_the_theme,
     complaints,
     look,
@@ -23,7 +26,6 @@ from widget_harness import (
 )
 
 import moe_lesson.widgets
-from moe_lesson.widgets.base import LessonWidget
 
 SMALLEST = 13.33  # pixels: 10 pt
 every_widget = pytest.mark.parametrize("name", WIDGETS)
@@ -45,8 +47,18 @@ def words(page) -> str:
 
 
 def agree(page, widget) -> bool:
-    """Do Python and the page come to say the same? Python's answer takes a moment."""
-    return any(words(page) == widget.summary for _ in range(50))
+    """Do Python and the page come to have the same traits? Python's answer takes a moment."""
+    return any(traits(page) == json.loads(as_text(widget)) for _ in range(50))
+
+
+def traits(page) -> dict:
+    """The traits in the page, as `browser_state` writes them."""
+    words(page)  # a frame later
+    return page.evaluate("""() => Object.fromEntries(Object.entries(model.state).map(([name, value]) => {
+      if (!(value instanceof DataView)) return [name, value];
+      const bytes = new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+      return [name, { base64: btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")) }];
+    }))""")
 
 
 def test_no_widget_of_the_course_is_missing():
@@ -60,18 +72,17 @@ def test_no_widget_of_the_course_is_missing():
 
 
 @every_widget
-def test_it_says_at_once_and_in_every_state_what_python_says(show, name):
+def test_it_says_at_once_and_in_every_state_what_it_shows(show, name):
     entry = WIDGETS[name]
     widget = entry.widgets[0]
     page = show(widget)
-    assert status(page) == widget.summary != ""
     assert page.locator(".moe-badge").first.is_visible() and page.locator(".moe-badge").first.inner_text()
     assert page.locator(".moe-title").inner_text() == widget.title
     summaries = []
-    for widget in in_states(page, entry):
-        assert words(page) == widget.summary
+    for _ in in_states(page, entry):
         assert page.locator(".moe-status").evaluate_all("(nodes) => nodes.map((node) => node.ariaLive)") == ["polite"]
-        summaries.append(widget.summary)
+        summaries.append(words(page))
+        assert summaries[-1] and not re.search("undefined|NaN|null(?!\\))|\\[object", summaries[-1]), summaries[-1]
     assert len(set(summaries)) > 1
 
 
@@ -79,13 +90,13 @@ def test_it_says_at_once_and_in_every_state_what_python_says(show, name):
 def test_reset_goes_back_to_the_start_and_python_moves_the_picture(show, name):
     widget = WIDGETS[name].make()
     page = show(widget, live=True)
-    first, said = look(page), widget.summary
+    first, start = look(page), traits(page)
     for state in WIDGETS[name].states:
         made(widget, **state)
         receive(page, widget)
-        assert look(page) != first and words(page) == widget.summary
+        assert look(page) != first
         page.get_by_role("button", name="Reset").press("Enter")
-        assert agree(page, widget) and widget.summary == said and look(page) == first
+        assert agree(page, widget) and traits(page) == start and look(page) == first
 
 
 @every_widget
@@ -95,7 +106,7 @@ def test_hostile_words_are_shown_and_not_run(show, name):
     ordinary = show(entry.widgets[0]).evaluate(markup)
     page = show(entry.hostile.widgets[0])
     for widget in in_states(page, entry.hostile):
-        assert words(page) == widget.summary and page.evaluate(markup) == ordinary
+        assert words(page) and page.evaluate(markup) == ordinary
         assert page.locator(".moe-title").inner_text() == widget.title
         assert not entry.tokens or page.locator(entry.tokens).all_inner_texts() == widget.tokens
     assert any("onerror" in str(value) for value in widget.get_state().values())  # else nothing was tried
@@ -155,7 +166,7 @@ def changes(page, widget, control: dict) -> bool:
             return False
         assert look(page) != said, control
         if kind == "range":
-            assert part.get_attribute("aria-valuetext") not in (heard, None) or words(page) != said[0], control
+            assert part.get_attribute("aria-valuetext") not in (heard, None), control
         assert agree(page, widget), control
         return True
     before = look(page)
@@ -238,7 +249,7 @@ def test_python_hears_of_settled_values_only(show, name):
             assert found["changed"] == {trait: value for trait, value in sent.items()
                                         if trait in found["changed"] or trait not in WIDGETS[name].along}
             widget.set_state(sent)
-            assert words(page) == widget.summary
+            assert agree(page, widget)
             moved.add(part)
     assert moved == set(sliders)
 
@@ -300,15 +311,25 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
     assert size != "as usual" or grown[500] < min(grown[1000], grown[1280])
 
 
+SMALL_SCREEN = 600  # pixels: JupyterLab leaves 598 of a screen of 720
+
+
 @pytest.mark.parametrize("name,size", [(name, size) for name, entry in WIDGETS.items()
                                        for size in ("as usual", *entry.projected)])
-def test_any_state_fits_a_projector(show, name, size):
+def test_any_state_fits_a_small_screen_and_no_state_changes_its_height(show, name, size):
     example = WIDGETS[name].projected.get(size, WIDGETS[name])
     page = show(example.widgets[0])
     for width in sorted({WIDGETS[name].narrow, 1280}):
         page.set_viewport_size({"width": width, "height": 720})
-        for _ in in_states(page, example):
-            assert_it_fits_a_projector(page, {})
+        heights: dict[str, set] = {}  # another text may take another height
+        for widget in in_states(page, example):
+            box = page.locator(".moe-root").bounding_box()
+            here = heights.setdefault(getattr(widget, "text", ""), {box["height"]})
+            for point in range(12):  # what is under the pointer must not move
+                page.mouse.move(box["x"] + (0.05 + 0.08 * point) * box["width"], box["y"] + (0.3 + 0.055 * point) * box["height"])
+            status(page)
+            here.add(page.locator(".moe-root").bounding_box()["height"])
+        assert max(map(len, heights.values())) == 1 and max(map(max, heights.values())) <= SMALL_SCREEN, heights
 
 
 @pytest.mark.parametrize("width", [500, 900, 1280])
@@ -383,5 +404,5 @@ def test_how_long_drawing_takes(show, name, capsys):
     rows = benchmark_widgets.measure(page, name, entry, presses=10)
     with capsys.disabled():
         print("", *map(benchmark_widgets.in_words, rows), sep="\n")
-    assert [row["action"] for row in rows] == [*entry.held, *entry.asks] != []
+    assert [row["action"] for row in rows] == [*entry.held, *(["new text"] if entry.types else [])] != []
     assert all(value > 0 for row in rows for column, value in row.items() if column.endswith("_ms") or column == "times")

@@ -8,10 +8,13 @@ import subprocess
 
 import pytest
 
+from moe_lesson.widgets.kit.weights import SENT
+
 HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
 NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
-PICTURES = "[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL()).join()"
+PICTURES = """[...document.querySelectorAll('.moe-root canvas, .moe-root svg')]
+  .map((node) => (node.toDataURL ? node.toDataURL() : node.innerHTML)).join()"""
 
 
 def browser_state(widget) -> dict:
@@ -27,9 +30,12 @@ def as_text(widget) -> str:
 
 
 def put_on_page(page, widget) -> None:
-    """Show a widget on an empty page."""
+    """Show a widget on an empty page, with the weights that it reads."""
+    weights = [one for one in SENT.values() if one.model_id == getattr(widget, "weights", "")]
+    models = json.dumps({one.model_id: browser_state(one) for one in weights})
     page.goto(PAGE)
-    page.evaluate("([esm, css, text]) => show(esm, css, JSON.parse(text))", [widget._esm, widget._css, as_text(widget)])
+    page.evaluate("([esm, css, text, models]) => show(esm, css, JSON.parse(text), JSON.parse(models))",
+                  [widget._esm, widget._css, as_text(widget), models])
     page.wait_for_function("document.querySelector('.moe-status')?.textContent")
 
 
@@ -38,15 +44,13 @@ def receive(page, widget) -> None:
     page.evaluate("(text) => model.receive(JSON.parse(text))", as_text(widget))
 
 
-def run_node(name: str, esm: str, vectors: dict, folder: pathlib.Path) -> str:
-    """Run NAME/NAME.test.mjs against the widget's module and vectors that Python computed; what it printed, once passed."""
+def run_node(script: str, vectors: dict, folder: pathlib.Path) -> str:
+    """Run a .test.mjs of this folder against vectors that Python computed; what it printed, once passed."""
     driver = pytest.importorskip("playwright._impl._driver", reason="playwright brings the node that runs the parity tests")
     (folder / "golden.json").write_text(json.dumps(vectors), encoding="utf-8")
-    (folder / "module.mjs").write_text(esm, encoding="utf-8")
     node, *_ = driver.compute_driver_executable()
-    script = HERE / name / f"{name}.test.mjs"
-    done = subprocess.run([node, "--test", str(script)], capture_output=True, text=True, timeout=120, env={
-        **os.environ, "MOE_MODULE": (folder / "module.mjs").as_uri(), "MOE_GOLDEN": str(folder / "golden.json")})
+    done = subprocess.run([node, "--test", str(HERE / script)], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "MOE_GOLDEN": str(folder / "golden.json")})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -102,15 +106,6 @@ def assert_it_follows_the_theme(page) -> None:
     assert dots(page, dark) > 200 and dots(page, light) == 0
     page.emulate_media(color_scheme="dark")
     assert dots(page, light) > 200 and dots(page, dark) == 0
-
-
-def assert_it_fits_a_projector(page, *states: dict) -> None:
-    """In each state the page needs no scrolling."""
-    for state in states:
-        page.evaluate("(state) => model.receive(state)", state)
-        status(page)
-        box = page.locator(".moe-root").bounding_box()
-        assert box["y"] + box["height"] <= page.viewport_size["height"], state
 
 
 def written(page, state: dict) -> list[tuple[str, float]]:

@@ -9,11 +9,11 @@ from ablation_view.cases import DOMAINS, EXPERTS, SHARES, made, row, rows_of, to
 from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
-import moe_lesson.widgets.ablation_view as ablation_view
+import moe_lesson.widgets.ablation_view.data as ablation_view
 from moe_lesson.measure.evidence import Table, interval, paired_difference
 from moe_lesson.widgets import AblationView
-from moe_lesson.widgets.ablation_view import KINDS, draw_ablation
-from moe_lesson.widgets.base import VIEW
+from moe_lesson.widgets.ablation_view.data import KINDS, draw_ablation
+from moe_lesson.widgets.kit.base import VIEW
 
 PNG = b"\x89PNG\r\n"
 HURT, SPARED = ((0.5, 0.1), (0.6, 0.1), (0.7, 0.1)), ((0.2, 0.2), (0.2, 0.2), (0.2, 0.2))

@@ -12,8 +12,8 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node
 
 from moe_lesson.widgets import BalanceRuns, BalancingRace
-from moe_lesson.widgets.balancing_race import SMOOTHED, draw_race, smoothed
-from moe_lesson.widgets.base import VIEW
+from moe_lesson.widgets.balancing_race.data import SMOOTHED, draw_race, smoothed
+from moe_lesson.widgets.kit.base import VIEW
 
 PNG = b"\x89PNG\r\n"
 TWO = [[[4, 4, 0], [6, 2, 0]], [[4, 3, 1], [3, 3, 2]]]  # [M, P, N]

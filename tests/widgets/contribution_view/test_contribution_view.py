@@ -16,8 +16,8 @@ from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import layer_inputs
 from moe_lesson.moe.layers import moe_layers
 from moe_lesson.widgets import Contribution, ContributionView
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.contribution_view import (
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.contribution_view.data import (
     BY_SHARE,
     COLUMNS,
     IN_TEXT,

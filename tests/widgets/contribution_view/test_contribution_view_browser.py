@@ -4,7 +4,7 @@ import pytest
 from contribution_view.cases import MIXED, lengths, made, toy, view_of
 from widget_harness import dots, picture, status, written
 
-from moe_lesson.widgets.contribution_view import BY_SHARE, table_rows, table_title
+from moe_lesson.widgets.contribution_view.data import BY_SHARE, table_rows, table_title
 
 FAR = {"layer": 1, "order": BY_SHARE, "locked_token": 7}
 ROUTED, SHARED, UNTRAINED = (91, 130, 184), (0, 158, 115), (217, 102, 10)

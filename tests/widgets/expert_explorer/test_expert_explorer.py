@@ -12,7 +12,7 @@ from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.measure.census import lift, take_census
 from moe_lesson.widgets import ExpertExplorer
-from moe_lesson.widgets.expert_explorer import (
+from moe_lesson.widgets.expert_explorer.data import (
     AFTER,
     BEFORE,
     COLUMNS,

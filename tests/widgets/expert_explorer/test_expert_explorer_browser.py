@@ -4,7 +4,7 @@ import pytest
 from expert_explorer.cases import TEXT, explorer_of, made
 from widget_harness import status
 
-from moe_lesson.widgets.expert_explorer import COLUMNS, byte_rows, domain_rows, followers, load_words, null_words, servers
+from moe_lesson.widgets.expert_explorer.data import COLUMNS, byte_rows, domain_rows, followers, load_words, null_words, servers
 
 
 def strip(page):

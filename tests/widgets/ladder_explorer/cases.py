@@ -6,7 +6,7 @@ import numpy as np
 
 from moe_lesson.measure.evidence import write_table
 from moe_lesson.widgets import LadderExplorer
-from moe_lesson.widgets.ladder_explorer import RUNGS, TABLES, RungRuns
+from moe_lesson.widgets.ladder_explorer.data import RUNGS, TABLES, RungRuns
 
 DOMAINS = ("python", "english", "cpp", "yaml")
 STEPS = tuple(range(100, 1001, 100))

@@ -15,8 +15,8 @@ from widget_harness import browser_state, run_node
 
 from moe_lesson.measure.evidence import Interval, interval, paired_difference
 from moe_lesson.widgets import LadderExplorer, RungRuns
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.ladder_explorer import (
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.ladder_explorer.data import (
     ALIKE,
     AXES,
     DIGITS,

@@ -4,7 +4,7 @@ import pytest
 from ladder_explorer.cases import ladder_of, made, two
 from widget_harness import dots, picture, status, written
 
-from moe_lesson.widgets.ladder_explorer import table_rows
+from moe_lesson.widgets.ladder_explorer.data import table_rows
 
 BLUE, ORANGE = (91, 130, 184), (217, 102, 10)
 

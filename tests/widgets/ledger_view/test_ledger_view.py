@@ -13,8 +13,8 @@ from widget_harness import browser_state, run_node
 from moe_lesson import Cost, Dense, LanguageModel, ModelConfig, Sparse, model_cost
 from moe_lesson.lm.ledger import PUBLISHED, ffn_cost, parts
 from moe_lesson.widgets import LedgerView
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.ledger_view import (
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.ledger_view.data import (
     AXES,
     CHOICES,
     COURSE,
@@ -82,7 +82,7 @@ RERUN = textwrap.dedent("""
     shell = InteractiveShell.instance()
     for _ in range(50):
         shell.run_cell("from moe_lesson.widgets import LedgerView; view = LedgerView()", store_history=True).raise_error()
-    from moe_lesson.widgets.base import LIVE
+    from moe_lesson.widgets.kit.base import LIVE
     gc.collect()
     print(len(LIVE))
     print(repr(shell.user_ns["view"]))

@@ -6,7 +6,7 @@ from widget_harness import assert_it_fits, status
 from moe_lesson import ModelConfig, Sparse, model_cost
 from moe_lesson.lm.ledger import PUBLISHED
 from moe_lesson.widgets import LedgerView
-from moe_lesson.widgets.ledger_view import STARTS, shown_parts
+from moe_lesson.widgets.ledger_view.data import STARTS, shown_parts
 
 MOE = PUBLISHED["DeepSeekMoE 16B"]
 SLIDERS = {"width": "D, model width", "layers": "depth, layers", "context": "S, context", "hidden": "H, hidden units",

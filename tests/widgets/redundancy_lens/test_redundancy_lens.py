@@ -16,8 +16,8 @@ from widget_harness import browser_state, run_node
 from moe_lesson.measure.merging import merging, random_similarity
 from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.redundancy_lens import (
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.redundancy_lens.data import (
     COLUMNS,
     KINDS,
     ORDERS,

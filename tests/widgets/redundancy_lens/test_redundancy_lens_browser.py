@@ -5,7 +5,7 @@ from redundancy_lens.cases import alike, lens_of, made, merging_of
 from widget_harness import dots, picture, status, written
 
 from moe_lesson.widgets import RedundancyLens
-from moe_lesson.widgets.redundancy_lens import contours, leaders, table_rows, table_title
+from moe_lesson.widgets.redundancy_lens.data import contours, leaders, table_rows, table_title
 
 FAR = {"kind": "co-routing", "merges": 9, "order": "by group", "pair": [3, 12]}
 PAIR_RING = (217, 102, 10)  # no merge is outlined in it

@@ -3,7 +3,7 @@
 import torch
 from routings import logits_of, routing_of
 
-from moe_lesson.widgets.router_game import NAMES, RouterGame
+from moe_lesson.widgets.router_game.data import NAMES, RouterGame
 
 TEXT = tuple("the␣moon␣and␣the␣sea,␣the␣moon␣and␣me")
 

@@ -14,8 +14,8 @@ from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import experts_in_common
 from moe_lesson.measure.nulls import route_beside_null
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.router_game import (
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.router_game.data import (
     COLUMNS,
     HISTORY,
     NAMES,

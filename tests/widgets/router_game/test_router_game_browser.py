@@ -4,7 +4,7 @@ import pytest
 from router_game.cases import TEXT, game_of, made
 from widget_harness import dots, picture, status
 
-from moe_lesson.widgets.router_game import NAMES, PLACES, history_rows, table_rows
+from moe_lesson.widgets.router_game.data import NAMES, PLACES, history_rows, table_rows
 
 ACCENT, CHOSEN = (217, 102, 10), (254, 232, 56)
 

@@ -15,9 +15,9 @@ from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.layers import Router
 from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import RouterMicroscope
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.common import Gate, fixed
-from moe_lesson.widgets.router_microscope import DRAWS, ORDERS, draw_microscope
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.kit.gates import Gate, fixed
+from moe_lesson.widgets.router_microscope.data import DRAWS, ORDERS, draw_microscope
 
 PNG = b"\x89PNG\r\n"
 BARE, RENORMALISED, LATE = ORDERS

@@ -7,7 +7,7 @@ from moe_lesson.lm.ledger import experts_of_equal_active, ffn_cost, model_cost
 from moe_lesson.lm.model import ModelConfig
 from moe_lesson.measure.evidence import interval, write_table
 from moe_lesson.moe.recipes import Budget
-from moe_lesson.widgets.segmentation_view import TABLES, SegmentationView, Setting, World
+from moe_lesson.widgets.segmentation_view.data import TABLES, SegmentationView, Setting, World
 
 LOSSES = {(1, 0): 1.62, (2, 0): 1.58, (4, 0): 1.55, (8, 0): 1.552, (4, 1): 1.548, (4, 2): 1.546, (4, 4): 1.57}
 SPREAD = (-0.01, -0.004, 0.0, 0.005, 0.012)  # of five seeds, in shares of the mean

@@ -21,8 +21,8 @@ from moe_lesson.lm.ledger import ffn_cost, ffn_parts
 from moe_lesson.measure.evidence import Interval, interval
 from moe_lesson.moe.recipes import Sparse
 from moe_lesson.widgets import SegmentationView
-from moe_lesson.widgets.base import VIEW
-from moe_lesson.widgets.segmentation_view import (
+from moe_lesson.widgets.kit.base import VIEW
+from moe_lesson.widgets.segmentation_view.data import (
     MEASURES,
     SEGMENTS,
     SHARED,
@@ -297,7 +297,7 @@ RERUN = textwrap.dedent("""
     shell = InteractiveShell.instance()
     for _ in range(50):
         shell.run_cell("from segmentation_view.cases import view_of; view = view_of()", store_history=True).raise_error()
-    from moe_lesson.widgets.base import LIVE
+    from moe_lesson.widgets.kit.base import LIVE
     gc.collect()
     print(len(LIVE))
 """)

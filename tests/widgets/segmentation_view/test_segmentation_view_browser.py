@@ -5,7 +5,7 @@ from segmentation_view.cases import BUDGETS, made, view_of
 from widget_harness import assert_it_fits, dots, picture, status, written
 
 from moe_lesson.widgets import SegmentationView
-from moe_lesson.widgets.segmentation_view import PARTS, SEGMENTS, SHARED
+from moe_lesson.widgets.segmentation_view.data import PARTS, SEGMENTS, SHARED
 
 CUT, SHARE = "m, pieces of each expert", "Ks, shared pieces"
 FULLEST = {"world": "skills world", "segments": 8, "num_shared": 2}

@@ -14,7 +14,7 @@ from moe_lesson import shipped_model
 from moe_lesson.lm.machine_text import machine_corpus
 from moe_lesson.measure.census import lift, take_census
 from moe_lesson.widgets import SpecialisationView
-from moe_lesson.widgets.specialisation_view import (
+from moe_lesson.widgets.specialisation_view.data import (
     BY_LIFT,
     COLUMNS,
     HUES,

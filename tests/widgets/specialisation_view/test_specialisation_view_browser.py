@@ -3,7 +3,7 @@
 from specialisation_view.cases import made, view_of
 from widget_harness import dots, picture, status, written
 
-from moe_lesson.widgets.specialisation_view import BY_LIFT, HUES, NULLS, counts, table_rows
+from moe_lesson.widgets.specialisation_view.data import BY_LIFT, HUES, NULLS, counts, table_rows
 
 FAR = {"sample": 512, "null": list(NULLS)[1], "order": BY_LIFT}
 

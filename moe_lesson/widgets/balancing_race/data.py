@@ -1,0 +1,205 @@
+"""The balancing race: the same model trained with several ways to balance its experts, side by side at every step.
+
+The browser receives all loads and losses once and reads them itself; the functions here are its twins, for the words and
+the picture in Python. Letters: M methods, S seeds, P recorded steps, L layers, N experts.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass
+
+import torch
+import traitlets
+from torch import Tensor
+from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
+
+from ...base.errors import require
+from ...measure.evidence import result_table
+from ..kit.base import LessonWidget, one_of
+from ..kit.gates import check_origin
+
+MOST_TOKENS = 2**24  # the browser gets float32, which counts no further one by one
+
+
+@dataclass(frozen=True, eq=False)
+class BalanceRuns:
+    """What happened while a model was trained with several ways to balance, over the same seeds.
+
+    Args:
+        methods: M names, in the order to show.
+        seeds: S whole numbers.
+        steps: [P] whole numbers, increasing: the steps that were recorded.
+        loads: [M, S, P, L, N] how many tokens of the step's batch chose each expert; the same sum for each layer.
+        losses: [M, S, P] training loss of the step's batch, in nats per token, without the balance terms.
+        origin: where they come from: "trained", "toy" or "synthetic".
+
+    Raises:
+        ValueError: if the shapes do not fit together, or a number is none that a training can give.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: Tensor
+    loads: Tensor
+    losses: Tensor
+    origin: str
+
+    def __post_init__(self):
+        check_origin(self.origin)
+        check_names("methods", self.methods, str, "a name")
+        check_names("seeds", self.seeds, int, "a whole number")
+        check_steps(self.steps)
+        shape = (len(self.methods), len(self.seeds), len(self.steps))
+        require(tuple(self.losses.shape) == shape,
+                f"losses have shape {tuple(self.losses.shape)}; expected [M methods, S seeds, P steps] = {list(shape)}")
+        require(self.loads.ndim == 5 and tuple(self.loads.shape[:3]) == shape and self.loads[0, 0, 0].numel() > 0,
+                f"loads have shape {tuple(self.loads.shape)}; expected [M methods, S seeds, P steps, L layers, N experts] with "
+                f"{list(shape)} in front, and at least one layer and one expert")
+        require(bool(self.losses.isfinite().all()), "losses hold NaN or infinity; leave a training that diverged out")
+        check_loads(self.loads)
+
+    @classmethod
+    def of_tables(cls, name: str = "balance-cpu", folder: pathlib.Path | None = None) -> BalanceRuns:
+        """The runs that `python -m moe_lesson.experiments balance` wrote.
+
+        Args:
+            name: of the experiment with its preset; NAME-curves and NAME-loads are read.
+            folder: the results folder; the course's own unless given.
+
+        Raises:
+            ValueError: if a table is missing, or lacks a row that the others have.
+        """
+        curves, loads = (result_table(f"{name}-{part}", folder) for part in ("curves", "loads"))
+        methods = tuple(dict.fromkeys(curves.column("rung")))
+        seeds, steps = (sorted({int(value) for value in curves.column(key)}) for key in ("seed", "step"))
+        layers = sorted(set(loads.column("layer")))
+        experts = [key for key in loads.rows[0] if key.startswith("expert_")]
+        loss_of = {tuple(row[key] for key in ("rung", "seed", "step")): row["train_loss"] for row in curves.rows}
+        load_of = {tuple(row[key] for key in ("rung", "seed", "step", "layer")): [row[key] for key in experts]
+                   for row in loads.rows}
+        try:
+            losses = [[[loss_of[method, seed, step] for step in steps] for seed in seeds] for method in methods]
+            all_loads = [[[[load_of[method, seed, step, layer] for layer in layers] for step in steps] for seed in seeds]
+                         for method in methods]
+        except KeyError as missing:
+            raise ValueError(f"the tables of {name} have no row for {', '.join(map(str, missing.args[0]))} (method, seed, "
+                             "step, layer), though others have; let the experiment run to its end") from None
+        return cls(methods, tuple(seeds), torch.tensor(steps), torch.tensor(all_loads), torch.tensor(losses), "trained")
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.loads.shape[3]
+
+    @property
+    def num_experts(self) -> int:
+        """N."""
+        return self.loads.shape[4]
+
+    @property
+    def mean_load(self) -> float:
+        """Tokens per expert if all experts of a layer had the same load."""
+        return float(self.loads[0, 0, 0, 0].double().mean())
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+def check_names(what: str, values: tuple, kind: type, words: str) -> None:
+    require(len(values) > 0, f"{what} is empty; give at least one")
+    require(all(isinstance(value, kind) for value in values) and len(set(values)) == len(values),
+            f"{what} are {list(values)}; expected {words} for each, and none twice")
+
+
+def check_steps(steps: Tensor) -> None:
+    whole = steps.ndim == 1 and len(steps) > 0 and not steps.is_floating_point()
+    require(whole and bool((steps.diff() > 0).all()) and int(steps[0]) >= 0,
+            f"steps are {steps.tolist()}; expected whole numbers from 0 on, each larger than the one before")
+
+
+def check_loads(loads: Tensor) -> None:
+    require(bool(((loads >= 0) & (loads == loads.double().floor()) & (loads <= MOST_TOKENS)).all()),
+            f"loads hold something that is not a count of tokens; expected whole numbers, 0 … {MOST_TOKENS}")
+    totals = loads.double().sum(dim=-1)
+    require(bool((totals == totals.max()).all()) and bool(totals.max() > 0),
+            f"the loads of a layer sum to {totals.min():g} here and to {totals.max():g} there; expected the same K·T for all, "
+            "at least 1: every method reads batches of one size")
+
+
+# --- the widget -------------------------------------------------------------------------------------------------------
+
+
+class BalancingRace(LessonWidget):
+    """Scrub through trainings that differ only in how they balance their experts, all side by side.
+
+    Args:
+        runs: what happened; `BalancingRace.of_tables` reads what the course ships.
+        title: the title.
+
+    Traits to read, set and observe: `step` (one that was recorded), `layer` (0 … L-1), `seed` (one of `runs.seeds`), `method`
+    (the emphasised one of `runs.methods`), `by_load` (sort the experts of each method, largest load first). To read: `summary`
+    (what the widget says), `standing` (the `Standing` shown).
+    """
+
+    title = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)
+    methods = List(Unicode()).tag(sync=True)
+    seeds = List(Int()).tag(sync=True)
+    steps = List(Int()).tag(sync=True)
+    num_layers = Int().tag(sync=True)
+    num_experts = Int().tag(sync=True)
+    loads = Bytes().tag(sync=True)  # float32 [M, S, P, L, N]
+    losses = Bytes().tag(sync=True)  # float32 [M, S, P]
+    load_ticks = List(Float()).tag(sync=True)  # the first and the last are the ends of the axis, for all settings
+    violation_ticks = List(Float()).tag(sync=True)
+    loss_ticks = List(Float()).tag(sync=True)
+    start = Dict().tag(sync=True)  # what Reset goes back to
+
+    step = Int().tag(sync=True)
+    layer = Int().tag(sync=True)
+    seed = Int().tag(sync=True)
+    method = Unicode().tag(sync=True)
+    by_load = Bool(False).tag(sync=True)
+
+    def __init__(self, runs: BalanceRuns, *, title: str = "balancing race"):
+        require(isinstance(runs, BalanceRuns), f"runs is {type(runs).__name__}; expected BalanceRuns, or use "
+                                               "BalancingRace.of_tables()")
+        self.runs = runs
+        start = {"step": int(runs.steps[-1]), "layer": runs.num_layers - 1, "seed": runs.seeds[0], "method": runs.methods[0],
+                 "by_load": False}
+        super().__init__(title=title, origin=runs.origin, methods=list(runs.methods), seeds=list(runs.seeds),
+                         steps=runs.steps.tolist(), num_layers=runs.num_layers, num_experts=runs.num_experts,
+                         loads=packed(runs.loads), losses=packed(runs.losses), **axes_of(runs), start=start, **start)
+
+    @classmethod
+    def of_tables(cls, name: str = "balance-cpu", folder: pathlib.Path | None = None) -> BalancingRace:
+        """The race of the runs in the tables of an experiment; see `BalanceRuns.of_tables`."""
+        return cls(BalanceRuns.of_tables(name, folder))
+
+    @traitlets.validate("step", "layer", "seed", "method")
+    def _one_of_them(self, proposal):
+        return one_of(proposal, {"step": self.steps, "layer": range(self.num_layers), "seed": self.seeds, "method": self.methods})
+
+
+def packed(numbers: Tensor) -> bytes:
+    """The numbers as float32, row by row."""
+    return numbers.detach().float().cpu().numpy().tobytes()
+
+
+def axes_of(runs: BalanceRuns) -> dict[str, list[float]]:
+    """Round numbers for each axis that hold all methods, seeds, steps and layers, so that no setting moves an axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    def ticks(low: float, high: float) -> list[float]:
+        return [float(f"{tick:.6g}") for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+
+    highest, losses = float(runs.loads.max()), runs.losses
+    return {"load_ticks": ticks(0.0, highest), "violation_ticks": ticks(0.0, max(highest / runs.mean_load - 1, 1.0)),
+            "loss_ticks": ticks(losses.min().item() - 0.01, losses.max().item() + 0.01)}  # room, should all be equal
+
+
+
+
+
+BAR, MEAN, INK, OTHER = "#5b82b8", "#d9660a", "#16191d", "#6f757c"

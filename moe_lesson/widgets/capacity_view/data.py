@@ -1,0 +1,152 @@
+"""Capacity: who is dropped when every expert has room for a limited number of tokens, and which seats stay empty.
+
+The browser receives the choices, their weights and the shuffles once and does the queueing itself; the functions here and
+in `moe_lesson.moe.balance` are its twins, for the words and the picture in Python.
+Letters: L layers, T tokens, N experts, K active experts, S shuffles of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import traitlets
+from traitlets import Bytes, Dict, Float, Int, List, Unicode
+
+from ...base.errors import require
+from ...base.text import visible
+from ...moe.balance import capacity_for
+from ...moe.layers import MoE
+from ...moe.routing import Routing
+from ..kit.base import LessonWidget, one_of, within
+from ..kit.gates import check_origin, count
+
+FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, None)  # None: no limit
+RULES = {"order": "as they stand", "weight": "highest weight"}  # who comes first
+BATCHES = ("as written", "reversed", "shuffled")
+SHUFFLES = 20
+MOST_TOKENS = 300  # rows of the map: more could not be told apart
+
+
+class CapacityView(LessonWidget):
+    """Give every expert a limited room, and see which tokens of a text are dropped and which seats stay empty.
+
+    Args:
+        routings: L routings, one per MoE layer, of the same T named tokens (at most 300) and the same K; N may differ. Their
+            choices and weights are all that is used.
+        origin: where they come from, shown on the widget's face: "trained", "toy" or "synthetic".
+        title: the title.
+        seed: of the shuffles.
+
+    Traits to read, set and observe: `layer` (0 … L-1), `factor` (one of `FACTORS`, None means no limit), `by` (who comes first:
+    "order" or "weight"), `batch` ("as written", "reversed" or "shuffled"), `shuffle` (1 … 20, which one), `locked_token` (an
+    index in the text, or None). To read: `summary` (what the widget says), `shown` (the `Dispatch`).
+
+    Raises:
+        ValueError: if there is no token or too many, or the routings do not fit together.
+
+    >>> from moe_lesson.moe.routing import Routing
+    >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
+    >>> view = CapacityView([Routing(logits, logits.topk(1).indices, torch.ones(4, 1), tuple("abcd"))], origin="toy")
+    >>> view.shown.capacity, view.shown.dropped, view.shown.kept_TK[:, 0].tolist()
+    (2, 1, [True, True, False, True])
+    """
+
+    title = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)
+    seed = Int().tag(sync=True)
+    tokens = List(Unicode()).tag(sync=True)
+    sizes = List(Int()).tag(sync=True)  # N of each layer
+    top_k = Int().tag(sync=True)
+    experts = Bytes().tag(sync=True)  # int32 [L, T, K]
+    weights = Bytes().tag(sync=True)  # float64 [L, T, K], which holds any float exactly: rounding would make ties
+    shuffles = Bytes().tag(sync=True)  # int32 [S, T], which token stands at each place
+    num_shuffles = Int(SHUFFLES).tag(sync=True)
+    factors = List(list(FACTORS)).tag(sync=True)
+    weight_limit = Float().tag(sync=True)  # the brightest colour, in all layers
+    load_limit = Int().tag(sync=True)  # the top of the bars' axis in tokens, for all layers and settings
+    start = Dict().tag(sync=True)  # what Reset goes back to
+
+    layer = Int(0).tag(sync=True)
+    factor = Float(1.0, allow_none=True).tag(sync=True)
+    by = Unicode("order").tag(sync=True)
+    batch = Unicode("as written").tag(sync=True)
+    shuffle = Int(1).tag(sync=True)
+    locked_token = Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", title: str = "capacity", seed: int = 0):
+        check_origin(origin)
+        require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
+        check_routings(routings)
+        self._routings = [Routing(r.logits, r.expert_ids, r.weights.double(), r.tokens) for r in map(Routing.detach, routings)]
+        shape = routings[0].num_tokens, routings[0].top_k
+        random = np.random.default_rng(seed)
+        shuffles_ST = np.stack([random.permutation(shape[0]) for _ in range(SHUFFLES)]).astype(np.int32)
+        start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None}
+        super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routings[0].tokens],
+                         sizes=[r.num_experts for r in routings], top_k=shape[1], shuffles=shuffles_ST.tobytes(),
+                         experts=b"".join(r.expert_ids.numpy().astype(np.int32).tobytes() for r in self._routings),
+                         weights=b"".join(r.weights.numpy().tobytes() for r in self._routings),
+                         **limits(self._routings), start=start, **start)
+
+    @classmethod
+    def of_model(cls, model, text: str, *, origin: str = "trained", title: str = "capacity", seed: int = 0) -> CapacityView:
+        """What a capacity would do to a language model's own routing; the model itself runs without one.
+
+        Args:
+            model: a `LanguageModel` with at least one MoE layer.
+            text: whose tokens are routed, at most the model's context long.
+            origin: "trained" or "toy".
+            title: the title.
+            seed: of the shuffles.
+        """
+        require(any(isinstance(block.ffn, MoE) for block in model.blocks),
+                "this model has no MoE layer, so there is no expert to be full")
+        require(bool(text), "the text is empty, so there is no token to drop; write at least one letter")
+        return cls([routing for routing in model.route(text) if routing is not None], origin=origin, title=title, seed=seed)
+
+    @traitlets.validate("layer", "shuffle", "locked_token")
+    def _in_range(self, proposal):
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "shuffle": (1, SHUFFLES),
+                                 "locked_token": (0, len(self.tokens) - 1)})
+
+    @traitlets.validate("factor", "by", "batch")
+    def _known(self, proposal):
+        return one_of(proposal, {"factor": FACTORS, "by": RULES, "batch": BATCHES})
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+def check_routings(routings: Sequence[Routing]) -> None:
+    """Refuse what is not the routing of one text of readable length through one or more layers with the same K."""
+    require(isinstance(routings, Sequence), f"routings is {type(routings).__name__}; expected a list, one Routing per MoE layer")
+    require(len(routings) > 0, "routings is empty; expected one Routing per MoE layer")
+    for layer, routing in enumerate(routings):
+        here, first = f"routings[{layer}]", routings[0]
+        require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
+        require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
+        require(1 <= routing.num_tokens <= MOST_TOKENS,
+                f"{here} has {count(routing.num_tokens, 'token')}; the map shows 1 … {MOST_TOKENS}, route a piece of the text")
+        require(routing.tokens == first.tokens, f"{here} has other tokens than routings[0]; route one text through all layers")
+        require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
+        require(routing.top_k == first.top_k, f"{here} has K = {routing.top_k}, routings[0] has {first.top_k}; "
+                                              "show layers of different K in views of their own")
+        ids = routing.expert_ids
+        require(0 <= int(ids.min()) <= int(ids.max()) < routing.num_experts,
+                f"{here}: expert ids run from {ids.min()} to {ids.max()}; expected 0 to {routing.num_experts - 1}")
+        require(bool(routing.weights.isfinite().all()) and bool((routing.weights >= 0).all()),
+                f"{here}.weights hold NaN, infinity or a negative number; look for a diverged training or a division by zero")
+
+
+def limits(routings: Sequence[Routing]) -> dict:
+    """The limits of colours and bars: fixed by all layers and the largest factor, so that no setting moves them."""
+    rooms = [capacity_for(routing, max(filter(None, FACTORS))) for routing in routings]
+    return {"weight_limit": max(float(routing.weights.max()) for routing in routings) or 1.0,
+            "load_limit": max(rooms + [int(routing.load.max()) for routing in routings])}
+
+
+
+
+
+BAR, DROPPED, ON_MAP, INK = "#5b82b8", "#d9660a", "#ff8c2b", "#16191d"

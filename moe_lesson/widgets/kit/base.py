@@ -1,0 +1,130 @@
+"""What the Python side of every widget shares: its module for the browser, its line of text, and freeing itself."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import re
+import sys
+import weakref
+from collections.abc import Collection, Mapping
+
+import anywidget
+import traitlets
+
+from ...lm.model import LanguageModel
+from .weights import drop_unused, weights_of
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+KIT = pathlib.Path(__file__).parent
+IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.M)
+
+
+def module_source(path: pathlib.Path) -> str:
+    """The ES module of a widget in one file: what it imports stands in front of it, since a page loads nothing else."""
+    modules: dict[pathlib.Path, str] = {}
+
+    def visit(here: pathlib.Path) -> None:
+        source = here.read_text(encoding="utf-8")
+        for name in IMPORT.findall(source):
+            there = (here.parent / name).resolve()
+            if there not in modules:
+                visit(there)
+        modules[here] = IMPORT.sub("", source)
+
+    visit(path.resolve())
+    return "\n".join(modules.values())
+
+
+def stylesheet(folder: pathlib.Path) -> str:
+    """The style that all widgets share, and what a widget adds to it in its folder."""
+    files = (KIT / "style.css", folder / "style.css")
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+
+
+def one_of(proposal: dict, known: Mapping[str, Collection]) -> object:
+    """For a validator: the value that is proposed for a trait, if it is among those known for it."""
+    name, value = proposal["trait"].name, proposal["value"]
+    if value not in known[name]:
+        raise traitlets.TraitError(f"{name} is {value!r}; choose one of {', '.join(map(str, known[name]))}")
+    return value
+
+
+def within(proposal: dict, limits: Mapping[str, tuple[float, float]]) -> float | None:
+    """For a validator: the value that is proposed for a trait, if it is from the first to the last for it, or None."""
+    name, value = proposal["trait"].name, proposal["value"]
+    first, last = limits[name]
+    if value is not None and not first <= value <= last:
+        raise traitlets.TraitError(f"{name} is {value}; expected {first} … {last}")
+    return value
+
+
+class LessonWidget(anywidget.AnyWidget):
+    """A widget whose browser side is the view.js (and style.css) beside it, and that is closed when its cell runs again.
+
+    The browser alone draws and speaks: Python checks data and packs it into traits. A subclass has the traits `title` and,
+    where it shows a routing, `origin`.
+    """
+
+    _ipython_display_ = None  # ipywidgets 7 would prefer it to the bundle
+
+    def __init_subclass__(cls, **options):
+        if not hasattr(cls, "_esm"):  # anywidget makes a class of its own for each widget, with both as traits
+            folder = pathlib.Path(inspect.getfile(cls)).parent
+            cls._esm, cls._css = module_source(folder / "view.js"), stylesheet(folder)
+        super().__init_subclass__(**options)
+
+    def __init__(self, **traits):
+        self._place, self._run = running_cell()
+        close_earlier_runs(self._place, self._run)
+        super().__init__(**traits)
+        LIVE.add(self)
+
+    def __repr__(self) -> str:
+        """One line without anything that changes between two runs (no id, no address)."""
+        return f"{type(self).__name__}({self.title!r}{f', {self.origin}' if self.has_trait('origin') else ''})"
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        data = {"text/plain": f"{self!r}: run this cell to see it live"}
+        if self.comm is not None:
+            data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return data, colab_metadata()
+
+    def carry(self, model: LanguageModel) -> None:
+        """Let the browser run a model: sets the trait `weights`."""
+        self.weights = weights_of(model).model_id
+
+    def close(self):
+        """Take the widget off the page."""
+        LIVE.discard(self)
+        drop_unused({one.weights for one in LIVE if one.has_trait("weights")})
+        self.layout.close()  # a widget of its own
+        super().close()
+        for hidden in ("_repr_mimebundle_", "_ipython_display_"):  # ipywidgets blanks one of them when it closes
+            self.__dict__.pop(hidden, None)
+
+
+# ipywidgets keeps every widget that was not closed for as long as the kernel lives, with its data and its view.
+LIVE: weakref.WeakSet[LessonWidget] = weakref.WeakSet()
+
+
+def close_earlier_runs(place: str | None, run: object) -> None:
+    """Close the widgets that an earlier run of the same cell has made; those of this run are its siblings."""
+    if place is not None:
+        for widget in [w for w in LIVE if w._place == place and w._run != run]:
+            widget.close()
+
+
+def running_cell() -> tuple[str | None, object]:
+    """What is running, a cell or the answer to a control, by its id; and which run of it this is. None where nobody says."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    asked = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = (asked.get("metadata") or {}).get("cellId") or (asked.get("content") or {}).get("comm_id")
+    return cell, (asked.get("header") or {}).get("msg_id")
+
+
+def colab_metadata() -> dict:
+    """Where Colab finds its widget manager; nothing elsewhere."""
+    output = sys.modules.get("google.colab.output")
+    url = getattr(getattr(output, "_widgets", None), "_installed_url", None)
+    return {VIEW: {"colab": {"custom_widget_manager": {"url": url}}}} if url else {}

@@ -1,0 +1,151 @@
+// Drawing on a canvas: heat maps and what stands beside them.
+
+import { d3 } from "./d3.js";
+
+/** 256 steps of viridis, even for the eye and readable without red-green vision: small to large. */
+export const RAMP = d3.range(256).map((i) => d3.rgb(d3.interpolateViridis(i / 255)).formatHex());
+
+/** The colour of a weight between 0 and limit. Spaced by the square root, so that small weights show. */
+export function weightColour(weight, limit) {
+  const share = Math.sqrt(Math.min(Math.max(weight / limit, 0), 1));
+  return RAMP[Math.min(255, Math.floor(share * 256))];
+}
+
+/** A list of colours as the background of a ramp. */
+export function rampOf(colours) {
+  return `linear-gradient(to right, ${colours.filter((_, i) => i % 15 === 0).join(", ")})`;
+}
+
+/** Black or white, whichever reads better on a #rrggbb background (WCAG relative luminance). */
+export function inkOn(hex) {
+  const [r, g, b] = hex.slice(1).match(/../g).map((pair) => {
+    const c = parseInt(pair, 16) / 255;
+    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
+}
+
+/** Give a canvas its size in CSS pixels and return its context, sharp on any screen. */
+export function sizedContext(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
+  const ctx = canvas.getContext("2d");
+  ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+  ctx.clearRect(0, 0, width, height);
+  return ctx;
+}
+
+/** Select by outline: white inside black, to be seen on every colour of the map. */
+export function outline(ctx, x, y, w, h) {
+  ctx.lineWidth = 4;
+  ctx.strokeStyle = "#000000";
+  ctx.strokeRect(x, y, w, h);
+  ctx.lineWidth = 2;
+  ctx.strokeStyle = "#ffffff";
+  ctx.strokeRect(x, y, w, h);
+}
+
+/** A line through points [x, y]. */
+export function drawCurve(ctx, points) {
+  ctx.lineJoin = "round";
+  ctx.beginPath();
+  for (const [x, y] of points) ctx.lineTo(x, y);
+  ctx.stroke();
+}
+
+/** A filled dot, whose edge may be stroked next. */
+export function drawDot(ctx, x, y, radius, colour) {
+  ctx.fillStyle = colour;
+  ctx.beginPath();
+  ctx.arc(x, y, radius, 0, 2 * Math.PI);
+  ctx.fill();
+}
+
+/** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
+export function drawArrow(ctx, x, y, theme, sign = -1) {
+  ctx.fillStyle = theme.ink;
+  ctx.beginPath();
+  ctx.moveTo(x - 4, y + sign);
+  ctx.lineTo(x + 4, y + sign);
+  ctx.lineTo(x, y + 7 * sign);
+  ctx.fill();
+}
+
+/**
+ * The experts' numbers under their columns at height y, as many as there is room for: the marked columns in bold, and
+ * every so many of the others. `nameOf` says which expert stands in a column.
+ */
+export function drawNumbers(ctx, { left, cell, N }, y, marked, theme, nameOf = (column) => column) {
+  const used = [];
+  const write = (column, font) => {
+    if (used.some((other) => Math.abs(other - column) * cell <= 28)) return;
+    used.push(column);
+    ctx.font = font;
+    ctx.fillText(nameOf(column), left + (column + 0.5) * cell, y);
+  };
+  ctx.fillStyle = theme.ink;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  for (const column of marked) write(column, `bold ${theme.font}`);
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((s) => s * cell >= 30) || N;
+  for (let column = 0; column < N; column += step) write(column, theme.font);
+}
+
+/** The text, cut with an ellipsis so that it fits the width. */
+export function fitted(ctx, text, width) {
+  if (ctx.measureText(text).width <= width) return text;
+  const letters = Array.from(text);
+  while (letters.length && ctx.measureText(letters.join("") + "…").width > width) letters.pop();
+  return letters.join("") + "…";
+}
+
+/** Number and name of each token at the left of its row, for some rows; the marked one in bold. */
+export function drawNames(ctx, names, { first, last, row, left, marked }, theme) {
+  ctx.textBaseline = "middle";
+  ctx.fillStyle = theme.ink;
+  for (let t = first; t < last; t++) {
+    ctx.font = t === marked ? `bold ${theme.font}` : theme.font;
+    ctx.textAlign = "left";
+    ctx.fillText(t, 0, (t + 0.5) * row);
+    ctx.textAlign = "right";
+    ctx.fillText(fitted(ctx, names[t], left - 38), left - 8, (t + 0.5) * row);
+  }
+}
+
+const [BARS_TOP, BARS] = [8, 60]; // above the bars, for one that leaves the axis; the bars
+export const LOAD_HEIGHT = BARS_TOP + BARS + 22;
+
+/** The load bars under a map's columns, with a line at the mean; `top` is the end of the axis in mean loads. */
+export function drawLoad(ctx, geo, { load, T, N, k }, top, marked, theme) {
+  const [{ left, cell }, mean, bottom] = [geo, (T * k) / N, BARS_TOP + BARS];
+  const height = d3.scaleLinear([0, mean * top || 1], [0, BARS]).clamp(true);
+  load.forEach((tokens, n) => {
+    const [x, width] = [left + n * cell, cell - (cell > 6 ? 1 : 0)];
+    ctx.fillStyle = theme.bar;
+    ctx.fillRect(x, bottom - height(tokens), width, height(tokens));
+    if (tokens > mean * top) drawArrow(ctx, x + cell / 2, BARS_TOP, theme);
+    if (!tokens && T) drawRing(ctx, x + cell / 2, bottom - 4, Math.max(1, Math.min(3, cell / 2 - 1)), theme);
+  });
+  const meanY = bottom - height(mean);
+  ctx.fillStyle = theme.accent;
+  ctx.fillRect(left, meanY - 1, cell * N, 2);
+  ctx.font = theme.font;
+  ctx.textBaseline = "middle";
+  ctx.textAlign = "right";
+  ctx.fillStyle = theme.ink;
+  ctx.fillText(`mean ${mean.toFixed(1)}`, left - 8, Math.min(meanY, bottom - 6));
+  ctx.fillText(`${top} × mean`, left - 8, 14);
+  drawNumbers(ctx, geo, bottom + 12, marked === null ? [] : [marked], theme);
+  if (marked !== null) outline(ctx, left + marked * cell, 4, cell, BARS + 6);
+}
+
+/** A ring where a bar would stand: nobody chose this expert. */
+function drawRing(ctx, x, y, radius, theme) {
+  ctx.strokeStyle = theme.ink;
+  ctx.lineWidth = 1;
+  ctx.beginPath();
+  ctx.arc(x, y, radius, 0, 2 * Math.PI);
+  ctx.stroke();
+}

@@ -1,0 +1,161 @@
+// Charts, drawn with d3 as SVG: axes, lines with bands, bars with intervals and seeds. Heat maps are in canvas.js.
+
+import { d3 } from "./d3.js";
+import { make } from "./page.js";
+
+const MARGIN = { top: 10, right: 14, bottom: 40, left: 62 };
+
+/** How long a change of the picture takes, in milliseconds: none for whoever asked for less motion. */
+export function motion() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 250;
+}
+
+/**
+ * A chart as wide as its place. A view draws into it in two steps: `const { width, height } = chart.sized()` gives the room for
+ * scales; then `axes`, `lines`, `bars`, … put what is given there, and move what was there before.
+ */
+export class Chart {
+  constructor({ height, margin = {} }) {
+    [this.outer, this.margin] = [height, { ...MARGIN, ...margin }];
+    this.box = make("div", "moe-chart");
+    this.svg = d3.select(this.box).append("svg").attr("aria-hidden", "true"); // its words are in the view's summary
+    this.plot = this.svg.append("g").attr("transform", `translate(${this.margin.left},${this.margin.top})`);
+    for (const layer of ["grid", "x", "y", "bands", "marks", "labels"]) this[layer] = this.plot.append("g").attr("class", `moe-${layer}`);
+    this.drawn = false;
+  }
+
+  /** Fit the place: the inside's { width, height } in pixels. The first picture stands at once, later ones move. */
+  sized() {
+    const { top, right, bottom, left } = this.margin;
+    const outer = this.box.clientWidth;
+    this.svg.attr("width", outer).attr("height", this.outer);
+    this.duration = this.drawn && this.wide === outer ? motion() : 0;
+    [this.drawn, this.wide] = [outer > 0, outer];
+    return { width: Math.max(outer - left - right, 1), height: this.outer - top - bottom };
+  }
+
+  /** Both axes with their titles; `x` or `y` may be null. `grid` draws faint lines at the ticks of y. */
+  axes(x, y, { xTitle = "", yTitle = "", xTicks = 6, yTicks = 5, xFormat, yFormat, xValues, yValues, grid = true } = {}) {
+    const [width, height] = [this.wide - this.margin.left - this.margin.right, this.outer - this.margin.top - this.margin.bottom];
+    if (x) this.x.attr("transform", `translate(0,${height})`).call(ticked(d3.axisBottom(x), xTicks, xFormat, xValues));
+    if (y) this.y.call(ticked(d3.axisLeft(y), yTicks, yFormat, yValues));
+    if (y) this.grid.call(ticked(d3.axisLeft(y).tickSize(-width), yTicks, () => "", yValues)).style("display", grid ? null : "none");
+    for (const axis of [this.x, this.y, this.grid]) axis.attr("font-family", null).attr("font-size", null);
+    this.title("x-title", xTitle, width / 2, height + 36, "middle");
+    this.title("y-title", yTitle, -this.margin.left + 2, -this.margin.top + 2, "start", "hanging");
+  }
+
+  title(name, words, x, y, anchor, baseline = null) {
+    const node = this.plot.selectAll(`text.moe-${name}`).data(words ? [words] : []).join("text").attr("class", `moe-${name}`);
+    node.attr("x", x).attr("y", y).attr("text-anchor", anchor).attr("dominant-baseline", baseline).text((text) => text);
+  }
+
+  /** Curves { name, colour, points [[x, y]], band [[x, low, high]], strong, dash } on two scales. */
+  lines(series, x, y) {
+    const line = d3.line(([a]) => x(a), ([, b]) => y(b));
+    const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high));
+    this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name)
+      .attr("fill", ({ colour }) => colour).attr("fill-opacity", ({ strong }) => (strong ? 0.25 : 0.1))
+      .attr("d", ({ band }) => area(band));
+    this.join(this.marks, "path", "moe-line", series, (one) => one.name)
+      .attr("stroke", ({ colour }) => colour).attr("stroke-width", ({ strong }) => (strong ? 2.5 : 1.5))
+      .attr("stroke-opacity", ({ strong }) => (strong ? 1 : 0.55)).attr("stroke-dasharray", ({ dash }) => dash ?? null)
+      .attr("d", ({ points }) => line(points));
+  }
+
+  /** Rectangles { key, x, y, width, height, colour, outlined } in pixels of the inside. */
+  bars(bars) {
+    this.join(this.marks, "rect", "moe-bar", bars, (one) => one.key)
+      .attr("x", (one) => one.x).attr("y", (one) => one.y).attr("width", (one) => Math.max(one.width, 0))
+      .attr("height", (one) => Math.max(one.height, 0)).attr("fill", (one) => one.colour)
+      .attr("stroke", (one) => (one.outlined ? "currentColor" : "none"));
+  }
+
+  /** Intervals { key, x, low, high, colour } upright at x, in pixels. */
+  intervals(intervals) {
+    this.join(this.marks, "path", "moe-interval", intervals, (one) => one.key).attr("stroke", (one) => one.colour)
+      .attr("d", ({ x, low, high }) => `M${x - 4},${low}h8M${x},${low}V${high}M${x - 4},${high}h8`);
+  }
+
+  /** Points { key, x, y, colour, hollow, radius } in pixels. */
+  dots(dots) {
+    this.join(this.marks, "circle", "moe-dot", dots, (one) => one.key).attr("cx", (one) => one.x).attr("cy", (one) => one.y)
+      .attr("r", (one) => one.radius ?? 3.5).attr("fill", (one) => (one.hollow ? "none" : one.colour)).attr("stroke", (one) => one.colour);
+  }
+
+  /** Words { key, x, y, text, colour, anchor, strong } in pixels. */
+  words(words) {
+    this.join(this.labels, "text", "moe-word", words, (one) => one.key).attr("x", (one) => one.x).attr("y", (one) => one.y)
+      .attr("fill", (one) => one.colour ?? "currentColor").attr("text-anchor", (one) => one.anchor ?? "start")
+      .attr("font-weight", (one) => (one.strong ? 700 : null)).text((one) => one.text);
+  }
+
+  /** What is new stands where it belongs at once; what was there moves; what is gone goes. */
+  join(layer, tag, name, data, key) {
+    const nodes = layer.selectAll(`${tag}.${name}`).data(data, key).join((enter) => enter.append(tag).attr("class", `${name} moe-new`));
+    const [fresh, old] = [nodes.filter(".moe-new"), nodes.filter(":not(.moe-new)")];
+    const moving = this.duration ? old.transition().duration(this.duration) : old;
+    const both = { attr(attribute, value) { fresh.attr(attribute, value); moving.attr(attribute, value); return both; },
+      text(value) { nodes.text(value); return both; } };
+    queueMicrotask(() => fresh.classed("moe-new", false));
+    return both;
+  }
+}
+
+/** An axis with about so many ticks, or those that are given. */
+function ticked(axis, ticks, format, values) {
+  if (values) axis.tickValues(values);
+  else axis.ticks(ticks);
+  return format ? axis.tickFormat(format) : axis;
+}
+
+/** Heights of labels, moved apart so that none stands on another: [y] -> [y], `gap` pixels at least, within 0 … height. */
+export function apart(heights, gap, height) {
+  const order = d3.range(heights.length).sort((a, b) => heights[a] - heights[b]);
+  const placed = heights.slice();
+  order.forEach((one, i) => { if (i) placed[one] = Math.max(placed[one], placed[order[i - 1]] + gap); });
+  let limit = height;
+  for (const one of order.reverse()) { placed[one] = Math.min(placed[one], limit); limit = placed[one] - gap; }
+  return placed;
+}
+
+/** What the colours of a chart mean: [words, colour] …, a line of names. */
+export function legend(entries) {
+  const box = make("div", "moe-key");
+  box.append(...entries.map(([words, colour]) => {
+    const [entry, swatch] = [make("span", "moe-entry"), make("span", "moe-swatch")];
+    swatch.style.background = colour;
+    entry.append(swatch, make("span", "", words));
+    return entry;
+  }));
+  return box;
+}
+
+/** Fill a table with rows of cells; the first row is its head, the first cell of each row names it. */
+export function fillTable(table, rows, marked = () => false) {
+  const [head, ...body] = rows;
+  const rowOf = (cells, tagOf) => {
+    const row = make("tr");
+    row.append(...cells.map((text, i) => Object.assign(make(tagOf(i), "", String(text)), i ? {} : { scope: "row" })));
+    return row;
+  };
+  const words = JSON.stringify([rows, body.map((_, i) => marked(i))]);
+  if (table.dataset.words === words) return;
+  table.dataset.words = words;
+  const [top, rest] = [make("thead"), make("tbody")];
+  top.append(rowOf(head, () => "th"));
+  top.querySelectorAll("th").forEach((cell) => { cell.scope = "col"; });
+  rest.append(...body.map((cells, i) => {
+    const row = rowOf(cells, (place) => (place ? "td" : "th"));
+    row.classList.toggle("moe-marked", marked(i));
+    return row;
+  }));
+  table.replaceChildren(top, rest);
+}
+
+/** A table in the course's style, empty. */
+export function makeSheet(label) {
+  const table = make("table", "moe-sheet");
+  table.setAttribute("aria-label", label);
+  return table;
+}

@@ -1,0 +1,97 @@
+// Controls, declared: what a slider, a choice or a tick is, stands in one place. The kit builds it, puts it where the state is
+// before every drawing, and sets traits when the learner moves it; Python hears of settled values only.
+//
+// `at(state)` is where it stands; `set(value, state)` gives traits. `hidden(state)` hides it, `folded` puts it under "More".
+
+import { change, on, save } from "./events.js";
+import { make, makeButton, say } from "./page.js";
+
+/** A slider with its value in words beside it; `max` may be a function of the state. */
+export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, folded, wide }) {
+  const box = make("label", wide ? "moe-control moe-wide" : "moe-control"); // wide: its words grow, its place does not
+  const input = Object.assign(make("input"), { type: "range", min, step });
+  const value = make("span", "moe-value");
+  input.setAttribute("aria-label", name);
+  box.append(input, value);
+  return {
+    box, folded,
+    sync(state) {
+      box.hidden = Boolean(hidden?.(state));
+      input.max = typeof max === "function" ? max(state) : max;
+      input.value = at(state);
+      input.setAttribute("aria-valuetext", words(state));
+      say(value, words(state));
+    },
+    wire: (view) => [on(input, "input", () => change(view.model, set(Number(input.value), view.state))),
+      on(input, "change", () => view.model.save_changes())],
+  };
+}
+
+/** Radio buttons of [value, words]; `options` may be a function of the state. */
+export function choice(name, options, { at, set, hidden, folded }) {
+  const group = `moe-${Math.random()}`; // each widget has a copy of this module, so that no counter could tell them apart
+  const [box, labels] = [make("fieldset", "moe-choice"), make("span", "moe-labels")];
+  box.append(make("legend", "", name), labels);
+  let shown = null;
+  const radios = () => labels.querySelectorAll("input");
+  return {
+    box, folded,
+    sync(state) {
+      box.hidden = Boolean(hidden?.(state));
+      const here = typeof options === "function" ? options(state) : options;
+      if (JSON.stringify(here) !== shown) {
+        shown = JSON.stringify(here);
+        labels.replaceChildren(...here.map(([value, words]) => {
+          const label = make("label");
+          label.append(Object.assign(make("input"), { type: "radio", name: group, value }), make("span", "", words));
+          return label;
+        }));
+      }
+      for (const radio of radios()) radio.checked = radio.value === String(at(state));
+    },
+    wire: (view) => [on(box, "change", ({ target }) => save(view.model, set(target.value, view.state)))],
+  };
+}
+
+/** A box to tick, for a trait that is true or false. */
+export function tick(words, trait, { hidden, folded } = {}) {
+  const box = make("label", "moe-control");
+  const input = Object.assign(make("input"), { type: "checkbox" });
+  box.append(input, make("span", "", words));
+  return {
+    box, folded,
+    sync(state) {
+      box.hidden = Boolean(hidden?.(state));
+      input.checked = state[trait];
+    },
+    wire: (view) => [on(input, "change", () => save(view.model, { [trait]: input.checked }))],
+  };
+}
+
+/** A list to choose from, of [value, words]. */
+export function menu(name, options, { at, set, hidden, folded }) {
+  const [box, select] = [make("label", "moe-control"), make("select", "moe-select")];
+  select.append(...options.map(([value, words]) => Object.assign(make("option", "", words), { value })));
+  box.append(make("span", "", name), select);
+  return {
+    box, folded,
+    sync(state) {
+      box.hidden = Boolean(hidden?.(state));
+      select.value = at(state);
+    },
+    wire: (view) => [on(select, "change", () => save(view.model, set(select.value, view.state)))],
+  };
+}
+
+/** A button; `act(view)` is what it does. */
+export function button(words, act, { hidden, folded } = {}) {
+  const box = makeButton(typeof words === "string" ? words : "");
+  return {
+    box, folded,
+    sync(state) {
+      box.hidden = Boolean(hidden?.(state));
+      if (typeof words === "function") say(box, words(state));
+    },
+    wire: (view) => [on(box, "click", () => act(view))],
+  };
+}

@@ -1,0 +1,136 @@
+"""How a routing reaches the browser: the gate that turns logits into experts and weights, and tokens to look at.
+
+Letters: T tokens, N experts, K active experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ...base.errors import require
+from ...moe.layers import LOG_SCORES, SCORES, choose
+from ...moe.routing import Routing
+
+ORIGINS = ("trained", "toy", "synthetic")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How a router turns logits into weights; the arguments of `moe_lesson.moe.layers.Router` under the same names.
+
+    Args:
+        score: "softmax" or "sigmoid".
+        renormalise: divide the K weights by their sum.
+        scale: multiply the weights.
+        bias: N numbers added to the scores to choose, never to weigh; None is all zeros.
+
+    Raises:
+        ValueError: for an unknown score, a scale that is not positive, or a bias that is not finite.
+    """
+
+    score: str = "softmax"
+    renormalise: bool = True
+    scale: float = 1.0
+    bias: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        require(self.score in SCORES, f"unknown score {self.score!r}; choose one of {', '.join(SCORES)}")
+        require(math.isfinite(self.scale) and self.scale > 0, f"scale is {self.scale}; the gate scale must be positive")
+        require(all(map(math.isfinite, self.bias or ())), "the bias holds NaN or infinity; expected N finite numbers")
+
+    @classmethod
+    def of(cls, router) -> Gate:
+        """The gate of a `Router` (or anything with its attributes), of a mapping with these names, or a Gate itself."""
+        values = router if isinstance(router, Mapping) else {
+            name: getattr(router, name) for name in cls.__dataclass_fields__ if hasattr(router, name)}
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        require(not unknown, f"unknown router setting {', '.join(sorted(map(str, unknown)))}; "
+                             f"expected {', '.join(cls.__dataclass_fields__)}")
+        bias = values.get("bias")
+        bias = None if bias is None else tuple(torch.as_tensor(bias).detach().double().flatten().tolist())
+        return cls(**{**values, "bias": bias})
+
+    def without_bias(self) -> Gate:
+        """The gate of a fresh router: nobody has balanced it yet."""
+        return Gate(self.score, self.renormalise, self.scale)
+
+    def ranks(self, logits_TN: Tensor) -> Tensor:
+        """What experts are chosen by: the scores plus the bias, in float64."""
+        return SCORES[self.score](logits_TN.double()) + torch.tensor(self.bias or 0.0, dtype=torch.float64)
+
+    def route(self, logits_TN: Tensor, top_k: int) -> Routing:
+        """The `Routing` of the logits, as a router with this gate decides it, in float64."""
+        logits = logits_TN.double()
+        bias = None if self.bias is None else torch.tensor(self.bias, dtype=torch.float64)
+        return Routing(logits_TN, *choose(SCORES[self.score](logits), top_k, bias_N=bias, renormalise=self.renormalise,
+                                          scale=self.scale, log_scores_TN=LOG_SCORES[self.score](logits)))
+
+    def to_dict(self) -> dict:
+        """What the browser needs, as JSON."""
+        return asdict(self)
+
+
+def plain(routing: Routing) -> Tensor:
+    """The logits [T, N] as float32 on the CPU."""
+    return routing.logits.detach().float().cpu()
+
+
+def follows(routing: Routing, gate: Gate) -> bool:
+    """Does the gate lead from the recorded logits to the recorded choices and weights?
+
+    Near ties may fall either way, and weights may have been rounded to bfloat16.
+    """
+    logits_TN = plain(routing)
+    again, ranks_TN = gate.route(logits_TN, routing.top_k), gate.ranks(logits_TN)
+    taken, best = (ranks_TN.gather(1, one.expert_ids.cpu()).amin(1) for one in (routing, again))
+    weights, expected = (one.weights.detach().double().cpu().sort(1).values for one in (routing, again))
+    return torch.allclose(taken, best, rtol=1e-2, atol=1e-4) and torch.allclose(weights, expected, rtol=2e-2, atol=1e-4)
+
+
+def check_logits(routing: Routing, here: str) -> None:
+    """Refuse logits that are not numbers; -inf for an expert that is masked is one, as long as it is not alone."""
+    logits_TN = plain(routing)
+    require(bool(logits_TN.amax(1).isfinite().all()) and not logits_TN.isnan().any(),
+            f"{here}.logits hold NaN or infinity; look for a diverged training or a division by zero")
+
+
+def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) -> None:
+    """Refuse layers that are not routings of the same tokens with the same K, or that their gates don't reproduce."""
+    require(len(routings) > 0, f"{name} is empty; expected one Routing per MoE layer")
+    require(len(routings) == len(gates), f"{name} has {len(routings)} layers; expected {len(gates)}")
+    for layer, (routing, gate) in enumerate(zip(routings, gates)):
+        here = f"{name}[{layer}]"
+        require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
+        require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
+        require(routing.tokens == routings[0].tokens,
+                f"{here} has other tokens than {name}[0]; route one text through all layers")
+        require(routing.num_tokens > 0, f"{here} has no token; route a text of at least one")
+        require(routing.top_k == routings[0].top_k,
+                f"{here} has K = {routing.top_k}, {name}[0] has {routings[0].top_k}; "
+                "show layers of different K in maps of their own")
+        require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
+        check_logits(routing, here)
+        require(gate.bias is None or len(gate.bias) == routing.num_experts,
+                f"{here} has {routing.num_experts} experts, but the bias has {len(gate.bias or ())} numbers")
+        require(follows(routing, gate),
+                f"{here} does not follow from its logits with score={gate.score!r}, renormalise={gate.renormalise}, "
+                f"scale={gate.scale:g}, {'its' if any(gate.bias or ()) else 'no'} bias: pass the layer's own router "
+                "(router=[block.ffn.router, …]), or its score, renormalise, scale and bias")
+
+
+def packed(routings: Sequence[Routing]) -> bytes:
+    """The logits of all layers, float32, one after the other."""
+    return b"".join(plain(routing).numpy().tobytes() for routing in routings)
+
+
+def check_origin(origin: str) -> None:
+    require(origin in ORIGINS, f"origin is {origin!r}; say where the data comes from: {', '.join(ORIGINS)}")
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

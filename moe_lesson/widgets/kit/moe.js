@@ -1,0 +1,210 @@
+// The course's language model in the browser: a checkpoint and a text give logits, routings and what each layer adds.
+// The twin of lm/model.py and moe/layers.py; a test compares them.
+//
+// Letters: T tokens, D model width, V vocabulary, N experts, K active experts, H hidden units of an FFN. Matrices are flat,
+// row by row; weights are stored [in, out], but for those of torch's own linear layers, which are [out, in].
+
+import { rankExperts, route } from "./routing.js";
+
+// --- text: bytes are tokens, and every byte has a name to look at ----------------------------------------------------
+
+/** A text as UTF-8; half characters that UTF-8 does not have become �. */
+export function bytesOf(text) {
+  return new TextEncoder().encode(text.replace(/\p{Surrogate}/gu, "\uFFFD"));
+}
+
+/** As many whole characters of a text as fit into some bytes. */
+export function cutToBytes(text, most) {
+  let [size, end] = [0, 0];
+  for (const character of text) {
+    size += bytesOf(character).length;
+    if (size > most) break;
+    end += character.length;
+  }
+  return text.slice(0, end);
+}
+
+const SHOWN = { "\0": "␀", "\r": "␍", " ": "␣", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽" };
+// No shape of their own (marks that combine, joiners), or they turn the text around them: shown by number, never obeyed.
+const UNSEEN = /[\p{C}\p{Z}\p{M}]/u;
+
+function nameOf(character) {
+  if (SHOWN[character]) return SHOWN[character];
+  return UNSEEN.test(character) ? `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}` : character;
+}
+
+/** A readable name for each byte: a, ␣, ⏎; of a character of several bytes 中 1/3 …; or 0xff. */
+export function byteNames(bytes) {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const names = [];
+  while (names.length < bytes.length) {
+    const start = names.length;
+    let [size, character] = [1, null];
+    for (; size <= 4 && start + size <= bytes.length && character === null; size++) {
+      try {
+        character = decoder.decode(bytes.subarray(start, start + size));
+      } catch { /* not a whole character yet */ }
+    }
+    const [length, byte] = [character === null ? 1 : size - 1, bytes[start]];
+    const bare = character === null || (length === 1 && !SHOWN[character] && UNSEEN.test(character));
+    const name = bare ? `0x${byte.toString(16).padStart(2, "0")}` : nameOf(character);
+    for (let i = 1; i <= length; i++) names.push(length === 1 ? name : `${name} ${i}/${length}`);
+  }
+  return names;
+}
+
+// --- the checkpoint --------------------------------------------------------------------------------------------------
+
+/** A model out of the bytes of a safetensors file with its config in the metadata: { config, weights: name -> Float32Array }. */
+export function readModel(view) {
+  const length = Number(view.getBigUint64(0, true));
+  const text = new TextDecoder().decode(new Uint8Array(view.buffer, view.byteOffset + 8, length));
+  const { __metadata__: about, ...tensors } = JSON.parse(text);
+  const weights = Object.entries(tensors).map(([name, { dtype, data_offsets: [start, end] }]) => {
+    const at = view.byteOffset + 8 + length + start;
+    const bytes = view.buffer.slice(at, at + end - start); // a view must begin at a multiple of its number's size
+    if (dtype === "F32") return [name, new Float32Array(bytes)];
+    if (dtype !== "F16") throw new Error(`${name} is ${dtype}; expected F32 or F16`);
+    return [name, Float32Array.from(new Uint16Array(bytes), fromHalf)];
+  });
+  return { config: JSON.parse(about.config), weights: Object.fromEntries(weights) };
+}
+
+/** The number that 16 bits mean: sign, 5 bits of exponent, 10 of fraction. */
+function fromHalf(bits) {
+  const [exponent, fraction] = [(bits >> 10) & 31, (bits & 1023) / 1024];
+  return (bits >> 15 ? -1 : 1) * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+}
+
+// --- the layers ------------------------------------------------------------------------------------------------------
+
+/** x [T, D] × w [D, N] -> [T, N]; with `from` and `to`, some rows of x. */
+export function product(x, w, D, N, out = new Float32Array((x.length / D) * N)) {
+  for (let t = 0; t < out.length / N; t++) {
+    const row = out.subarray(t * N, (t + 1) * N);
+    for (let d = 0; d < D; d++) {
+      const [value, at] = [x[t * D + d], d * N];
+      if (value === 0) continue;
+      for (let n = 0; n < N; n++) row[n] += value * w[at + n];
+    }
+  }
+  return out;
+}
+
+/** A matrix [A, B] turned into [B, A]. */
+function turned(w, A, B) {
+  const out = new Float32Array(w.length);
+  for (let a = 0; a < A; a++) for (let b = 0; b < B; b++) out[b * A + a] = w[a * B + b];
+  return out;
+}
+
+/** Every token's vector divided by its root mean square, times a weight for each channel. */
+export function rmsNorm(x, weight) {
+  const D = weight.length;
+  const out = new Float32Array(x.length);
+  for (let at = 0; at < x.length; at += D) {
+    let squares = 0;
+    for (let d = 0; d < D; d++) squares += x[at + d] ** 2;
+    const scale = 1 / Math.sqrt(squares / D + 2 ** -23); // torch's epsilon
+    for (let d = 0; d < D; d++) out[at + d] = x[at + d] * scale * weight[d];
+  }
+  return out;
+}
+
+/** Turn pairs of channels of one head by an angle that grows with the position (arXiv 2104.09864, eq. 34), in place. */
+function rotate(x, at, size, position) {
+  const half = size / 2;
+  for (let i = 0; i < half; i++) {
+    const angle = position * 10000 ** (-i / half);
+    const [cos, sin, first, second] = [Math.cos(angle), Math.sin(angle), x[at + i], x[at + half + i]];
+    x[at + i] = first * cos - second * sin;
+    x[at + half + i] = first * sin + second * cos;
+  }
+}
+
+/** Causal self-attention with rotary positions: [T, D] -> [T, D]. */
+function attention(x, T, D, heads, qkvWeight, outWeight) {
+  const [qkv, size] = [product(x, turned(qkvWeight, 3 * D, D), D, 3 * D), D / heads];
+  for (let t = 0; t < T; t++) {
+    for (let h = 0; h < heads; h++) for (const part of [0, D]) rotate(qkv, t * 3 * D + part + h * size, size, t);
+  }
+  const [mixed, scores] = [new Float32Array(T * D), new Float64Array(T)];
+  for (let h = 0; h < heads; h++) {
+    for (let t = 0; t < T; t++) {
+      const q = t * 3 * D + h * size;
+      let top = -Infinity;
+      for (let s = 0; s <= t; s++) {
+        const k = s * 3 * D + D + h * size;
+        let dot = 0;
+        for (let i = 0; i < size; i++) dot += qkv[q + i] * qkv[k + i];
+        scores[s] = dot / Math.sqrt(size);
+        top = Math.max(top, scores[s]);
+      }
+      let total = 0;
+      for (let s = 0; s <= t; s++) total += scores[s] = Math.exp(scores[s] - top);
+      for (let s = 0; s <= t; s++) {
+        const [v, weight] = [s * 3 * D + 2 * D + h * size, scores[s] / total];
+        for (let i = 0; i < size; i++) mixed[t * D + h * size + i] += weight * qkv[v + i];
+      }
+    }
+  }
+  return product(mixed, turned(outWeight, D, D), D, D);
+}
+
+/** One feed-forward network: (silu(x W_gate) · (x W_up)) W_out, [T, D] -> [T, D]. */
+export function ffn(x, wIn, wOut, D) {
+  const H = wOut.length / D;
+  const both = product(x, wIn, D, 2 * H);
+  const hidden = new Float32Array(both.length / 2);
+  for (let i = 0; i < hidden.length; i++) {
+    const at = Math.floor(i / H) * 2 * H + (i % H);
+    hidden[i] = (both[at] / (1 + Math.exp(-both[at]))) * both[at + H];
+  }
+  return product(hidden, wOut, H, D);
+}
+
+/** The sum of a token's experts, each times its weight: [T, D]; `routed` is what `route` gives. */
+export function experts(x, routed, wIn, wOut, D) {
+  const { T, N, k, ids, weights } = routed;
+  const [sizeIn, sizeOut, y] = [wIn.length / N, wOut.length / N, new Float32Array(T * D)];
+  for (let t = 0; t < T; t++) {
+    for (let i = t * k; i < (t + 1) * k; i++) {
+      const n = ids[i];
+      const out = ffn(x.subarray(t * D, (t + 1) * D), wIn.subarray(n * sizeIn, (n + 1) * sizeIn),
+        wOut.subarray(n * sizeOut, (n + 1) * sizeOut), D);
+      for (let d = 0; d < D; d++) y[t * D + d] += weights[i] * out[d];
+    }
+  }
+  return y;
+}
+
+/**
+ * What a model does with a text's bytes: { logits [T, V], layers }, of each MoE layer { x: what its FFN sees [T, D], logits
+ * [T, N], routed: what `route` gives, experts and shared: what these add [T, D] }.
+ */
+export function forward({ config, weights }, bytes) {
+  const { width: D, heads, vocabulary: V, ffn: recipes } = config;
+  const [T, layers, embedding] = [bytes.length, [], weights["embedding.weight"]];
+  const x = new Float32Array(T * D);
+  bytes.forEach((id, t) => x.set(embedding.subarray(id * D, (id + 1) * D), t * D));
+  const add = (part) => part.forEach((value, i) => { x[i] += value; });
+  recipes.forEach((recipe, i) => {
+    const of = (name) => weights[`blocks.${i}.${name}`];
+    add(attention(rmsNorm(x, of("attention_norm.weight")), T, D, heads, of("attention.qkv.weight"), of("attention.out.weight")));
+    const seen = rmsNorm(x, of("ffn_norm.weight"));
+    if (of("ffn.w_in")) return add(ffn(seen, of("ffn.w_in"), of("ffn.w_out"), D));
+    const layer = { x: seen, logits: product(seen, of("ffn.router.weight"), D, recipe.num_experts) };
+    layer.routed = route(rankExperts(layer.logits, T, recipe.num_experts, gateOf(recipe, of("ffn.router.bias"))), recipe.top_k);
+    layer.experts = experts(seen, layer.routed, of("ffn.experts.w_in"), of("ffn.experts.w_out"), D);
+    add(layer.experts);
+    if (of("ffn.shared.w_in")) add(layer.shared = ffn(seen, of("ffn.shared.w_in"), of("ffn.shared.w_out"), D));
+    return layers.push(layer);
+  });
+  const logits = product(rmsNorm(x, weights["norm.weight"]), turned(weights["head.weight"], V, D), D, V);
+  return { logits, layers };
+}
+
+/** How a recipe's router turns logits into weights. */
+export function gateOf({ score, renormalise, scale, top_k: k }, bias) {
+  return { score, renormalise: renormalise ?? k > 1, scale, bias };
+}

@@ -1,0 +1,98 @@
+// The mathematics of routing. Letters: T tokens, N experts, K active experts. Matrices are flat, row by row:
+// entry (t, n) is at t * N + n.
+
+export function softmax(row) {
+  const top = row.reduce((a, b) => Math.max(a, b));
+  const powers = new Float64Array(row).map((x) => Math.exp(x - top));
+  const total = sum(powers);
+  return powers.map((power) => power / total);
+}
+
+export function sigmoid(row) {
+  return new Float64Array(row).map((x) => 1 / (1 + Math.exp(-x)));
+}
+
+export const SCORES = { softmax, sigmoid };
+
+/** Up to a number that all experts of a token share, which a sum divides out: of a softmax the logits themselves. */
+export const LOG_SCORES = { softmax: (x) => x, sigmoid: (x) => Math.min(x, 0) - Math.log1p(Math.exp(-Math.abs(x))) };
+
+export function sum(values) {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
+}
+
+/** All indices, the largest value first; a tie goes to the lower index. */
+export function ranked(values) {
+  const order = Array.from(values, (_, i) => i);
+  return order.sort((a, b) => values[b] - values[a] || a - b);
+}
+
+export function topK(values, k) {
+  return ranked(values).slice(0, k);
+}
+
+/** Every token's experts, best first: logits [T * N] -> { T, N, gate, logits, scores [T * N], order [T * N] }. K cuts it. */
+export function rankExperts(logits, T, N, gate) {
+  const ranking = { T, N, gate, logits, scores: new Float64Array(T * N), order: new Int32Array(T * N) };
+  for (let t = 0; t < T; t++) {
+    const scores = SCORES[gate.score](logits.subarray(t * N, (t + 1) * N));
+    const biased = gate.bias ? scores.map((s, n) => s + gate.bias[n]) : scores; // to choose, never to weigh
+    ranking.scores.set(scores, t * N);
+    ranking.order.set(ranked(biased), t * N);
+  }
+  return ranking;
+}
+
+/** The k best experts of every token: { T, N, k, ids [T * k], weights [T * k], load [N] }. */
+export function route({ T, N, gate, logits, scores, order }, k) {
+  const routed = { T, N, k, ids: new Int32Array(T * k), weights: new Float64Array(T * k), load: new Int32Array(N) };
+  for (let t = 0; t < T; t++) {
+    const ids = order.subarray(t * N, t * N + k);
+    const weights = gate.renormalise
+      ? softmax(Float64Array.from(ids, (n) => LOG_SCORES[gate.score](logits[t * N + n])))
+      : Float64Array.from(ids, (n) => scores[t * N + n]);
+    routed.ids.set(ids, t * k);
+    routed.weights.set(weights.map((weight) => weight * gate.scale), t * k);
+    for (const n of ids) routed.load[n] += 1;
+  }
+  return routed;
+}
+
+/** The weight that token t gives expert n, or null where it did not choose the expert. */
+export function weightOf(routed, t, n) {
+  for (let i = t * routed.k; i < (t + 1) * routed.k; i++) if (routed.ids[i] === n) return routed.weights[i];
+  return null;
+}
+
+/** How many experts each token has in common with token t: [T]. */
+export function inCommon(routed, t) {
+  const mine = new Set(routed.ids.subarray(t * routed.k, (t + 1) * routed.k));
+  const counts = new Array(routed.T).fill(0);
+  routed.ids.forEach((n, i) => { if (mine.has(n)) counts[Math.floor(i / routed.k)] += 1; });
+  return counts;
+}
+
+/** Tokens per expert if all experts had the same load. */
+export function meanLoad(routed) {
+  return (routed.T * routed.k) / routed.N;
+}
+
+/** Entropy of the load as a fraction of log N: 1 is perfect balance, 0 is one expert for all. */
+export function loadEntropy(load) {
+  const total = sum(load);
+  if (!total || load.length === 1) return 1;
+  const shares = Array.from(load, (n) => n / total).filter((share) => share > 0);
+  return -sum(shares.map((share) => share * Math.log(share))) / Math.log(load.length);
+}
+
+/** float32 numbers out of what a comm delivers. */
+export function floats(view) {
+  return numbers(view, Float32Array);
+}
+
+/** An array of numbers of one type out of what a comm delivers: a DataView that may start at any byte. */
+export function numbers(view, Type) {
+  return new Type(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+}

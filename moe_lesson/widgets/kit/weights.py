@@ -1,0 +1,39 @@
+"""A model's weights for the browser: they travel once for each model, however many widgets read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from ipywidgets import Widget
+from safetensors.torch import save
+from traitlets import Bytes
+
+from ...lm.model import LanguageModel
+
+SENT: dict[str, ModelWeights] = {}  # by checksum
+
+
+class ModelWeights(Widget):
+    """A checkpoint in the page, see moe.js: widgets know it by its model id."""
+
+    data = Bytes().tag(sync=True)
+
+
+def weights_of(model: LanguageModel) -> ModelWeights:
+    """The weights of a model, sent unless they are there: in 16 bits where these hold every number, as in shipped files."""
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    small = {name: tensor.half() for name, tensor in tensors.items()}
+    exact = all(torch.equal(small[name].float(), tensor) for name, tensor in tensors.items())
+    data = save(small if exact else tensors, {"config": json.dumps(model.config.to_dict())})
+    digest = hashlib.sha256(data).hexdigest()
+    if digest not in SENT or SENT[digest].comm is None:
+        SENT[digest] = ModelWeights(data=data)
+    return SENT[digest]
+
+
+def drop_unused(used: set[str]) -> None:
+    """Take from the page what no open widget reads, given the model ids that are read."""
+    for digest in [one for one, weights in SENT.items() if weights.comm is None or weights.model_id not in used]:
+        SENT.pop(digest).close()

@@ -1,0 +1,36 @@
+// How numbers and lists are written.
+
+export function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** The first few, and how many more there are. */
+export function listed(items, most = 8) {
+  const more = items.length - most;
+  return items.slice(0, most).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+/** The words with a capital letter in front. */
+export function capital(words) {
+  const [first, ...rest] = Array.from(words);
+  return first === undefined ? "" : first.toUpperCase() + rest.join("");
+}
+
+/** A whole number, a Number or a BigInt, with a comma before each thousand. */
+export function grouped(number) {
+  return number.toLocaleString("en-US");
+}
+
+/** A number below 1000 in three digits. */
+export function threeDigits(value) {
+  if (value < 10) return value.toFixed(2);
+  return value.toFixed(value < 100 ? 1 : 0);
+}
+
+export const DIGITS = 3; // of a loss
+
+/** The number in words, without what summing up in another order would change; nothing is minus zero. */
+export function rounded(value, digits = DIGITS) {
+  const text = Number(value.toPrecision(12)).toFixed(digits);
+  return Number(text) ? text : (0).toFixed(digits);
+}

@@ -1,0 +1,293 @@
+"""The ladder of language models along training: per step, per FLOP and per second, one domain at a time.
+
+Every loss was measured beforehand; the browser reads them, averages seeds and computes the intervals itself, and a parity
+test keeps its words equal to those made here. Letters: M rungs, S seeds, P followed steps.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import traitlets
+from traitlets import Dict, Float, Int, List, Unicode
+
+from ...base.errors import require
+from ...measure.evidence import Interval, Table, interval, paired_difference, result_table, student_t
+from ..kit.base import LessonWidget, one_of
+from ..kit.gates import check_origin
+from ..redundancy_lens.data import even_ticks
+
+# The rungs of the shipped tables that are shown; the others answer questions of other lessons.
+RUNGS = ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5", "half active")
+TABLES = ("ladder-cpu", "ladder-cpu-followed", "ladder-speed-cpu")
+
+MEAN = "mean of the domains"
+AXES = ("steps", "FLOPs", "seconds")
+BACKWARD = 3    # a training step costs three forward passes: the backward one costs two (arXiv 2001.08361, section 2.1)
+CUT = 1 / 5     # of the training is left out when the limits of the loss are set, so that the ends can be told apart
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class RungRuns:
+    """The trainings of one rung, one for each seed.
+
+    Args:
+        forward_flops: FLOPs of one token, forward.
+        tokens_per_step: tokens that a training step reads.
+        ms_per_step: milliseconds that a training step takes.
+        seeds: S whole numbers.
+        steps: P whole numbers, increasing: after how many steps it was followed; the last is the end of the training.
+        validation: domain -> [S][P] the losses along training.
+        test: domain -> [S] the losses at its end.
+
+    Raises:
+        ValueError: if the shapes do not fit together, or a number is none that a training can give.
+    """
+
+    forward_flops: float
+    tokens_per_step: float
+    ms_per_step: float
+    seeds: Sequence[int]
+    steps: Sequence[int]
+    validation: Mapping[str, Sequence[Sequence[float]]]
+    test: Mapping[str, Sequence[float]]
+
+    def __post_init__(self):
+        for name in ("forward_flops", "tokens_per_step", "ms_per_step"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value > 0, f"{name} is {value}; expected a positive number")
+        require(len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds),
+                f"seeds are {list(self.seeds)}; expected at least one, and none twice")
+        require(len(self.steps) > 0 and list(self.steps) == sorted(set(self.steps)) and self.steps[0] > 0,
+                f"steps are {list(self.steps)}; expected whole numbers from 1 on, each larger than the one before")
+        require(len(self.validation) > 0 and list(self.validation) == list(self.test),
+                f"validation has the domains {', '.join(self.validation) or 'none'}, test has {', '.join(self.test) or 'none'}; "
+                "expected the same, at least one")
+        require(MEAN not in self.test, f"{MEAN!r} is not a domain; give the domains, the explorer takes their mean")
+        for domain in self.test:
+            self.check_losses(domain)
+
+    def check_losses(self, domain: str) -> None:
+        losses, test, expected = self.validation[domain], self.test[domain], [len(self.seeds), len(self.steps)]
+        shape = [len(losses), *sorted({len(losses_P) for losses_P in losses})]
+        require(shape == expected,
+                f"the validation losses of {domain} have shape {shape}; expected [S seeds, P steps] = {expected}")
+        require(len(test) == expected[0],
+                f"the test losses of {domain} are {len(test)}; expected {expected[0]}, one for each seed")
+        values = [*test, *(loss for losses_P in losses for loss in losses_P)]
+        require(all(map(math.isfinite, values)), f"a loss of {domain} is NaN or infinite; leave a training that diverged out")
+
+    @property
+    def cost_per_step(self) -> dict[str, float]:
+        """What one training step costs on each axis."""
+        return {"steps": 1.0, "FLOPs": BACKWARD * self.forward_flops * self.tokens_per_step,
+                "seconds": self.ms_per_step / 1000}
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
+def runs_of_tables(folder: pathlib.Path | None = None) -> dict[str, RungRuns]:
+    """The trainings of `RUNGS` in the three tables that the course ships.
+
+    Args:
+        folder: the results folder; the course's own unless given.
+
+    Raises:
+        ValueError: if a table is missing, or lacks a row that the others have.
+    """
+    try:
+        finals, followed, speeds = (result_table(name, folder) for name in TABLES)
+    except ValueError as missing:
+        raise ValueError(f"the ladder explorer reads the tables {', '.join(TABLES[:2])} and {TABLES[2]}: {missing}") from None
+    return {rung: runs_of_rung(rung, finals, followed, speeds) for rung in RUNGS}
+
+
+def runs_of_rung(rung: str, finals: Table, followed: Table, speeds: Table) -> RungRuns:
+    """What the tables say of one rung."""
+    tested = {row["seed"]: row for row in finals.rows if row["stage"] == "final" and row["rung"] == rung}
+    points = {(row["seed"], row["step"]): row for row in followed.rows if row["rung"] == rung}
+    speed = [row["ms_per_step"] for row in speeds.rows if row["rung"] == rung]
+    for table, rows in zip(TABLES, (tested, points, speed)):
+        require(len(rows) > 0, f"{table} has no row for {rung}; let the experiment run to its end")
+    require(len(speed) == 1, f"{TABLES[2]} has {len(speed)} rows for {rung}; expected one")
+    domains = [column.removeprefix("validation_") for column in followed.rows[0] if column.startswith("validation_")]
+    seeds, steps = sorted(tested), sorted({step for _, step in points})
+    gone = [(seed, step) for seed in seeds for step in steps if (seed, step) not in points]
+    require(not gone, f"{TABLES[1]} has no row for {rung}, seed {gone[0][0]:g} and step {gone[0][1]:g}, though others have; "
+                      "let the experiment run to its end" if gone else "")
+    one = tested[seeds[0]]
+    return RungRuns(
+        one["flops"], one["tokens"] / steps[-1], speed[0], [int(seed) for seed in seeds], [int(step) for step in steps],
+        {domain: [[points[seed, step][f"validation_{domain}"] for step in steps] for seed in seeds] for domain in domains},
+        {domain: [tested[seed][f"test_{domain}"] for seed in seeds] for domain in domains})
+
+
+# --- the widget -------------------------------------------------------------------------------------------------------
+
+
+class LadderExplorer(LessonWidget):
+    """Compare two rungs of a ladder of language models along training, all others in grey behind them.
+
+    Args:
+        rungs: name -> its `RungRuns`, two or more, over the same seeds, followed steps and domains;
+            `LadderExplorer.of_tables` reads what the course ships.
+        origin: where they come from: "trained", "toy" or "synthetic".
+        title: the title.
+        rung: the highlighted one at first; the first one unless given.
+        beside: the one it is compared with at first; the first other one unless given.
+        unit: of the losses.
+
+    Traits to read, set and observe: `rung` and `beside` (names of rungs; setting one to the other swaps them), `seed` (one of
+    `seeds`, or None: all of them and their mean), `axis` ("steps", "FLOPs", "seconds"), `domain` (one of `domains`, the first of
+    which is their mean). To read: `summary` (what the widget says), `test` (the intervals of the final test loss of both, and
+    of their difference), `at_equal_cost` (axis -> `AtEqualCost`).
+
+    FLOPs are those of training, 3 × forward FLOPs × tokens; seconds are steps × the time of one step, without evaluation.
+
+    Raises:
+        ValueError: if there are fewer than two rungs, or they differ in seeds, steps or domains.
+    """
+
+    title = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)
+    unit = Unicode().tag(sync=True)
+    rungs = List(Dict()).tag(sync=True)  # name, per_step: axis -> cost, validation: domain -> [S][P], test: domain -> [S]
+    seeds = List(Int()).tag(sync=True)
+    steps = List(Int()).tag(sync=True)
+    domains = List(Unicode()).tag(sync=True)
+    cost_axes = Dict().tag(sync=True)  # axis -> title, unit, digits, high, ticks [[place, label]], for all settings
+    loss_axes = Dict().tag(sync=True)  # domain -> low, high, ticks, for all settings
+    quantile = Float().tag(sync=True)  # of Student's t, for S seeds
+    start = Dict().tag(sync=True)  # what Reset goes back to
+
+    rung = Unicode().tag(sync=True)
+    beside = Unicode().tag(sync=True)
+    seed = Int(None, allow_none=True).tag(sync=True)
+    axis = Unicode().tag(sync=True)
+    domain = Unicode().tag(sync=True)
+
+    def __init__(self, rungs: Mapping[str, RungRuns], *, origin: str, title: str = "ladder explorer", rung: str | None = None,
+                 beside: str | None = None, unit: str = "nats per byte"):
+        check_origin(origin)
+        check_rungs(rungs)
+        rung = next(iter(rungs)) if rung is None else rung
+        beside = next(name for name in rungs if name != rung) if beside is None else beside
+        require(rung != beside, f"rung and beside are both {rung!r}; choose two")
+        first = next(iter(rungs.values()))
+        start = {"rung": rung, "beside": beside, "seed": None, "axis": AXES[0], "domain": MEAN}
+        cost_axes = {axis: cost_axis(axis, [runs.cost_per_step[axis] * runs.steps[-1] for runs in rungs.values()])
+                     for axis in AXES}
+        sent = [rung_sent(name, runs, cost_axes) for name, runs in rungs.items()]
+        domains = [MEAN, *first.test]
+        super().__init__(title=title, origin=origin, unit=unit, rungs=sent, seeds=list(first.seeds), steps=list(first.steps),
+                         domains=domains, cost_axes=cost_axes, quantile=quantile_of(len(first.seeds)),
+                         loss_axes={domain: loss_axis(sent, domain, first.steps) for domain in domains}, start=start, **start)
+
+    @classmethod
+    def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:
+        """The ladder of the course's tables, DeepSeekMoE beside GShard; see `runs_of_tables`."""
+        return cls(runs_of_tables(folder), origin="trained", rung="deepseekmoe", beside="gshard")
+
+    @property
+    def pair(self) -> tuple[dict, dict]:
+        """The highlighted rung and the one beside it."""
+        named = {rung["name"]: rung for rung in self.rungs}
+        return named[self.rung], named[self.beside]
+
+    @property
+    def places(self) -> list[int]:
+        """Which of the seeds are shown, 0 … S-1."""
+        return list(range(len(self.seeds))) if self.seed is None else [self.seeds.index(self.seed)]
+
+    @property
+    def test(self) -> tuple[Interval, Interval, Interval]:
+        """The final test loss of the two rungs, and the first's less the second's, paired by seed."""
+        mine, other = ([rung["test"][self.domain][s] for s in self.places] for rung in self.pair)
+        return over(mine), over(other), difference(mine, other)
+
+    @traitlets.validate("rung", "beside", "seed", "axis", "domain")
+    def _one_of_them(self, proposal):
+        names = [rung["name"] for rung in self.rungs]
+        return one_of(proposal, {"rung": names, "beside": names, "seed": [None, *self.seeds], "axis": AXES,
+                                 "domain": self.domains})
+
+    @traitlets.observe("rung", "beside")
+    def _never_beside_itself(self, change):
+        other = "beside" if change["name"] == "rung" else "rung"
+        if change["new"] == getattr(self, other) and change["old"]:
+            setattr(self, other, change["old"])
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+def check_rungs(rungs: Mapping[str, RungRuns]) -> None:
+    require(isinstance(rungs, Mapping) and len(rungs) >= 2 and all(isinstance(runs, RungRuns) for runs in rungs.values()),
+            f"rungs is {type(rungs).__name__}; expected a mapping from two names or more to RungRuns, or use "
+            "LadderExplorer.of_tables()")
+    (name, first), *others = rungs.items()
+    for other, runs in others:
+        for what, mine, its in (("seeds", first.seeds, runs.seeds), ("steps", first.steps, runs.steps),
+                                ("domains", first.test, runs.test)):
+            require(list(mine) == list(its), f"{other} has {what} {list(its)}, {name} has {list(mine)}; expected the same")
+
+
+def rung_sent(name: str, runs: RungRuns, cost_axes: dict) -> dict:
+    """A rung as the browser needs it, the mean of its domains before them, its costs in the units of the axes."""
+    losses = list(runs.validation.values())
+    validation = {MEAN: [[sum(values) / len(values) for values in zip(*of_seed)] for of_seed in zip(*losses)], **runs.validation}
+    test = {MEAN: [sum(values) / len(values) for values in zip(*runs.test.values())], **runs.test}
+    return {"name": name, "per_step": {axis: runs.cost_per_step[axis] / cost_axes[axis]["scale"] for axis in AXES},
+            "validation": {domain: [list(map(float, of_seed)) for of_seed in losses] for domain, losses in validation.items()},
+            "test": {domain: list(map(float, losses)) for domain, losses in test.items()}}
+
+
+def cost_axis(axis: str, ends: list[float]) -> dict:
+    """Unit, limits and ticks of an axis that holds all rungs; the scale is a power of ten, for FLOPs alone."""
+    power = 3 * math.floor(math.log10(max(ends)) / 3) if axis == "FLOPs" else 0
+    ends = [end / 10.0 ** power for end in ends]
+    scale = f"10{str(power).translate(SUPERSCRIPT)}" if power else ""
+    unit = f"·\u00a0{scale} FLOPs" if scale else axis
+    title = {"steps": "training steps", "seconds": "seconds of training: steps × median time of one",
+             "FLOPs": f"training FLOPs{f' ({scale})' if scale else ''}: {BACKWARD} × forward FLOPs × tokens"}[axis]
+    digits = 0 if axis == "steps" else max(0, 2 - math.floor(math.log10(min(ends))))
+    return {"title": title, "unit": unit, "digits": digits, "scale": 10.0 ** power, "high": max(ends),
+            "ticks": [[tick, f"{tick:g}"] for tick in even_ticks(0.0, max(ends))]}
+
+
+def loss_axis(rungs: list[dict], domain: str, steps: Sequence[int]) -> dict:
+    """Limits and ticks that hold all rungs and seeds of a domain, but for the first `CUT` of the training."""
+    late = [p for p, step in enumerate(steps) if step >= CUT * steps[-1]]
+    losses = [losses_P[p] for rung in rungs for losses_P in rung["validation"][domain] for p in late]
+    room = 0.04 * (max(losses) - min(losses)) or 0.1
+    low, high = min(losses) - room, max(losses) + room
+    return {"low": low, "high": high, "ticks": [[tick, f"{tick:g}"] for tick in even_ticks(low, high)]}
+
+
+def quantile_of(n: int) -> float:
+    """What `moe_lesson.measure.evidence.interval` multiplies the standard error of n seeds with; 0 for one, which has none."""
+    return 0.0 if n == 1 else student_t(n)
+
+
+# --- numbers: the twins of those in ladder_explorer.js ----------------------------------------------------------------
+
+
+def over(values: list[float]) -> Interval:
+    """The mean over seeds; of one seed nothing is known about the others."""
+    return interval(values) if len(values) > 1 else Interval(values[0], -math.inf, math.inf, 1)
+
+
+def difference(mine: list[float], other: list[float]) -> Interval:
+    """Paired seed by seed."""
+    return paired_difference(mine, other) if len(mine) > 1 else over([mine[0] - other[0]])
+
+
+
+
+
+HIGHLIGHTED, BESIDE, INK, OTHER = "#5b82b8", "#d9660a", "#16191d", "#6f757c"

@@ -1,0 +1,240 @@
+"""The ledger to play with: where a model's parameters are, and what one token pays, for any size the sliders give.
+
+The browser does the arithmetic of `moe_lesson.lm.ledger` itself, so that sliders answer at once; a parity test keeps the two
+equal. Letters: D width, S context, N routed experts, K active experts, Ks shared experts, H hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+
+import traitlets
+from traitlets import Dict, Int, List, Unicode
+
+from ...base.errors import require
+from ...lm.ledger import PUBLISHED, Cost, model_cost
+from ...lm.model import ModelConfig
+from ...moe.recipes import Dense, Sparse
+from ..kit.base import LessonWidget, one_of
+
+COURSE = {
+    "toy": ModelConfig(Dense(192), layers=2, width=64, heads=4, context=256, vocabulary=256),
+    "toy MoE": ModelConfig(Sparse(62, 6, 24, num_shared=2), layers=2, width=64, heads=4, context=256, vocabulary=256),
+}
+STARTS = {**COURSE, **PUBLISHED}
+
+# The parts of every bar, left to right: what N multiplies stands last, so that nothing else moves while N grows.
+# Okabe and Ito's colours, which keep apart without red-green vision.
+PARTS = {
+    "embedding": ("embedding and head", "#999999"),
+    "attention": ("attention and norms", "#56b4e9"),
+    "dense": ("dense FFN", "#e69f00"),
+    "shared": ("shared experts", "#d55e00"),
+    "router": ("router", "#cc79a7"),
+    "routed": ("routed experts", "#009e73"),
+}
+# What the sliders can be: about a factor of 1.4 apart, and every size of a start, of the course and of well-known models.
+CHOICES = {
+    "width": (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096, 5120, 6144, 7168, 8192),
+    "layers": (1, 2, 3, 4, 6, 8, 9, 12, 16, 20, 24, 28, 30, 32, 40, 48, 61, 80, 96),
+    "context": (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072),
+    "hidden": (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1408, 1536, 2048, 2816, 4096, 5632, 8192,
+               10944, 11008, 14336, 18432, 28672),
+    "num_experts": (0, 1, 2, 4, 8, 14, 15, 16, 31, 32, 62, 63, 64, 96, 128, 160, 256, 384, 512),
+    "top_k": (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 48, 64, 128, 256, 512),
+    "num_shared": (0, 1, 2, 3, 4, 6, 8, 16),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model as flat numbers, the form in which it travels to the browser: leading dense layers, then all layers alike."""
+
+    width: int
+    layers: int
+    context: int
+    hidden: int
+    num_experts: int  # 0: dense
+    top_k: int  # as wished; no more than num_experts count
+    num_shared: int
+    vocabulary: int
+    heads: int
+    leading: int = 0
+    leading_hidden: int = 0
+    router: dict = field(default_factory=dict)  # the further fields of `Sparse`, which no slider moves
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Sizes:
+        """The sizes of a model.
+
+        Raises:
+            ValueError: if its layers are anything but leading dense ones of one size, and then all alike.
+        """
+        require(isinstance(config, ModelConfig), f"{config!r} is no ModelConfig; use ModelConfig(…) or one of PUBLISHED")
+        last = config.recipes[-1]
+        leading = config.recipes[:config.layers - len(list(takewhile(lambda one: one == last, reversed(config.recipes))))]
+        require(all(isinstance(one, Dense) for one in leading) and len(set(leading)) <= 1,
+                f"this model mixes {len(set(config.recipes))} kinds of feed-forward layer in an order that LedgerView can't "
+                "show: it takes leading dense layers of one size, then layers that are all alike; "
+                "moe_lesson.lm.ledger.parts counts any model")
+        return cls(config.width, config.layers, config.context, **ffn_sizes(last), vocabulary=config.vocabulary,
+                   heads=config.heads, leading=len(leading), leading_hidden=leading[0].hidden if leading else 0)
+
+    def config(self) -> ModelConfig:
+        """The model of these sizes; as many heads as they had, or as many of them as divide the width."""
+        leading = min(self.leading, self.layers)
+        rest = Dense(self.hidden)
+        if self.num_experts:
+            rest = Sparse(self.num_experts, self.active_experts, self.hidden, self.num_shared, **self.router)
+        ffn = (Dense(self.leading_hidden),) * leading + (rest,) * (self.layers - leading) if leading else rest
+        return ModelConfig(ffn, self.layers, self.width, math.gcd(self.heads, self.width // 2), self.context, self.vocabulary)
+
+    @property
+    def active_experts(self) -> int:
+        """K: what is wished, or all there are."""
+        return min(self.top_k, self.num_experts)
+
+
+def ffn_sizes(recipe: Dense | Sparse) -> dict:
+    """The fields of `Sizes` that a recipe decides. A dense one starts its experts at K = 1, without shared ones."""
+    if isinstance(recipe, Dense):
+        return {"hidden": recipe.hidden, "num_experts": 0, "top_k": 1, "num_shared": 0}
+    router = asdict(recipe)
+    sizes = {name: router.pop(name) for name in ("num_experts", "top_k", "num_shared")}
+    return {"hidden": router.pop("expert_width"), **sizes, "router": router}
+
+
+class LedgerView(LessonWidget):
+    """Move a model's sizes and see its parameters in total, those that one token uses, and the FLOPs that it pays.
+
+    Args:
+        config: where the sliders stand at first.
+        compare: a model to draw as an outline over the bars, or None; the button of the widget pins another.
+        name: the title.
+
+    Traits to read, set and observe: `start` (which model the sliders set out from: "toy", "toy MoE", "LLaMA2 7B",
+    "DeepSeek 7B", "DeepSeekMoE 16B", and "this model" for any other config) and the sliders `width`, `layers`, `context`,
+    `hidden`, `num_experts` (0 is dense), `top_k`, `num_shared`. To read: `config` (the `ModelConfig` that they make; top_k
+    is at most num_experts there), `cost` (its `Cost`), `summary` (what the widget says).
+
+    Raises:
+        ValueError: for a model whose layers are mixed otherwise than leading dense ones of one size, then all alike.
+
+    >>> view = LedgerView(compare=STARTS["toy"])
+    >>> view.num_experts = 8
+    >>> view.cost.total / model_cost(STARTS["toy"]).total > 4, view.cost.active / model_cost(STARTS["toy"]).active < 1.01
+    (True, True)
+    """
+
+    title = Unicode().tag(sync=True)
+    starts = Dict().tag(sync=True)  # name -> sizes
+    choices = Dict().tag(sync=True)  # slider -> the values it can have
+    legend = List().tag(sync=True)  # [key, name, colour] of each part, left to right
+    initial = Dict().tag(sync=True)  # what Reset goes back to
+
+    start = Unicode().tag(sync=True)
+    width = Int().tag(sync=True)
+    layers = Int().tag(sync=True)
+    context = Int().tag(sync=True)
+    hidden = Int().tag(sync=True)
+    num_experts = Int().tag(sync=True)
+    top_k = Int().tag(sync=True)
+    num_shared = Int().tag(sync=True)
+    pinned = Dict().tag(sync=True)  # label and sizes of the outline; empty is none
+
+    def __init__(self, config: ModelConfig = COURSE["toy"], *, compare: ModelConfig | None = None, name: str = "ledger"):
+        sizes = Sizes.of(config)
+        start = start_of(sizes, "this model")
+        starts = {known: asdict(Sizes.of(one)) for known, one in STARTS.items()} | {start: asdict(sizes)}
+        choices = {slider: sorted({*values, *(one[slider] for one in starts.values())}) for slider, values in CHOICES.items()}
+        initial = {"start": start, **{slider: starts[start][slider] for slider in CHOICES},
+                   "pinned": {} if compare is None else pin_of(Sizes.of(compare))}
+        super().__init__(title=name, starts=starts, choices=choices, initial=initial,
+                         legend=[[key, *one] for key, one in PARTS.items()], **initial)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the sliders stand at, and what the start adds to it."""
+        return Sizes(**self.starts[self.start] | {slider: getattr(self, slider) for slider in CHOICES})
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model that the sliders make."""
+        return self.sizes.config()
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs."""
+        return model_cost(self.config)
+
+    @property
+    def outline(self) -> tuple[str, ModelConfig] | None:
+        """Name and model of the outline, or None."""
+        sizes = dict(self.pinned)
+        return (sizes.pop("label"), Sizes(**sizes).config()) if sizes else None
+
+    @property
+    def label(self) -> str:
+        """The start's name, and whether a slider has left it."""
+        left = any(getattr(self, slider) != self.starts[self.start][slider] for slider in CHOICES)
+        return f"{self.start}, changed" if left else self.start
+
+    @property
+    def top(self) -> int:
+        """The end of the bars' axis, in parameters."""
+        outline = [] if self.outline is None else [model_cost(self.outline[1])]
+        return axis_top(model_cost(Sizes(**self.starts[self.start]).config()), self.cost, *outline)
+
+    @traitlets.validate(*CHOICES)
+    def _of_the_slider(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        if value not in self.choices[name]:
+            raise traitlets.TraitError(f"{name} is {value}; the slider has {', '.join(map(str, self.choices[name]))}")
+        return value
+
+    @traitlets.validate("start")
+    def _known_start(self, proposal):
+        return one_of(proposal, {"start": self.starts})
+
+    @traitlets.observe("start")
+    def _from_the_start(self, change):
+        with self.hold_sync():  # one message, so that the browser never sees half of it
+            for slider in CHOICES:
+                setattr(self, slider, self.starts[change["new"]][slider])
+
+
+def start_of(sizes: Sizes, otherwise: str) -> str:
+    """The name of the start with these sizes."""
+    return next((name for name, config in STARTS.items() if Sizes.of(config) == sizes), otherwise)
+
+
+def pin_of(sizes: Sizes) -> dict:
+    """A model as an outline."""
+    return {"label": start_of(sizes, "compared model"), **asdict(sizes)}
+
+
+# --- arithmetic and words: the twins of those in ledger_view.js ------------------------------------------------------
+
+
+def axis_top(start: Cost, *shown: Cost) -> int:
+    """The end of the axis, in parameters: a round number that holds the start, times 4 as often as a shown bar needs.
+
+    Sizes run over eight powers of ten, so one axis for all would show nothing, and an axis that fits each state would
+    hide every change. This one stands still until a bar leaves it, then makes one step that the page names; it never
+    shrinks below the start, so that a smaller model looks smaller. FLOPs are drawn at half their number: on the axis
+    of parameters, since a parameter in use costs two.
+    """
+    need = [max(cost.total, cost.flops // 2) for cost in (start, *shown)]
+    power = 1
+    while 10 * power < need[0]:
+        power *= 10
+    top = next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= need[0])
+    while top < max(need):
+        top *= 4
+    return top
+
+
+COUNTED, FLOPS, BYTES = ("", " M", " B", " T"), (" FLOPs", " MFLOPs", " GFLOPs", " TFLOPs"), (" bytes", " MB", " GB", " TB")
+# --- the static picture ----------------------------------------------------------------------------------------------

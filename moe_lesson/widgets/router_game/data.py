@@ -1,0 +1,259 @@
+"""The router game: three heat maps of one text, of which one is the trained router's. Guess first, see the evidence then.
+
+The maps show which experts were chosen and not with what weight: a trained router's weights vary several times as much as a
+random router's, so that brightness would give the answer away. The functions under "words" are twins of those in router_game.js.
+Letters: R rounds, T tokens, N experts, K active experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import traitlets
+from traitlets import Dict, Int, List, Unicode
+
+from ...base.errors import require
+from ...base.text import to_bytes, visible
+from ...lm.model import LanguageModel
+from ...measure.instruments import experts_in_common
+from ...measure.nulls import hash_routing, route_beside_null
+from ...moe.layers import moe_layers
+from ...moe.routing import Routing
+from ..kit.base import LessonWidget, within
+from ..kit.gates import check_origin, count
+from ..kit.words import fixed, rounded
+
+PLACES = ("A", "B", "C")
+NAMES = {"trained": "trained router", "random router": "random router", "hash router": "hash router"}
+MOST_TOKENS = 48  # rows: more would leave no room for their names
+MOST_ROUNDS = 12  # columns of the table
+
+
+class RouterGame(LessonWidget):
+    """Guess, round by round, which of three unlabelled heat maps is the trained router's.
+
+    Args:
+        rounds: R mappings (1 … 12) from "trained", "random router" and "hash router" to the `Routing` of the same T named
+            tokens (2 … 48), N and K. Some token must stand in the text twice, so that equal tokens can be compared.
+        seed: of the order of the maps.
+        origin: where the routings come from, shown on the widget's face: "trained", "toy" or "synthetic".
+        name: of the model, shown beside the origin.
+        layers: of each round the MoE layer it is from, counted from 0; None does not say it.
+        title: the title.
+
+    Traits to read, set and observe: `round` (0 … R-1), `guesses` (of each guessed round "A", "B" or "C"; it can grow or
+    become empty), `locked_token` (an index in the text, or None). To read: `score`, `answers` (where the trained router was,
+    in the guessed rounds), `summary` (what the widget says).
+
+    Raises:
+        ValueError: if the routings do not fit together, or no token stands twice in a text.
+
+    >>> toy = Routing(torch.zeros(3, 2), torch.tensor([[0], [1], [0]]), torch.ones(3, 1), ("a", "b", "a"))
+    >>> game = RouterGame([dict.fromkeys(NAMES, toy)], origin="toy")
+    >>> game.guesses = ["A"]
+    >>> game.score, game.answers
+    (0, ['B'])
+    """
+
+    title = Unicode().tag(sync=True)
+    name = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)
+    seed = Int().tag(sync=True)
+    rounds = List(Dict()).tag(sync=True)  # see `packed`
+    closings = List(Unicode()).tag(sync=True)  # the last words for a score of 0 … R
+    top = Int().tag(sync=True)  # of the load axis, in mean loads: one for all maps and rounds
+    start = Dict().tag(sync=True)  # what Reset goes back to
+
+    guesses = List(Unicode()).tag(sync=True)
+    round = Int(0).tag(sync=True)
+    locked_token = Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(self, rounds: Sequence[Mapping[str, Routing]], seed: int = 0, origin: str = "trained", name: str = "model", *,
+                 layers: Sequence[int] | None = None, title: str = "Which router is trained?"):
+        check_origin(origin)
+        require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
+        check_rounds(rounds, layers)
+        self._committed: list[str] = []  # guesses that stand: the trait has its new value before it is validated
+        start = {"guesses": [], "round": 0, "locked_token": None}
+        orders = drawn_orders(len(rounds), seed)
+        packs = [packed(maps, order, None if layers is None else layers[i])
+                 for i, (maps, order) in enumerate(zip(rounds, orders))]
+        peaks = [max(map(max, one["load"])) / mean_load(one) for one in packs]
+        closings = [closing(score, len(rounds)) for score in range(len(rounds) + 1)]
+        super().__init__(title=title, name=name, origin=origin, seed=seed, rounds=packs, closings=closings,
+                         top=math.ceil(max(2, *peaks)), start=start, **start)
+
+    @classmethod
+    def of_model(cls, model: LanguageModel, texts: Sequence[str], seed: int = 0, layers: Sequence[int] | None = None, *,
+                 origin: str = "trained", name: str = "", title: str = "Which router is trained?") -> RouterGame:
+        """One round for each text, from one MoE layer of a model: its router, a random one on the same hidden states, a hash.
+
+        Args:
+            model: with at least one MoE layer.
+            texts: 1 … 12, each of 2 … 48 bytes and at most the model's context; 30 to 45 with repeated letters are good.
+            seed: of the order of the maps, of the random routers and of the hash.
+            layers: which MoE layers, counted from 0, the rounds go through again and again; None is all.
+            origin: "trained" or "toy".
+            name: of the model, e.g. "ladder-gshard"; empty names its sizes.
+            title: the title.
+        """
+        require(not isinstance(texts, (str, bytes)), f"texts is one text, {texts!r}; expected a list with one for each round")
+        routers = [layer.router for layer in moe_layers(model)]
+        require(bool(routers), "this model has no MoE layer, so there is no router to guess; take a model with one")
+        layers = range(len(routers)) if layers is None else layers
+        require(len(layers) > 0 and all(0 <= layer < len(routers) for layer in layers),
+                f"layers is {list(layers)}; expected at least one of 0 … {len(routers) - 1}")
+        chosen = [layers[i % len(layers)] for i in range(len(texts))]
+        sizes = "/".join(str(size) for size in dict.fromkeys(router.weight.shape[1] for router in routers))
+        return cls([three_routings(model, text, layer, seed) for text, layer in zip(texts, chosen)], seed, origin,
+                   name or f"{len(routers)}-layer MoE of {sizes} experts", layers=chosen, title=title)
+
+    @property
+    def shown(self) -> dict:
+        """The round on the screen."""
+        return self.rounds[self.round]
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens of the round on the screen."""
+        return self.shown["tokens"]
+
+    @property
+    def answers(self) -> list[str]:
+        """Where the trained router was in the rounds that were guessed; of the others nothing is told."""
+        return [PLACES[one["kinds"].index("trained")] for one in self.rounds[:len(self.guesses)]]
+
+    @property
+    def score(self) -> int:
+        """How many guesses were right."""
+        return sum(guess == answer for guess, answer in zip(self.guesses, self.answers))
+
+    @traitlets.validate("round", "locked_token")
+    def _in_range(self, proposal):
+        return within(proposal, {"round": (0, min(len(self.guesses), len(self.rounds) - 1)),
+                                 "locked_token": (0, len(self.tokens) - 1)})
+
+    @traitlets.validate("guesses")
+    def _final(self, proposal):
+        """A guess is never taken back: the list grows, or Reset empties it."""
+        value = proposal["value"]
+        if len(value) > len(self.rounds) or any(guess not in PLACES for guess in value):
+            raise traitlets.TraitError(f"guesses is {value}; expected at most {len(self.rounds)} of {', '.join(PLACES)}")
+        if value and value[:len(self._committed)] != self._committed:
+            raise traitlets.TraitError(f"guesses is {value} after {self._committed}; a guess can't be taken back: "
+                                       "add to them, or start over with []")
+        return value
+
+    @traitlets.observe("guesses")
+    def _commit(self, change):
+        self._committed = list(change["new"])
+        self.round = min(self.round, len(self._committed))
+
+    @traitlets.observe("round")
+    def _other_text(self, _):
+        self.locked_token = None
+
+
+# --- validation, and what is computed once -------------------------------------------------------------------------------
+
+
+def three_routings(model: LanguageModel, text: str | bytes, layer: int, seed: int) -> dict[str, Routing]:
+    """What three routers do with the same text in one MoE layer of a model."""
+    raw = to_bytes(text)
+    require(2 <= len(raw) <= MOST_TOKENS, f"the text {text!r} has {len(raw)} bytes; expected 2 … {MOST_TOKENS}")
+    trained, random = (routings[layer] for routings in route_beside_null(model, raw, seed))
+    hashed = hash_routing(moe_layers(model)[layer].router, torch.tensor(list(raw)), trained.logits.std().item(), seed + layer)
+    return dict(zip(NAMES, (trained, random, hashed.with_tokens(trained.tokens))))
+
+
+def check_rounds(rounds: Sequence[Mapping[str, Routing]], layers: Sequence[int] | None) -> None:
+    """Refuse rounds whose three maps could not stand side by side."""
+    require(isinstance(rounds, Sequence) and 1 <= len(rounds) <= MOST_ROUNDS,
+            f"rounds is {count(len(rounds), 'round') if isinstance(rounds, Sequence) else type(rounds).__name__}; "
+            f"expected a list of 1 … {MOST_ROUNDS}")
+    require(layers is None or len(layers) == len(rounds), f"there are {len(layers or ())} layers for {len(rounds)} rounds; "
+                                                          "give one for each round, or None")
+    for i, maps in enumerate(rounds):
+        require(isinstance(maps, Mapping) and set(maps) == set(NAMES),
+                f"rounds[{i}] is {sorted(maps) if isinstance(maps, Mapping) else type(maps).__name__}; "
+                f"expected a Routing for each of {', '.join(NAMES)}")
+        for kind in NAMES:
+            check_routing(maps[kind], maps["trained"], f"rounds[{i}][{kind!r}]")
+
+
+def check_routing(one: Routing, model: Routing, here: str) -> None:
+    require(isinstance(one, Routing), f"{here} is {type(one).__name__}; expected a Routing")
+    require(one.tokens is not None, f"{here} has no token names; give them with routing.with_tokens(…)")
+    require(2 <= one.num_tokens <= MOST_TOKENS, f"{here} has {count(one.num_tokens, 'token')}; expected 2 … {MOST_TOKENS}")
+    require(one.top_k >= 1, f"{here} chooses no expert; expected K = 1 or more")
+    require((one.tokens, one.num_experts, one.top_k) == (model.tokens, model.num_experts, model.top_k),
+            f"{here} has T, N, K = {one.num_tokens}, {one.num_experts}, {one.top_k}, the trained router {model.num_tokens}, "
+            f"{model.num_experts}, {model.top_k}; route the same tokens through routers of the same sizes")
+    require(0 <= one.expert_ids.min() <= one.expert_ids.max() < one.num_experts,
+            f"{here}: expert ids run from {one.expert_ids.min()} to {one.expert_ids.max()}; expected 0 to {one.num_experts - 1}")
+    require(1 < len(set(map(visible, one.tokens))) < one.num_tokens,
+            f"{here}: no token stands twice in this text, or all are equal, so that equal and different tokens can't be "
+            "compared; take a text with repeated letters")
+
+
+def drawn_orders(rounds: int, seed: int) -> list[list[str]]:
+    """Which router is A, B and C in each round: every order is as likely, whatever came before."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = list(NAMES)
+    return [[kinds[i] for i in torch.randperm(len(kinds), generator=generator).tolist()] for _ in range(rounds)]
+
+
+def packed(maps: Mapping[str, Routing], order: list[str], layer: int | None) -> dict:
+    """One round as JSON, maps in the order A, B, C: experts [3, T, K] ascending (their rank would tell), load [3, N], words."""
+    routings = [maps[kind].with_tokens(list(map(visible, maps[kind].tokens))) for kind in order]
+    k = routings[0].top_k
+    evidence = [(*(rounded(number, 1) for number in experts_in_common(one)), rounded(one.max_violation, 1)) for one in routings]
+    return {"tokens": list(routings[0].tokens), "n": routings[0].num_experts, "k": k,
+            "layer": "" if layer is None else f"layer {layer + 1}", "kinds": order,
+            "experts": [one.expert_ids.sort(dim=1).values.tolist() for one in routings],
+            "load": [one.load.tolist() for one in routings],
+            "rows": [[f"{equal} of {k}", f"{other} of {k}", uneven] for equal, other, uneven in evidence],
+            "evidence": evidence_words(order, evidence, k, routings[0].num_experts)}
+
+
+def evidence_words(order: list[str], evidence: Sequence[tuple[str, str, str]], k: int, n: int) -> str:
+    """Who is who, and the three numbers of each map, in words."""
+    (equal, other, uneven), *rest = evidence
+    first = (f"A is the {NAMES[order[0]]}: a token shares {equal} of its {count(k, 'expert')} with an equal token and {other} "
+             f"with a different one; the load's MaxVio is {uneven}.")
+    others = (f"{place} is the {NAMES[kind]}: {equal} and {other}; MaxVio {uneven}."
+              for place, kind, (equal, other, uneven) in zip(PLACES[1:], order[1:], rest))
+    return " ".join([first, *others, f"Two random choices of {k} of {n} share {rounded(k * k / n, 1)}."])
+
+
+def at_least(score: int, rounds: int, chance: float) -> float:
+    """The probability of at least this score, if each round is right with a chance of its own: binomial."""
+    return sum(math.comb(rounds, right) * chance ** right * (1 - chance) ** (rounds - right)
+               for right in range(score, rounds + 1))
+
+
+def chance_in_words(share: float) -> str:
+    if 0.995 <= share < 1:
+        return "over 99%"
+    return f"{fixed(100 * share, 0 if share >= 0.1 else 1 if share >= 0.0005 else 4)}%"
+
+
+def closing(score: int, rounds: int) -> str:
+    """What a score says, and what a map does not."""
+    three, two = (chance_in_words(at_least(score, rounds, chance)) for chance in (1 / 3, 1 / 2))
+    return (f"The end: {score} of {rounds} right. Guessing among three gives at least {score} right with a probability of "
+            f"{three}; guessing between two, the hash router ruled out, {two}. "
+            "A random router makes a pretty heat map too: a map alone is no evidence of learning.")
+
+
+# --- words: the twins of those in router_game.js ----------------------------------------------------------------------
+
+def mean_load(one: dict) -> float:
+    """Tokens per expert of a round, if all experts had the same load."""
+    return len(one["tokens"]) * one["k"] / one["n"]
+
+
+
+CHOSEN, UNCHOSEN, BAR, MEAN = "#fee838", "#00224e", "#5b82b8", "#d9660a"

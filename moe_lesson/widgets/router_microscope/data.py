@@ -1,0 +1,166 @@
+"""The router microscope: what one router does with one token, from logits to weights.
+
+The browser receives the raw logits and the draws of noise once and computes every step itself; the functions here are
+its twins, for the words and the picture in Python. Letters: T tokens, N experts, K active experts, P draws of noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import traitlets
+from numpy import ndarray
+from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
+
+from ...base.errors import require
+from ...base.text import visible
+from ...moe.layers import MoE
+from ...moe.routing import Routing
+from ..kit.base import LessonWidget, within
+from ..kit.gates import Gate, check_logits, check_origin, follows, plain
+
+DRAWS = 100
+COLDEST, HOTTEST = 0.1, 10.0  # temperatures
+
+ORDERS = ("softmax, top-k", "softmax, top-k, renormalise", "top-k, softmax")  # from logits to weights
+
+
+class RouterMicroscope(LessonWidget):
+    """Follow one token through a softmax router, and turn K, temperature, noise and the order of the steps.
+
+    Args:
+        routing: T named tokens, routed by a softmax router without bias; its logits are all that is used.
+        origin: where it comes from, shown on the widget's face: "trained", "toy" or "synthetic".
+        title: the title.
+        seed: of the noise.
+        token: which token is shown first, 0 … T-1.
+
+    Traits to read, set and observe: `token`, `k` (1 … N), `temperature` (0.1 … 10), `noise` (its standard deviation in
+    logits, 0 … `noise_limit`), `draw` (1 … 100, which draw of the noise), `order` (one of `ORDERS`), `by_logit` (sort
+    the experts), `locked_expert` (an index or None). To read: `summary` (what the widget says), `shown` (the `Decision`).
+
+    Raises:
+        ValueError: if there is no token, or the routing was not made by a softmax router.
+    """
+
+    title = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)
+    seed = Int().tag(sync=True)
+    tokens = List(Unicode()).tag(sync=True)
+    num_experts = Int().tag(sync=True)
+    logits = Bytes().tag(sync=True)  # float32 [T, N]
+    draws = Bytes().tag(sync=True)  # float32 [P, N], standard normal
+    noise_limit = Float().tag(sync=True)
+    logit_limits = List(Float()).tag(sync=True)  # of the axis: one for all tokens and settings
+    digits = Int().tag(sync=True)  # after the decimal point of a logit
+    start = Dict().tag(sync=True)  # as recorded; what Reset goes back to
+
+    token = Int(0).tag(sync=True)
+    k = Int(1).tag(sync=True)
+    temperature = Float(1.0).tag(sync=True)
+    noise = Float(0.0).tag(sync=True)
+    draw = Int(1).tag(sync=True)
+    order = Unicode().tag(sync=True)
+    by_logit = Bool(False).tag(sync=True)
+    locked_expert = Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(self, routing: Routing, *, origin: str = "trained", title: str = "router microscope", seed: int = 0,
+                 token: int = 0):
+        check_origin(origin)
+        require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
+        check_routing(routing)
+        require(isinstance(token, int) and 0 <= token < routing.num_tokens,
+                f"token is {token!r}; expected 0 … {routing.num_tokens - 1}")
+        logits_TN = plain(routing).numpy()
+        draws_PN = np.random.default_rng(seed).standard_normal((DRAWS, routing.num_experts), np.float32)
+        start = {"token": token, "k": routing.top_k, "temperature": 1.0, "noise": 0.0, "draw": 1,
+                 "order": recorded_order(routing), "by_logit": False, "locked_expert": None}
+        super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routing.tokens],
+                         num_experts=routing.num_experts, logits=logits_TN.tobytes(), draws=draws_PN.tobytes(),
+                         **scales(logits_TN), start=start, **start)
+
+    @classmethod
+    def of_model(cls, model, text: str, layer: int = 0, *, origin: str = "trained", title: str = "router microscope",
+                 seed: int = 0, token: int = 0) -> RouterMicroscope:
+        """The microscope over a language model's own router.
+
+        Args:
+            model: a `LanguageModel` with at least one MoE layer.
+            text: whose tokens are routed, at most the model's context long.
+            layer: which MoE layer, counted from 0.
+            origin: "trained" or "toy".
+            title: the title; the layer is added.
+            seed: of the noise.
+            token: which token is shown first.
+        """
+        routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
+        require(bool(routers), "this model has no MoE layer, so there is no router to look at")
+        require(0 <= layer < len(routers), f"layer is {layer}; this model's MoE layers are 0 … {len(routers) - 1}")
+        check_router(routers[layer])
+        require(bool(text), "the text is empty, so there is no token to look at; write at least one letter")
+        routings = [routing for routing in model.route(text) if routing is not None]
+        return cls(routings[layer], origin=origin, title=f"{title} · layer {layer + 1} of {len(routers)}", seed=seed,
+                   token=token)
+
+    @traitlets.validate("token", "k", "temperature", "noise", "draw", "locked_expert")
+    def _in_range(self, proposal):
+        return within(proposal, {"token": (0, len(self.tokens) - 1), "k": (1, self.num_experts), "draw": (1, DRAWS),
+                                 "temperature": (COLDEST, HOTTEST), "noise": (0, self.noise_limit),
+                                 "locked_expert": (0, self.num_experts - 1)})
+
+    @traitlets.validate("order")
+    def _known_order(self, proposal):
+        if proposal["value"] not in ORDERS:
+            raise traitlets.TraitError(f"order is {proposal['value']!r}; choose one of {'; '.join(ORDERS)}")
+        return proposal["value"]
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+def check_routing(routing: Routing) -> None:
+    require(isinstance(routing, Routing), f"routing is {type(routing).__name__}; expected a Routing")
+    require(routing.num_tokens > 0, "the routing has no token; the microscope looks at one")
+    require(routing.top_k >= 1, "the routing has K = 0; each token must go to at least one expert")
+    require(routing.tokens is not None, "the routing has no token texts; add them with routing.with_tokens([...])")
+    check_logits(routing, "routing")
+
+
+def check_router(router) -> None:
+    """Refuse a router whose choice and weights are not made by the steps that the microscope shows."""
+    require(router.score == "softmax",
+            f"this router scores with a {router.score}; the microscope shows softmax routers (the routing map shows any)")
+    require(not router.bias.any(), "this router chooses with a bias; the microscope shows routers that choose by logits alone")
+    require(router.scale == 1, f"this router multiplies its weights by {router.scale:g}; the microscope shows scale 1 alone")
+
+
+def recorded_order(routing: Routing) -> str:
+    """The order of steps that leads from the routing's logits to its weights."""
+    for order, renormalise in (("softmax, top-k, renormalise", True), ("softmax, top-k", False)):
+        if follows(routing, Gate(renormalise=renormalise)):
+            return order
+    raise ValueError("the routing does not follow from its logits with a softmax and top-k; the microscope shows softmax "
+                     "routers without noise, bias and scale (the routing map shows others)")
+
+
+def scales(logits_TN: ndarray) -> dict:
+    """The limits of noise and of the logit axis: fixed by all tokens, so that no setting moves them.
+
+    The noise goes to twice the typical spread of a token's logits. The axis leaves one spread of room for it at either
+    end; a bar that leaves it nevertheless gets an arrow.
+    """
+    known = logits_TN[np.isfinite(logits_TN)]
+    spread = float(np.mean([row[np.isfinite(row)].std(dtype=np.float64) for row in logits_TN]))
+    if spread <= 1e-6 * np.abs(known).max():  # all equal, but for rounding
+        spread = 1.0
+    exponent = math.floor(math.log10(2 * spread))
+    return {"noise_limit": float(f"{math.ceil(2 * spread / 10.0**exponent)}e{exponent}"),
+            "logit_limits": [float(known.min()) - spread, float(known.max()) + spread],
+            "digits": max(2, 2 - exponent)}
+
+
+
+
+
+BAR, CHOSEN, INK = "#5b82b8", "#d9660a", "#16191d"

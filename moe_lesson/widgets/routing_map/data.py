@@ -1,0 +1,148 @@
+"""The routing map: which experts each token of a text chose, layer by layer.
+
+The browser receives the raw logits once and computes every choice itself; with a model's weights it also routes whatever text the
+learner types. Letters: L layers, T tokens, N experts, K active experts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import traitlets
+from traitlets import Bytes, Dict, Int, List, Unicode
+
+from ...base.errors import require
+from ...base.text import visible, well_formed
+from ...measure.nulls import random_router, route_beside_null
+from ...moe.layers import moe_layers
+from ...moe.recipes import Sparse
+from ...moe.routing import Routing
+from ..kit.base import LessonWidget, within
+from ..kit.gates import Gate, check_layers, check_origin, packed
+
+
+class RoutingMap(LessonWidget):
+    """See, for each token of a text, the experts it chose in each MoE layer; lock a token or an expert to read it.
+
+    Args:
+        routings: L routings, one per MoE layer, of the same T named tokens and the same K; N may differ.
+        origin: where they come from, shown on the widget's face: "trained", "toy" or "synthetic".
+        router: how logits become weights: a `Router`, a mapping or a `Gate` (score, renormalise, scale, bias) for all
+            layers, or a list of L of them.
+        null: what a *random* router decides on the same hidden states, like `routings`, or None. It has the gate of
+            `router` without bias.
+        num_shared: how many shared experts see every token.
+        name: the title.
+
+    Traits to read, set and observe: `layer` (0 … L-1), `k` (1 … N), `router` ("model" or "null"), `locked_token` and
+    `locked_expert` (an index or None); of a map made by `of_model` also `text`.
+
+    Raises:
+        ValueError: if the routings do not fit together, or the gate does not reproduce what they recorded.
+    """
+
+    title = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)
+    num_shared = Int().tag(sync=True)
+    max_bytes = Int().tag(sync=True)
+    gates = List(Dict()).tag(sync=True)
+    null_gates = List(Dict()).tag(sync=True)
+    sizes = List(Int()).tag(sync=True)
+    top_k = Int().tag(sync=True)
+    tokens = List(Unicode()).tag(sync=True)  # of the text at the start
+    logits = Bytes().tag(sync=True)  # float32, [T, N] of each layer one after the other
+    null_logits = Bytes().tag(sync=True)
+    weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
+    null_weights = Bytes().tag(sync=True)  # of the random routers, float32, [D, N] of each layer
+    start = Dict().tag(sync=True)  # what Reset goes back to
+
+    layer = Int(0).tag(sync=True)
+    k = Int(1).tag(sync=True)
+    router = Unicode("model").tag(sync=True)
+    locked_token = Int(None, allow_none=True).tag(sync=True)
+    locked_expert = Int(None, allow_none=True).tag(sync=True)
+    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
+
+    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router=None,
+                 null: Sequence[Routing] | None = None, num_shared: int = 0, name: str = "routing map", **more):
+        check_origin(origin)
+        require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
+        gates = gates_for(router, len(routings))
+        null_gates = [gate.without_bias() for gate in gates] if null is not None else []
+        check_layers(routings, gates, "routings")
+        if null is not None:
+            check_layers(null, null_gates, "null")
+            require(shapes(null) == shapes(routings), f"null has [T, N] {shapes(null)}, the routings {shapes(routings)}; "
+                                                      "route the same hidden states through a random router of the same size")
+        tokens = [visible(token) for token in routings[0].tokens]
+        start = {"layer": 0, "k": routings[0].top_k, "router": "model", "locked_token": repeated(tokens), "locked_expert": None,
+                 "text": more.pop("text", "")}
+        super().__init__(title=name, origin=origin, num_shared=num_shared, gates=[gate.to_dict() for gate in gates],
+                         null_gates=[gate.to_dict() for gate in null_gates], sizes=[r.num_experts for r in routings],
+                         top_k=routings[0].top_k, tokens=tokens, logits=packed(routings), null_logits=packed(null or ()),
+                         start=start, **start, **more)
+
+    @classmethod
+    def of_model(cls, model, text: str, *, origin: str = "trained", seed: int = 0, name: str = "routing map") -> RoutingMap:
+        """The map of a language model's own routing, beside random routers, for any text that the learner types.
+
+        Args:
+            model: a `LanguageModel` with at least one MoE layer.
+            text: what stands in the text field at first.
+            origin: "trained" or "toy".
+            seed: of the random routers.
+            name: the title.
+        """
+        routers = [layer.router for layer in moe_layers(model)]
+        require(bool(routers), "this model has no MoE layer, so there is no routing to show")
+        require(bool(text), "the text is empty, so there is nothing to route; write at least one letter")
+        routings, null = route_beside_null(model, text, seed)
+        nulls = b"".join(random_router(router, seed + i).weight.detach().float().cpu().numpy().tobytes()
+                         for i, router in enumerate(routers))
+        shared = max(recipe.num_shared for recipe in model.config.recipes if isinstance(recipe, Sparse))
+        one = cls(routings, null=null, origin=origin, router=routers, name=name, num_shared=shared, text=well_formed(text),
+                  max_bytes=model.config.context, null_weights=nulls)
+        one.carry(model)
+        return one
+
+    @traitlets.validate("layer", "k", "locked_token", "locked_expert")
+    def _in_range(self, proposal):
+        longest = len(self.tokens) if self.text == self.start["text"] else self.max_bytes
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "k": (1, self.sizes[self.layer]),
+                                 "locked_token": (0, longest - 1), "locked_expert": (0, self.sizes[self.layer] - 1)})
+
+    @traitlets.validate("router")
+    def _known_router(self, proposal):
+        choices = ("model", "null") if self.null_gates else ("model",)
+        if proposal["value"] not in choices:
+            raise traitlets.TraitError(f"router is {proposal['value']!r}; this map has {' and '.join(choices)}")
+        return proposal["value"]
+
+    @traitlets.validate("text")
+    def _clean_text(self, proposal):
+        return well_formed(proposal["value"])
+
+    @traitlets.observe("layer", "router")
+    def _other_experts(self, _):
+        """Expert ids belong to one router of one layer: what was locked means nothing in the next."""
+        self.locked_expert = None
+        self.k = min(self.k, self.sizes[self.layer])
+
+
+def repeated(tokens: Sequence[str]) -> int | None:
+    """The first place of the letter that stands in a text most often, if one does so twice: a first thing to look at."""
+    letters = Counter(token for token in tokens if token.isalnum() and len(token) == 1)
+    (letter, times), = letters.most_common(1) or [("", 0)]
+    return tokens.index(letter) if times > 1 else None
+
+
+def gates_for(router, layers: int) -> list[Gate]:
+    """One gate per layer, out of one for all or a list."""
+    routers = list(router) if isinstance(router, (list, tuple)) else [router or {}] * layers
+    require(len(routers) == layers, f"{len(routers)} routers for {layers} layers; give one each, or one for all")
+    return [Gate.of(one) for one in routers]
+
+
+def shapes(routings: Sequence[Routing]) -> list[tuple[int, int]]:
+    return [(r.num_tokens, r.num_experts) for r in routings]

@@ -1,0 +1,70 @@
+// The kit's mathematics against the package's: test_kit.py computes the vectors and runs this with `node --test`.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { inkOn, RAMP, weightColour } from "../../../moe_lesson/widgets/kit/canvas.js";
+import { movedOn } from "../../../moe_lesson/widgets/kit/events.js";
+import { byteNames, bytesOf, cutToBytes, forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
+import { floats, inCommon, loadEntropy, rankExperts, route } from "../../../moe_lesson/widgets/kit/routing.js";
+import { close, golden, view } from "../parity_harness.mjs";
+
+for (const { name, logits, T, N, k, gate, ids, weights, load, entropy, common } of golden.gates) {
+  test(`a gate: ${name}`, () => {
+    const routed = route(rankExperts(floats(view(logits)), T, N, gate), k);
+    assert.deepEqual(Array.from(routed.ids), ids, "expert ids");
+    close(Array.from(routed.weights), weights, "weights");
+    assert.deepEqual(Array.from(routed.load), load, "load");
+    close([loadEntropy(routed.load)], [entropy], "entropy");
+    if (T) assert.deepEqual(inCommon(routed, 0), common, "experts in common");
+  });
+}
+
+for (const { name, file, texts } of golden.models) {
+  const model = readModel(view(file));
+  for (const { text, tokens, logits, layers } of texts) {
+    test(`${name} reads ${JSON.stringify(text.slice(0, 20))}`, () => {
+      const bytes = bytesOf(text);
+      assert.deepEqual(byteNames(bytes), tokens);
+      const found = forward(model, bytes);
+      close(Array.from(found.logits), floats(view(logits)), "logits", 1e-4);
+      layers.forEach(({ ids, weights, added }, i) => {
+        const layer = found.layers[i];
+        assert.deepEqual(Array.from(layer.routed.ids), ids, `choices of layer ${i}`);
+        close(Array.from(layer.routed.weights), weights, "weights", 1e-4);
+        close(Array.from(layer.experts, (value, j) => value + (layer.shared ? layer.shared[j] : 0)), floats(view(added)), "added", 1e-4);
+      });
+    });
+  }
+}
+
+test("a text is cut at the last whole character that fits", () => {
+  assert.deepEqual([0, 1, 3, 4, 5, 9].map((most) => cutToBytes("a中😀b", most)), ["", "a", "a", "a中", "a中", "a中😀b"]);
+});
+
+test("characters without shape get a name", () => {
+  assert.deepEqual(byteNames(bytesOf("e\u0301")), ["e", "U+0301 1/2", "U+0301 2/2"]);
+});
+
+test("colours stay within the table at the ends of the scale", () => {
+  assert.equal(weightColour(0, 1), RAMP[0]);
+  assert.equal(weightColour(2.5, 2.5), RAMP[255]);
+  assert.equal(weightColour(9, 1), RAMP[255]);
+});
+
+test("every colour of the map carries readable ink", () => {
+  const light = (hex) => hex.slice(1).match(/../g).map((pair) => parseInt(pair, 16) / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((total, c, i) => total + c * [0.2126, 0.7152, 0.0722][i], 0);
+  for (const hex of RAMP) {
+    const [a, b] = [light(hex), light(inkOn(hex))];
+    assert.ok((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) >= 4.5, `${inkOn(hex)} on ${hex}`);
+  }
+});
+
+test("the cursor stays inside the map", () => {
+  assert.deepEqual(movedOn({ row: 0, column: 0 }, "ArrowUp", 3, 4), { row: 0, column: 0 });
+  assert.deepEqual(movedOn({ row: 1, column: 3 }, "ArrowRight", 3, 4), { row: 1, column: 3 });
+  assert.deepEqual(movedOn({ row: 1, column: 3 }, "PageDown", 3, 4), { row: 2, column: 3 });
+  assert.deepEqual(movedOn({ row: 1, column: 3 }, "Home", 3, 4), { row: 1, column: 0 });
+  assert.equal(movedOn({ row: 1, column: 3 }, "q", 3, 4), null);
+});

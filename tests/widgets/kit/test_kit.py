@@ -1,0 +1,215 @@
+"""The kit that all widgets are made of: mathematics and the model in JavaScript, what Python sends, what it leaves behind."""
+
+import base64
+import hashlib
+import math
+import pathlib
+import re
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from routing_map.cases import map_of
+from routings import PLAIN, logits_of
+from widget_harness import run_node
+
+from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
+from moe_lesson.base.text import to_bytes, visible
+from moe_lesson.lm.checkpoints import shipped_model
+from moe_lesson.lm.model import listening
+from moe_lesson.moe.layers import Router
+from moe_lesson.widgets import RoutingMap
+from moe_lesson.widgets.kit.base import KIT, VIEW, module_source
+from moe_lesson.widgets.kit.gates import Gate
+from moe_lesson.widgets.kit.weights import SENT, weights_of
+
+TESTS, WIDGETS = str(pathlib.Path(__file__).parents[1]), KIT.parent
+TEXTS = ("", "a", "The moon rose over the quiet sea.", "def route(x):\n\treturn x", "中文字", "😀👨\u200d👩\u200d👧", "é\u0301 ñ",
+         "\ufeffmark", "\x00\x7f\x1b", "\u202egnp.exe", "\ud800 half", "مرحبا", "שלום", "a" * 256, "中" * 85, "0123456789 " * 23,
+         "x = {1: [2]}", "¡Hola! ¿Qué tal?", "line one\r\nline two", "∑ xᵢ ≤ ∞")
+
+
+def bits(tensor) -> str:
+    return base64.b64encode(tensor.detach().float().numpy().tobytes()).decode()
+
+
+# --- mathematics: the browser computes what the package computes --------------------------------------------------------
+
+
+def gates() -> dict[str, tuple]:
+    """Logits, K and a gate: the corners where two implementations part ways. Ties are JavaScript's own, see below."""
+    bare, sigmoid = Gate(renormalise=False, scale=16.0), Gate("sigmoid", scale=2.5)
+    return {
+        "softmax": (logits_of(21, 12), 3, PLAIN),
+        "k = N": (logits_of(21, 12), 12, PLAIN),
+        "k = 1": (logits_of(21, 12), 1, bare),
+        "a temperature near zero": (1e2 * logits_of(30, 12), 3, PLAIN),
+        "a temperature near infinity": (1e-6 * logits_of(30, 12), 3, PLAIN),
+        "sigmoid": (logits_of(30, 12), 3, sigmoid),
+        "sigmoid of almost nothing": (logits_of(30, 12) - 160, 3, sigmoid),
+        "bias chooses and does not weigh": (logits_of(30, 12), 3, Gate("sigmoid", bias=tuple(np.linspace(-0.5, 0.5, 12)))),
+        "not renormalised, scaled": (logits_of(30, 12), 3, bare),
+        "an expert that is masked": (np.array([[0.0, -math.inf, 1.0], [2.0, -math.inf, 1.0]], np.float32), 2, PLAIN),
+        "one expert": (logits_of(5, 1), 1, PLAIN),
+        "many idle experts": (logits_of(3, 200), 2, PLAIN),
+    }
+
+
+def golden_gate(name: str, logits: np.ndarray, k: int, gate: Gate) -> dict:
+    logits_TN = torch.from_numpy(logits)
+    routing = gate.route(logits_TN, k)
+    T, N = logits_TN.shape
+    same = [len(set(routing.expert_ids[0].tolist()) & set(ids)) for ids in routing.expert_ids.tolist()]
+    return {"name": name, "logits": bits(logits_TN), "T": T, "N": N, "k": k, "gate": gate.to_dict(),
+            "ids": routing.expert_ids.flatten().tolist(), "weights": routing.weights.flatten().tolist(),
+            "load": routing.load.tolist(), "entropy": routing.load_entropy, "common": same}
+
+
+def golden_model(name: str, model: LanguageModel, texts=TEXTS) -> dict:
+    read = []
+    for text in texts:
+        with torch.no_grad(), listening([block.attention_norm for block in model.blocks[1:]] + [model.norm]) as after, \
+                listening([block.ffn_norm for block in model.blocks]) as before:
+            logits = model(torch.tensor([list(to_bytes(text))], dtype=torch.long))[0]
+        layers = [{"ids": routing.expert_ids.flatten().tolist(), "weights": routing.weights.flatten().tolist(),
+                   "added": bits(end - start)}
+                  for routing, start, end in zip(model.route(text), before, after) if routing is not None]
+        tokens = list(model.route(text)[-1].tokens) if model.route(text)[-1] is not None else []
+        read.append({"text": text, "tokens": tokens, "logits": bits(logits), "layers": layers})
+    return {"name": name, "file": base64.b64encode(weights_of(model).data).decode(), "texts": read}
+
+
+def models() -> dict[str, LanguageModel]:
+    torch.manual_seed(0)
+    recipes = Dense(24), Sparse(7, 3, 8, score="sigmoid", renormalise=False, scale=2.5)
+    mixed = LanguageModel(ModelConfig(recipes, width=16, heads=2, context=256))
+    mixed.blocks[1].ffn.router.bias.normal_(std=0.3)
+    return {"deepseekmoe": shipped_model("deepseekmoe")[0], "16 bits": shipped_model("ladder-gshard")[0],
+            "sigmoid, bias": mixed.eval()}
+
+
+def test_javascript_computes_what_python_does(tmp_path):
+    vectors = {"gates": [golden_gate(name, *case) for name, case in gates().items()],
+               "models": [golden_model(name, model) for name, model in models().items()]}
+    printed = run_node("kit/kit.test.mjs", vectors, tmp_path)
+    assert f"pass {len(vectors['gates']) + 3 * len(TEXTS) + 5}" in printed  # every case ran
+
+
+def test_a_gate_is_the_routers():
+    torch.manual_seed(0)
+    for settings in ({}, {"score": "sigmoid"}, {"renormalise": False, "scale": 2.5}):
+        router = Router(16, 12, 3, **settings)
+        router.bias.copy_(0.1 * torch.randn(12))
+        with torch.no_grad():
+            routing = router(torch.randn(30, 16))
+        again = Gate.of(router).route(routing.logits, 3)
+        assert torch.equal(again.expert_ids, routing.expert_ids)
+        assert torch.allclose(again.weights, routing.weights.double(), atol=1e-6)
+        assert Gate.of(router) == Gate.of(Gate.of(router))
+
+
+# --- one module for the browser, out of several ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(WIDGETS.glob("[!k]*/view.js")), ids=lambda path: path.parent.name)
+def test_a_module_needs_nothing_from_elsewhere(path):
+    source = module_source(path)
+    own = source.replace((KIT / "d3.js").read_text(), "")
+    assert not any(line.lstrip().startswith("import ") for line in source.splitlines())
+    assert not any(word in own for word in ("http://", "https://", "innerHTML", "fetch(", "eval(", "import("))
+    assert source.count("export default") == 1
+
+
+@pytest.mark.parametrize("path", sorted(WIDGETS.glob("*/*.js")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_a_module_imports_it_uses(path):
+    source = path.read_text()
+    for imported in re.findall(r"^import \{([^}]*)\} from", source, flags=re.M):
+        code = re.sub(r"^import \{[^}]*\} from.*$", "", source, flags=re.M)
+        unused = [name for name in re.findall(r"\w+", imported) if not re.search(rf"\b{name}\b", code)]
+        assert not unused
+
+
+def test_d3_is_what_its_checksum_says():
+    digest, name = (KIT / "d3.sha256").read_text().split()
+    assert hashlib.sha256((KIT / name).read_bytes()).hexdigest() == digest
+    assert "Mike Bostock" in (KIT / "d3.LICENSE").read_text()
+
+
+# --- what a notebook stores, and what stays in the kernel ------------------------------------------------------------------
+
+
+def test_the_bundle_holds_the_view_and_a_line():
+    widget = map_of()
+    bundle = widget._repr_mimebundle_()[0]
+    assert bundle[VIEW]["model_id"] == widget.model_id and bundle["text/plain"].startswith(repr(widget))
+    assert repr(widget) == repr(map_of()) == "RoutingMap('routing map', synthetic)"
+    widget.close()
+    assert set(widget._repr_mimebundle_()[0]) == {"text/plain"}
+
+
+RERUN = textwrap.dedent("""
+    import gc, sys
+    sys.path.insert(0, sys.argv[1])
+    from IPython.core.interactiveshell import InteractiveShell
+    shell = InteractiveShell.instance()
+    shell.run_cell("from routing_map.cases import map_of")
+    from moe_lesson.widgets.kit.base import LIVE
+    runs = 0
+    def run(cell, code, kind="execute_request"):
+        global runs
+        runs += 1
+        parent = {"header": {"msg_id": str(runs), "msg_type": kind}}
+        parent |= {"metadata": {"cellId": cell}} if kind == "execute_request" else {"content": {"comm_id": cell}}
+        shell.get_parent = lambda: parent
+        shell.run_cell(code).raise_error()
+        gc.collect()
+        return len(LIVE)
+    print([run("a", "w = map_of()") for _ in range(50)][-1], end=" ")
+    print(run("b", "w = map_of()"), end=" ")
+    print([run("c", "pair = map_of(), map_of()") for _ in range(3)][-1], end=" ")
+    print([run("slider", "w = map_of()", "comm_msg") for _ in range(20)][-1], end=" ")
+    from ipywidgets import Widget
+    from ipywidgets.widgets import widget
+    print(len(getattr(widget, "_instances", None) or Widget.widgets))
+""")
+
+
+def test_a_cell_that_runs_again_closes_its_own_widgets_alone():
+    done = subprocess.run([sys.executable, "-c", RERUN, TESTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # fifty runs leave one; another cell of the same source is another cell; two in one cell are siblings; a slider leaves one
+    assert done.stdout.split() == ["1", "2", "4", "5", "10"]  # each with its layout, and nothing else
+
+
+def test_outside_a_notebook_nothing_is_closed():
+    first, second = map_of(), map_of()
+    assert first.comm is not None and second.comm is not None
+
+
+def test_weights_travel_once_for_each_model_and_leave_with_the_last_widget():
+    config = ModelConfig(Sparse(4, 2, 8), width=16, heads=2)
+    one, other = LanguageModel(config).eval(), LanguageModel(config, seed=1).eval()
+    maps = [RoutingMap.of_model(model, "abc") for model in (one, one, other)]
+    assert maps[0].weights == maps[1].weights != maps[2].weights
+    ids = {weights.model_id for weights in SENT.values()}
+    maps[0].close()
+    assert {weights.model_id for weights in SENT.values()} >= {maps[1].weights, maps[2].weights}
+    maps[1].close()
+    left = {weights.model_id for weights in SENT.values()}
+    assert maps[0].weights in ids and maps[0].weights not in left and maps[2].weights in left
+
+
+def test_the_course_loads_without_widgets_and_says_what_they_need():
+    code = "import sys, moe_lesson; assert not {'anywidget', 'ipywidgets', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    missing = "import sys; sys.modules['anywidget'] = None; import moe_lesson.widgets"
+    done = subprocess.run([sys.executable, "-c", missing], capture_output=True, text=True)
+    assert 'pip install "moe-lesson[lab]"' in done.stderr.splitlines()[-1]
+
+
+def test_tokens_without_shape_get_one():
+    assert [visible(t) for t in (" ", "\n", "\x00", "\u202e", "\ud800", "", "a b", "👨\u200d👩")] == [
+        "␣", "⏎", "␀", "U+202E", "\ufffd", "∅", "a b", "👨\u200d👩"]
