@@ -27,7 +27,6 @@ import redundancy_lens.cases as lens_cases
 import router_game.cases as game_cases
 import segmentation_view.cases as segmentation_cases
 import specialisation_view.cases as specialisation_cases
-from moe_lesson.widgets.kit.base import LessonWidget
 from router_microscope.cases import scope_of
 from routing_map.cases import map_of
 from routings import HOSTILE, logits_of, routing_of
@@ -37,6 +36,7 @@ from moe_lesson.lm.ledger import PUBLISHED
 from moe_lesson.lm.model import LanguageModel
 from moe_lesson.widgets import LedgerView, RoutingMap, SegmentationView
 from moe_lesson.widgets.contribution_view.data import BY_SHARE
+from moe_lesson.widgets.kit.base import LessonWidget
 
 PAIRS = tuple({"locked_token": token, "locked_expert": 1} for token in range(len(HOSTILE)))
 TOKENS = tuple({"locked_token": token} for token in range(len(HOSTILE)))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import benchmark_widgets
 import pytest
 from every_widget import WIDGETS, Example, made
-from moe_lesson.widgets.kit.base import LessonWidget
 from widget_harness import (
     LISTEN_TO_TEXT,
     NEXT_FRAME,
@@ -26,6 +25,7 @@ from widget_harness import (
 )
 
 import moe_lesson.widgets
+from moe_lesson.widgets.kit.base import LessonWidget
 
 SMALLEST = 13.33  # pixels: 10 pt
 every_widget = pytest.mark.parametrize("name", WIDGETS)

@@ -16,8 +16,8 @@ from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.moe.balance import capacity_for, keep_within, with_capacity
 from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import CapacityView
-from moe_lesson.widgets.kit.base import VIEW
 from moe_lesson.widgets.capacity_view.data import BATCHES, FACTORS, RULES, SHUFFLES, draw_capacity, facts
+from moe_lesson.widgets.kit.base import VIEW
 
 PNG = b"\x89PNG\r\n"
 TEXT = "The capacity of an expert is the number of tokens it can take; whoever comes late is dropped."

@@ -16,7 +16,6 @@ from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import layer_inputs
 from moe_lesson.moe.layers import moe_layers
 from moe_lesson.widgets import Contribution, ContributionView
-from moe_lesson.widgets.kit.base import VIEW
 from moe_lesson.widgets.contribution_view.data import (
     BY_SHARE,
     COLUMNS,
@@ -29,6 +28,7 @@ from moe_lesson.widgets.contribution_view.data import (
     table_rows,
     table_title,
 )
+from moe_lesson.widgets.kit.base import VIEW
 
 PNG = b"\x89PNG\r\n"
 ENGLISH = "The experts that every token visits are called shared; what do the others add?"
