@@ -1,8 +1,10 @@
 """Every check accepts the reference and rejects named wrong implementations with the hint that fits."""
 
 import math
+import random
 import statistics
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,6 +108,11 @@ def squeezed_tokens(expert, ids):
     return token, mask[token].int().argmax(-1)
 
 
+def adds_to_a_copy(y, out, token, weight):
+    y.index_add(0, token, out * weight[:, None])
+    return y
+
+
 def returns_nothing(y, out, token, weight):
     y.index_add_(0, token, out * weight[:, None])
 
@@ -126,9 +133,9 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (with_hidden(lambda gate, up: gate.relu() * up), "used relu"),
         (with_hidden(lambda gate, up: F.silu(gate) * F.silu(up)), "around both halves"),
         (with_hidden(lambda gate, up: F.silu(gate * up)), "around the product"),
-        (with_hidden(lambda gate, up: F.gelu(gate) * up), "numbers are not"),
+        (with_hidden(lambda gate, up: F.gelu(gate) * up), "wrong for (5, 4) and (4, 6) and (3, 4): y = (silu(gate)"),
         (with_hidden(lambda gate, up: F.silu(gate.detach()) * up.detach()), "the gradient does not come through"),
-        (lambda x, w_in, w_out: (F.silu((x @ w_in)[:, :3]) * (x @ w_in)[:, 3:6]) @ w_out[:3], "wrong for 7"),
+        (lambda x, w_in, w_out: (F.silu((x @ w_in)[:, :3]) * (x @ w_in)[:, 3:6]) @ w_out[:3], "all sizes as the tables"),
         (lambda x, w_in, w_out: with_hidden(lambda gate, up: F.silu(gate) * up)(x, w_in, w_out).tolist(), "return a tensor"),
         (lambda x, w_in, w_out: (F.silu((x @ w_in)[:, ::2]) * (x @ w_in)[:, 1::2]) @ w_out, "even and odd columns"),
         (lambda x, w_in, w_out: with_hidden(lambda gate, up: F.silu(gate) * up)(x, w_in, w_out).T, "shape (4, 5)"),
@@ -144,6 +151,9 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (power_law_with(lambda height, slope: -slope), "two things"),
         (power_law_with(lambda height, slope: (slope, height)), "slope and height"),
         (lambda n, loss: (math.exp(line(logs(n, math.log10), logs(loss, math.log10))[0]), 0.125), "another base"),
+        (lambda n, loss: power_law_with(lambda height, slope: (math.exp(height), -slope))(n[::len(n) - 1], loss[::len(n) - 1]),
+         "the best one through the logarithms of all points"),
+        (power_law_with(lambda height, slope: (math.exp(height), abs(slope))), "or rising"),
         (power_law_with(lambda height, slope: ([math.exp(height)] * 4, -slope)), "each is one number"),
     ],
     "gate": [
@@ -162,7 +172,7 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (choose_with(lambda best, scores, k: best.softmax(1)), "softmax of probabilities"),
         (choose_with(lambda best, scores, k: best / best.sum()), "sum over all tokens"),
         (choose_with(lambda best, scores, k: best / best.sum(0)), "sum over the tokens"),
-        (lambda scores, k: choose_with(renormalised)(scores, 2), "wrong for K = 3"),
+        (lambda scores, k: choose_with(renormalised)(scores, 2), "K is top_k"),
         (lambda scores, k: choose_with(renormalised)(scores.detach(), k), "the gradient does not come through"),
         (choose_with(lambda best, scores, k: torch.full_like(best, 1 / k)), "all weights are 1/K"),
         (choose_with(lambda best, scores, k: renormalised(best).flip(1)), "beside another's expert"),
@@ -180,17 +190,19 @@ WRONG_OF_LESSONS_01_AND_02 = {
         (lambda expert, ids: (lambda flat: (flat, flat % 2))(torch.where(ids.flatten() == expert)[0]), "flattened table"),
         (lambda expert, ids: ((ids == expert).any(1), (ids == expert).int().argmax(1)), "mask of True and False"),
         (lambda expert, ids: torch.where((ids == expert).any(1))[0], "two things"),
-        (lambda expert, ids: (torch.arange(len(ids)), (ids == expert).int().argmax(1)), "where does a 3 stand"),
+        (lambda expert, ids: (torch.arange(len(ids)), (ids == expert).int().argmax(1)), "where does it stand"),
         (lambda expert, ids: (torch.where(ids == expert)[0], torch.tensor(0)), "one position and one slot"),
         (lambda expert, ids: ([0, 1, 3], [0, 1, 0]), "return a tensor"),
         (tokens_one_by_one, "dtype=torch.long"),
-        (squeezed_tokens, "wrong for one"),
-        (first_token_if_idle, "who has 0 tokens"),
+        (squeezed_tokens, "squeeze() takes too much"),
+        (first_token_if_idle, "you found tokens [0] in slots [0]"),
     ],
     "combine": [
         (adds_repeated_tokens_once, "adds once"),
         (overwrites, "add to it"),
         (returns_nothing, "returns nothing"),
+        (adds_to_a_copy, "return y as it was"),
+        (lambda y, out, token, weight: y.detach().index_add(0, token, out * weight[:, None]), "the gradient does not come"),
         (lambda y, out, token, weight: y.index_add(0, token, out * weight), "make it a column"),
         (lambda y, out, token, weight: y.index_add(0, token, out * weight.detach()[:, None]), "the gradient does not come"),
         (lambda y, out, token, weight: y.index_add(0, token, out), "forgot the weights"),
@@ -211,6 +223,9 @@ WRONG = WRONG_OF_LESSONS_01_AND_02 | {
         (one_row_a_token, "add over the tokens too"),
         (share_of_tokens, "you returned shares"),
         (not_whole_numbers, "count by hand"),
+        (lambda ids, n: 2 * torch.bincount(ids.flatten(), minlength=n), "count by hand"),
+        (lambda ids, n: -torch.bincount(ids.flatten(), minlength=n), "count by hand"),
+        (lambda ids, n: torch.bincount(ids.flatten(), minlength=6)[:n], "wrong for [[0, 3, 1]] and 7: count by hand"),
     ],
 }
 
@@ -261,6 +276,15 @@ def of_units(formula):
     return lambda outputs: formula(F.normalize(outputs, dim=-1))
 
 
+def normalised_over(dim):
+    """A wrong similarity: the mean over the tokens, of what has length 1 over another dimension."""
+    def wrong(outputs):
+        unit = F.normalize(outputs, dim=dim)
+        return torch.einsum("itd,jtd->ij", unit, unit) / outputs.shape[1]
+
+    return wrong
+
+
 WRONG_OF_LESSONS_03_AND_04 = {
     "max_violation": [
         (of_load(lambda most, least, mean: most / mean), "take 1 off"),
@@ -269,15 +293,19 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (of_load(lambda most, least, mean: (most - mean) / most), "divided by the busiest"),
         (of_load(lambda most, least, mean: (most - least) / mean), "measure from the mean"),
         (lambda load: load.max() / load.sum(), "share of the busiest"),
-        (lambda load: (load - load.double().mean()) / load.double().mean(), "one number for the whole layer"),
+        (lambda load: (load - load.double().mean()) / load.double().mean(), "expected one number"),
+        (of_load(lambda most, least, mean: max(most - mean, mean - least) / mean), "not for an idle one"),
+        (lambda load: (load.double() - load.double().mean()).abs().max() / load.double().mean(), "not for an idle one"),
         (lambda load: 0.7, "how many mean loads"),
+        (lambda load: load.max() * 4 / load.sum() - 1, "for the load [0, 0, 10, 2, 3] you return 1.667"),
     ],
     "balance_loss": [
         (of_choices(lambda f, p, probs, r: (f / r.num_experts * p).sum()), "is the factor N in your f_i"),
         (of_choices(lambda f, p, probs, r: (f * r.top_k * p).sum()), "left out the division by K"),
         (of_choices(lambda f, p, probs, r: (r.load * p).sum()), "multiplied counts"),
         (of_choices(lambda f, p, probs, r: (f * p).mean()), "not take their mean"),
-        (of_choices(lambda f, p, probs, r: (f * probs.sum(0)).sum()), "P_i is their mean"),
+        (of_choices(lambda f, p, probs, r: (f * probs.sum(0)).sum()), "a division by T"),
+        (of_choices(lambda f, p, probs, r: (f * r.num_tokens * p).sum()), "a division by T"),
         (of_choices(lambda f, p, probs, r: (f * r.gates.mean(0)).sum()), "renormalised over the chosen"),
         (of_choices(lambda f, p, probs, r: (p * p).sum() * r.num_experts), "used P twice"),
         (of_choices(lambda f, p, probs, r: (f * f).mean()), "nothing in it has a gradient"),
@@ -287,6 +315,9 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (of_choices(lambda f, p, probs, r: (f * p).sum().detach()), "nothing pushes the router"),
         (of_choices(lambda f, p, probs, r: (f * p).sum().item()), "return a tensor"),
         (of_choices(lambda f, p, probs, r: (f + p).sum()), "multiply, and sum over i"),
+        (of_choices(lambda f, p, probs, r: 0.01 * (f * p).sum()), "0.01 times the right one: α comes later"),
+        (of_choices(lambda f, p, probs, r: 0.2 * (f * p).sum()), "0.2 times the right one: α comes later"),  # 1/N of the first
+        (of_choices(lambda f, p, probs, r: 2 * (f * p).sum()), "2 times the right one: α comes later"),  # K of the first
     ],
     "update_bias": [
         (of_gap(lambda bias, gap, rate: bias - rate * gap.sign()), "sign is turned"),
@@ -294,12 +325,15 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (of_gap(lambda bias, gap, rate: bias + rate * gap / 4), "only its sign counts"),
         (of_gap(lambda bias, gap, rate: rate * gap.sign()), "add it to the bias"),
         (of_gap(lambda bias, gap, rate: bias + gap.sign()), "forgot the rate"),
-        (lambda bias, load, rate: bias + rate * (3 - load).sign(), "the balanced load is the mean"),
+        (lambda bias, load, rate: bias + rate * (load.median() - load).sign(), "the balanced load is the mean"),
+        (lambda bias, load, rate: bias + rate * torch.where(load < load.double().mean(), 1, -1), "sign(0) is 0"),
+        (lambda bias, load, rate: bias + rate * (load.sum() // len(load) - load).sign(), "sign(mean load - load)"),
         (of_gap(lambda bias, gap, rate: bias - rate * (gap < 0)), "leave the idle as they are"),
         (of_gap(lambda bias, gap, rate: bias + rate * (gap > 0)), "leave the crowded as they are"),
+        (of_gap(lambda bias, gap, rate: bias - rate * gap.sign().abs()), "the step is rate · sign"),
         (of_gap(lambda bias, gap, rate: bias + rate * (2.0 * (gap >= 0) - 1)), "sign(0) is 0"),
         (of_gap(lambda bias, gap, rate: bias + 0.01 * gap.sign()), "use the arguments"),
-        (of_gap(lambda bias, gap, rate: (bias + rate * gap.sign())[:2]), "expected (4,)"),
+        (of_gap(lambda bias, gap, rate: (bias + rate * gap.sign())[:2]), "expected (7,)"),
     ],
     "labels_served": [
         (of_entropy(lambda entropy: entropy), "exp of it"),
@@ -321,6 +355,9 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (lambda outputs: F.normalize(outputs.mean(1), dim=1) @ F.normalize(outputs.mean(1), dim=1).T, "mean answers"),
         (of_units(lambda unit: torch.einsum("itd,jtd->ijt", unit, unit).abs().mean(-1)), "absolute values"),
         (of_units(lambda unit: torch.einsum("itd,jtd->ijt", unit, unit)), "one matrix for each token"),
+        (normalised_over(0), "normalised over the experts"),
+        (normalised_over(1), "normalised over the tokens"),
+        (lambda outputs: normalised_over(1)(outputs) * outputs.shape[1] / outputs.shape[2], "for each of the D numbers"),
         (lambda outputs: torch.eye(3), "entry (i, j)"),
     ],
 }
@@ -345,6 +382,14 @@ def up_before_gate(w_in, w_out, m):
 def quieter_pieces(w_in, w_out, m):
     pieces_in, pieces_out = interventions.cut_experts(w_in, w_out, m)
     return pieces_in, pieces_out / m
+
+
+def louder_pieces(w_in, w_out, m):
+    return interventions.cut_experts(w_in, w_out * m, m)
+
+
+def louder_tables(w_in, w_out, m):
+    return interventions.cut_experts(w_in * m, w_out, m)
 
 
 def pieces_in_rows(w_in, w_out, m):
@@ -393,6 +438,24 @@ def chosen_without_weights(layer, x):
     return layer.shared(x), instruments.expert_outputs(layer, x)[ids, torch.arange(len(x))[:, None]].sum(1)
 
 
+def forgets_the_routing(layer, x):
+    return layer.shared(x), layer(x) - layer.shared(x)
+
+
+def whole_with_its_routing(layer, x):
+    return layer.shared(x), layer(x)
+
+
+def the_layer_itself(layer, x):
+    return layer(x)
+
+
+def of_two_shared(layer, x):
+    with torch.no_grad():
+        shared = layer.shared(x)
+        return shared, layer(x)[0] - layer.shared.w_in.shape[1] / 12 * shared
+
+
 def by_the_means(worse, better):
     return "holds" if sum(worse) > sum(better) else "opposite" if sum(worse) < sum(better) else "open"
 
@@ -415,21 +478,51 @@ def at_zero_too(worse, better):
     return "holds" if difference.low >= 0 else "opposite" if difference.high <= 0 else "open"
 
 
+def by_signs(worse, better):
+    gaps = [a - b for a, b in zip(worse, better)]
+    return "holds" if min(gaps) > 0 else "opposite" if max(gaps) < 0 else "open"
+
+
+def with_half_width(half_width):
+    """A wrong judge: what it makes of the standard error and the number of seeds."""
+    def wrong(worse, better):
+        gaps = [a - b for a, b in zip(worse, better)]
+        mean, half = statistics.fmean(gaps), half_width(statistics.stdev(gaps) / len(gaps) ** 0.5, len(gaps))
+        return "holds" if mean > half else "opposite" if mean < -half else "open"
+
+    return wrong
+
+
+def never_open(worse, better):
+    difference = evidence.paired_difference(worse, better)
+    if difference.low > 0:
+        return "holds"
+    if difference.high < 0:
+        return "opposite"
+
+
 def says_true(worse, better):
     return evidence.paired_difference(worse, better).low > 0
 
 
 WRONG_OF_LESSONS_05_TO_07 = {
     "cut_experts": [(cuts_straight, "all gate and no up"), (deals_units_out, "j-th run of neighbours"),
-                    (up_before_gate, "the gate's columns come first"), (quieter_pieces, "made the pieces quieter"),
+                    (up_before_gate, "the gate's columns come first"), (quieter_pieces, "multiplied the pieces by 0.333"),
+                    (louder_pieces, "multiplied the pieces by 3"), (louder_tables, "multiplied the pieces by 3"),
                     (pieces_in_rows, "one dimension of mN"), (piece_after_piece, "first all pieces of expert 0"),
                     (one_tensor, "must return two things")],
     "shared_and_routed": [(whole_as_routed, "routed is the whole output"), (whole_as_shared, "shared is the whole output"),
                           (routed_first, "changed places"), (shared_twice, "don't multiply by their number"),
                           (shared_mean, "sums, not means"), (with_the_residual, "you added x"),
-                          (all_experts, "all experts"), (chosen_without_weights, "count with their weights")],
+                          (all_experts, "all experts"), (chosen_without_weights, "count with their weights"),
+                          (forgets_the_routing, "the output and the routing"), (the_layer_itself, "the output and the routing"),
+                          (whole_with_its_routing, "the output and the routing"), (of_two_shared, "beyond the shared part")],
     "verdict": [(by_the_means, "contains 0"), (by_two_intervals, "Pair the seeds"), (never_opposite, "say the opposite"),
-                (turned_round, "turned round"), (at_zero_too, "must lie above 0"), (says_true, 'expected "holds"')],
+                (turned_round, "turned round"), (at_zero_too, "must lie above 0"), (says_true, 'expected "holds"'),
+                (never_open, "your answer is None"),
+                (with_half_width(lambda error, n: 1.96 * error), "1.96 belongs to many seeds"), (by_signs, "you count signs"),
+                (with_half_width(lambda error, n: evidence.student_t(n + 1) * error), "where the interval ends near 0"),
+                (with_half_width(lambda error, n: 2.776 * error), "where the interval ends near 0")],
 }
 WRONG |= WRONG_OF_LESSONS_05_TO_07
 
@@ -461,6 +554,16 @@ def no_number(calls):
     return -(share * share.log()).sum()
 
 
+def of_counts(calls):
+    label, expert, both = (torch.special.entr(part).sum() for part in (calls.sum(0), calls.sum(1), calls))
+    return (label + expert - both) / label
+
+
+def lost_where_nobody_calls(calls):
+    share, given = calls / calls.sum(), calls / calls.sum(1, keepdim=True)
+    return 1 - (share.sum(1) * torch.special.entr(given).sum(1)).sum() / entropies(calls)[0]
+
+
 def rows_alike(calls):
     return in_nats(calls / calls.sum(1, keepdim=True)) / entropies(calls / calls.sum(1, keepdim=True))[0]
 
@@ -485,6 +588,11 @@ def dealt(label, document, seed):
     return census.dealt_to_documents(label, document, seed)
 
 
+def turned_by_the_seed(label, document, seed):
+    names, place = document.unique(return_inverse=True)
+    return torch.stack([label[document == name][0] for name in names]).roll(seed)[place]
+
+
 def first_document_is_zero(label, document, seed):
     of_document = torch.zeros(int(document.max()) + 1, dtype=label.dtype).scatter(0, document, label)
     return of_document[torch.randperm(len(of_document), generator=torch.Generator().manual_seed(seed))][document]
@@ -492,11 +600,13 @@ def first_document_is_zero(label, document, seed):
 
 WRONG |= {
     "information": [(in_nats, "in nats"), (of_the_expert, "divided by H(expert)"), (of_even_labels, "the entropy of even labels"),
-                    (left_open, "take it from 1"), (no_number, "0 · log 0"), (rows_alike, "every row of the table"),
+                    (left_open, "take it from 1"), (no_number, "0 · log 0"), (of_counts, "divide the table by its sum"),
+                    (lost_where_nobody_calls, "where nobody calls an expert"), (rows_alike, "every row of the table"),
                     (lambda calls: calls, "expected one number"), (lambda calls: 0.5, "the answer is 1")],
     "dealt_to_documents": [(by_token, "single tokens"), (lambda label, document, seed: label, "nothing was dealt out"),
                            (drawn_anew, "a permutation"), (always_the_same, "use the seed"),
-                           (without_a_seed, "the same seed gives another deal"), (first_document_is_zero, "need not begin at 0")],
+                           (without_a_seed, "the same seed gives another deal"), (first_document_is_zero, "need not begin at 0"),
+                           (turned_by_the_seed, "some never come")],
 }
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, Check)}
 
@@ -517,6 +627,36 @@ def test_a_wrong_implementation_gets_the_hint_that_fits_and_the_lesson_goes_on(n
     assert ALL[name](wrong) is ALL[name].reference
     out = capsys.readouterr().out
     assert out.startswith(f"❌ {name}") and hint in out
+
+
+def mutual_information(calls):
+    joint = calls / calls.sum()
+    told = joint * (joint / (joint.sum(0) * joint.sum(1)[:, None])).log()
+    return told.nansum() / torch.special.entr(joint.sum(0)).sum()
+
+
+def shuffled(label, document, seed):
+    names, place = document.unique(return_inverse=True)
+    each = [label[document == name][0].item() for name in names]
+    random.Random(seed).shuffle(each)
+    return torch.tensor(each)[place]
+
+
+RIGHT = {
+    "power_law": [lambda n, loss: (lambda slope, height: (np.exp(height), -slope))(*np.polyfit(np.log(n), np.log(loss), 1))],
+    "max_violation": [lambda load: load.max() / load.float().mean() - 1],
+    "balance_loss": [lambda r: (r.load.float() / r.load.float().mean() * r.logits.float().softmax(1).mean(0)).sum()],
+    "update_bias": [lambda bias, load, rate: bias + rate * (load.float().mean() - load).sign()],
+    "output_similarity": [lambda outputs: F.cosine_similarity(outputs[:, None], outputs[None], dim=-1).mean(-1)],
+    "verdict": [with_half_width(lambda error, n: evidence.student_t(n) * error)],
+    "information": [mutual_information],
+    "dealt_to_documents": [shuffled],
+}
+
+
+@pytest.mark.parametrize("name, right", [(name, right) for name, rows in RIGHT.items() for right in rows])
+def test_what_a_learner_may_write_instead_is_right(name, right):
+    assert ALL[name].verdict(right) == (f"✅ {name}: right.", True)
 
 
 def not_implemented(*arguments):

@@ -53,6 +53,22 @@ def test_what_works_in_place_and_returns_nothing_is_no_stub():
 
 
 def test_a_gradient_must_reach_every_argument():
-    kit.needs_gradient(lambda x, y: x * y, "nothing learns", PAIR, PAIR)
-    with pytest.raises(kit.Wrong, match="does not come through.*nothing learns"):
-        kit.needs_gradient(lambda x, y: x * y.detach(), "nothing learns", PAIR, PAIR)
+    def judge(attempt, taught="nothing learns"):
+        kit.must_agree(attempt, torch.mul, [(PAIR, PAIR)], "", taught)
+
+    judge(torch.mul)
+    judge(lambda x, y: x.mul_(y))
+    judge(lambda x, y: x.detach() * y, taught="")
+    for one_way in (lambda x, y: x * y.detach(), lambda x, y: x.detach() * y, lambda x, y: (x * y).detach(),
+                    lambda x, y: x * y / 2 + (x * y / 2).detach()):
+        with pytest.raises(kit.Wrong, match="does not come through.*nothing learns"):
+            judge(one_way)
+
+
+def test_a_case_that_is_wrong_is_shown_with_the_hint():
+    cases = [(torch.tensor([1, 2]), 0), (torch.tensor([2, 3]), 1), (torch.ones(2, 3), 1)]
+    kit.must_agree(lambda x, k: (x, k), lambda x, k: (x, float(k)), cases, "")
+    with pytest.raises(kit.Wrong, match=r"^wrong for \[2, 3\] and 1: add it$"):
+        kit.must_agree(lambda x, k: x, torch.add, cases, "add it")
+    with pytest.raises(kit.Wrong, match=r"^wrong for \(2, 3\) and 1: keep it$"):
+        kit.must_agree(lambda x, k: None if x.is_floating_point() else x, lambda x, k: x, cases, "keep it")

@@ -1,6 +1,6 @@
 """What every check is made of: how an attempt is called, how its answer is judged, and what is printed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -45,14 +45,19 @@ class Check:
         return (f"❌ {self.name}: {problem}", False) if problem else (f"✅ {self.name}: right.", True)
 
 
+def copies(arguments: Iterable) -> list:
+    """The arguments, their tensors copied."""
+    return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+
+
 def answered(attempt: Callable, *arguments):
     """The attempt's answer as it is, unless it is a stub's. It gets copies: what it writes into them is its own affair."""
-    copies = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    given = copies(arguments)
     try:
-        answer = attempt(*copies)
+        answer = attempt(*given)
     except NotImplementedError:
         raise NotTried from None
-    if answer is None and any(isinstance(a, Tensor) and not torch.equal(a, copy) for a, copy in zip(arguments, copies)):
+    if answer is None and any(isinstance(a, Tensor) and not torch.equal(a, copy) for a, copy in zip(arguments, given)):
         raise Wrong("your function works and returns nothing: end it with return")
     if answer is ... or answer is None:
         raise NotTried
@@ -97,16 +102,26 @@ def must_have_shape(answer: Tensor, *shape: int, part: str = "", wanted: str = "
         raise Wrong(f"{whose}your answer has shape {tuple(answer.shape)}; {wanted or f'expected {shape}'}")
 
 
-def needs_gradient(attempt: Callable, taught: str, *arguments) -> None:
-    """Refuse an answer that has lost the way back to one of the float arguments."""
-    inputs = [a.clone().requires_grad_() if a.is_floating_point() else a for a in arguments if isinstance(a, Tensor)]
-    rest = iter(inputs)
-    answer = attempt(*[next(rest) if isinstance(a, Tensor) else a for a in arguments])
-    output = next(part for part in (answer if isinstance(answer, tuple | list) else [answer]) if part.is_floating_point())
+def must_agree(attempt: Callable, right: Callable, cases: Iterable[tuple], hint: str, taught: str = "") -> None:
+    """Refuse an attempt that errs in one of many cases, each a tuple of arguments; with `taught` also for its gradient."""
+    for case in cases:
+        answer, wanted = attempt(*copies(case)), right(*copies(case))
+        pairs = zip(answer, wanted) if isinstance(wanted, tuple) else [(answer, wanted)]
+        if any(part is None or not same(torch.as_tensor(part), torch.as_tensor(wanted)) for part, wanted in pairs):
+            shown = [a if isinstance(a, int) else tuple(a.shape) if a.is_floating_point() else a.tolist()
+                     for a in case if isinstance(a, Tensor | int)]
+            raise Wrong(f"wrong for {' and '.join(map(str, shown))}: {hint}")
+        if taught and not all(map(same, gradients(attempt, case), gradients(right, case))):
+            raise Wrong(f"the numbers are right, but the gradient does not come through (detach, no_grad, item?): {taught}")
+
+
+def gradients(function: Callable, case: tuple) -> list[Tensor]:
+    """Of the sum of the answer's squares, for each float argument; nothing where there is no way back."""
+    inputs = [a.requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a for a in copies(case)]
+    output = function(*copies(inputs))
     if output.requires_grad:
         output.square().sum().backward()
-    if any(a.grad is None for a in inputs if a.is_floating_point()):
-        raise Wrong(f"the numbers are right, but the gradient does not come through (detach, no_grad, item?): {taught}")
+    return [torch.empty(0) if a.grad is None else a.grad for a in inputs if isinstance(a, Tensor) and a.is_floating_point()]
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -114,9 +129,14 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def sizes(letters: int, cases: int = 20) -> list[list[int]]:
+    """For every case a size from 1 to 6 for each letter, all 1 in the last; the same at every call."""
+    return [*torch.randint(1, 7, (cases, letters), generator=torch.Generator().manual_seed(0)).tolist(), [1] * letters]
+
+
 def same(answer: Tensor, wanted: Tensor) -> bool:
     """Equal in shape and, up to rounding, in value."""
-    return answer.shape == wanted.shape and torch.allclose(answer.double(), wanted.double(), rtol=1e-6, atol=1e-9)
+    return answer.shape == wanted.shape and torch.allclose(answer.double(), wanted.double(), rtol=1e-5, atol=1e-6)
 
 
 def known_slip(answer: Tensor, slips: dict[str, Tensor]) -> str | None:

@@ -6,7 +6,7 @@ import torch
 
 from ...measure import evidence
 from ...moe import dispatch
-from .kit import Check, called, called_pair, drawn, known_slip, must_have_shape, needs_gradient, same
+from .kit import Check, called, called_pair, drawn, known_slip, must_agree, must_have_shape, same, sizes
 
 
 def diagnose_ffn(attempt: Callable) -> str | None:
@@ -30,12 +30,9 @@ def diagnose_ffn(attempt: Callable) -> str | None:
     slips["you took even and odd columns: the gate is the first half, the columns side by side"] = silu(even) * odd
     if hint := known_slip(answer, {hint: hidden @ w_out for hint, hidden in slips.items()}):
         return hint
-    if not same(answer, dispatch.ffn(x, w_in, w_out)):
-        return "the shape is right and the numbers are not: y = (silu(gate) · up) W_out, with gate and up the halves of x W_in"
-    larger = drawn(2, 4), drawn(4, 14, seed=1), drawn(7, 4, seed=2)
-    if not same(called(attempt, *larger), dispatch.ffn(*larger)):
-        return "right for 3 hidden units and wrong for 7: take the number of units from the tables"
-    return needs_gradient(attempt, "nothing would teach the network", x, w_in, w_out)
+    cases = ((drawn(t, d), drawn(d, 2 * h, seed=1), drawn(h, d, seed=2)) for t, d, h in sizes(3))
+    formula = "y = (silu(gate) · up) W_out, with gate and up the halves of x W_in, and all sizes as the tables have them"
+    return must_agree(attempt, dispatch.ffn, [(x, w_in, w_out), *cases], formula, "nothing would teach the network")
 
 
 ffn = Check("ffn", dispatch.ffn, diagnose_ffn)
@@ -65,6 +62,12 @@ def diagnose_power_law(attempt: Callable) -> str | None:
     if not (torch.allclose(a, right_a, rtol=1e-3) and torch.allclose(b, right_b, rtol=1e-3)):
         return (f"for losses that are exactly {factor} · size^-{exponent} you found {a:.4g} and {b:.4g}: "
                 "take the logarithm of both sides first, then it is a straight line")
+    for seed in range(20):
+        sizes, losses = (drawn(2, 2 + seed % 4, seed=seed) * torch.tensor([[4], [0.2]])).exp().tolist()
+        line = torch.tensor([float(part) for part in called_pair(attempt, "the factor and the exponent", sizes, losses)])
+        if not torch.allclose(line, torch.tensor(evidence.power_law(sizes, losses)), rtol=1e-3, atol=1e-5):
+            return ("right for an exact power law and wrong for losses about one, or rising: the straight line is the best one "
+                    "through the logarithms of all points")
     return None
 
 

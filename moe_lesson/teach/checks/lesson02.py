@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ...moe import dispatch, layers
-from .kit import Check, called, called_pair, drawn, known_slip, must_be_tensor, must_have_shape, needs_gradient, same
+from ...moe.routing import Routing
+from .kit import Check, called, called_pair, drawn, known_slip, must_agree, must_be_tensor, must_have_shape, same, sizes
 
 
 def diagnose_gate(attempt: Callable) -> str | None:
@@ -24,9 +24,9 @@ def diagnose_gate(attempt: Callable) -> str | None:
         return "these are cosines: do not divide by the lengths, a long token may have a strong opinion"
     if same(answer, logits / 3 ** 0.5):
         return "you divided by √D, as attention does: the router does not"
-    if not same(answer, logits):
-        return "every logit is one product: the token's row times the expert's column, summed over D"
-    return needs_gradient(attempt, "nothing would teach the router", x, w)
+    cases = [(x, w), *((drawn(t, d), drawn(d, n, seed=1)) for t, d, n in sizes(3))]
+    product = "every logit is one product: the token's row times the expert's column, summed over D"
+    return must_agree(attempt, layers.gate, cases, product, "nothing would teach the router")
 
 
 gate = Check("gate", layers.gate, diagnose_gate)
@@ -60,12 +60,13 @@ def diagnose_choose(attempt: Callable) -> str | None:
         return "you divided by the sum over the tokens: sum over the chosen experts, the last dimension, with keepdim=True"
     if same(weights, torch.full_like(weights, 1 / k)):
         return "all weights are 1/K: the router decides who, and now nobody decides how much; nothing would teach it"
-    written = torch.zeros_like(scores).scatter(1, ids, weights.to(scores.dtype))
-    if not same(written, torch.zeros_like(scores).scatter(1, *wanted)):
-        return "the experts are right, but some weights stand beside another's expert or are not its score over the sum"
-    if called_pair(attempt, "", scores, 3)[0].shape != (6, 3):
-        return "right for K = 2 and wrong for K = 3: take K from top_k"
-    return needs_gradient(attempt, "it is through the weights that the router learns", scores, k)
+
+    def gates(function: Callable) -> Callable:  # the same for any order of the chosen
+        return lambda scores, k: Routing(scores, *called_pair(function, "", scores, k)).gates
+
+    cases = [(scores, k), *((drawn(t, k + more - 1).softmax(1), k) for t, k, more in sizes(3))]
+    hint = "K is top_k; some weights stand beside another's expert or are not its score over the sum of the K"
+    return must_agree(gates(attempt), gates(layers.choose), cases, hint, "it is through the weights that the router learns")
 
 
 choose = Check("choose", layers.choose, diagnose_choose)
@@ -86,19 +87,15 @@ def diagnose_tokens_of(attempt: Callable) -> str | None:
         return "you looked at the first slot alone: an expert may be a token's second choice"
     if token.tolist() == [0, 3, 6]:
         return "these are positions in the flattened table: divide by K to get the token"
-    if sorted(zip(token.tolist(), slot.tolist())) != [(0, 0), (1, 1), (3, 0)]:
-        return (f"for expert 3 in {ids.tolist()} you found tokens {token.tolist()} in slots {slot.tolist()}: "
-                "where does a 3 stand?")
-    for expert, found in ((4, []), (0, [(1, 0), (3, 1)]), (2, [(2, 1), (4, 0)])):
-        token, slot = map(must_be_tensor, called_pair(attempt, "the tokens' positions and the slots", expert, ids))
+    others = [(expert - 1, drawn(t, n + k - 1).topk(k).indices) for t, n, k, expert in sizes(4)]
+    for expert, table in [(3, ids), (4, ids), (0, ids), (2, ids), *others]:
+        found = list(zip(*(part.tolist() for part in dispatch.tokens_of(expert, table))))
+        token, slot = map(must_be_tensor, called_pair(attempt, "the tokens' positions and the slots", expert, table))
         if token.is_floating_point() or slot.is_floating_point():
             return "your positions are not whole numbers where there is no token: give an empty list dtype=torch.long"
         if token.shape != slot.shape or token.ndim != 1 or sorted(zip(token.tolist(), slot.tolist())) != found:
-            return (f"right for expert 3 and wrong for expert {expert}, who has {len(found)} tokens"
-                    + ("" if found else ": both answers must be empty then"))
-    one_token = called_pair(attempt, "the tokens' positions and the slots", 1, ids[:1])
-    if [part.tolist() for part in map(must_be_tensor, one_token)] != [[0], [1]]:
-        return "right for many tokens and wrong for one: even then the answers are lists of positions (squeeze() takes too much)"
+            return (f"for expert {expert} in {table.tolist()} you found tokens {token.tolist()} in slots {slot.tolist()}: where "
+                    "does it stand? Both answers are lists, even of one place and of none (squeeze() takes too much)")
     return None
 
 
@@ -119,6 +116,7 @@ def diagnose_combine(attempt: Callable) -> str | None:
     replaced = y.clone()
     replaced[token] = weighted
     slips = {
+        "you return y as it was: index_add makes a new tensor, and y[token] is a copy": y,
         "you forgot the weights: the router decides how much each expert counts": y.index_add(0, token, out),
         "you start from nothing: what other experts have added to y must stay": torch.zeros_like(y).index_add(0, token, weighted),
         "you replace what other experts have written: add to it": replaced,
@@ -129,13 +127,10 @@ def diagnose_combine(attempt: Callable) -> str | None:
     if same(answer, once):
         return ("a token that occurs twice got one output only: y[token] += … adds once for an index that repeats. "
                 "Which function of a tensor adds at an index, every time?")
-    if not same(answer, dispatch.combine(y, out, token, weight)):
-        return "row r of out belongs to token token[r], and counts weight[r]"
-
-    def out_and_weight(out: Tensor, weight: Tensor) -> Tensor:
-        return attempt(y.clone(), out, token, weight)
-
-    return needs_gradient(out_and_weight, "neither the experts nor the router would learn", out, weight)
+    cases = ((drawn(t, d), drawn(r - 1, d, seed=1), drawn(r - 1, seed=2).mul(9).long() % t, drawn(r - 1)) for t, d, r in sizes(3))
+    row = "row r of out belongs to token token[r], and counts weight[r]"
+    cases = [(y, out, token, weight), *cases]
+    return must_agree(attempt, dispatch.combine, cases, row, "neither the experts nor the router would learn")
 
 
 combine = Check("combine", dispatch.combine, diagnose_combine)

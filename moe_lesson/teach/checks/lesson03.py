@@ -3,35 +3,35 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ...moe import balance, layers, routing
 from ...moe.routing import Routing, expert_load
-from .kit import Check, answered, called, drawn, known_slip, must_be_tensor, must_have_shape, needs_gradient, same
+from .kit import Check, called, called_number, drawn, known_slip, must_agree, must_have_shape, same, sizes
+
+LOADS = [torch.tensor(load) for load in ([7, 2, 1, 2], [0, 0, 10, 2, 3], [0, 9, 0], *(load[load[0]:] for load in sizes(9)))]
 
 
 def diagnose_max_violation(attempt: Callable) -> str | None:
     """What is wrong with a function load [N] -> (max - mean) / mean."""
-    for counts in ([7, 2, 1, 2], [0, 0, 10], [5, 5]):
-        load = torch.tensor(counts)
-        answer = torch.as_tensor(answered(attempt, load)).double()
-        must_have_shape(answer, wanted="expected one number for the whole layer")
-        most, least, mean = max(counts), min(counts), sum(counts) / len(counts)
-        slips = {
-            "that is max / mean, which is 1 when balanced: take 1 off, or subtract the mean first": most / mean,
-            "that is max - mean, in tokens: divide by the mean, or a large batch looks unbalanced": most - mean,
-            "you took the least busy expert: the layer waits for the busiest": (mean - least) / mean,
-            "you divided by the busiest expert's load: divide by the mean": (most - mean) / most,
-            "that is the share of the busiest expert in all choices: compare it with the mean": most / sum(counts),
-            "you measured from the least busy expert: measure from the mean": (most - least) / mean,
-        }
-        right = (most - mean) / mean
-        for hint, wrong in slips.items():
-            if abs(answer.item() - wrong) < 1e-5 < abs(right - wrong):
-                return hint
-        if abs(answer.item() - right) > 1e-5:
-            return f"for the load {counts} you return {answer.item():.3f}: by how many mean loads is the largest above the mean?"
-    return None
+    answer = torch.tensor([called_number(attempt, load) for load in LOADS], dtype=torch.float64)
+    most, least, mean, total = (torch.stack([getattr(load.double(), of)() for load in LOADS])
+                                for of in ("max", "min", "mean", "sum"))
+    slips = {
+        "that is max / mean, which is 1 when balanced: take 1 off, or subtract the mean first": most / mean,
+        "that is max - mean, in tokens: divide by the mean, or a large batch looks unbalanced": most - mean,
+        "you took the least busy expert: the layer waits for the busiest": (mean - least) / mean,
+        "you took the largest distance on either side: the layer waits for the busiest, not for an idle one": (
+            torch.maximum(most - mean, mean - least) / mean),
+        "you divided by the busiest expert's load: divide by the mean": (most - mean) / most,
+        "that is the share of the busiest expert in all choices: compare it with the mean": most / total,
+        "you measured from the least busy expert: measure from the mean": (most - least) / mean,
+    }
+    right = (most - mean) / mean
+    if same(answer, right):
+        return None
+    wrong = list(map(same, answer, right)).index(False)
+    return known_slip(answer, slips) or (f"for the load {LOADS[wrong].tolist()} you return {answer[wrong]:.3f}: "
+                                         "by how many mean loads is the largest above the mean?")
 
 
 max_violation = Check("max_violation", routing.max_violation, diagnose_max_violation)
@@ -39,15 +39,17 @@ max_violation = Check("max_violation", routing.max_violation, diagnose_max_viola
 
 def diagnose_balance_loss(attempt: Callable) -> str | None:
     """What is wrong with a function Routing -> Σ f_i P_i."""
-    logits, k = drawn(7, 4), 2
-    t, n = logits.shape
-    ids, weights = layers.choose(logits.softmax(1), k)
+    def of_routing(function: Callable) -> Callable:
+        return lambda logits, k: called(function, Routing(logits, *layers.choose(logits.detach().softmax(1), k)))
 
-    def loss_of(logits: Tensor) -> Tensor:
-        return must_be_tensor(answered(attempt, Routing(logits, ids, weights)))
-
-    answer = loss_of(logits)
+    loss_of, right_of = of_routing(attempt), of_routing(balance.balance_loss)
+    cases = [(drawn(t, k + more - 1), k) for t, k, more in ([7, 2, 3], *sizes(3))]
+    (logits, k), (t, n) = cases[0], cases[0][0].shape
+    answer, right = loss_of(logits, k), right_of(logits, k)
     must_have_shape(answer, wanted="a loss is one number: sum over the experts")
+    if not same(answer, right) and all(same(loss_of(*case) * right, right_of(*case) * answer) for case in cases):
+        return f"your loss is {answer / right:.3g} times the right one: α comes later, where the loss is added to the training's"
+    ids, weights = layers.choose(logits.softmax(1), k)
     probs, load = logits.softmax(1), expert_load(ids, n).double()
     f, p = load * n / (k * t), probs.mean(0)
     chosen = torch.zeros_like(probs).scatter(1, ids, weights)
@@ -56,7 +58,7 @@ def diagnose_balance_loss(attempt: Callable) -> str | None:
             f * p).mean(),
         "you left out the division by K: when balanced the loss is K, not 1 (some libraries do so)": (f * k * p).sum(),
         "you multiplied counts: divide the load by K·T/N, the load of a balanced layer": (load * p).sum(),
-        "you added the probabilities of all tokens: P_i is their mean": (f * probs.sum(0)).sum(),
+        "you left out a division by T: f_i has one, and P_i is the mean of the probabilities, not their sum": (f * p).sum() * t,
         "you used the weights in place of the probabilities: they are renormalised over the chosen, so that an expert that "
         "was not chosen gets no gradient and can't be called back": (f * chosen.mean(0)).sum(),
         "you used P twice: f_i is about the choices, which are counted": (p * p).sum() * n,
@@ -66,9 +68,8 @@ def diagnose_balance_loss(attempt: Callable) -> str | None:
     }
     if hint := known_slip(answer, slips):
         return hint
-    if not same(answer, (f * p).sum()):
-        return "f_i = load_i · N / (K·T), P_i = the mean over the tokens of expert i's probability; multiply, and sum over i"
-    return needs_gradient(loss_of, "then nothing pushes the router", logits)
+    formula = "f_i = load_i · N / (K·T), P_i = the mean over the tokens of expert i's probability; multiply, and sum over i"
+    return must_agree(loss_of, right_of, cases, formula, "then nothing pushes the router")
 
 
 balance_loss = Check("balance_loss", balance.balance_loss, diagnose_balance_loss)
@@ -76,9 +77,10 @@ balance_loss = Check("balance_loss", balance.balance_loss, diagnose_balance_loss
 
 def diagnose_update_bias(attempt: Callable) -> str | None:
     """What is wrong with a function (bias [N], load [N], rate) -> bias [N]."""
-    bias, load, rate = torch.tensor([0.3, -0.2, 0.0, 0.1]), torch.tensor([9, 1, 4, 2]), 0.01  # the mean is 4
+    load, rate = torch.tensor([15, 1, 4, 2, 3, 1, 2]), 0.01  # the mean is 4, the median 2
+    bias = drawn(7).float()
     answer = called(attempt, bias, load, rate)
-    must_have_shape(answer, 4)
+    must_have_shape(answer, 7)
     gap = load.double().mean() - load
     slips = {
         "the sign is turned: a crowded expert must become less attractive": bias - rate * gap.sign(),
@@ -86,23 +88,17 @@ def diagnose_update_bias(attempt: Callable) -> str | None:
         "you moved by the gap relative to the mean: only its sign counts": bias + rate * gap / load.double().mean(),
         "you returned the step alone: add it to the bias, which remembers what happened before": rate * gap.sign(),
         "you forgot the rate: a step of 1 throws all tokens from one expert to the next": bias + gap.sign(),
-        "you compared with the median: the balanced load is the mean": bias + rate * (3 - load).sign(),
+        "you lower the crowded and leave the idle as they are: those go up": bias - rate * (gap < 0),
+        "you lift the idle and leave the crowded as they are: those go down": bias + rate * (gap > 0),
+        "you compared with the median: the balanced load is the mean": bias + rate * (2 - load).sign(),
     }
     if hint := known_slip(answer, slips):
         return hint
     right = balance.update_bias(bias, load, rate)
-    crowded, idle, balanced = (same(answer[i:i + 1], right[i:i + 1]) for i in (0, 1, 2))
-    if crowded != idle:
-        return ("you lower the crowded and leave the idle as they are: those go up" if crowded else
-                "you lift the idle and leave the crowded as they are: those go down")
-    if crowded and not balanced:
+    if same(answer[gap != 0], right[gap != 0]) and not same(answer, right):
         return "an expert that has exactly the mean load stays where it is: sign(0) is 0"
-    if not same(answer, right):
-        return f"for the load {load.tolist()}, mean 4, the step is {(rate * gap.sign()).tolist()}"
-    larger = drawn(6).float(), torch.arange(6) * 2, 0.5
-    if not same(called(attempt, *larger), balance.update_bias(*larger)):
-        return "right for one rate and wrong for another: use the arguments"
-    return None
+    cases = [(bias, load, rate), *((drawn(len(load)).float(), load, 0.5) for load in LOADS)]
+    return must_agree(attempt, balance.update_bias, cases, "use the arguments; the step is rate · sign(mean load - load)")
 
 
 update_bias = Check("update_bias", balance.update_bias, diagnose_update_bias)

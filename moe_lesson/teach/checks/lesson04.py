@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from ...measure import instruments
-from .kit import Check, called, drawn, known_slip, must_have_shape, same
+from .kit import Check, called, drawn, known_slip, must_agree, must_have_shape, same, sizes
 
 
 def diagnose_labels_served(attempt: Callable) -> str | None:
@@ -36,7 +36,8 @@ def diagnose_labels_served(attempt: Callable) -> str | None:
         return f"for calls of {calls[2].tolist()} the shares are 0.75 and 0.25, and exp(entropy) is {entropy[2].exp():.3f}"
     if answer[3] != 0:
         return f"an expert that nobody calls serves 0 labels; you said {answer[3].item():.3g}"
-    return None
+    cases = (((drawn(n, m) / 9).relu(),) for n, m in sizes(2))
+    return must_agree(attempt, instruments.labels_served, cases, "exp of the entropy of each row's shares, 0 for a row of zeros")
 
 
 labels_served = Check("labels_served", instruments.labels_served, diagnose_labels_served)
@@ -52,6 +53,7 @@ def diagnose_output_similarity(attempt: Callable) -> str | None:
     flat = outputs.flatten(1)
     unit = torch.nn.functional.normalize(outputs, dim=-1)
     dots = torch.einsum("itd,jtd->ij", unit, unit)
+    of_columns = torch.einsum("itd,jtd->ij", *[torch.nn.functional.normalize(outputs, dim=1)] * 2)
     slips = {
         "you added over the tokens: take the mean": dots,
         "these are products, not cosines: divide every answer by its length first": torch.einsum(
@@ -60,16 +62,17 @@ def diagnose_output_similarity(attempt: Callable) -> str | None:
             torch.nn.functional.normalize(flat, dim=1) @ torch.nn.functional.normalize(flat, dim=1).T),
         "you compared mean answers: take the cosine of each token first, then the mean": (
             torch.nn.functional.normalize(outputs.mean(1), dim=1) @ torch.nn.functional.normalize(outputs.mean(1), dim=1).T),
-        "you took the cosine over the tokens, for each of the D numbers: take it over D": torch.einsum(
-            "itd,jtd->ij", *[torch.nn.functional.normalize(outputs, dim=1)] * 2) / 4,
+        "you took the cosine over the tokens, for each of the D numbers: take it over D": of_columns / 4,
+        "you normalised over the tokens, which normalize() does unless told otherwise: dim=-1 is D": of_columns / 6,
+        "you normalised over the experts: the length of an answer is over D, dim=-1": torch.einsum(
+            "itd,jtd->ij", *[torch.nn.functional.normalize(outputs, dim=0)] * 2) / 6,
         "you took absolute values: two experts that say the opposite are not alike": torch.einsum(
             "itd,jtd->ijt", unit, unit).abs().mean(-1),
     }
     if hint := known_slip(answer, slips):
         return hint
-    if not same(answer, instruments.output_similarity(outputs)):
-        return "entry (i, j): the cosine of expert i's and expert j's answer to a token, then the mean over the tokens"
-    return None
+    entry = "entry (i, j): the cosine of expert i's and expert j's answer to a token, then the mean over the tokens"
+    return must_agree(attempt, instruments.output_similarity, [(outputs,), *((drawn(*ntd),) for ntd in sizes(3))], entry)
 
 
 output_similarity = Check("output_similarity", instruments.output_similarity, diagnose_output_similarity)

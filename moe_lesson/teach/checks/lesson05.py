@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from ...measure import interventions
-from .kit import Check, called_pair, drawn, must_be_tensor, must_have_shape, same
+from .kit import Check, called_pair, drawn, must_agree, must_be_tensor, must_have_shape, same, sizes
 
 
 def diagnose_cut_experts(attempt: Callable) -> str | None:
@@ -32,14 +32,16 @@ def diagnose_cut_experts(attempt: Callable) -> str | None:
             pieces_in, torch.cat([part.reshape(n, d, -1, m).permute(0, 3, 1, 2).flatten(0, 1)
                                   for part in w_in.chunk(2, dim=-1)], dim=-1)):
         return "you dealt the units out in turn: piece j gets the j-th run of neighbours (and w_in and w_out must agree)"
-    if same(pieces_in, right_in / m) or same(pieces_out, right_out / m):
-        return "you made the pieces quieter: they keep their numbers, the weights come from the gate"
+    for piece, right in ((pieces_in, right_in), (pieces_out, right_out)):
+        factor = (piece * right).sum() / right.square().sum()
+        if same(piece, factor * right) and not same(piece, right):
+            return f"you multiplied the pieces by {factor:.3g}: they keep their numbers, the weights come from the gate"
     by_piece = torch.arange(m * n).reshape(n, m).T.flatten()
     if same(pieces_in, right_in[by_piece]) or same(pieces_out, right_out[by_piece]):
         return "the order: first all pieces of expert 0, then those of expert 1"
-    if not (same(pieces_in, right_in) and same(pieces_out, right_out)):
-        return "the pieces of an expert don't add up to it: unit h is column h of gate, column h of up and row h of w_out"
-    return None
+    cases = ((drawn(n, d, 2 * m * h), drawn(n, m * h, d, seed=1), m) for n, d, m, h in sizes(4))
+    unit = "the pieces of an expert don't add up to it: unit h is column h of gate, column h of up and row h of w_out"
+    return must_agree(attempt, interventions.cut_experts, [(w_in, w_out, m), *cases], unit)
 
 
 cut_experts = Check("cut_experts", interventions.cut_experts, diagnose_cut_experts)

@@ -6,16 +6,22 @@ import torch
 
 from ...measure import instruments
 from ...moe import layers
-from .kit import Check, called_pair, drawn, must_be_tensor, must_have_shape, same
+from .kit import Check, Wrong, called_pair, drawn, must_agree, must_be_tensor, must_have_shape, same, sizes
 
 
 def diagnose_shared_and_routed(attempt: Callable) -> str | None:
     """What is wrong with a function (layer, x [T, D]) -> shared [T, D], routed [T, D]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layer = layers.MoE(6, num_experts=5, top_k=2, expert_width=3, num_shared=2, scale=2.0).double().requires_grad_(False)
+        layer, *others = [layers.MoE(6, num_experts=k + more, top_k=k, expert_width=h, num_shared=ks, scale=2.0).double()
+                          .requires_grad_(False) for k, more, h, ks in ([2, 3, 3, 2], *sizes(4))]
     x = drawn(7, 6)
-    shared, routed = map(must_be_tensor, called_pair(attempt, "the shared part and the routed part", layer, x))
+    try:
+        shared, routed = map(must_be_tensor, called_pair(attempt, "the shared part and the routed part", layer, x))
+    except (TypeError, Wrong) as error:
+        if "'tuple'" in str(error) or "not a tuple" in str(error) or "not a Routing" in str(error):
+            return "layer(x) returns two things, the output and the routing: take the output"
+        raise
     right_shared, right_routed = instruments.shared_and_routed(layer, x)
     for name, part in (("the shared part", shared), ("the routed part", routed)):
         must_have_shape(part, *x.shape, part=name)
@@ -40,9 +46,9 @@ def diagnose_shared_and_routed(attempt: Callable) -> str | None:
         return "the chosen experts count with their weights, routing.weights"
     if not same(shared, right_shared):
         return "the shared part is what layer.shared gives for x, with no weight: every token passes through it"
-    if not same(routed, right_routed):
-        return "the routed part is what the layer's output has beyond the shared part"
-    return None
+    cases = [(layer, x), *((other, drawn(t, 6)) for other, (t,) in zip(others, sizes(1)))]
+    beyond = "the routed part is what the layer's output has beyond the shared part"
+    return must_agree(attempt, instruments.shared_and_routed, cases, beyond)
 
 
 shared_and_routed = Check("shared_and_routed", instruments.shared_and_routed, diagnose_shared_and_routed)

@@ -6,15 +6,17 @@ from collections.abc import Callable
 import torch
 
 from ...measure import census
-from .kit import Check, called, called_number, must_have_shape, same
+from .kit import Check, called, called_number, drawn, must_agree, must_have_shape, same, sizes
 
 
 def diagnose_information(attempt: Callable) -> str | None:
     """What is wrong with a function calls [N, M] -> I(expert; label) / H(label)."""
     calls = torch.tensor([[6, 1, 0.0], [2, 3, 1], [0, 2, 5], [1, 1, 1]], dtype=torch.float64)
-    value, right = called_number(attempt, calls), census.information(calls)
+    value = called_number(attempt, calls)
     if not math.isfinite(value):
         return "your answer is not a number: 0 · log 0 counts as 0 (torch.special.entr knows)"
+    if not math.isclose(value, called_number(attempt, 2 * calls), abs_tol=1e-6):
+        return "twice as many calls give another answer: entropies are of shares, so divide the table by its sum first"
     share = calls / calls.sum()
     of_label, of_expert, of_both = (torch.special.entr(part).sum().item() for part in (share.sum(0), share.sum(1), share))
     told = of_label + of_expert - of_both
@@ -36,9 +38,9 @@ def diagnose_information(attempt: Callable) -> str | None:
                                   (torch.ones(4, 3, dtype=torch.float64), 0.0, "every label calls all experts alike")):
         if not math.isclose(called_number(attempt, table), expected, abs_tol=1e-6):
             return f"where {what}, the answer is {expected:.0f}; you say {called_number(attempt, table):.3g}"
-    if not math.isclose(value, right, abs_tol=1e-6):
-        return f"for calls of {calls.int().tolist()} it is {right:.4f}; you say {value:.4f}: I = H(expert) + H(label) - H(both)"
-    return None
+    tables = [calls, *((4 * drawn(n + 1, m + 1)).relu() + torch.eye(n + 1, m + 1) for n, m in sizes(2))]
+    formula = "I = H(expert) + H(label) - H(both), also where nobody calls an expert and where a label calls nobody"
+    return must_agree(attempt, census.information, [(table,) for table in tables], formula)
 
 
 information = Check("information", census.information, diagnose_information)
@@ -46,7 +48,7 @@ information = Check("information", census.information, diagnose_information)
 
 def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
     """What is wrong with a function (label [T], document [T], seed) -> label [T], dealt out to whole documents."""
-    document = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 9, 9]).repeat_interleave(5)
+    document = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 9, 9])[drawn(20).argsort()]
     of_document = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
     label = of_document[document]
     answers = [called(attempt, label, document, seed) for seed in range(8)]
@@ -69,9 +71,12 @@ def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
         return "every seed gives the same deal: use the seed"
     if not same(called(attempt, label, document, 3), answers[3]):
         return "the same seed gives another deal each time: give randperm a generator of its own with the seed"
-    moved = called(attempt, label, document + 7, 3)
+    moved = called(attempt, label, 3 * document + 7, 3)
     if moved.shape == label.shape and not same(moved, answers[3]):
         return "the numbers of documents need not begin at 0 (a split has only some of them): unique() finds those that are there"
+    three = torch.arange(3)
+    if len({tuple(called(attempt, three, three, seed).tolist()) for seed in range(100)}) < 6:
+        return "of the 6 deals of three labels to three documents some never come: draw a permutation (torch.randperm)"
     return None
 
 
