@@ -224,11 +224,11 @@ LADDER_EXPLORER = Entry(
 
 LEDGER_VIEW = Entry(
     partial(LedgerView, PUBLISHED["DeepSeekMoE 16B"], compare=PUBLISHED["LLaMA2 7B"]),
-    ({"start": "toy"}, {"start": "toy MoE", "num_experts": 4},
+    ({"model": "toy"}, {"model": "toy MoE", "num_experts": 4},
      {name: values[-1] for name, values in LedgerView().choices.items()}),
     held={"N slider": slider("N, routed experts", "ArrowLeft"), "H slider": slider("H, hidden units", "ArrowLeft")},
     hostile=Example(lambda: LedgerView(ModelConfig(Sparse(7, 3, 20), layers=5, width=72, heads=3), name=WORDS)),
-    sizes={"toy": Example(LedgerView)}, follows=".moe-ledger-stack")
+    sizes={"toy": Example(LedgerView)}, follows="svg")
 
 REDUNDANCY_LENS = Entry(
     lens_cases.lens_of, (MERGED,),

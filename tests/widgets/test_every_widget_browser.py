@@ -301,7 +301,12 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
     grown = {}
     for width in (1280, 900, 700, 500, 1000):
         page.set_viewport_size({"width": width, "height": 720})
-        status(page)  # nothing else changes: it has to see the window
+        page.evaluate("""(width) => new Promise((done) => { // nothing else changes: it has to see the window
+          const look = () => (innerWidth === width ? requestAnimationFrame(() => requestAnimationFrame(done))
+            : requestAnimationFrame(look));
+          look();
+        })""", width)
+        status(page)
         for _ in itertools.chain([None], in_states(page, example)):
             assert_it_fits(page, width)
             over = excess(page)

@@ -13,8 +13,8 @@ from moe_lesson.widgets.kit.weights import SENT
 HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
 NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
-PICTURES = """[...document.querySelectorAll('.moe-root canvas, .moe-root svg')]
-  .map((node) => (node.toDataURL ? node.toDataURL() : node.innerHTML)).join()"""
+PICTURES = """[...document.querySelectorAll('.moe-root canvas')].map((canvas) => canvas.toDataURL()).join()
+  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML.replace(/ ?moe-new/, '')).sort().join()"""
 
 
 def browser_state(widget) -> dict:
@@ -179,8 +179,10 @@ def smallest_text(page) -> float:
 def assert_it_fits(page, width: int) -> None:
     """Nothing is wider than the page, and no part stands out of the widget."""
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("""() => {
+    outside = page.evaluate("""() => {
       const edge = document.querySelector('.moe-root').getBoundingClientRect().right + 0.5;
-      return [...document.querySelectorAll('.moe-root *')].filter((node) => node.getBoundingClientRect().right > edge)
+      return [...document.querySelectorAll('.moe-root *')]
+        .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > edge)
         .map((node) => node.outerHTML.slice(0, 90));
-    }""") == []
+    }""")
+    assert outside == []

@@ -17,23 +17,29 @@ from .weights import drop_unused, weights_of
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 KIT = pathlib.Path(__file__).parent
-IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.M)
+IMPORT = re.compile(r'^import (\{[^}]*\}) from "(\.[^"]+)";$', re.M)
+EXPORT = re.compile(r"^export (?:(?=(?:async )?(?:function|const|class) (\w+))|\{ (\w+) \};$)", re.M)
 
 
 def module_source(path: pathlib.Path) -> str:
-    """The ES module of a widget in one file: what it imports stands in front of it, since a page loads nothing else."""
+    """The ES module of a widget in one file, since a page loads nothing else: each module that it imports becomes a constant."""
     modules: dict[pathlib.Path, str] = {}
 
-    def visit(here: pathlib.Path) -> None:
-        source = here.read_text(encoding="utf-8")
-        for name in IMPORT.findall(source):
-            there = (here.parent / name).resolve()
+    def visit(here: pathlib.Path) -> str:
+        """The module with what it imports as constants that stand before it."""
+        def constant(found: re.Match) -> str:
+            there = (here.parent / found[2]).resolve()
+            name = f"{there.stem}_module"
             if there not in modules:
-                visit(there)
-        modules[here] = IMPORT.sub("", source)
+                source = visit(there)
+                exported = ", ".join(one or other for one, other in EXPORT.findall(source))
+                modules[there] = f"const {name} = (() => {{\n{EXPORT.sub('', source)}\nreturn {{ {exported} }};\n}})();"
+            return f"const {found[1]} = {name};"
 
-    visit(path.resolve())
-    return "\n".join(modules.values())
+        return IMPORT.sub(constant, here.read_text(encoding="utf-8"))
+
+    own = visit(path.resolve())
+    return "\n".join([*modules.values(), own])
 
 
 def stylesheet(folder: pathlib.Path) -> str:

@@ -68,7 +68,8 @@ export class Chart {
     this.join(this.marks, "rect", "moe-bar", bars, (one) => one.key)
       .attr("x", (one) => one.x).attr("y", (one) => one.y).attr("width", (one) => Math.max(one.width, 0))
       .attr("height", (one) => Math.max(one.height, 0)).attr("fill", (one) => one.colour)
-      .attr("stroke", (one) => (one.outlined ? "currentColor" : "none"));
+      .attr("stroke", (one) => (one.outlined ? "currentColor" : "none"))
+      .attr("stroke-dasharray", (one) => (one.outlined ? "5 4" : null)).attr("stroke-width", 2);
   }
 
   /** Intervals { key, x, low, high, colour } upright at x, in pixels. */

@@ -1,13 +1,14 @@
 // Controls, declared: what a slider, a choice or a tick is, stands in one place. The kit builds it, puts it where the state is
 // before every drawing, and sets traits when the learner moves it; Python hears of settled values only.
 //
-// `at(state)` is where it stands; `set(value, state)` gives traits. `hidden(state)` hides it, `folded` puts it under "More".
+// `at(state)` is where it stands; `set(value, state)` gives traits. `hidden(state)` hides it, `disabled(state)`
+// greys a slider out, `folded` puts it under "More".
 
 import { change, on, save } from "./events.js";
 import { make, makeButton, say } from "./page.js";
 
 /** A slider with its value in words beside it; `max` may be a function of the state. */
-export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, folded, wide }) {
+export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, disabled, folded, wide }) {
   const box = make("label", wide ? "moe-control moe-wide" : "moe-control"); // wide: its words grow, its place does not
   const input = Object.assign(make("input"), { type: "range", min, step });
   const value = make("span", "moe-value");
@@ -17,6 +18,7 @@ export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, f
     box, folded,
     sync(state) {
       box.hidden = Boolean(hidden?.(state));
+      input.disabled = Boolean(disabled?.(state));
       input.max = typeof max === "function" ? max(state) : max;
       input.value = at(state);
       input.setAttribute("aria-valuetext", words(state));

@@ -65,11 +65,12 @@ export class WidgetView {
     return page;
   }
 
-  /** Redraw when a trait, the width or the theme changes; returns how to stop. */
+  /** Redraw when a trait, the width, that of a chart, or the theme changes; returns how to stop. */
   watch() {
     const repaint = () => { this.colours = null; this.frame.ask(); };
     const reread = () => { this.read(); this.renew(); this.frame.ask(); };
-    return [onSize(this.page.root, repaint), onTheme(repaint),
+    const { root } = this.page;
+    return [...[root, ...root.querySelectorAll(".moe-chart")].map((node) => onSize(node, repaint)), onTheme(repaint),
       ...this.constructor.settings.map((name) => onTrait(this.model, name, reread))];
   }
 

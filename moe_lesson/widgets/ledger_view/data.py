@@ -1,7 +1,7 @@
 """The ledger to play with: where a model's parameters are, and what one token pays, for any size the sliders give.
 
-The browser does the arithmetic of `moe_lesson.lm.ledger` itself, so that sliders answer at once; a parity test keeps the two
-equal. Letters: D width, S context, N routed experts, K active experts, Ks shared experts, H hidden units.
+The browser does the arithmetic of `moe_lesson.lm.ledger` itself, so that sliders answer at once; a test keeps the two equal.
+Letters: D width, S context, N routed experts, K active experts, Ks shared experts, H hidden units.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 
 import traitlets
-from traitlets import Dict, Int, List, Unicode
+from traitlets import Dict, Int, Unicode
 
 from ...base.errors import require
 from ...lm.ledger import PUBLISHED, Cost, model_cost
@@ -25,16 +25,6 @@ COURSE = {
 }
 STARTS = {**COURSE, **PUBLISHED}
 
-# The parts of every bar, left to right: what N multiplies stands last, so that nothing else moves while N grows.
-# Okabe and Ito's colours, which keep apart without red-green vision.
-PARTS = {
-    "embedding": ("embedding and head", "#999999"),
-    "attention": ("attention and norms", "#56b4e9"),
-    "dense": ("dense FFN", "#e69f00"),
-    "shared": ("shared experts", "#d55e00"),
-    "router": ("router", "#cc79a7"),
-    "routed": ("routed experts", "#009e73"),
-}
 # What the sliders can be: about a factor of 1.4 apart, and every size of a start, of the course and of well-known models.
 CHOICES = {
     "width": (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096, 5120, 6144, 7168, 8192),
@@ -114,10 +104,10 @@ class LedgerView(LessonWidget):
         compare: a model to draw as an outline over the bars, or None; the button of the widget pins another.
         name: the title.
 
-    Traits to read, set and observe: `start` (which model the sliders set out from: "toy", "toy MoE", "LLaMA2 7B",
+    Traits to read, set and observe: `model` (which one the sliders set out from: "toy", "toy MoE", "LLaMA2 7B",
     "DeepSeek 7B", "DeepSeekMoE 16B", and "this model" for any other config) and the sliders `width`, `layers`, `context`,
     `hidden`, `num_experts` (0 is dense), `top_k`, `num_shared`. To read: `config` (the `ModelConfig` that they make; top_k
-    is at most num_experts there), `cost` (its `Cost`), `summary` (what the widget says).
+    is at most num_experts there) and `cost` (its `Cost`).
 
     Raises:
         ValueError: for a model whose layers are mixed otherwise than leading dense ones of one size, then all alike.
@@ -129,12 +119,11 @@ class LedgerView(LessonWidget):
     """
 
     title = Unicode().tag(sync=True)
-    starts = Dict().tag(sync=True)  # name -> sizes
+    models = Dict().tag(sync=True)  # name -> sizes
     choices = Dict().tag(sync=True)  # slider -> the values it can have
-    legend = List().tag(sync=True)  # [key, name, colour] of each part, left to right
-    initial = Dict().tag(sync=True)  # what Reset goes back to
+    start = Dict().tag(sync=True)  # what Reset goes back to
 
-    start = Unicode().tag(sync=True)
+    model = Unicode().tag(sync=True)
     width = Int().tag(sync=True)
     layers = Int().tag(sync=True)
     context = Int().tag(sync=True)
@@ -146,46 +135,23 @@ class LedgerView(LessonWidget):
 
     def __init__(self, config: ModelConfig = COURSE["toy"], *, compare: ModelConfig | None = None, name: str = "ledger"):
         sizes = Sizes.of(config)
-        start = start_of(sizes, "this model")
-        starts = {known: asdict(Sizes.of(one)) for known, one in STARTS.items()} | {start: asdict(sizes)}
-        choices = {slider: sorted({*values, *(one[slider] for one in starts.values())}) for slider, values in CHOICES.items()}
-        initial = {"start": start, **{slider: starts[start][slider] for slider in CHOICES},
-                   "pinned": {} if compare is None else pin_of(Sizes.of(compare))}
-        super().__init__(title=name, starts=starts, choices=choices, initial=initial,
-                         legend=[[key, *one] for key, one in PARTS.items()], **initial)
-
-    @property
-    def sizes(self) -> Sizes:
-        """What the sliders stand at, and what the start adds to it."""
-        return Sizes(**self.starts[self.start] | {slider: getattr(self, slider) for slider in CHOICES})
+        model = name_of(sizes, "this model")
+        models = {known: asdict(Sizes.of(one)) for known, one in STARTS.items()} | {model: asdict(sizes)}
+        choices = {slider: sorted({*values, *(one[slider] for one in models.values())}) for slider, values in CHOICES.items()}
+        pinned = {} if compare is None else Sizes.of(compare)
+        start = {"model": model, **{slider: models[model][slider] for slider in CHOICES},
+                 "pinned": pinned and {"label": name_of(pinned, "compared model"), **asdict(pinned)}}
+        super().__init__(title=name, models=models, choices=choices, start=start, **start)
 
     @property
     def config(self) -> ModelConfig:
         """The model that the sliders make."""
-        return self.sizes.config()
+        return Sizes(**self.models[self.model] | {slider: getattr(self, slider) for slider in CHOICES}).config()
 
     @property
     def cost(self) -> Cost:
         """What it costs."""
         return model_cost(self.config)
-
-    @property
-    def outline(self) -> tuple[str, ModelConfig] | None:
-        """Name and model of the outline, or None."""
-        sizes = dict(self.pinned)
-        return (sizes.pop("label"), Sizes(**sizes).config()) if sizes else None
-
-    @property
-    def label(self) -> str:
-        """The start's name, and whether a slider has left it."""
-        left = any(getattr(self, slider) != self.starts[self.start][slider] for slider in CHOICES)
-        return f"{self.start}, changed" if left else self.start
-
-    @property
-    def top(self) -> int:
-        """The end of the bars' axis, in parameters."""
-        outline = [] if self.outline is None else [model_cost(self.outline[1])]
-        return axis_top(model_cost(Sizes(**self.starts[self.start]).config()), self.cost, *outline)
 
     @traitlets.validate(*CHOICES)
     def _of_the_slider(self, proposal):
@@ -194,47 +160,17 @@ class LedgerView(LessonWidget):
             raise traitlets.TraitError(f"{name} is {value}; the slider has {', '.join(map(str, self.choices[name]))}")
         return value
 
-    @traitlets.validate("start")
-    def _known_start(self, proposal):
-        return one_of(proposal, {"start": self.starts})
+    @traitlets.validate("model")
+    def _known_model(self, proposal):
+        return one_of(proposal, {"model": self.models})
 
-    @traitlets.observe("start")
-    def _from_the_start(self, change):
+    @traitlets.observe("model")
+    def _from_the_model(self, change):
         with self.hold_sync():  # one message, so that the browser never sees half of it
             for slider in CHOICES:
-                setattr(self, slider, self.starts[change["new"]][slider])
+                setattr(self, slider, self.models[change["new"]][slider])
 
 
-def start_of(sizes: Sizes, otherwise: str) -> str:
-    """The name of the start with these sizes."""
+def name_of(sizes: Sizes, otherwise: str) -> str:
+    """The name of the known model with these sizes."""
     return next((name for name, config in STARTS.items() if Sizes.of(config) == sizes), otherwise)
-
-
-def pin_of(sizes: Sizes) -> dict:
-    """A model as an outline."""
-    return {"label": start_of(sizes, "compared model"), **asdict(sizes)}
-
-
-# --- arithmetic and words: the twins of those in ledger_view.js ------------------------------------------------------
-
-
-def axis_top(start: Cost, *shown: Cost) -> int:
-    """The end of the axis, in parameters: a round number that holds the start, times 4 as often as a shown bar needs.
-
-    Sizes run over eight powers of ten, so one axis for all would show nothing, and an axis that fits each state would
-    hide every change. This one stands still until a bar leaves it, then makes one step that the page names; it never
-    shrinks below the start, so that a smaller model looks smaller. FLOPs are drawn at half their number: on the axis
-    of parameters, since a parameter in use costs two.
-    """
-    need = [max(cost.total, cost.flops // 2) for cost in (start, *shown)]
-    power = 1
-    while 10 * power < need[0]:
-        power *= 10
-    top = next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= need[0])
-    while top < max(need):
-        top *= 4
-    return top
-
-
-COUNTED, FLOPS, BYTES = ("", " M", " B", " T"), (" FLOPs", " MFLOPs", " GFLOPs", " TFLOPs"), (" bytes", " MB", " GB", " TB")
-# --- the static picture ----------------------------------------------------------------------------------------------

@@ -3,19 +3,14 @@
 // Letters: D width, S context, N routed experts (0 is dense), K active experts, Ks shared experts, H hidden units.
 // Numbers stay below 2^53, where JavaScript's are exact.
 
-import { inkOn, outline } from "../kit/canvas.js";
-import { keepKeys, on, onSlide, save } from "../kit/events.js";
-import {
-  buildHeader, buildStatus, headCell, make, makeButton, makeChoice, makeSlider, makeTable, rowWith, say, syncChoice,
-  syncSlider,
-} from "../kit/page.js";
-import { sum } from "../kit/routing.js";
-import { LessonView, widgetOf } from "../kit/views_old.js";
-import { capital, count, grouped, threeDigits } from "../kit/words.js";
+import { Chart, fillTable, makeSheet } from "../kit/charts.js";
+import { button, choice, slider } from "../kit/controls.js";
+import { d3 } from "../kit/d3.js";
+import { make } from "../kit/page.js";
+import { WidgetView, widgetOf } from "../kit/view.js";
+import { count, grouped } from "../kit/words.js";
 
-// --- arithmetic: the twin of moe_lesson/lm/ledger.py, and of axis_top in ledger_view.py ---------------------------------
-
-const FEED_FORWARD = ["dense", "shared", "router", "routed"];
+// --- arithmetic: the twin of moe_lesson/lm/ledger.py --------------------------------------------------------------------
 
 /** A dense matrix that every token is multiplied with: a multiplication and its addition are 2 FLOPs. */
 function matrix(rows, columns) {
@@ -28,7 +23,7 @@ function copies(once, all, used = all) {
 }
 
 function added(costs) {
-  const over = (key) => sum(costs.map((cost) => cost[key]));
+  const over = (key) => d3.sum(costs, (cost) => cost[key]);
   return { total: over("total"), active: over("active"), flops: over("flops") };
 }
 
@@ -38,7 +33,7 @@ export function activeExperts(sizes) {
 }
 
 /** The cost of a model by the parts of its bars. Norms and the lookup of an embedding pay no FLOPs. */
-export function shownParts(sizes) {
+export function partsOf(sizes) {
   const { width, layers, context, vocabulary } = sizes;
   const table = { total: vocabulary * width, active: width, flops: 0 };
   const norms = (2 * layers + 1) * width;
@@ -64,50 +59,29 @@ function feedForward({ width, layers, hidden, num_experts, num_shared, leading, 
 }
 
 export function modelCost(sizes) {
-  return added(Object.values(shownParts(sizes)));
+  return added(Object.values(partsOf(sizes)));
 }
 
-/** Bytes of the parameters in bf16; in training also of their gradients and of AdamW's two float32 averages. */
-function memory(cost, training) {
-  return cost.total * (training ? 2 + 2 + 4 + 4 : 2);
-}
-
-/** The length of a bar, key "total", "active" or "flops", on the axis of parameters: FLOPs at half their number. */
-function onAxis(cost, key) {
-  return key === "flops" ? cost.flops / 2 : cost[key];
-}
-
-/** The end of the axis: a round number that holds the start, times 4 as often as a shown bar needs. */
-export function axisTop(start, ...shown) {
-  const need = [start, ...shown].map((cost) => Math.max(cost.total, cost.flops / 2));
-  let power = 1;
-  while (10 * power < need[0]) power *= 10;
-  let top = power * [1, 2, 4, 6, 8, 10].find((step) => step * power >= need[0]);
-  while (top < Math.max(...need)) top *= 4;
+/**
+ * The end of the axis, in parameters: a round number that holds the model that one set out from, times 4 as often as a shown bar
+ * needs. Sizes run over eight powers of ten: one axis for all would show nothing, one for each state would hide every change.
+ * FLOPs are drawn at half their number, on the axis of parameters: a parameter in use costs two.
+ */
+export function axisTop(from, ...shown) {
+  const [need, ...others] = [from, ...shown].map(({ total, flops }) => Math.max(total, flops / 2));
+  const power = 10 ** Math.ceil(Math.log10(need / 10));
+  let top = [1, 2, 4, 6, 8, 10].map((step) => step * power).find((end) => end >= need);
+  while (top < d3.max(others)) top *= 4;
   return top;
 }
 
-// --- words: the twins of those in ledger_view.py ---------------------------------------------------------------------
-
-const COUNTED = ["", " M", " B", " T"];
-const FLOPS = [" FLOPs", " MFLOPs", " GFLOPs", " TFLOPs"];
-const PLAIN_FLOPS = ["", " M", " G", " T"]; // under a title that says FLOPs
-const BYTES = [" bytes", " MB", " GB", " TB"];
-const AXES = [["", " k", " M", " B", " T"], ["", " k", " M", " G", " T"]]; // parameters above, FLOPs below
+// --- words -------------------------------------------------------------------------------------------------------------
 
 /** A number in words: exact below a million, else three digits and the unit of its thousands. */
-export function amount(number, units = COUNTED) {
-  const step = [1e6, 1e9, 1e12].filter((limit) => number >= limit).length;
-  return step ? threeDigits(number / 1000 ** (step + 1)) + units[step] : grouped(number) + units[0];
-}
-
-/** Numbers of an axis: all in the unit that suits its end. */
-export function ticksOf(top, units) {
-  const step = [1e3, 1e6, 1e9, 1e12].filter((limit) => top >= limit).length;
-  return [0, 1, 2, 3, 4].map((quarter) => {
-    const value = (top * quarter) / 4 / 1000 ** step;
-    return value ? Number(value.toPrecision(3)) + units[step] : "0";
-  });
+export function amount(number, unit = "") {
+  if (number < 1e6) return `${grouped(number)}${unit && ` ${unit}`}`;
+  const [digits, prefix] = d3.format(".3s")(number).split(/(?=[MGT])/);
+  return `${digits} ${unit ? prefix : prefix.replace("G", "B")}${unit}`;
 }
 
 /** A share in words; nothing that exists is 0%, and nothing that lacks a part is 100%. */
@@ -117,293 +91,125 @@ export function shareInWords(part, whole) {
   return share > 99 && share < 100 ? "over 99%" : `${share.toFixed(0)}%`;
 }
 
-function feedForwardShare(sizes) {
-  const parts = shownParts(sizes);
-  return shareInWords(sum(FEED_FORWARD.map((key) => parts[key].total)), modelCost(sizes).total);
-}
-
-/** What the ledger shows, in words. */
-export function summaryOf(label, sizes, pinned) {
-  const words = [costWords(sizes)];
-  if (pinned) words.push(outlineWords(modelCost(sizes), pinned));
-  return [...words, shapeWords(label, sizes)].join(" ");
-}
-
-function costWords(sizes) {
-  const cost = modelCost(sizes);
-  return `Total ${amount(cost.total)} parameters; a token uses ${amount(cost.active)} (${shareInWords(cost.active, cost.total)}) `
-    + `and pays ${amount(cost.flops, FLOPS)}; the feed-forward layers hold ${feedForwardShare(sizes)} of the parameters.`;
-}
-
-function outlineWords(cost, pinned) {
-  const other = modelCost(pinned);
-  const ratio = (key) => (cost[key] / other[key] < 0.01 ? "under 0.01" : threeDigits(cost[key] / other[key]));
-  return `Against the outline (${pinned.label}): total × ${ratio("total")}, active × ${ratio("active")}, `
-    + `FLOPs × ${ratio("flops")}.`;
-}
-
-function shapeWords(label, sizes) {
-  const layers = `${count(sizes.layers, "layer")}, ${layerWords(sizes)}.`;
-  const words = `${capital(label)}: width ${grouped(sizes.width)}, context ${grouped(sizes.context)}, `
-    + `vocabulary ${grouped(sizes.vocabulary)}; ${layers}`;
-  if (!sizes.num_experts || activeExperts(sizes) === sizes.top_k) return words;
-  return `${words} K is ${activeExperts(sizes)}, not ${sizes.top_k}: there are no more experts to choose.`;
-}
-
-function layerWords(sizes) {
-  const hidden = (units) => `${grouped(units)} hidden units`;
-  const rest = sizes.num_experts
-    ? `${sizes.num_experts} routed experts of ${hidden(sizes.hidden)}, K = ${activeExperts(sizes)} active, `
-      + `and ${sizes.num_shared} shared`
-    : `a dense FFN of ${hidden(sizes.hidden)}`;
-  const first = Math.min(sizes.leading, sizes.layers);
-  if (!first) return `each with ${rest}`;
-  const leading = `the first ${first === 1 ? "" : `${first} `}with a dense FFN of ${hidden(sizes.leading_hidden)}`;
-  return leading + (first < sizes.layers ? `, the other ${sizes.layers - first} with ${rest}` : "");
+/** What the ledger shows. */
+export function describe({ label, sizes, pinned }) {
+  const [cost, parts] = [modelCost(sizes), partsOf(sizes)];
+  const layers = added([parts.dense, parts.shared, parts.router, parts.routed]).total;
+  const ratio = (key) => d3.format(".3~r")(cost[key] / modelCost(pinned)[key]);
+  return `${label}: ${amount(cost.total)} parameters, ${shareInWords(layers, cost.total)} of them in feed-forward layers. A token `
+    + `uses ${amount(cost.active)} (${shareInWords(cost.active, cost.total)}) and pays ${amount(cost.flops, "FLOPs")}.`
+    + (pinned ? ` Against the outline (${pinned.label}): exist × ${ratio("total")}, used × ${ratio("active")}, `
+      + `FLOPs × ${ratio("flops")}.` : "")
+    + (sizes.num_experts && activeExperts(sizes) < sizes.top_k
+      ? ` K is ${activeExperts(sizes)}, not ${sizes.top_k}: there are no more experts to choose.` : "");
 }
 
 /** What the parameters weigh, and how others count the active ones. */
-export function notesOf(sizes) {
+export function notes(sizes) {
   const cost = modelCost(sizes);
-  const whole = cost.active - sizes.width + sizes.vocabulary * sizes.width;
-  return `Memory: the parameters take ${amount(memory(cost, false), BYTES)} in bf16; training with AdamW takes `
-    + `${amount(memory(cost, true), BYTES)}, gradients and averages included. `
-    + `A token uses one row of the embedding; papers often count it whole: then ${amount(whole)} are active.`;
+  const whole = cost.active + (sizes.vocabulary - 1) * sizes.width;
+  const first = Math.min(sizes.leading, sizes.layers);
+  return `In bf16 the parameters take ${amount(2 * cost.total, "bytes")}; training with AdamW takes ${amount(12 * cost.total, "bytes")}, `
+    + "gradients and averages included. A token uses one row of the embedding; papers often count it whole: "
+    + `${amount(whole)} are active then.${first ? ` The first ${count(first, "layer")} ${first === 1 ? "is" : "are"} dense.` : ""}`;
 }
 
-// --- state: what is shown, computed from what Python sent ------------------------------------------------------------
+// --- the widget ----------------------------------------------------------------------------------------------------------
+
+/** The parts of every bar, left to right, in Okabe and Ito's colours: what N multiplies stands last, so that nothing else moves. */
+const PARTS = { embedding: ["embedding and head", "#999999"], attention: ["attention and norms", "#56b4e9"],
+  dense: ["dense FFN", "#e69f00"], shared: ["shared experts", "#d55e00"], router: ["router", "#cc79a7"],
+  routed: ["routed experts", "#009e73"] };
+const BARS = { total: ["parameters that exist", ""], active: ["parameters that a token uses", ""],
+  flops: ["FLOPs that a token pays (at 2 for each parameter)", "FLOPs"] };
+const [ROW, BAR] = [56, 26]; // pixels from bar to bar, and of a bar
 
 /** The sliders in the order of the page: their names for a screen reader, and their value in words. */
 const SLIDERS = {
   width: ["D, model width", ({ width }) => `D = ${grouped(width)}: model width`],
   layers: ["depth, layers", ({ layers }) => `depth = ${count(layers, "layer")}`],
   context: ["S, context", ({ context }) => `S = ${grouped(context)} tokens of context`],
-  hidden: ["H, hidden units", ({ hidden, num_experts }) => (
-    `H = ${grouped(hidden)} hidden units ${num_experts ? "per expert" : "(dense)"}`)],
-  num_experts: ["N, routed experts", ({ num_experts }) => (
-    num_experts ? `N = ${num_experts} routed experts` : "N = 0: dense, no experts")],
-  top_k: ["K, active experts", (sizes) => {
-    if (!sizes.num_experts) return "K: no experts to choose";
-    const active = activeExperts(sizes);
-    return active < sizes.top_k ? `K = ${active}, not ${sizes.top_k}: all N are active` : `K = ${active} active per token`;
-  }],
-  num_shared: ["Ks, shared experts", ({ num_experts, num_shared }) => (
-    num_experts ? `Ks = ${num_shared} shared, always active` : "Ks: no experts to share")],
+  hidden: ["H, hidden units", ({ hidden, num_experts: N }) => `H = ${grouped(hidden)} hidden units ${N ? "per expert" : "(dense)"}`],
+  num_experts: ["N, routed experts", ({ num_experts: N }) => (N ? `N = ${N} routed experts` : "N = 0: dense, no experts")],
+  top_k: ["K, active experts", (sizes) => (sizes.num_experts ? `K = ${activeExperts(sizes)} active per token` : "K: no experts")],
+  num_shared: ["Ks, shared experts", ({ num_experts: N, num_shared: shared }) => (N ? `Ks = ${shared} shared` : "Ks: no experts")],
 };
 
-/** Everything that is shown, from the traits of the model. */
-export function readState(model) {
-  const start = model.get("start");
-  const from = model.get("starts")[start];
-  const sliders = Object.fromEntries(Object.keys(SLIDERS).map((name) => [name, model.get(name)]));
-  const left = Object.entries(sliders).some(([name, value]) => value !== from[name]);
-  const pinned = model.get("pinned");
-  return { start, from, sizes: { ...from, ...sliders }, label: left ? `${start}, changed` : start,
-    pinned: "label" in pinned ? pinned : null };
-}
+class LedgerView extends WidgetView {
+  static data = ["models", "choices", "start"];
 
-/** The end of the axis, in parameters, and what times that of the start it is. */
-export function axisOf({ from, sizes, pinned }) {
-  const shown = [sizes, ...(pinned ? [pinned] : [])].map(modelCost);
-  const top = axisTop(modelCost(from), ...shown);
-  return { top, grown: top / axisTop(modelCost(from)) };
-}
+  static settings = ["model", "pinned", ...Object.keys(SLIDERS)];
 
-// --- page ------------------------------------------------------------------------------------------------------------
-
-const BARS = { total: "parameters that exist", active: "parameters a token uses", flops: "what a token pays" };
-
-/** Build the widget's elements once; `draw` fills them. */
-function buildLedger(model) {
-  const page = { root: make("div", "moe-root moe-ledger") };
-  keepKeys(page.root);
-  const header = buildHeader(page, model.get("title"));
-  say(page.badge, "computed");
-  page.notes = make("div", "moe-caption");
-  const figure = make("div", "moe-ledger-figure");
-  figure.append(buildBars(page, model), buildTable(page, model));
-  page.root.append(header, buildStarts(page, model), buildSliders(page, model), figure, page.notes, buildStatus(page));
-  return page;
-}
-
-function buildStarts(page, model) {
-  const row = make("div", "moe-row");
-  const choice = makeChoice("start from", Object.keys(model.get("starts")).map((name) => [name, name]));
-  page.starts = choice.radios;
-  row.append(choice.box);
-  return row;
-}
-
-/** One slider per size; its position is that of the value among its choices. */
-function buildSliders(page, model) {
-  const grid = make("div", "moe-ledger-sliders moe-stacked");
-  page.sliders = Object.fromEntries(Object.entries(SLIDERS).map(([name, [label]]) => {
-    const made = makeSlider(label, 0, model.get("choices")[name].length - 1);
-    grid.append(made.box);
-    return [name, made];
-  }));
-  page.pin = makeButton();
-  grid.append(page.pin);
-  return grid;
-}
-
-function buildBars(page, model) {
-  const box = make("div", "moe-ledger-bars");
-  box.setAttribute("aria-hidden", "true"); // the table beside them says the same in numbers
-  page.bars = Object.fromEntries(Object.entries(BARS).map(([key, words]) => {
-    const bar = { value: make("b"), more: make("span"), parts: {}, outline: make("div", "moe-ledger-outline") };
-    const stack = make("div", "moe-ledger-stack");
-    for (const [part, , colour] of model.get("legend")) {
-      bar.parts[part] = make("div", "moe-ledger-part");
-      Object.assign(bar.parts[part].style, { background: colour, color: inkOn(colour) });
-    }
-    const head = make("div", "moe-ledger-head");
-    head.append(make("span", "", words), bar.value, bar.more);
-    stack.append(...Object.values(bar.parts), bar.outline);
-    box.append(head, stack);
-    return [key, bar];
-  }));
-  page.axes = AXES.map(() => buildTicks(box));
-  page.axis = make("div", "moe-caption");
-  box.append(page.axis);
-  return box;
-}
-
-/** Five numbers under the quarters of the axis. */
-function buildTicks(box) {
-  const row = make("div", "moe-ledger-ticks");
-  const ticks = [0, 1, 2, 3, 4].map((quarter) => {
-    const tick = make("span");
-    tick.style.left = `${25 * quarter}%`;
-    return tick;
-  });
-  row.append(...ticks);
-  box.append(row);
-  return ticks;
-}
-
-/** The legend of the bars, with every part's numbers. */
-function buildTable(page, model) {
-  page.cells = {};
-  const rows = model.get("legend").map(([part, name, colour]) => {
-    const [title, swatch] = [headCell("row", ""), make("span", "moe-ledger-swatch")];
-    swatch.style.background = colour;
-    title.append(swatch, name);
-    page.cells[part] = { total: make("td"), active: make("td"), flops: make("td") };
-    return rowWith([title, ...Object.values(page.cells[part])]);
-  });
-  return makeTable(["part", "parameters", "used", "FLOPs"].map((name) => headCell("col", name)), rows);
-}
-
-// --- filling the page from the state ---------------------------------------------------------------------------------
-
-function syncSliders(page, choices, { sizes }) {
-  for (const [name, made] of Object.entries(page.sliders)) {
-    const positions = choices[name];
-    syncSlider(made, positions.indexOf(sizes[name]), positions.length - 1, SLIDERS[name][1](sizes));
-    made.slider.disabled = !sizes.num_experts && (name === "top_k" || name === "num_shared");
-  }
-}
-
-const LETTER = 7.6; // pixels that a letter takes at most on average: a name stands in its part where it fits
-
-function syncBars(page, { sizes, pinned }, legend, top) {
-  const width = page.bars.total.outline.parentNode.clientWidth;
-  const parts = shownParts(sizes);
-  for (const [key, bar] of Object.entries(page.bars)) {
-    for (const [part, name] of legend) {
-      const share = onAxis(parts[part], key) / top;
-      bar.parts[part].style.width = `${100 * share}%`;
-      say(bar.parts[part], name.length * LETTER < share * width ? name : "");
-    }
-    bar.outline.hidden = !pinned;
-    if (pinned) bar.outline.style.width = `${(100 * onAxis(modelCost(pinned), key)) / top}%`;
-  }
-}
-
-/** The numbers over the bars. */
-function syncHeads(page, { sizes, pinned }) {
-  const cost = modelCost(sizes);
-  const inWords = (one, key) => amount(one[key], key === "flops" ? FLOPS : COUNTED);
-  const more = { total: [`${feedForwardShare(sizes)} of them in feed-forward layers`],
-    active: [`${shareInWords(cost.active, cost.total)} of those that exist`], flops: [] };
-  for (const [key, bar] of Object.entries(page.bars)) {
-    say(bar.value, inWords(cost, key));
-    say(bar.more, [...more[key], ...(pinned ? [`outline ${inWords(modelCost(pinned), key)}`] : [])].join(" · "));
-  }
-}
-
-function syncAxis(page, { top, grown }, pinned) {
-  const rows = [ticksOf(top, AXES[0]), ticksOf(2 * top, AXES[1])];
-  page.axes.forEach((ticks, row) => ticks.forEach((tick, quarter) => say(tick, rows[row][quarter])));
-  say(page.axis, "One axis for all: parameters above, FLOPs below, 2 for each parameter; attention's scores over the context "
-    + `come on top.${grown > 1 ? ` The axis has grown × ${grouped(grown)}.` : ""}${pinned ? ` Dashed: ${pinned.label}.` : ""}`);
-}
-
-function syncTable(page, sizes) {
-  for (const [part, cost] of Object.entries(shownParts(sizes))) {
-    const { total, active, flops } = page.cells[part];
-    say(total, cost.total ? amount(cost.total) : "–");
-    say(active, cost.total ? amount(cost.active) : "–");
-    say(flops, cost.total ? amount(cost.flops, PLAIN_FLOPS) : "–");
-  }
-}
-
-// --- the widget ------------------------------------------------------------------------------------------------------
-
-class LedgerView extends LessonView {
-  get settings() { return ["start", "pinned", ...Object.keys(SLIDERS)]; }
-
-  prepare() {
-    this.choices = this.model.get("choices");
-  }
-
-  read() {
-    this.state = readState(this.model);
+  declare() {
+    const { models, choices } = this.state;
+    return [
+      choice("start from", Object.keys(models).map((name) => [name, name]), { at: ({ model }) => model,
+        set: (model) => ({ model, ...Object.fromEntries(Object.keys(SLIDERS).map((name) => [name, models[model][name]])) }) }),
+      ...Object.entries(SLIDERS).map(([name, [label, words]]) => slider(label, { max: choices[name].length - 1,
+        at: (state) => choices[name].indexOf(state[name]), words: (state) => words(state.sizes),
+        set: (position) => ({ [name]: choices[name][position] }),
+        disabled: ({ num_experts: N }) => !N && (name === "top_k" || name === "num_shared") })),
+      button(({ pinned }) => (pinned.label ? "Remove the outline" : "Keep as outline"), (view) => view.togglePin()),
+    ];
   }
 
   build() {
-    return buildLedger(this.model);
+    this.chart = new Chart({ height: 3 * ROW + 44, margin: { top: 4, left: 2, right: 14 } });
+    [this.table, this.notes] = [makeSheet("the model's parts"), make("div", "moe-caption")];
+    const figure = make("div", "moe-charts moe-ledger");
+    figure.append(this.chart.box, this.table);
+    this.folded.append(this.notes);
+    return [figure];
+  }
+
+  /** The sizes: the model's, and where the sliders stand. */
+  renew() {
+    const { state } = this;
+    const from = state.models[state.model];
+    const sliders = Object.fromEntries(Object.keys(SLIDERS).map((name) => [name, state[name]]));
+    const left = Object.keys(SLIDERS).some((name) => from[name] !== state[name]);
+    Object.assign(state, { sizes: { ...from, ...sliders }, label: left ? `${state.model}, changed` : state.model });
+    const shown = [state.sizes, ...(state.pinned.label ? [state.pinned] : [])].map(modelCost);
+    [this.top, this.first] = [axisTop(modelCost(from), ...shown), axisTop(modelCost(from))];
+  }
+
+  togglePin() {
+    const { label, sizes, pinned } = this.state;
+    this.set({ pinned: pinned.label ? {} : { label, ...sizes } });
+  }
+
+  badge() { return "computed"; }
+
+  describe() {
+    return describe({ ...this.state, pinned: this.state.pinned.label ? this.state.pinned : null });
   }
 
   draw() {
-    const { page, state } = this;
-    const axis = axisOf(state);
-    syncBars(page, state, this.model.get("legend"), axis.top); // first: it reads the layout, which the lines below make stale
-    syncHeads(page, state);
-    syncAxis(page, axis, state.pinned);
-    syncTable(page, state.sizes);
-    syncSliders(page, this.choices, state);
-    syncChoice(page.starts, state.start);
-    say(page.pin, state.pinned ? "Remove the outline" : "Keep as outline");
-    say(page.notes, notesOf(state.sizes));
-    say(page.status, summaryOf(state.label, state.sizes, state.pinned));
-  }
-
-  /** A start takes all sliders with it; clicked again, it takes them back. */
-  setOut(start) {
-    const from = this.model.get("starts")[start];
-    save(this.model, { start, ...Object.fromEntries(Object.keys(SLIDERS).map((name) => [name, from[name]])) });
-  }
-
-  /** Keep what is shown as the outline, or let the outline go. */
-  togglePin() {
-    const { label, sizes, pinned } = this.state;
-    save(this.model, { pinned: pinned ? {} : { label, ...sizes } });
-  }
-
-  reset() {
-    save(this.model, this.model.get("initial"));
-  }
-
-  wire() {
-    const { page, model, choices } = this;
-    return [
-      ...Object.entries(page.sliders).flatMap(([name, slider]) => (
-        onSlide(model, slider, (position) => ({ [name]: choices[name][position] })))),
-      ...page.starts.map((radio) => on(radio, "click", () => this.setOut(radio.value))),
-      on(page.pin, "click", () => this.togglePin()),
-    ];
+    const { state: { sizes, pinned }, chart, top } = this;
+    const parts = partsOf(sizes);
+    const { width } = chart.sized();
+    const x = d3.scaleLinear([0, top], [0, width]);
+    const onAxis = (cost, bar) => (bar === "flops" ? cost.flops / 2 : cost[bar]);
+    const bars = Object.keys(BARS).flatMap((bar, row) => {
+      let end = 0;
+      return Object.entries(parts).map(([part, cost]) => {
+        const from = end;
+        end += onAxis(cost, bar);
+        return { key: `${bar} ${part}`, x: x(from), y: row * ROW + 22, width: x(end) - x(from), height: BAR, colour: PARTS[part][1] };
+      });
+    });
+    const outlines = pinned.label ? Object.keys(BARS).map((bar, row) => ({ key: `${bar} outline`, x: 0, y: row * ROW + 20,
+      width: x(onAxis(modelCost(pinned), bar)), height: BAR + 4, colour: "none", outlined: true })) : [];
+    chart.axes(x, null, { xTicks: 5, xFormat: (value) => d3.format("~s")(value).replace("G", "B"),
+      xTitle: `one axis for all, in parameters${top > this.first ? `; it has grown × ${grouped(top / this.first)}` : ""}` });
+    chart.bars([...bars, ...outlines]);
+    const cost = modelCost(sizes);
+    chart.words(Object.entries(BARS).map(([bar, [words, unit]], row) => (
+      { key: bar, x: 0, y: row * ROW + 15, text: `${words}: ${amount(cost[bar], unit)}` })));
+    fillTable(this.table, [["part", "parameters", "used", "FLOPs"], ...Object.entries(parts).map(([part, { total, active, flops }]) => (
+      [PARTS[part][0], ...(total ? [amount(total), amount(active), amount(flops, "FLOPs").replace("FLOPs", "")] : ["–", "–", "–"])]))]);
+    this.table.querySelectorAll("tbody th").forEach((cell, i) => cell.style.setProperty("--part", Object.values(PARTS)[i][1]));
+    this.notes.textContent = notes(sizes);
   }
 }
 

@@ -1,28 +1,33 @@
-// ledger_view.js against numbers and words that Python's ledger computed; test_ledger_view.py runs this with `node --test`.
+// The ledger's arithmetic against the package's: test_ledger_view.py computes the vectors and runs this with `node --test`.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { golden, moe, stubModel } from "../parity_harness.mjs";
+import { amount, axisTop, modelCost, partsOf, shareInWords } from "../../../moe_lesson/widgets/ledger_view/view.js";
+import { golden } from "../parity_harness.mjs";
 
-for (const { name, state, parts, cost, top, summary, notes } of golden.cases) {
+for (const { name, sizes, parts, cost } of golden.cases) {
   test(name, () => {
-    const read = moe.readState(stubModel(state));
-    assert.deepEqual(moe.shownParts(read.sizes), parts);
-    assert.deepEqual(moe.modelCost(read.sizes), cost);
-    assert.equal(moe.axisOf(read).top, top, "the end of the axis");
-    assert.equal(moe.summaryOf(read.label, read.sizes, read.pinned), summary);
-    assert.equal(moe.notesOf(read.sizes), notes);
+    assert.deepEqual(partsOf(sizes), parts);
+    assert.deepEqual(modelCost(sizes), cost);
   });
 }
 
-test("amounts are written alike", () => {
-  for (const [number, words] of golden.amounts) assert.equal(moe.amount(number), words);
+test("numbers keep what matters", () => {
+  assert.deepEqual([0, 663616, 999999, 1000000, 16375728128, 19800000000000].map((n) => amount(n)),
+    ["0", "663,616", "999,999", "1.00 M", "16.4 B", "19.8 T"]);
+  assert.equal(amount(6.18e9, "FLOPs"), "6.18 GFLOPs");
+  assert.deepEqual([0, 1, 125, 995, 1000].map((part) => shareInWords(part, 1000)), ["0%", "under 1%", "13%", "over 99%", "100%"]);
 });
 
-test("shares are written alike", () => {
-  for (const [part, whole, words] of golden.percents) assert.equal(moe.shareInWords(part, whole), words);
+test("the axis stands still until a bar leaves it", () => {
+  const [start, of] = [{ total: 139584, flops: 376832 }, (total, flops = 0) => ({ total, flops })];
+  assert.deepEqual([axisTop(start), axisTop(start, of(200000)), axisTop(start, of(10))], [200000, 200000, 200000]);
+  assert.deepEqual([axisTop(start, of(200001)), axisTop(start, of(1, 1600000)), axisTop(start, start, of(4e6))], [8e5, 8e5, 128e5]);
 });
 
-test("axes are written alike", () => {
-  for (const [top, words] of golden.axes) assert.deepEqual(moe.ticksOf(top, ["", " k", " M", " B", " T"]), words);
+test("every start fills its axis", () => {
+  for (const { cost } of golden.cases.slice(0, 5)) {
+    const filled = Math.max(cost.total, cost.flops / 2) / axisTop(cost);
+    assert.ok(filled >= 0.5 && filled <= 1);
+  }
 });

@@ -1,37 +1,20 @@
-"""The ledger widget in Python and, through node, in JavaScript: what it counts, what it says, what it refuses."""
+"""The ledger: what it counts, what it refuses, and by meaning what it shows; test_every_widget_browser.py asks the rest."""
 
-import base64
-import subprocess
-import sys
-import textwrap
 from dataclasses import asdict, replace
 
 import pytest
 from traitlets import TraitError
-from widget_harness import browser_state, run_node
+from widget_harness import run_node, status
 
 from moe_lesson import Cost, Dense, LanguageModel, ModelConfig, Sparse, model_cost
-from moe_lesson.lm.ledger import PUBLISHED, ffn_cost, parts
+from moe_lesson.lm.ledger import NOTHING, PUBLISHED, ffn_parts, parts
 from moe_lesson.widgets import LedgerView
-from moe_lesson.widgets.kit.base import VIEW
-from moe_lesson.widgets.ledger_view.data import (
-    AXES,
-    CHOICES,
-    COURSE,
-    FEED_FORWARD,
-    STARTS,
-    Sizes,
-    amount,
-    axis_top,
-    draw_ledger,
-    notes,
-    share_in_words,
-    shown_parts,
-    ticks,
-)
+from moe_lesson.widgets.ledger_view.data import CHOICES, COURSE, STARTS, Sizes
 
-PNG = b"\x89PNG\r\n"
 MOE = Sparse(8, 2, 16, num_shared=1)
+BIG = PUBLISHED["DeepSeekMoE 16B"]
+SLIDERS = {"width": "D, model width", "layers": "depth, layers", "context": "S, context", "hidden": "H, hidden units",
+           "num_experts": "N, routed experts", "top_k": "K, active experts", "num_shared": "Ks, shared experts"}
 
 
 def made(view: LedgerView, **settings) -> LedgerView:
@@ -44,54 +27,13 @@ def mixed(*recipes) -> ModelConfig:
     return ModelConfig(recipes, layers=len(recipes), width=32)
 
 
-# --- what a notebook stores ------------------------------------------------------------------------------------------
-
-
-def test_the_bundle_holds_the_view_and_a_picture():
-    view = LedgerView()
-    bundle = view._repr_mimebundle_()[0]
-    assert base64.b64decode(bundle["image/png"]).startswith(PNG) and bundle[VIEW]["model_id"] == view.model_id
-    assert bundle["text/plain"] == repr(view) == repr(LedgerView()) == (
-        "LedgerView('ledger', toy: Total 139,584 parameters; a token uses 123,264 (88%) and pays 376,832 FLOPs; "
-        "the feed-forward layers hold 53% of the parameters.)")
-
-
-def test_the_picture_shows_every_part_at_its_length_the_outline_and_whose_it_is():
-    config, other = STARTS["DeepSeekMoE 16B"], STARTS["LLaMA2 7B"]
-    figure = draw_ledger(config, ("LLaMA2 7B", other), 20_000_000_000, "ledger · DeepSeekMoE 16B · computed")
-    ax, (legend,) = figure.axes[0], figure.legends
-    assert ax.get_xlim() == (0, 20_000_000_000) and ax.get_title().endswith("computed")
-    assert legend.get_texts()[-1].get_text() == "outline: LLaMA2 7B"
-    *stacks, outline = ax.containers
-    for which, bar in enumerate(("total", "active", "flops")):
-        half = 2 if bar == "flops" else 1
-        assert sum(stack[which].get_width() for stack in stacks) == getattr(model_cost(config), bar) / half
-        assert outline[which].get_width() == getattr(model_cost(other), bar) / half
-
-
-def test_the_widgets_picture_is_of_what_the_sliders_show():
-    view = LedgerView()
-    before = view.picture()
-    assert made(view, num_experts=8).picture() != before
-    assert LedgerView(compare=STARTS["toy MoE"]).picture() != before
-
-
-RERUN = textwrap.dedent("""
-    import gc
-    from IPython.core.interactiveshell import InteractiveShell
-    shell = InteractiveShell.instance()
-    for _ in range(50):
-        shell.run_cell("from moe_lesson.widgets import LedgerView; view = LedgerView()", store_history=True).raise_error()
-    from moe_lesson.widgets.kit.base import LIVE
-    gc.collect()
-    print(len(LIVE))
-    print(repr(shell.user_ns["view"]))
-""")
-
-
-def test_fifty_runs_of_a_cell_leave_one_widget_with_the_same_line():
-    done = subprocess.run([sys.executable, "-c", RERUN], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["1", repr(LedgerView())], done.stderr
+def parts_of(config: ModelConfig) -> dict[str, Cost]:
+    """The parts of the bars, as the package's ledger counts them."""
+    whole = parts(config)
+    layers = [ffn_parts(recipe, config.width) for recipe in config.recipes]
+    return {"embedding": whole["embedding"] + whole["head"], "attention": whole["attention"] + whole["norms"],
+            **{part: sum((layer.get(part, NOTHING) for layer in layers), NOTHING)
+               for part in ("dense", "shared", "router", "routed")}}
 
 
 # --- models in and out -----------------------------------------------------------------------------------------------
@@ -118,38 +60,18 @@ def test_what_is_no_config_is_refused():
         LedgerView(Dense(3))
 
 
-def test_the_starts_are_the_published_models_and_the_courses_own():
+def test_the_models_to_start_from_are_the_published_ones_and_the_courses_own():
     assert STARTS == COURSE | PUBLISHED and all(STARTS[name] is PUBLISHED[name] for name in PUBLISHED)
     for name, config in STARTS.items():
-        assert LedgerView(config).label == made(LedgerView(), start=name).label == name
-        assert made(LedgerView(), start=name).config.to_dict() == config.to_dict()
-    assert LedgerView(ModelConfig()).label == "this model"
+        assert LedgerView(config).model == name
+        assert made(LedgerView(ModelConfig()), num_experts=8, width=512, model=name).config.to_dict() == config.to_dict()
+    assert LedgerView(ModelConfig()).model == "this model"
 
 
 def test_a_config_of_the_widget_can_be_built():
     view = made(LedgerView(), num_experts=14, top_k=3, hidden=16, width=96)
     model = LanguageModel(view.config)
     assert sum(p.numel() for p in model.parameters()) == view.cost.total
-
-
-# --- controls --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("slider", CHOICES)
-def test_every_slider_works_at_its_ends_and_from_every_start(start, slider):
-    for value in (CHOICES[slider][0], CHOICES[slider][-1]):
-        view = made(LedgerView(STARTS[start]), **{slider: value})
-        assert view.label in (start, f"{start}, changed")
-        assert view.cost == model_cost(view.config) and view.cost.total < 2 ** 53
-        assert amount(view.cost.total) in view.summary
-
-
-@pytest.mark.parametrize("end", [0, -1])
-def test_all_sliders_at_their_ends_give_a_model_and_a_picture(end):
-    view = made(LedgerView(), **{slider: values[end] for slider, values in CHOICES.items()})
-    assert view.picture().startswith(PNG) and view.cost.flops < 2 ** 53
-    assert view.config.width == CHOICES["width"][end]
 
 
 def test_more_experts_grow_the_model_and_not_what_a_token_pays():
@@ -160,76 +82,19 @@ def test_more_experts_grow_the_model_and_not_what_a_token_pays():
     assert view.cost == Cost(dense.total + 7 * 2 * 3 * 64 * 192 + router, dense.active + router, dense.flops + 2 * router)
 
 
-def test_k_beyond_n_is_all_there_are_and_says_so():
-    view = made(LedgerView(STARTS["toy MoE"]), num_experts=4)
-    assert view.config.recipes[0].top_k == 4 and "K is 4, not 6: there are no more experts to choose." in view.summary
-    view.num_experts = 62
-    assert view.config.recipes[0].top_k == 6 and "not 6" not in view.summary
-
-
-@pytest.mark.parametrize("settings", [{"width": 65}, {"layers": 0}, {"num_experts": -1}, {"top_k": 0}, {"start": "GPT-9"}])
+@pytest.mark.parametrize("settings", [{"width": 65}, {"layers": 0}, {"num_experts": -1}, {"top_k": 0}, {"model": "GPT-9"}])
 def test_a_value_that_the_control_has_not_is_refused_with_those_it_has(settings):
-    view = LedgerView()
     with pytest.raises(TraitError, match=r"is .*(the slider has|choose one of) \w+, "):
-        made(view, **settings)
-    assert view.summary == LedgerView().summary
+        made(LedgerView(), **settings)
 
 
 def test_a_model_of_odd_sizes_gets_its_values_on_the_sliders():
     view = LedgerView(ModelConfig(Sparse(7, 3, 20, 1), layers=5, width=72, heads=3, context=100))
     assert {72} <= set(view.choices["width"]) and {7} <= set(view.choices["num_experts"])
-    view.start = "toy"
-    assert made(view, width=72).config.width == 72
+    assert made(view, model="toy", width=72).config.width == 72
 
 
-def test_a_start_takes_all_sliders_with_it():
-    view = made(LedgerView(), num_experts=8, width=512)
-    view.start = "DeepSeekMoE 16B"
-    assert view.config.to_dict() == PUBLISHED["DeepSeekMoE 16B"].to_dict()
-
-
-# --- arithmetic and words --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("config", STARTS.values())
-def test_the_parts_of_the_bars_are_the_whole_model(config):
-    costs = shown_parts(config)
-    assert sum(costs.values(), Cost(0, 0, 0)) == model_cost(config)
-    assert sum((costs[key] for key in FEED_FORWARD), Cost(0, 0, 0)) == sum(
-        (ffn_cost(recipe, config.width) for recipe in config.recipes), Cost(0, 0, 0)) == parts(config)["ffn"]
-
-
-def test_the_summary_of_deepseekmoe_is_true():
-    view = LedgerView(PUBLISHED["DeepSeekMoE 16B"], compare=PUBLISHED["LLaMA2 7B"])
-    assert view.summary == (
-        "Total 16.4 B parameters; a token uses 2.62 B (16%) and pays 6.18 GFLOPs; the feed-forward layers hold 95% of the "
-        "parameters. Against the outline (LLaMA2 7B): total × 2.43, active × 0.40, FLOPs × 0.40. DeepSeekMoE 16B: width "
-        "2,048, context 4,096, vocabulary 102,400; 28 layers, the first with a dense FFN of 10,944 hidden units, the other "
-        "27 with 64 routed experts of 1,408 hidden units, K = 6 active, and 2 shared.")
-    assert "32.8 GB in bf16" in notes(view.config) and "then 2.83 B are active" in notes(view.config)
-
-
-def test_numbers_keep_what_matters():
-    assert [amount(n) for n in (0, 663_616, 999_999, 1_000_000, 16_375_728_128, 19_800_000_000_000)] == [
-        "0", "663,616", "999,999", "1.00 M", "16.4 B", "19.8 T"]
-    assert [share_in_words(part, 1000) for part in (0, 1, 125, 995, 1000)] == ["0%", "under 1%", "13%", "over 99%", "100%"]
-
-
-def test_the_axis_stands_still_until_a_bar_leaves_it():
-    start = Cost(139_584, 123_264, 376_832)
-    assert axis_top(start) == axis_top(start, Cost(200_000, 1, 2)) == axis_top(start, Cost(10, 1, 2)) == 200_000
-    assert axis_top(start, Cost(200_001, 1, 2)) == axis_top(start, Cost(1, 1, 800_000 * 2)) == 800_000
-    assert axis_top(start, start, Cost(4_000_000, 1, 2)) == 12_800_000  # an outline counts like a bar
-    assert ticks(12_800_000, AXES[0]) == ["0", "3.2 M", "6.4 M", "9.6 M", "12.8 M"]
-
-
-@pytest.mark.parametrize("config", STARTS.values())
-def test_every_start_fills_its_axis(config):
-    cost = model_cost(config)
-    assert 0.5 <= max(cost.total, cost.flops / 2) / axis_top(cost) <= 1
-
-
-# --- JavaScript ------------------------------------------------------------------------------------------------------
+# --- arithmetic in the browser -----------------------------------------------------------------------------------------
 
 
 def cases() -> dict[str, LedgerView]:
@@ -245,12 +110,7 @@ def cases() -> dict[str, LedgerView]:
     return views | {
         "K = N": made(LedgerView(toy), num_experts=8, top_k=8),
         "K > N": made(LedgerView(toy), num_experts=4),
-        "no shared expert": made(LedgerView(toy), num_shared=0),
-        "outline": LedgerView(PUBLISHED["DeepSeekMoE 16B"], compare=PUBLISHED["LLaMA2 7B"]),
-        "an outline far larger": LedgerView(compare=PUBLISHED["DeepSeekMoE 16B"]),
-        "an outline far smaller": LedgerView(PUBLISHED["DeepSeek 7B"], compare=ModelConfig()),
         "a noisy router": LedgerView(replace(toy, ffn=replace(toy.ffn, noisy=True))),
-        "an unknown model": LedgerView(ModelConfig(Sparse(7, 3, 20, 1), layers=5, width=72, heads=3, context=100)),
         "three leading layers": LedgerView(mixed(Dense(16), Dense(16), Dense(16), MOE, MOE)),
         "no more than the leading layers": made(LedgerView(mixed(Dense(16), Dense(16), Dense(16), MOE)), layers=2),
         "two sizes of dense layer": LedgerView(mixed(Dense(16), Dense(24))),
@@ -258,22 +118,93 @@ def cases() -> dict[str, LedgerView]:
 
 
 def golden(name: str, view: LedgerView) -> dict:
-    return {"name": name, "state": browser_state(view), "parts": {key: asdict(cost) for key, cost in
-                                                                  shown_parts(view.config).items()},
-            "cost": asdict(view.cost), "top": view.top, "summary": view.summary, "notes": notes(view.config)}
+    sizes = view.models[view.model] | {slider: getattr(view, slider) for slider in CHOICES}
+    assert sum(parts_of(view.config).values(), NOTHING) == view.cost and view.cost.total < 2 ** 53 > view.cost.flops
+    return {"name": name, "sizes": sizes, "parts": {part: asdict(cost) for part, cost in parts_of(view.config).items()},
+            "cost": asdict(view.cost)}
 
 
-def test_javascript_counts_and_says_what_python_does(tmp_path):
-    numbers = [0, 7, 999_999, 1_000_000, 9_995_000, 1_125_000_000, 999_600_000, 10 ** 12, 19_791_209_299_968]
-    tops = [step * 10 ** power * 4 ** grown for step in (1, 2, 4, 6, 8, 10) for power in (3, 5, 9) for grown in range(8)]
-    vectors = {"cases": [golden(name, view) for name, view in cases().items()],
-               "amounts": [[n, amount(n)] for n in numbers],
-               "percents": [[n, 1000, share_in_words(n, 1000)] for n in (0, 1, 9, 10, 25, 125, 989, 990, 995, 1000)],
-               "axes": [[top, ticks(top, AXES[0])] for top in tops]}
-    printed = run_node("ledger_view", LedgerView._esm, vectors, tmp_path)
-    assert f"pass {len(vectors['cases']) + 3}" in printed  # every case ran
+def test_javascript_counts_what_python_does(tmp_path):
+    vectors = {"cases": [golden(name, view) for name, view in cases().items()]}
+    assert f"pass {len(vectors['cases']) + 3}" in run_node("ledger_view/ledger_view.test.mjs", vectors, tmp_path)
 
 
 def test_sizes_that_leave_for_the_browser_come_back():
     for config in STARTS.values():
         assert Sizes(**asdict(Sizes.of(config))).config().to_dict() == config.to_dict()
+
+
+# --- what it shows -----------------------------------------------------------------------------------------------------
+
+
+def test_it_says_what_exists_and_what_a_token_pays(show):
+    page = show(LedgerView(BIG, compare=PUBLISHED["LLaMA2 7B"]))
+    assert status(page) == (
+        "DeepSeekMoE 16B: 16.4 B parameters, 95% of them in feed-forward layers. A token uses 2.62 B (16%) and pays 6.18 GFLOPs. "
+        "Against the outline (LLaMA2 7B): exist × 2.43, used × 0.396, FLOPs × 0.402.")
+    page.get_by_text("More", exact=True).click()
+    assert page.get_by_text("the parameters take 32.8 Gbytes").is_visible() and page.get_by_text("2.83 B are active").is_visible()
+    rows = [row.split("\t") for row in page.locator(".moe-sheet").inner_text().splitlines() if row]
+    assert rows == [["part", "parameters", "used", "FLOPs"], ["embedding and head", "419 M", "210 M", "419 M"],
+                    ["attention and norms", "470 M", "470 M", "1.88 G"], ["dense FFN", "67.2 M", "67.2 M", "134 M"],
+                    ["shared experts", "467 M", "467 M", "934 M"], ["router", "3.54 M", "3.54 M", "7.08 M"],
+                    ["routed experts", "14.9 B", "1.40 B", "2.80 G"]]
+
+
+def test_bars_are_as_long_as_their_numbers_on_one_axis(show):
+    page = show(LedgerView(BIG, compare=PUBLISHED["LLaMA2 7B"]))
+    status(page)
+    widths = page.locator("rect.moe-bar").evaluate_all("(nodes) => nodes.map((node) => Number(node.getAttribute('width')))")
+    axis = page.locator(".moe-x .domain").evaluate("(node) => node.getBBox().width")
+    costs = {"total": 1, "active": 1, "flops": 2}
+    expected = [getattr(cost, bar) / half for bar, half in costs.items() for cost in parts_of(BIG).values()]
+    expected += [getattr(model_cost(PUBLISHED["LLaMA2 7B"]), bar) / half for bar, half in costs.items()]
+    assert [width / axis for width in widths] == pytest.approx([length / 20e9 for length in expected], abs=1e-3)
+
+
+@pytest.mark.parametrize("slider", SLIDERS)
+def test_every_slider_answers_to_keys_and_tells_python_the_settled_value(show, slider):
+    view = LedgerView(BIG)
+    page = show(view, live=True)
+    before, value = status(page), getattr(view, slider)
+    page.get_by_label(SLIDERS[slider], exact=True).press("ArrowLeft")
+    assert status(page) != before
+    page.wait_for_function("model.saved.length > 0")
+    assert getattr(view, slider) == view.choices[slider][view.choices[slider].index(value) - 1]
+
+
+def test_a_model_clicked_takes_all_sliders_with_it_and_a_dense_one_has_no_k(show):
+    page = show(LedgerView())
+    for name in ("K, active experts", "Ks, shared experts"):
+        assert page.get_by_label(name).is_disabled()
+    page.get_by_label("N, routed experts").press("End")
+    assert status(page).startswith("toy, changed: ") and page.get_by_label("K, active experts").is_enabled()
+    page.get_by_label("LLaMA2 7B", exact=True).check()
+    assert status(page).startswith("LLaMA2 7B: 6.74 B parameters")
+
+
+def test_k_beyond_n_is_all_there_are_and_it_says_so(show):
+    page = show(made(LedgerView(STARTS["toy MoE"]), num_experts=4))
+    assert "K is 4, not 6: there are no more experts to choose." in status(page)
+
+
+def test_the_button_keeps_an_outline_and_lets_it_go(show):
+    view = LedgerView()
+    page = show(view, live=True)
+    page.get_by_role("button", name="Keep as outline").press("Enter")
+    assert "Against the outline (toy): exist × 1," in status(page)
+    page.get_by_label("N, routed experts").press("End")
+    assert "exist × 271" in status(page)
+    page.get_by_role("button", name="Remove the outline").press("Enter")
+    assert "outline" not in status(page)
+    page.wait_for_function("Object.keys(model.get('pinned')).length === 0")
+
+
+def test_the_axis_says_when_it_has_grown(show):
+    page = show(LedgerView())
+    page.get_by_label("N, routed experts").press("ArrowRight")
+    status(page)
+    assert page.get_by_text("has grown").count() == 0
+    page.evaluate("model.receive({ num_experts: 8 })")
+    status(page)
+    assert page.get_by_text("it has grown × 4").is_visible()
