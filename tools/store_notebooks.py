@@ -26,12 +26,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from photograph import WIDGET_VIEW, add_photographs
 
 REPO = Path(__file__).resolve().parent.parent
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # GitHub shows nothing of a notebook much larger than this
-KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
-LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 class Unfit(Exception):
@@ -74,20 +73,21 @@ def run(path: Path, timeout: float) -> NotebookNode:
             coalesce_streams=True,  # the kernel cuts what a cell prints into messages by the clock
             extra_arguments=["--IPKernelApp.log_level=40"],  # no words of the kernel's own on the terminal
             record_timing=False,
-            store_widget_state=False,
+            store_widget_state=True,  # for the photographs
             on_cell_execute=lambda cell, cell_index: running.append(cell.id),
         )
         try:
             client.execute(env=kernel_env(home))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise Unfit(f"cell {running[-1]} failed: {plain(str(error)).strip()}") from None
+    add_photographs(nb, client)
     return nb
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
     """Remove from the notebook what differs at every run and what a reader cannot use. Changes nb and returns it."""
     nb.metadata.pop("widgets", None)  # GitHub calls a notebook with it invalid
-    nb.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE)
+    nb.metadata.update(kernelspec=KERNELSPEC)  # with the kernel's own language_info: JupyterLab would add what lacks, as a change
     for cell in nb.cells:
         cell.metadata.pop("execution", None)
         cell.metadata.pop("ExecuteTime", None)
@@ -96,7 +96,7 @@ def clean(nb: NotebookNode) -> NotebookNode:
                             if not re.match(r" *\d+%\|", output.get("data", {}).get("text/plain", ""))]
         for output in cell.get("outputs", []):
             # A widget's view is the random id of a model that lives in the kernel that has gone: a reader would see
-            # "model not found" in place of the picture stored beside it. nbval does not compare views (nor pictures).
+            # "model not found" in place of the photograph beside it. nbval does not compare views (nor pictures).
             output.get("data", {}).pop(WIDGET_VIEW, None)
     return nb
 

@@ -13,10 +13,13 @@ import html
 import importlib.util
 import inspect
 import json
+import math
 import os
 import pathlib
 import platform
+import re
 import textwrap
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -69,7 +72,7 @@ class Lesson:
 
     # ------------------------------------------------------------------------------------------------------ predictions
 
-    def predict(self, key: str, question: str, numbers: int = 1, choices: tuple[str, ...] = ()):
+    def predict(self, key: str, question: str, numbers: int = 1, choices: tuple[str, ...] = (), least: float = 0):
         """Ask for a guess before the result; it is kept for `reveal`, and for the last lesson.
 
         Args:
@@ -77,6 +80,7 @@ class Lesson:
             question: one sentence.
             numbers: how many numbers to ask for.
             choices: ask for one of these instead.
+            least: the smallest number that can be an answer.
 
         Returns: a form to show in the notebook; without ipywidgets, a line that says how to answer with `keep`.
         """
@@ -84,7 +88,17 @@ class Lesson:
         if importlib.util.find_spec("ipywidgets") is None:
             asked = f"Predict: {question} Answer with lesson.keep({key!r}, your guess)."
             return Page(asked, html.escape(asked))
-        return prediction_form(self, key, question, numbers, choices)
+        from ..widgets.question.data import Question
+
+        def keep(entered: list[str]) -> tuple[bool, str]:
+            try:
+                guess = [chosen(text, choices) for text in entered] if choices else [read_number(text, least) for text in entered]
+            except ValueError as refusal:
+                return False, f"Not kept: {refusal}"
+            problem = self.keep(key, *guess)
+            return True, f"Kept: {', '.join(map(said, guess))}. Now run the next cell. {problem}".rstrip()
+
+        return Question(question, keep, numbers, choices, [str(value) for value in self.guess(key) or []])
 
     def keep(self, key: str, *guess: float | str) -> str:
         """Keep a guess; returns "" or, where it can be kept for this sitting alone, a sentence that says why."""
@@ -96,13 +110,14 @@ class Lesson:
 
     def reveal(self, key: str, *actual: float | str) -> None:
         """Print the result beside the guess, and keep both."""
-        shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in actual)
+        values = [value.item() if hasattr(value, "item") else value for value in actual]  # of NumPy and torch
+        shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
         guess = self.guess(key)
         if guess is None:
             print(f"It is {shown}. (You kept no guess.)")
             return
         print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
-        self.store(key, {"guess": guess, "actual": list(actual)})
+        self.store(key, {"guess": guess, "actual": values})
 
     def store(self, key: str, kept: dict) -> str:
         """Keep a guess beside all others, those that another open lesson has kept meanwhile too; returns what `keep` does."""
@@ -230,58 +245,27 @@ def solution(*functions: Callable) -> Page:
     return Page(source, f"<details><summary>Solution: {names}</summary><pre>{html.escape(source)}</pre></details>")
 
 
-def prediction_form(lesson: Lesson, key: str, question: str, numbers: int, choices: tuple[str, ...]):
-    """The form of `Lesson.predict`: the question, fields, a button, and a line that says what is kept."""
-    import ipywidgets
+def read_number(text: str, least: float) -> float:
+    """The number that a learner wrote: 14, 0.5, 0,5, 1,000 or 2e9; a whole one is an int.
 
-    kept = lesson.guess(key)
-    wide = ipywidgets.Layout(width="auto", max_width="14em")
-    if choices:
-        fields = [ipywidgets.Dropdown(options=["choose …", *choices], layout=wide)]
-        if kept and kept[0] in choices:
-            fields[0].value = kept[0]
-    else:
-        fields = [ipywidgets.Text(placeholder="your guess", layout=wide) for _ in range(numbers)]
-        for field, value in zip(fields, kept or []):
-            field.value = str(value)
-    button = ipywidgets.Button(description="Keep my guess", layout=ipywidgets.Layout(width="auto"))
-    status = ipywidgets.HTML("kept" if kept else "Not kept yet. A wrong guess teaches most.")
-
-    def keep(_):
-        guess = [field.value.strip() for field in fields]
-        if not choices:
-            try:
-                guess = [float(value.replace(",", ".")) for value in guess]
-            except ValueError:
-                status.value = f"Please write {'a number' if numbers == 1 else f'{numbers} numbers'}."
-                return
-        elif guess[0] not in choices:
-            status.value = "Please choose one."
-            return
-        problem = lesson.keep(key, *guess)
-        shown = f"Kept: {', '.join(str(value) for value in guess)}. Now run the next cell. {problem}"
-        status.value = html.escape(shown)
-
-    button.on_click(keep)
-    text = ipywidgets.HTML(f"<b>Predict.</b> {html.escape(question)}")
-    form = ipywidgets.VBox([text, ipywidgets.HBox([*fields, button]), status])
-    return StaticForm(form, question, choices)
+    Raises:
+        ValueError: for anything else, and for a number below `least`.
+    """
+    written = text.strip().replace("−", "-")
+    grouped = re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", written) and not written.lstrip("+-").startswith("0")
+    try:
+        value = float(written.replace(",", "") if grouped else written.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    require(math.isfinite(value), f"{text!r} is no number that can be kept; write one such as 14, 0.5 or 1,000")
+    require(value >= least, f"{text} is too small; the answer is {least:g} or more")
+    return int(value) if value.is_integer() and abs(value) < 2 ** 53 else value
 
 
-class StaticForm:
-    """A form that still reads as its question where no kernel is behind it: on GitHub, in a printed page, in a test."""
-
-    def __init__(self, form, question: str, choices: tuple[str, ...]):
-        self.form, self.question, self.choices = form, question, choices
-
-    def __repr__(self) -> str:
-        return f"Predict: {self.question}" + (f" ({' / '.join(self.choices)})" if self.choices else "")
-
-    def _repr_mimebundle_(self, **options):
-        view = {"application/vnd.jupyter.widget-view+json":
-                {"version_major": 2, "version_minor": 0, "model_id": self.form.model_id}}
-        shown = html.escape(repr(self).removeprefix("Predict: "))
-        return view | {"text/plain": repr(self), "text/html": f"<b>Predict.</b> {shown}"}
+def chosen(text: str, choices: Sequence[str]) -> str:
+    """One of the choices."""
+    require(text in choices, "please choose one")
+    return text
 
 
 def predictions_file() -> pathlib.Path:
@@ -290,20 +274,30 @@ def predictions_file() -> pathlib.Path:
 
 
 def read_predictions() -> dict[str, dict]:
-    """All kept guesses; none where the file is missing or was damaged."""
+    """All kept guesses; none where the file is missing. A damaged one is put aside, to be looked at: it is never written over."""
     try:
-        store = json.loads(predictions_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: this user has no home
+        path = predictions_file()
+        store = json.loads(path.read_text(encoding="utf-8"))
+        require(isinstance(store, dict) and all(isinstance(kept, dict) for kept in store.values()), f"{path} is damaged")
+        return store
+    except ValueError:
+        aside = path.with_name(f"predictions-damaged-{time.time_ns()}.json")
+        path.replace(aside)
+        print(f"The file of your guesses was damaged; it is kept as {aside}, and a new one begins.")
         return {}
-    return {key: kept for key, kept in store.items() if isinstance(kept, dict)} if isinstance(store, dict) else {}
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        return {}
 
 
 def write_predictions(store: dict[str, dict]) -> str:
-    """Write all guesses; returns "" or a sentence that says why a home can't be written to: that stops no lesson."""
+    """Write all guesses, whole or not at all; returns "" or a sentence that says why a home can't be written to: that stops
+    no lesson."""
     try:
         path = predictions_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(store, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(store, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.replace(path)
     except (OSError, RuntimeError) as error:
         return f"It is kept for this sitting only ({error}): set MOE_LESSON_HOME to a folder you can write to."
     return ""

@@ -9,9 +9,11 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "moe_lesson"
-ROOMS = ("base", "moe", "lm", "measure", "experiments", "teach", "widgets")  # each imports those before it
+ROOMS = ("base", "moe", "lm", "measure", "experiments", "widgets", "teach")  # each imports those before it
 # The course's core runs without these (pyproject's extras), or they take seconds to import: functions may import them late.
-OPTIONAL = {"IPython", "anywidget", "datasets", "ipywidgets", "matplotlib", "pandas", "seaborn", "transformers"}
+OPTIONAL = ("IPython", "anywidget", "datasets", "ipywidgets", "matplotlib", "pandas", "seaborn", "transformers",
+            "moe_lesson.widgets")  # which need anywidget
+MOST_LINES_OF_A_WIDGET = 420
 MOST_LINES = 350
 
 
@@ -86,7 +88,7 @@ def upward(imports: list[Import], rooms: tuple[str, ...] = ROOMS) -> list[str]:
 
 def hidden(imports: list[Import]) -> list[str]:
     """Imports inside functions, but for the optional packages."""
-    return [str(one) for one in imports if one.inner and one.target.split(".")[0] not in OPTIONAL]
+    return [str(one) for one in imports if one.inner and not f"{one.target}.".startswith(tuple(f"{name}." for name in OPTIONAL))]
 
 
 # --- the package of the course -----------------------------------------------------------------------------------------
@@ -119,11 +121,18 @@ def test_every_test_of_a_name_stands_once():
     assert sorted(set(tests)) == sorted(tests), "pytest imports test files by their names alone"
 
 
-def test_every_widget_has_its_folder_of_tests():
-    shared = {"__init__", "base", "common"}
-    for name in sorted({path.stem for path in (PACKAGE / "widgets").glob("*.py")} - shared):
-        files = {path.name for path in (REPO / "tests/widgets" / name).iterdir()}
-        assert files >= {f"test_{name}.py", f"test_{name}_browser.py", f"{name}.test.mjs"}, name
+def test_every_widget_has_a_folder_with_its_data_its_view_and_its_tests():
+    folders = sorted(path for path in (PACKAGE / "widgets").iterdir() if path.is_dir() and path.name not in ("kit", "__pycache__"))
+    assert len(folders) > 12
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} - {"__pycache__", "style.css"} == {"data.py", "view.js"}, folder
+        assert (REPO / "tests/widgets" / folder.name / f"test_{folder.name}.py").exists(), folder
+
+
+def test_a_widget_is_short_enough_to_be_read():
+    for folder in (PACKAGE / "widgets").glob("*/view.js"):
+        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.parent.glob("*.*"))
+        assert lines <= MOST_LINES_OF_A_WIDGET, f"{folder.parent.name}: {lines}"
 
 
 # --- the graph itself: each fault is found -----------------------------------------------------------------------------

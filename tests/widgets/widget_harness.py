@@ -14,7 +14,8 @@ HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
 NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
 PICTURES = """[...document.querySelectorAll('.moe-root canvas')].map((canvas) => canvas.toDataURL()).join()
-  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML.replace(/ ?moe-new/, '')).sort().join()"""
+  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML.replace(/ ?moe-new/, ''))
+    .sort().join()"""
 
 
 def browser_state(widget) -> dict:
@@ -36,7 +37,13 @@ def put_on_page(page, widget) -> None:
     page.goto(PAGE)
     page.evaluate("([esm, css, text, models]) => show(esm, css, JSON.parse(text), JSON.parse(models))",
                   [widget._esm, widget._css, as_text(widget), models])
+    settled(page)
+
+
+def settled(page) -> str:
+    """What the widget says, once it has drawn."""
     page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+    return status(page)
 
 
 def receive(page, widget) -> None:
