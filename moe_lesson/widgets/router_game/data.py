@@ -1,13 +1,12 @@
 """The router game: three heat maps of one text, of which one is the trained router's. Guess first, see the evidence then.
 
 The maps show which experts were chosen and not with what weight: a trained router's weights vary several times as much as a
-random router's, so that brightness would give the answer away. The functions under "words" are twins of those in router_game.js.
+random router's, so that brightness would give the answer away.
 Letters: R rounds, T tokens, N experts, K active experts.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -23,7 +22,6 @@ from ...moe.layers import moe_layers
 from ...moe.routing import Routing
 from ..kit.base import LessonWidget, within
 from ..kit.gates import check_origin, count
-from ..kit.words import fixed, rounded
 
 PLACES = ("A", "B", "C")
 NAMES = {"trained": "trained router", "random router": "random router", "hash router": "hash router"}
@@ -45,7 +43,7 @@ class RouterGame(LessonWidget):
 
     Traits to read, set and observe: `round` (0 … R-1), `guesses` (of each guessed round "A", "B" or "C"; it can grow or
     become empty), `locked_token` (an index in the text, or None). To read: `score`, `answers` (where the trained router was,
-    in the guessed rounds), `summary` (what the widget says).
+    in the guessed rounds).
 
     Raises:
         ValueError: if the routings do not fit together, or no token stands twice in a text.
@@ -62,8 +60,6 @@ class RouterGame(LessonWidget):
     origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
     rounds = List(Dict()).tag(sync=True)  # see `packed`
-    closings = List(Unicode()).tag(sync=True)  # the last words for a score of 0 … R
-    top = Int().tag(sync=True)  # of the load axis, in mean loads: one for all maps and rounds
     start = Dict().tag(sync=True)  # what Reset goes back to
 
     guesses = List(Unicode()).tag(sync=True)
@@ -80,10 +76,7 @@ class RouterGame(LessonWidget):
         orders = drawn_orders(len(rounds), seed)
         packs = [packed(maps, order, None if layers is None else layers[i])
                  for i, (maps, order) in enumerate(zip(rounds, orders))]
-        peaks = [max(map(max, one["load"])) / mean_load(one) for one in packs]
-        closings = [closing(score, len(rounds)) for score in range(len(rounds) + 1)]
-        super().__init__(title=title, name=name, origin=origin, seed=seed, rounds=packs, closings=closings,
-                         top=math.ceil(max(2, *peaks)), start=start, **start)
+        super().__init__(title=title, name=name, origin=origin, seed=seed, rounds=packs, start=start, **start)
 
     @classmethod
     def of_model(cls, model: LanguageModel, texts: Sequence[str], seed: int = 0, layers: Sequence[int] | None = None, *,
@@ -111,14 +104,9 @@ class RouterGame(LessonWidget):
                    name or f"{len(routers)}-layer MoE of {sizes} experts", layers=chosen, title=title)
 
     @property
-    def shown(self) -> dict:
-        """The round on the screen."""
-        return self.rounds[self.round]
-
-    @property
     def tokens(self) -> list[str]:
         """The tokens of the round on the screen."""
-        return self.shown["tokens"]
+        return self.rounds[self.round]["tokens"]
 
     @property
     def answers(self) -> list[str]:
@@ -206,54 +194,11 @@ def drawn_orders(rounds: int, seed: int) -> list[list[str]]:
 
 
 def packed(maps: Mapping[str, Routing], order: list[str], layer: int | None) -> dict:
-    """One round as JSON, maps in the order A, B, C: experts [3, T, K] ascending (their rank would tell), load [3, N], words."""
+    """One round as JSON, maps in the order A, B, C: experts [3, T, K] ascending (their rank would tell), load [3, N], evidence
+    [3][experts in common of equal tokens, of different ones, MaxVio]."""
     routings = [maps[kind].with_tokens(list(map(visible, maps[kind].tokens))) for kind in order]
-    k = routings[0].top_k
-    evidence = [(*(rounded(number, 1) for number in experts_in_common(one)), rounded(one.max_violation, 1)) for one in routings]
-    return {"tokens": list(routings[0].tokens), "n": routings[0].num_experts, "k": k,
-            "layer": "" if layer is None else f"layer {layer + 1}", "kinds": order,
+    return {"tokens": list(routings[0].tokens), "n": routings[0].num_experts, "k": routings[0].top_k,
+            "layer": 0 if layer is None else layer + 1, "kinds": order,
             "experts": [one.expert_ids.sort(dim=1).values.tolist() for one in routings],
             "load": [one.load.tolist() for one in routings],
-            "rows": [[f"{equal} of {k}", f"{other} of {k}", uneven] for equal, other, uneven in evidence],
-            "evidence": evidence_words(order, evidence, k, routings[0].num_experts)}
-
-
-def evidence_words(order: list[str], evidence: Sequence[tuple[str, str, str]], k: int, n: int) -> str:
-    """Who is who, and the three numbers of each map, in words."""
-    (equal, other, uneven), *rest = evidence
-    first = (f"A is the {NAMES[order[0]]}: a token shares {equal} of its {count(k, 'expert')} with an equal token and {other} "
-             f"with a different one; the load's MaxVio is {uneven}.")
-    others = (f"{place} is the {NAMES[kind]}: {equal} and {other}; MaxVio {uneven}."
-              for place, kind, (equal, other, uneven) in zip(PLACES[1:], order[1:], rest))
-    return " ".join([first, *others, f"Two random choices of {k} of {n} share {rounded(k * k / n, 1)}."])
-
-
-def at_least(score: int, rounds: int, chance: float) -> float:
-    """The probability of at least this score, if each round is right with a chance of its own: binomial."""
-    return sum(math.comb(rounds, right) * chance ** right * (1 - chance) ** (rounds - right)
-               for right in range(score, rounds + 1))
-
-
-def chance_in_words(share: float) -> str:
-    if 0.995 <= share < 1:
-        return "over 99%"
-    return f"{fixed(100 * share, 0 if share >= 0.1 else 1 if share >= 0.0005 else 4)}%"
-
-
-def closing(score: int, rounds: int) -> str:
-    """What a score says, and what a map does not."""
-    three, two = (chance_in_words(at_least(score, rounds, chance)) for chance in (1 / 3, 1 / 2))
-    return (f"The end: {score} of {rounds} right. Guessing among three gives at least {score} right with a probability of "
-            f"{three}; guessing between two, the hash router ruled out, {two}. "
-            "A random router makes a pretty heat map too: a map alone is no evidence of learning.")
-
-
-# --- words: the twins of those in router_game.js ----------------------------------------------------------------------
-
-def mean_load(one: dict) -> float:
-    """Tokens per expert of a round, if all experts had the same load."""
-    return len(one["tokens"]) * one["k"] / one["n"]
-
-
-
-CHOSEN, UNCHOSEN, BAR, MEAN = "#fee838", "#00224e", "#5b82b8", "#d9660a"
+            "evidence": [[*experts_in_common(one), one.max_violation] for one in routings]}

@@ -1,359 +1,239 @@
 // The router game: three heat maps of one text, of which one is the trained router's. Guess first, see the evidence then.
-// Every number was computed in Python before the page opened; this module compares guesses, joins words and draws. common.js
-// stands above this line. Letters: R rounds, T tokens, N experts, K active experts.
+// Letters: R rounds, T tokens, N experts, K active experts.
 
-import { RAMP, drawNumbers, fitted, outline, sizedContext } from "../kit/canvas.js";
-import { keepKeys, moved, on, placeWithin, save } from "../kit/events.js";
-import {
-  buildHeader, buildStatus, headCell, make, makeButton, makeStage, makeTable, makeTokens, rowWith, say, tokenOf,
-  withBreaks,
-} from "../kit/page.js";
-import { sum } from "../kit/routing.js";
-import { PointingView, widgetOf } from "../kit/views_old.js";
-import { count, listed } from "../kit/words.js";
+import { drawNumbers, fitted, outline, RAMP, sizedContext } from "../kit/canvas.js";
+import { fillTable, makeSheet } from "../kit/charts.js";
+import { button } from "../kit/controls.js";
+import { d3 } from "../kit/d3.js";
+import { moved, on, placeWithin } from "../kit/events.js";
+import { make, makeButton, makeCanvas, say, takeKeys } from "../kit/page.js";
+import { TokenStrip } from "../kit/tokens.js";
+import { PointingView, widgetOf } from "../kit/view.js";
+import { count, listed, rounded } from "../kit/words.js";
 
-// --- state: what is shown, read from what Python sent ----------------------------------------------------------------
-
-const SETTINGS = ["guesses", "round", "locked_token"];
-const DATA = ["title", "name", "origin", "seed", "rounds", "closings", "top"];
 const PLACES = ["A", "B", "C"];
-export const NAMES = { trained: "trained router", "random router": "random router", "hash router": "hash router" };
+const NAMES = { trained: "trained router", "random router": "random router", "hash router": "hash router" };
 
-/** The traits of the model as one plain object, with the round on the screen and what follows from the guesses. */
-export function readState(model) {
-  const state = Object.fromEntries([...DATA, ...SETTINGS].map((name) => [name, model.get(name)]));
-  const { rounds, round, guesses } = state;
+// --- in words --------------------------------------------------------------------------------------------------------
+
+/** What follows from the guesses: where the trained router was in the guessed rounds, the score, how far the game is. */
+export function standing({ rounds, round, guesses }) {
   const answers = rounds.slice(0, guesses.length).map(({ kinds }) => PLACES[kinds.indexOf("trained")]);
-  const score = answers.filter((answer, i) => answer === guesses[i]).length;
   const guessed = round < guesses.length;
-  return { ...state, shown: rounds[round], answers, score, guessed, over: guessed && round === rounds.length - 1 };
+  return { answers, score: answers.filter((answer, i) => answer === guesses[i]).length, guessed,
+    over: guessed && round === rounds.length - 1 };
 }
 
-/** Tokens per expert of a round, if all experts had the same load. */
-function meanOf({ tokens, n, k }) {
-  return (tokens.length * k) / n;
-}
-
-// --- words: the twins of those in router_game.py ---------------------------------------------------------------------
-
-export const COLUMNS = ["map", "router", "shared with an equal token", "with a different one", "MaxVio of the load"];
-export const HISTORY = ["round", "you said", "trained was", "right"];
-const QUESTION = "Map A, B or C: which is the trained router's? Of the other two, one is a router with random weights on the same "
-  + "hidden states, one a hash of the token alone. Commit a guess; then the evidence appears.";
-
-/** Who is who and the three numbers of each map; before the guess only question marks. */
-export function tableRows({ shown: { kinds, rows }, guessed }) {
-  return PLACES.map((place, i) => [place, ...(guessed ? [NAMES[kinds[i]], ...rows[i]] : Array(4).fill("?"))]);
-}
-
-/** Your guess and the answer of each round so far, one column each. */
-export function historyRows({ rounds, guesses, answers }) {
-  const right = guesses.map((guess, i) => (guess === answers[i] ? "yes" : "no"));
-  return [guesses, answers, right].map((row, i) => [HISTORY[i + 1], ...rounds.map((_, r) => row[r] ?? "")]);
-}
-
-/** What the game shows, in words; token is the one looked at, or null. */
+/** What the game shows; token is the one looked at, or null. */
 export function describe(state, token) {
-  const parts = [`Round ${state.round + 1} of ${state.rounds.length}, ${placeWords(state)}.`];
-  if (token !== null) parts.push(tokenWords(state, token));
-  else if (!state.guessed) parts.push(QUESTION);
-  else parts.push(verdictWords(state), state.shown.evidence);
-  parts.push(state.over ? state.closings[state.score] : scoreWords(state));
-  return parts.filter(Boolean).join(" ");
-}
-
-/** Where the round is from. */
-function placeWords({ shown: { layer, k, n } }) {
-  return `${layer ? `${layer}, ` : ""}K = ${k} of ${count(n, "expert")}`;
-}
-
-function verdictWords({ round, guesses, answers }) {
+  const { round, rounds, guesses } = state;
+  const { answers, guessed, over } = standing(state);
+  const { layer, k, n } = rounds[round];
+  const head = `Round ${round + 1} of ${rounds.length}${layer ? `, layer ${layer}` : ""}, K = ${k} of ${count(n, "expert")}.`;
+  if (token !== null) return `${head} ${tokenWords(rounds[round], token)}`;
+  if (!guessed) {
+    return `${head} Which map is the trained router's? Of the others, one is a router of random weights on the same hidden states, `
+      + `one a hash of the token alone. Commit a guess: then the evidence appears.`;
+  }
   const [guess, answer] = [guesses[round], answers[round]];
-  return `You said ${guess}: ${guess === answer ? "right." : `wrong, the trained one is ${answer}.`}`;
+  const verdict = guess === answer ? "right" : `wrong, the trained one is ${answer}`;
+  return `${head} You said ${guess}: ${verdict}. ${over ? closing(standing(state).score, rounds.length) : evidenceWords(rounds[round])}`;
 }
 
-function scoreWords({ score, guesses: { length } }) {
-  return length ? `${score} of ${length} right; a coin of three sides would get ${(length / 3).toFixed(1)}.` : "";
+function evidenceWords({ kinds, evidence, k, n }) {
+  const [equal, other] = evidence[kinds.indexOf("trained")];
+  const [random] = evidence[kinds.indexOf("random router")];
+  return `Under the trained router equal tokens share ${rounded(equal, 1)} of ${count(k, "expert")}, different ones `
+    + `${rounded(other, 1)}; under the random one equal tokens share ${rounded(random, 1)}, and two random choices `
+    + `${rounded((k * k) / n, 1)}.`;
 }
 
 /** Where each of the three routers sends a token. */
-function tokenWords({ shown: { tokens, experts, k } }, token) {
+function tokenWords({ tokens, experts, k }, token) {
   const goes = PLACES.map((place, i) => `${place} ${listed(experts[i][token])}`).join("; ");
   const times = tokens.filter((other) => other === tokens[token]).length;
-  return `Token ${token} '${tokens[token]}' (one of ${times} in this text) goes to ${k === 1 ? "expert" : "experts"} ${goes}. `
+  return `Token ${token} '${tokens[token]}' (one of ${times} here) goes to ${k === 1 ? "expert" : "experts"} ${goes}. `
     + "Numbers belong to each router: the same number in two maps means nothing.";
+}
+
+/** The probability of at least this score, if each round is right with a chance of its own: binomial. */
+export function atLeast(score, rounds, chance) {
+  const ways = (right) => d3.range(right).reduce((product, i) => (product * (rounds - i)) / (i + 1), 1);
+  return d3.sum(d3.range(score, rounds + 1), (right) => ways(right) * chance ** right * (1 - chance) ** (rounds - right));
+}
+
+function closing(score, rounds) {
+  const chance = d3.format(".2~p")(atLeast(score, rounds, 1 / 3));
+  return `The end: ${score} of ${rounds} right; by chance at least ${score} come out right with a probability of ${chance}. A random `
+    + "router makes a pretty heat map too: a map alone is no evidence of learning.";
+}
+
+/** Who is who and the three numbers of each map; before the guess only question marks. */
+export function evidenceRows({ kinds, evidence, k }, guessed) {
+  return [["map", "router", "shared with an equal token", "with a different one", "MaxVio of the load"],
+    ...PLACES.map((place, i) => [place, ...(guessed ? [NAMES[kinds[i]], `${rounded(evidence[i][0], 1)} of ${k}`,
+      `${rounded(evidence[i][1], 1)} of ${k}`, rounded(evidence[i][2], 1)] : Array(4).fill("?"))])];
 }
 
 // --- geometry: three maps side by side, their rows in line -----------------------------------------------------------
 
-const LEFT = 80;      // pixels for the tokens and the load's axis
-const GAP = 18;       // pixels between maps; the marks of equal tokens stand there
-const RIGHT = 4;
-const HEAT = 300;     // pixels of the maps' height, however long the text: nothing moves from round to round
-const BARS_TOP = 8;
-const BARS = 44;      // pixels of the load bars
-const AXIS = 20;      // pixels of the experts' numbers
-const LETTER = 15;    // pixels that a name needs
-
-/** The measures for a width in CSS pixels: the maps' left edges and cells; in how many columns the names stand. */
-export function geometry(width, T, N) {
-  const panel = Math.max(1, width - LEFT - RIGHT - 2 * GAP) / 3;
-  return { width, T, N, panel, cell: panel / N, lefts: PLACES.map((_, i) => LEFT + i * (panel + GAP)),
-    row: HEAT / T, lanes: Math.ceil(LETTER / (HEAT / T)), height: HEAT + BARS_TOP + BARS + AXIS };
-}
-
-/** Top edge and height of a token's row, on whole pixels: seams would flicker between rows. */
-export function rowOf(geo, token) {
-  const [top, next] = [token, token + 1].map((edge) => Math.round(edge * geo.row));
-  return { y: top, h: next - top };
-}
-
-/** Left edge and width of an expert's column in map i. */
-export function columnOf(geo, i, expert) {
-  const [left, next] = [expert, expert + 1].map((edge) => Math.round(geo.lefts[i] + edge * geo.cell));
-  return { x: left, w: Math.max(1, next - left) };
-}
-
-/** The token whose row is at a height, or null under the maps. */
-export function tokenAt(geo, y) {
-  return placeWithin(y, geo.row, geo.T);
-}
-
-// --- drawing ---------------------------------------------------------------------------------------------------------
-
+const [LEFT, GAP, RIGHT] = [80, 18, 4]; // pixels for names and the load's axis; between maps, where marks stand; at the edge
+const HEAT = 180;                       // pixels of the maps' height, however long the text: nothing moves from round to round
+const [TOP, BARS, AXIS] = [8, 40, 20];  // pixels above the load bars, of the bars, of the experts' numbers
+const LETTER = 15;                      // pixels that a name needs
 const [CHOSEN, UNCHOSEN] = [RAMP[255], RAMP[0]]; // no brightness between: it would tell the trained router
 
-/** The whole picture; `token` is the one looked at, or null. */
-function drawAll(ctx, geo, { shown, top }, token, theme) {
-  PLACES.forEach((_, i) => {
-    drawMap(ctx, geo, shown, i);
-    drawLoad(ctx, geo, shown, i, top, theme);
-  });
-  drawLoadAxis(ctx, geo, top, theme);
-  drawNames(ctx, geo, shown.tokens, token, theme);
-  if (token === null) return;
-  const { y, h } = rowOf(geo, token);
-  for (const left of geo.lefts) outline(ctx, left - 1, y - 2, geo.panel + 2, h + 3);
+function geometry(width, T, N) {
+  const panel = Math.max(1, width - LEFT - RIGHT - 2 * GAP) / 3;
+  return { T, N, panel, cell: panel / N, lefts: PLACES.map((_, i) => LEFT + i * (panel + GAP)),
+    row: HEAT / T, lanes: Math.ceil(LETTER / (HEAT / T)) };
 }
 
-function drawMap(ctx, geo, { experts }, i) {
-  ctx.fillStyle = UNCHOSEN;
-  ctx.fillRect(Math.round(geo.lefts[i]), 0, Math.round(geo.panel), HEAT);
-  ctx.fillStyle = CHOSEN;
-  const [across, down] = [geo.cell > 4 ? 1 : 0, geo.row > 4 ? 1 : 0];
-  experts[i].forEach((chosen, token) => {
-    const { y, h } = rowOf(geo, token);
-    for (const expert of chosen) {
-      const { x, w } = columnOf(geo, i, expert);
-      ctx.fillRect(x, y, w - across, h - down);
-    }
-  });
+/** Where a row or a column begins and ends, on whole pixels: seams would flicker between them. */
+function span(start, size, place) {
+  const [from, to] = [place, place + 1].map((edge) => Math.round(start + edge * size));
+  return [from, Math.max(1, to - from)];
 }
-
-/** The load bars under the columns they are the sums of; one axis for all maps and rounds, in mean loads. */
-function drawLoad(ctx, geo, { load, n }, i, top, theme) {
-  const mean = sum(load[i]) / n;
-  const bottom = HEAT + BARS_TOP + BARS;
-  ctx.fillStyle = theme.bar;
-  load[i].forEach((tokens, expert) => {
-    const { x, w } = columnOf(geo, i, expert);
-    const height = (tokens / mean / top) * BARS;
-    ctx.fillRect(x, bottom - height, w - (geo.cell > 4 ? 1 : 0), height);
-  });
-  ctx.fillStyle = theme.accent;
-  ctx.fillRect(geo.lefts[i], bottom - BARS / top - 1, geo.panel, 2);
-  drawNumbers(ctx, { left: geo.lefts[i], cell: geo.cell, N: geo.N }, bottom + 11, [], theme);
-}
-
-function drawLoadAxis(ctx, geo, top, theme) {
-  const bottom = HEAT + BARS_TOP + BARS;
-  ctx.font = theme.font;
-  ctx.textAlign = "right";
-  ctx.textBaseline = "middle";
-  ctx.fillStyle = theme.ink;
-  ctx.fillText(`${top} × mean`, LEFT - 6, HEAT + BARS_TOP + 6);
-  ctx.fillText("mean", LEFT - 6, Math.min(bottom - BARS / top, bottom - 6));
-}
-
-/** The tokens at the left, in lanes where rows are low; of a token looked at only its equals, marked beside each map. */
-function drawNames(ctx, geo, tokens, looked, theme) {
-  const lane = (LEFT - 10) / geo.lanes;
-  ctx.textAlign = "center";
-  ctx.textBaseline = "middle";
-  ctx.font = looked === null ? theme.font : `bold ${theme.font}`;
-  tokens.forEach((name, token) => {
-    if (looked !== null && name !== tokens[looked]) return;
-    const { y, h } = rowOf(geo, token);
-    ctx.fillStyle = theme.ink;
-    ctx.fillText(fitted(ctx, name, lane - 2), ((token % geo.lanes) + 0.5) * lane, Math.min(Math.max(y + h / 2, 8), HEAT - 6));
-    if (looked === null) return;
-    ctx.fillStyle = theme.accent;
-    for (const left of geo.lefts) ctx.fillRect(left - 9, y, 6, Math.max(2, h - 1));
-  });
-}
-
-// --- page ------------------------------------------------------------------------------------------------------------
-
-/** Build the widget's elements once; `draw` fills them. The score stands under the maps, beside the way on. */
-function buildPage(state) {
-  const page = { root: make("div", "moe-root moe-game") };
-  keepKeys(page.root);
-  const header = buildHeader(page, state.title);
-  say(page.badge, `${state.origin}: ${state.name}`);
-  page.reset.before(make("span", "moe-badge moe-null", `beside two nulls, seed ${state.seed}`));
-  page.root.append(header, buildText(page), buildHeads(page), buildStage(page), buildStatus(page), buildTables(page, state));
-  return page;
-}
-
-/** The round and its text. */
-function buildText(page) {
-  const row = make("div", "moe-row moe-game-text");
-  page.place = make("span");
-  page.strip = make("div", "moe-strip");
-  row.append(page.place, page.strip);
-  return row;
-}
-
-/** Above each map the button that says it is the trained one, and room for its name. */
-function buildHeads(page) {
-  const heads = make("div", "moe-game-heads");
-  page.buttons = PLACES.map((place) => makeButton(`${place} is the trained one`));
-  page.names = PLACES.map(() => make("span", "moe-game-name"));
-  PLACES.forEach((_, i) => {
-    const head = make("div", "moe-game-head");
-    head.append(page.buttons[i], page.names[i]);
-    heads.append(head);
-  });
-  return heads;
-}
-
-function buildStage(page) {
-  const [box, under] = [make("div"), make("div", "moe-game-under")];
-  Object.assign(page, makeStage("three maps A, B and C of the experts that each token chose, over their load bars: arrow keys move "
-    + "from token to token, Enter keeps one, Escape lets go"));
-  page.score = make("span", "moe-game-score");
-  page.next = makeButton("Next round");
-  under.append(make("span", "moe-caption", "Bright: the token chose this expert. Bars: tokens per expert; orange line: their mean."),
-    page.score, page.next);
-  box.append(page.stage, under);
-  return box;
-}
-
-function buildTables(page, state) {
-  const foot = make("div", "moe-game-foot");
-  const build = (heads, rows) => {
-    const cells = rows.map(([, ...rest]) => rest.map(() => make("td")));
-    const table = makeTable(heads.map((words) => headCell("col", words)),
-      rows.map(([name], i) => rowWith([headCell("row", name), ...cells[i]])));
-    foot.append(table);
-    return cells;
-  };
-  page.cells = build(COLUMNS, tableRows(state));
-  page.history = build([HISTORY[0], ...state.rounds.map((_, i) => String(i + 1))], historyRows(state));
-  return foot;
-}
-
-// --- filling the page from the state ---------------------------------------------------------------------------------
-
-/** The tokens of the round; the one looked at outlined, its equals underlined. */
-function syncStrip(page, { shown: { tokens } }, looked) {
-  if (page.tokens !== tokens) {
-    page.tokens = tokens;
-    page.letters = makeTokens(tokens);
-    page.strip.replaceChildren(...withBreaks(page.letters));
-  }
-  page.letters.forEach((letter, t) => {
-    letter.classList.toggle("moe-looked", t === looked);
-    letter.classList.toggle("moe-alike", looked !== null && t !== looked && tokens[t] === tokens[looked]);
-  });
-}
-
-/** The guess is marked on its button. Buttons that can't be pressed now keep the keyboard, which `disabled` would drop. */
-function syncButtons(page, state) {
-  const enable = (button, can) => button.setAttribute("aria-disabled", String(!can));
-  page.buttons.forEach((button, i) => {
-    enable(button, !state.guessed);
-    button.setAttribute("aria-pressed", String(state.guesses[state.round] === PLACES[i]));
-    say(page.names[i], state.guessed ? NAMES[state.shown.kinds[i]] : "");
-    page.names[i].classList.toggle("moe-game-answer", state.guessed && state.shown.kinds[i] === "trained");
-  });
-  enable(page.next, state.guessed && !state.over);
-}
-
-function syncTables(page, state) {
-  const fill = (cells, rows) => rows.forEach(([, ...words], i) => words.forEach((text, j) => say(cells[i][j], text)));
-  fill(page.cells, tableRows(state));
-  fill(page.history, historyRows(state));
-}
-
-// --- the widget ------------------------------------------------------------------------------------------------------
 
 class RouterGameView extends PointingView {
-  get settings() { return SETTINGS; }
+  static data = ["name", "origin", "seed", "rounds"];
 
-  get kept() { return "locked_token"; }
+  static settings = ["guesses", "round", "locked_token"];
 
-  read() {
-    const before = this.state?.round;
-    this.state = readState(this.model);
-    if (before !== this.state.round) [this.point, this.reached] = [null, 0];
+  static kept = ["locked_token"];
+
+  declare() {
+    return [...PLACES.map((place) => button(`${place} is the trained one`, (view) => view.guess(place))),
+      button("Next round", (view) => view.advance())];
   }
 
   build() {
-    return buildPage(this.state);
+    this.strip = new TokenStrip(this);
+    [this.stage, this.canvas] = [make("div", "moe-stage"), makeCanvas()];
+    takeKeys(this.stage, "three maps A, B and C of the experts that each token chose, over their load bars: arrow keys move from "
+      + "token to token, Enter keeps one, Escape lets go");
+    this.stage.append(this.canvas);
+    [this.evidence, this.history] = [makeSheet("the evidence"), makeSheet("your guesses")];
+    this.folded.append(this.history);
+    [this.cursor, this.shownRound] = [0, null];
+    return [this.strip.box, this.stage, make("div", "moe-caption", "Bright: the token chose this expert. Bars: tokens per expert; "
+      + "line: their mean."), this.evidence];
   }
+
+  renew() {
+    const { state } = this;
+    this.now = state.rounds[state.round];
+    this.top = Math.ceil(d3.max(state.rounds, ({ load, tokens, k, n }) => (d3.max(load.flat()) * n) / (tokens.length * k)));
+    if (this.shownRound === state.round) return;
+    [this.shownRound, this.point, this.cursor] = [state.round, null, 0];
+    this.strip.fill(this.now.tokens);
+  }
+
+  get token() {
+    const { locked_token: token } = this.look;
+    return token !== null && token < this.now.tokens.length ? token : null;
+  }
+
+  badge() { return `${this.state.origin}: ${this.state.name}, beside two nulls, seed ${this.state.seed}`; }
+
+  describe() { return describe(this.state, this.token); }
 
   draw() {
-    const { page, state } = this;
-    const looked = this.looked < state.shown.tokens.length ? this.looked : null;
-    this.drawCanvas(looked); // first: it reads the layout, which the lines below make stale
-    say(page.place, `Round ${state.round + 1} of ${state.rounds.length}, ${placeWords(state)}:`);
-    say(page.score, scoreWords(state));
-    syncStrip(page, state, looked);
-    syncButtons(page, state);
-    syncTables(page, state);
-    say(page.status, describe(state, looked));
+    const { state, now, token } = this;
+    const { answers, guessed, over } = standing(state);
+    this.drawMaps(this.stage.clientWidth, guessed);
+    this.strip.mark((t) => ({ alike: token !== null && t !== token && now.tokens[t] === now.tokens[token] }));
+    this.controls.forEach(({ box }, i) => { // one that can't be pressed now keeps the keyboard, which `disabled` would drop
+      box.setAttribute("aria-disabled", String(i < 3 ? guessed : !guessed || over));
+      if (i < 3) box.setAttribute("aria-pressed", String(state.guesses[state.round] === PLACES[i]));
+    });
+    fillTable(this.evidence, evidenceRows(now, guessed), (i) => guessed && now.kinds[i] === "trained");
+    fillTable(this.history, [["round", ...state.rounds.map((_, r) => r + 1)],
+      ...[["you said", state.guesses], ["trained was", answers]].map(([words, row]) => (
+        [words, ...state.rounds.map((_, r) => row[r] ?? "")]))]);
   }
 
-  drawCanvas(looked) {
-    const { page, state } = this;
-    const width = page.stage.clientWidth;
+  drawMaps(width, guessed) {
     if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.geo = geometry(width, state.shown.tokens.length, state.shown.n);
-    drawAll(sizedContext(page.canvas, width, this.geo.height), this.geo, state, looked, this.theme);
+    const { now: { tokens, n, experts, kinds }, token, theme } = this;
+    const geo = geometry(width, tokens.length, n);
+    const ctx = sizedContext(this.canvas, width, 20 + HEAT + TOP + BARS + AXIS);
+    this.geo = geo;
+    ctx.translate(0, 20);
+    PLACES.forEach((place, i) => {
+      const left = geo.lefts[i];
+      [ctx.font, ctx.textAlign, ctx.textBaseline, ctx.fillStyle] = [`bold ${theme.font}`, "left", "middle", theme.ink];
+      ctx.fillText(guessed ? `${place}: ${NAMES[kinds[i]]}` : place, left, -10);
+      ctx.fillStyle = UNCHOSEN;
+      ctx.fillRect(Math.round(left), 0, Math.round(geo.panel), HEAT);
+      ctx.fillStyle = CHOSEN;
+      experts[i].forEach((chosen, t) => {
+        const [y, height] = span(0, geo.row, t);
+        for (const expert of chosen) {
+          const [x, wide] = span(left, geo.cell, expert);
+          ctx.fillRect(x, y, wide - (geo.cell > 4 ? 1 : 0), height - (geo.row > 4 ? 1 : 0));
+        }
+      });
+      this.drawLoad(ctx, i);
+      if (token !== null) outline(ctx, left - 1, span(0, geo.row, token)[0] - 2, geo.panel + 2, span(0, geo.row, token)[1] + 3);
+    });
+    this.drawNames(ctx);
   }
 
-  wire() {
-    const { page } = this;
-    return [
-      ...page.buttons.map((button, i) => on(button, "click", () => this.guess(PLACES[i]))),
-      on(page.next, "click", () => this.advance()),
-      ...this.listenMouse(page.strip, tokenOf),
-      ...this.listenMouse(page.stage, (event) => this.tokenUnder(event)),
-      ...this.listenKeys(page.stage, (key) => this.next(key), () => this.reached),
-      ...this.listenEscape(),
-    ];
+  /** The load bars under the columns they are the sums of; one axis for all maps and rounds, in mean loads. */
+  drawLoad(ctx, i) {
+    const { geo, now: { load, n }, top, theme } = this;
+    const [bottom, mean] = [HEAT + TOP + BARS, d3.sum(load[i]) / n];
+    ctx.fillStyle = theme.bar;
+    load[i].forEach((tokens, expert) => {
+      const [[x, wide], height] = [span(geo.lefts[i], geo.cell, expert), (tokens / mean / top) * BARS];
+      ctx.fillRect(x, bottom - height, wide - (geo.cell > 4 ? 1 : 0), height);
+    });
+    ctx.fillStyle = theme.accent;
+    ctx.fillRect(geo.lefts[i], bottom - BARS / top - 1, geo.panel, 2);
+    drawNumbers(ctx, { left: geo.lefts[i], cell: geo.cell, N: geo.N }, bottom + 11, [], theme);
+    if (i) return;
+    [ctx.font, ctx.textAlign, ctx.textBaseline, ctx.fillStyle] = [theme.font, "right", "middle", theme.ink];
+    ctx.fillText(`${top} × mean`, LEFT - 6, HEAT + TOP + 4);
+    ctx.fillText("mean", LEFT - 6, Math.min(bottom - BARS / top, bottom - 6));
+  }
+
+  /** The tokens at the left, in lanes where rows are low; of a token looked at only its equals, marked beside each map. */
+  drawNames(ctx) {
+    const { geo, now: { tokens }, token: looked, theme } = this;
+    const lane = (LEFT - 10) / geo.lanes;
+    [ctx.textAlign, ctx.textBaseline, ctx.font] = ["center", "middle", looked === null ? theme.font : `bold ${theme.font}`];
+    tokens.forEach((name, t) => {
+      if (looked !== null && name !== tokens[looked]) return;
+      const [y, height] = span(0, geo.row, t);
+      ctx.fillStyle = theme.ink;
+      ctx.fillText(fitted(ctx, name, lane - 2), ((t % geo.lanes) + 0.5) * lane, Math.min(Math.max(y + height / 2, 8), HEAT - 6));
+      ctx.fillStyle = theme.accent;
+      if (looked !== null) for (const left of geo.lefts) ctx.fillRect(left - 9, y, 6, Math.max(2, height - 1));
+    });
   }
 
   /** Commit a guess; there is one for each round. */
   guess(place) {
-    const { guessed, guesses } = this.state;
-    if (!guessed) save(this.model, { guesses: [...guesses, place], locked_token: null });
+    if (!standing(this.state).guessed) this.set({ guesses: [...this.state.guesses, place], locked_token: null });
   }
 
   advance() {
-    const { guessed, over, round } = this.state;
-    if (guessed && !over) save(this.model, { round: round + 1, locked_token: null });
+    const { guessed, over } = standing(this.state);
+    if (guessed && !over) this.set({ round: this.state.round + 1, locked_token: null });
   }
 
-  next(key) {
-    const token = moved(this.reached, key, this.state.shown.tokens.length);
-    if (token !== null) this.reached = token;
-    return token;
-  }
-
-  tokenUnder(event) {
-    return this.geo ? tokenAt(this.geo, event.clientY - this.page.canvas.getBoundingClientRect().top) : null;
+  wire() {
+    const under = ({ clientY }) => {
+      const token = placeWithin(clientY - this.canvas.getBoundingClientRect().top - 20, this.geo.row, this.geo.T);
+      return token === null ? null : { locked_token: token };
+    };
+    return [...this.strip.wire(), ...this.listenMouse(this.stage, under), ...this.listenKeys(this.stage, (key) => {
+      const token = moved(this.cursor, key, this.now.tokens.length);
+      if (token === null) return null;
+      this.cursor = token;
+      return { locked_token: token };
+    })];
   }
 }
 

@@ -1,4 +1,4 @@
-"""The router game in Python, and JavaScript beside it: what it keeps back, refuses, counts, says and draws."""
+"""The router game: what it keeps back and refuses, and by meaning what it shows; test_every_widget_browser.py asks the rest."""
 
 import itertools
 import json
@@ -6,29 +6,14 @@ import json
 import pytest
 import torch
 from router_game.cases import TEXT, game_of, made, maps_of
-from routings import HOSTILE
 from traitlets import TraitError
-from widget_harness import browser_state, run_node
+from widget_harness import browser_state, picture, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import experts_in_common
 from moe_lesson.measure.nulls import route_beside_null
-from moe_lesson.widgets.kit.base import VIEW
-from moe_lesson.widgets.router_game.data import (
-    COLUMNS,
-    HISTORY,
-    NAMES,
-    PLACES,
-    RouterGame,
-    at_least,
-    closing,
-    draw_game,
-    drawn_orders,
-    history_rows,
-    table_rows,
-    three_routings,
-)
+from moe_lesson.widgets.router_game.data import NAMES, PLACES, RouterGame, drawn_orders, three_routings
 
 TEXTS = ["the cat sat on the mat and the rat ran", "for i in range(10): print(i, i * i)", "She sells sea shells on the shore."]
 
@@ -38,16 +23,16 @@ def model():
     return shipped_model("ladder-gshard")[0]
 
 
-# --- what the learner shall discover ---------------------------------------------------------------------------------
+# --- what Python packs -------------------------------------------------------------------------------------------------
 
 
 def test_of_a_model_the_hash_shares_all_experts_with_equal_tokens_and_a_random_router_looks_like_the_trained(model):
     game = RouterGame.of_model(model, TEXTS, layers=[1], name="ladder-gshard")
     equal = {kind: [] for kind in NAMES}
     for one in game.rounds:
-        assert one["layer"] == "layer 2" and (one["n"], one["k"]) == (16, 2)
-        for kind, row in zip(one["kinds"], one["rows"]):
-            equal[kind].append(float(row[0].split()[0]))
+        assert one["layer"] == 2 and (one["n"], one["k"]) == (16, 2)
+        for kind, (share, _, _) in zip(one["kinds"], one["evidence"]):
+            equal[kind].append(share)
     assert equal["hash router"] == [2.0] * 3
     assert max(equal["trained"]) < 1.6 and max(abs(a - b) for a, b in zip(equal["trained"], equal["random router"])) < 0.5
 
@@ -60,42 +45,19 @@ def test_the_maps_of_a_model_are_its_own_routers_choices_and_layers_take_turns(m
             place = one["kinds"].index(kind)
             assert one["experts"][place] == routing.expert_ids.sort(dim=1).values.tolist()
             assert one["load"][place] == routing.load.tolist() and one["tokens"] == list(routing.tokens)
-    assert [one["layer"] for one in game.rounds] == ["layer 1", "layer 2", "layer 1"] and game.name == "2-layer MoE of 16 experts"
+    assert [one["layer"] for one in game.rounds] == [1, 2, 1] and game.name == "2-layer MoE of 16 experts"
     hashes = [three_routings(model, TEXTS[0], layer, 0)["hash router"].expert_ids for layer in (0, 1)]
     assert not torch.equal(*hashes)  # expert 3 of one layer is not expert 3 of the next
 
 
-def test_the_evidence_is_what_the_instruments_say():
-    maps = maps_of()
-    game = made(RouterGame([maps], 1, "toy"), guesses=["B"])
-    for (_, name, equal, other, uneven), kind in zip(table_rows(game), game.shown["kinds"]):
-        one, two, worst = (f"{number:.1f}" for number in (*experts_in_common(maps[kind]), maps[kind].max_violation))
-        assert (name, equal, other, uneven) == (NAMES[kind], f"{one} of 2", f"{two} of 2", worst)
-        assert f"{name}: {one} and {two}; MaxVio {worst}." in game.summary or f"{name}: a token shares {one} of" in game.summary
-    assert "Two random choices of 2 of 16 share 0.3." in game.summary
-
-
-# --- nothing tells the answer before the guess -------------------------------------------------------------------------
-
-
-def test_before_the_guess_pictures_and_words_are_the_same_whoever_is_trained():
-    orders = {tuple(drawn_orders(1, seed)[0]): seed for seed in range(40)}
-    assert len(orders) == 6
-    routings, shown = list(maps_of("abcab").values()), []
-    for order in orders:  # the same three maps at A, B and C, by another name each time
-        game = RouterGame([dict(zip(order, routings))], orders[order], "toy")
-        game.seed = 0  # it stands in the title
-        shown.append((game.picture(), repr(game), game.summary, table_rows(game), history_rows(game), game.answers))
-        assert shown[-1] == shown[0] and table_rows(game)[0] == ["A", *"????"] and game.answers == []
-        assert set(NAMES.values()) <= set(itertools.chain(*table_rows(made(game, guesses=["A"]))))
-    assert game.picture() != shown[0][0]
-
-
-def test_weights_and_ranks_do_not_leave_python():
-    game = game_of(experts=8, k=3)
-    assert all(ids == sorted(ids) for one in game.rounds for table in one["experts"] for ids in table)
-    assert set(game.rounds[0]) == {"tokens", "n", "k", "layer", "kinds", "experts", "load", "rows", "evidence"}
-    json.dumps(browser_state(game))
+def test_the_evidence_is_what_the_instruments_say_and_ranks_do_not_leave_python():
+    maps = maps_of(experts=8, k=3)
+    (one,) = RouterGame([maps], 1, "toy").rounds
+    for kind, evidence, experts in zip(one["kinds"], one["evidence"], one["experts"]):
+        assert evidence == [*experts_in_common(maps[kind]), maps[kind].max_violation]
+        assert experts == [sorted(ids) for ids in maps[kind].expert_ids.tolist()]
+    assert set(one) == {"tokens", "n", "k", "layer", "kinds", "experts", "load", "evidence"}
+    json.dumps(browser_state(game_of()))
 
 
 def test_the_seed_draws_every_order_alike_whatever_came_before():
@@ -122,20 +84,11 @@ def test_a_guess_stands_until_reset():
     assert game.round == 0
 
 
-def test_score_answers_and_table_follow_the_guesses():
-    game = game_of(rounds=4)
+def test_score_and_answers_follow_the_guesses():
     right = [PLACES[order.index("trained")] for order in drawn_orders(4, 3)]
     wrong = next(place for place in PLACES if place != right[1])
-    made(game, guesses=[right[0], wrong, right[2]])
+    game = made(game_of(rounds=4), guesses=[right[0], wrong, right[2]])
     assert (game.score, game.answers) == (2, right[:3])
-    assert history_rows(game) == [["you said", right[0], wrong, right[2], ""], ["trained was", *right[:3], ""],
-                                  ["right", "yes", "no", "yes", ""]]
-    assert "You said " + right[0] + ": right." in game.summary
-    assert game.summary.endswith("2 of 3 right; a coin of three sides would get 1.0.")
-    assert f"You said {wrong}: wrong, the trained one is {right[1]}." in made(game, round=1).summary
-    assert "Commit a guess" in made(game, round=3).summary
-    made(game, guesses=[right[0], wrong, right[2], right[3]])
-    assert game.summary.endswith(closing(3, 4)) and "a map alone is no evidence" in game.summary
 
 
 def test_another_round_has_another_text_so_the_locked_token_goes():
@@ -146,15 +99,6 @@ def test_another_round_has_another_text_so_the_locked_token_goes():
 def test_a_trait_out_of_range_is_refused(trait, value):
     with pytest.raises(TraitError, match=f"{trait} is {value}; expected 0 … "):
         setattr(game_of(), trait, value)
-
-
-def test_the_chance_of_a_score_counts_all_ways_to_guess():
-    for score in range(5):
-        ways = [sum(guess == 0 for guess in guesses) >= score for guesses in itertools.product(range(3), repeat=4)]
-        assert at_least(score, 4, 1 / 3) == pytest.approx(sum(ways) / 81)
-    assert "at least 2 right with a probability of 41%; guessing between two, the hash router ruled out, 69%." in closing(2, 4)
-    assert "probability of 0.0002%; " in closing(12, 12) and "probability of 0.4%; " in closing(5, 5)
-    assert "over 99%." in closing(2, 12) and "of 100%; guessing between two, the hash router ruled out, 100%." in closing(0, 12)
 
 
 # --- validation --------------------------------------------------------------------------------------------------------
@@ -189,63 +133,91 @@ def test_a_wrong_model_text_or_layer_is_refused(model):
             RouterGame.of_model(*args, **more)
 
 
-# --- what a notebook stores ----------------------------------------------------------------------------------------------
+# --- what it shows -----------------------------------------------------------------------------------------------------
 
 
-def test_the_bundle_holds_the_view_a_picture_and_a_stable_line():
+def press(page, place: str) -> None:
+    page.get_by_role("button", name=f"{place} is the trained one").press("Enter")
+
+
+def table(page, name: str) -> list[list[str]]:
+    """A table without its head."""
+    status(page)
+    rows = page.get_by_label(name, exact=True).locator("tbody tr")
+    return rows.evaluate_all("(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent))")
+
+
+def test_before_the_guess_the_page_is_the_same_whoever_is_trained(show):
+    orders = {tuple(drawn_orders(1, seed)[0]): seed for seed in range(40)}
+    assert len(orders) == 6
+    routings, shown = list(maps_of("abcab").values()), []
+    for order, seed in orders.items():  # the same three maps at A, B and C, by another name each time
+        game = RouterGame([dict(zip(order, routings))], seed, "toy")
+        game.seed = 0  # it stands on the page
+        page = show(game)
+        shown.append((status(page), page.locator(".moe-root").inner_text(), picture(page)))
+        assert shown[-1] == shown[0] and table(page, "the evidence")[0] == ["A", *"????"]
+
+
+def test_after_the_guess_all_is_told(show):
     game = game_of()
-    bundle = game._repr_mimebundle_()[0]
-    assert bundle[VIEW]["model_id"] == game.model_id and game.picture() == game_of().picture()
-    assert bundle["text/plain"] == repr(made(game, guesses=["A"])) == "RouterGame('dice', synthetic: 3 rounds, seed 3)"
+    page = show(game, live=True)
+    press(page, "B")
+    (answer,) = (PLACES[game.rounds[0]["kinds"].index("trained")],)
+    assert f"You said B: {'right' if answer == 'B' else f'wrong, the trained one is {answer}'}." in status(page)
+    one, k = game.rounds[0], game.rounds[0]["k"]
+    assert table(page, "the evidence") == [
+        [place, NAMES[kind], f"{equal:.1f} of {k}", f"{other:.1f} of {k}", f"{uneven:.1f}"]
+        for place, kind, (equal, other, uneven) in zip(PLACES, one["kinds"], one["evidence"])]
+    assert table(page, "your guesses") == [["you said", "B", "", ""], ["trained was", answer, "", ""]]
 
 
-def test_the_picture_shows_the_round_names_it_after_the_guess_and_keeps_its_limits():
-    game = made(game_of(rounds=2), guesses=["A", "B"], round=1)
-    figure, first = draw_game(game), draw_game(made(game_of(rounds=2), locked_token=1))
-    assert [ax.get_title() for ax in first.axes[:3]] == list(PLACES) and "synthetic: dice" in first.get_suptitle()
-    names = [NAMES[kind] for kind in game.shown["kinds"]]
-    assert [ax.get_title() for ax in figure.axes[:3]] == [
-        f"{place}: {name}{' (your guess)' if place == 'B' else ''}" for place, name in zip(PLACES, names)]
-    assert "is no evidence" in figure.get_suptitle() and "no evidence" not in first.get_suptitle()
-    assert len({ax.get_ylim() for ax in (*figure.axes[3:6], *first.axes[3:6])}) == 1
-    for place in range(3):
-        heat, bars = figure.axes[place].images[0].get_array(), figure.axes[3 + place].patches
-        assert heat.sum(axis=0).tolist() == game.shown["load"][place] == [bar.get_height() for bar in bars]
-    cells = [ax.tables[0].get_celld() for ax in figure.axes[6:]]
-    assert [cells[0][i + 1, 1].get_text().get_text() for i in range(3)] == names
-    assert [cells[1][1, i + 1].get_text().get_text() for i in range(2)] == ["A", "B"]
+def test_a_guess_is_not_taken_back_and_the_keyboard_stays_where_it_was(show):
+    game = game_of()
+    page = show(game, live=True)
+    page.get_by_role("button", name="Next round").press("Enter")  # not before the guess
+    press(page, "A")
+    said = status(page)
+    page.keyboard.press("Enter")
+    press(page, "C")
+    assert status(page) == said and game.guesses == ["A"] and game.round == 0
+    assert page.evaluate("document.activeElement.textContent") == "C is the trained one"
+    pressed = [page.get_by_role("button", name=f"{place} is").get_attribute("aria-pressed") for place in PLACES]
+    assert pressed == ["true", "false", "false"]
 
 
-@pytest.mark.parametrize("tokens,experts,k", [(("a", "a", "b"), 1, 1), (48, 64, 8), (HOSTILE + ("'",), 4, 4)])
-def test_any_size_and_any_token_can_be_played_and_drawn(tokens, experts, k):
-    game = made(game_of(1, tokens=tokens, experts=experts, k=k, layers=None), guesses=["C"], locked_token=2)
-    (game.summary + repr(game)).encode("utf-8")  # a lone surrogate would raise
-    assert game.picture().startswith(b"\x89PNG")
-    assert max(map(max, game.shown["load"])) <= game.top * len(game.tokens) * k / experts
+def test_a_whole_game_ends_with_the_closing_line_and_reset_starts_the_same_again(show):
+    game = game_of()
+    page = show(game, live=True)
+    first = status(page), picture(page)
+    for i, place in enumerate("BCA"):
+        assert game.round == i and page.locator(".moe-strip .moe-token").all_inner_texts() == list(TEXT)
+        press(page, place)
+        status(page)
+        page.get_by_role("button", name="Next round").press("Enter")  # after the last round it leads nowhere
+        status(page)
+    assert game.guesses == [*"BCA"] and game.round == 2
+    assert f"The end: {game.score} of 3 right" in status(page) and "a map alone is no evidence" in status(page)
+    page.get_by_role("button", name="Reset").click()
+    assert (status(page), picture(page)) == first and game.guesses == []
 
 
-# --- JavaScript says the same --------------------------------------------------------------------------------------------
+def test_pointing_says_the_experts_and_marks_the_equals(show):
+    game = game_of()
+    page = show(game, live=True)
+    page.get_by_role("application").press("ArrowDown")
+    goes = "; ".join(f"{place} {', '.join(map(str, ids[1]))}" for place, ids in zip(PLACES, game.rounds[0]["experts"]))
+    assert f"Token 1 'h' (one of {TEXT.count('h')} here) goes to experts {goes}." in status(page)
+    assert page.locator(".moe-alike").count() == TEXT.count("h") - 1
+    page.keyboard.press("Enter")
+    page.mouse.move(5, 5)
+    assert "Token 1 'h'" in status(page) and game.locked_token == 1
+    box = page.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 20 + 180 * 4.5 / len(TEXT))
+    assert "Token 4 'm'" in status(page)
 
 
-def cases() -> dict[str, RouterGame]:
-    """The corners where two implementations part ways."""
-    return {
-        "the default": game_of(), "a token before the guess": made(game_of(), locked_token=7),
-        **{f"guess {place}": made(game_of(), guesses=[place]) for place in PLACES},
-        **{f"round 2 after {guess}": made(game_of(4), guesses=["A", guess], round=1) for guess in PLACES},
-        "an open round later": made(game_of(), guesses=["A", "C"], round=2),
-        **{f"the end, {guess}": made(game_of(), guesses=["B", "C", guess], round=2) for guess in PLACES},
-        "a token at the end": made(game_of(1, experts=12, k=12), guesses=["A"], locked_token=36),
-        "one expert": made(game_of(1, tokens="aab", experts=1, k=1, layers=None), guesses=["A"]),
-        "hostile tokens": made(game_of(2, tokens=HOSTILE + ("'",)), guesses=["A"], round=1, locked_token=1),
-        "other sizes": made(RouterGame([maps_of("abcab"), maps_of(48, 64, 8)]), guesses=["A"], round=1, locked_token=47),
-    }
-
-
-def test_javascript_says_what_python_does(tmp_path):
-    vectors = {"cases": [{"name": name, "state": browser_state(game), "answers": game.answers, "score": game.score,
-                          "rows": table_rows(game), "history": history_rows(game), "summary": game.summary}
-                         for name, game in cases().items()],
-               "names": {"names": NAMES, "columns": COLUMNS, "history": HISTORY}}
-    printed = run_node("router_game", RouterGame._esm, vectors, tmp_path)
-    assert f"pass {len(vectors['cases']) + 2}" in printed  # every case ran
+def test_the_chance_of_a_score_counts_all_ways_to_guess(tmp_path):
+    ways = {score: sum(sum(guess == 0 for guess in guesses) >= score for guesses in itertools.product(range(3), repeat=4)) / 81
+            for score in range(5)}
+    assert "pass 1" in run_node("router_game/router_game.test.mjs", {"ways": list(ways.items())}, tmp_path)
