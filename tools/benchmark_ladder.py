@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 
 from moe_lesson import LanguageModel, TrainingConfig, next_token
+from moe_lesson.base.devices import device_name, pick_device
 from moe_lesson.experiments import EXPERIMENTS
-from moe_lesson.experiments.provenance import device_name, git_commit, pick_device
+from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.experiments.rungs import Preset
 from moe_lesson.lm.training import adamw, one_step
 from moe_lesson.measure.evidence import write_table
@@ -38,13 +39,14 @@ def measure(preset: Preset, device: str, repeats: int) -> list[dict]:
     models = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in EXPERIMENTS["ladder"].rungs.items()}
     optimizers = {rung: adamw(model, config) for rung, model in models.items()}
     ids = torch.randint(0, 256, (preset.batch, preset.context + 1), generator=torch.Generator().manual_seed(0)).to(device)
+    wait = torch.get_device_module(device).synchronize  # until a GPU has done what it was given
     objective, order, found = next_token(), random.Random(0), {rung: [] for rung in models}
     for step in range(WARM_UP + repeats):
         for rung in order.sample(list(models), len(models)):
-            wait(device)
+            wait()
             began = time.perf_counter()
             one_step(models[rung], optimizers[rung], ids, step, config, objective)
-            wait(device)
+            wait()
             if step >= WARM_UP:
                 found[rung].append(1000 * (time.perf_counter() - began))
     dense = statistics.median(found["dense"])
@@ -55,16 +57,10 @@ def measure(preset: Preset, device: str, repeats: int) -> list[dict]:
     return rows
 
 
-def wait(device: str) -> None:
-    """Until a GPU has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--repeats", type=int, default=25, help="steps of each rung (default 25)")
     parser.add_argument("--out", type=Path, help="data folder to write results/ladder-speed-….csv into")
     options = parser.parse_args(arguments)

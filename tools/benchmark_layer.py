@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from moe_lesson import DenseFFN, MoE, result_table
-from moe_lesson.experiments.provenance import device_name, git_commit, pick_device
+from moe_lesson.base.devices import device_name, pick_device
+from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, write_table
 from moe_lesson.moe.dispatch import DISPATCHES
 
@@ -169,8 +170,7 @@ def check_equal(functions: dict[str, Callable], x: Tensor, target: Tensor) -> No
 def milliseconds(action: Callable[[], object], device: str) -> float:
     """How long an action takes."""
     def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
+        torch.get_device_module(device).synchronize()
         return time.perf_counter()
 
     start = now()
@@ -369,7 +369,7 @@ def benchmark(device: str, dtype: str, tokens: list[int], repeats: int) -> tuple
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 and 4096; on a GPU 65536 too)")
     parser.add_argument("--repeats", type=int, default=20, help="how often each is measured (default 20)")

@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 from benchmark_layer import with_section
 
-from moe_lesson.experiments.provenance import device_name, git_commit
+from moe_lesson.base.devices import device_name
+from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, result_table, write_table
 
 CONTRIBUTING = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"

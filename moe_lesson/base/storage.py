@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,7 +27,7 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with torch.device("cpu"), safe_open(path, framework="pt") as file:
             # cloned, so that nothing goes on reading from a file that may be replaced
             return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}
     except SafetensorError as error:

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", nargs="?", help="the experiment, or all; without it, they are listed")
     parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
     parser.add_argument("--seeds", type=int, help="fresh seeds to train and report (default: the experiment's own number)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder for tables and models (default {OUT})")
     parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"folder for runs in progress (default {WORK})")
     options = parser.parse_args(arguments)

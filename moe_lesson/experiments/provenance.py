@@ -3,31 +3,15 @@
 import hashlib
 import json
 import pathlib
-import platform
 import subprocess
 from dataclasses import asdict
 
-import torch
-
-from ..base.errors import require
 from ..lm.checkpoints import load_model, save_model, save_snapshots, write_checksums
 from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel
 from .catalogue import Experiment
 from .rungs import Preset
 from .tasks import TextTask
-
-
-def pick_device(device: str) -> str:
-    """The device to use: "auto" takes a GPU where there is one."""
-    require(device in ("auto", "cpu", "cuda"), f"unknown device {device!r}; choose one of auto, cpu, cuda")
-    require(device != "cuda" or torch.cuda.is_available(), "no GPU is there for PyTorch to use; choose --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def device_name(device: str) -> str:
-    """The device in words, for a record."""
-    return torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}, threads: {torch.get_num_threads()}"
 
 
 def digest(*parts: dict) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from ..base.devices import device_name, pick_device
 from ..base.errors import require
 from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
@@ -19,7 +20,7 @@ from ..measure.evidence import write_table
 from ..moe.recipes import Dense
 from .catalogue import EXPERIMENTS, Experiment
 from .diagnoses import diagnose_once, diagnoses
-from .provenance import device_name, digest, git_commit, pick_device, provenance, ship
+from .provenance import digest, git_commit, provenance, ship
 from .rungs import Preset
 from .tasks import Task, load_figures
 
@@ -49,7 +50,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
         name: of the experiment.
         preset_name: "cpu" or "gpu".
         seeds: how many fresh seeds are trained and reported; the experiment's own number unless given.
-        device: "auto", "cpu" or "cuda".
+        device: see `pick_device`.
         out: the data folder to write results/ and checkpoints/ into.
         work: folder for runs in progress.
         corpus: what to train on; the machine corpus unless given.

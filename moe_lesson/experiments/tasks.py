@@ -10,7 +10,7 @@ from ..lm.evaluate import evaluate_language, evaluate_load
 from ..lm.ledger import Cost, ffn_cost, model_cost
 from ..lm.model import LanguageModel, ModelConfig, evaluating
 from ..lm.training import next_token
-from ..measure.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
+from ..measure.skills import VALIDATION_STEP, SkillsWorld, answer_of, diagnosis, regression, squared_error
 from ..moe import recipes
 from ..moe.layers import MoE
 from ..moe.recipes import Recipe
@@ -58,9 +58,8 @@ class TextTask:
         """The experts that the same few validation tokens choose: for each MoE layer the K of every token, [T][K]."""
         ids = torch.cat([self.corpus.windows(domain, "validation", model.config.context, 2 * model.config.context)
                          for domain in self.corpus.domains])
-        device = next(model.parameters()).device
         with evaluating(model):
-            routings = model(ids[:, :-1].to(device))[1]
+            routings = model(ids[:, :-1])[1]
         return [routing.expert_ids.tolist() for routing in routings if routing is not None]
 
     def test(self, model: LanguageModel) -> dict[str, float]:
@@ -106,8 +105,20 @@ class SkillsTask:
     def validate(self, layer: nn.Module) -> dict[str, float]:
         """The figures that tuning may see."""
         tokens = self.world.tokens(self.evaluated, step=VALIDATION_STEP)
-        loads = [layer(tokens.x)[1].load] if isinstance(layer, MoE) else []
+        loads = [routing.load for routing in answer_of(layer, tokens.x)[1]]
         return {"validation": squared_error(layer, tokens)} | load_figures(loads)
+
+    def follow(self, layer: nn.Module) -> dict[str, float]:
+        """The figure that is written down along a training."""
+        with evaluating(layer):
+            return {"validation": self.validate(layer)["validation"]}
+
+    @torch.no_grad()
+    def chosen(self, layer: nn.Module) -> list[list[list[int]]]:
+        """The experts that the same few validation tokens choose: for an MoE layer the K of every token, [T][K]."""
+        tokens = self.world.tokens(self.evaluated // 10, step=VALIDATION_STEP)
+        with evaluating(layer):
+            return [routing.expert_ids.tolist() for routing in answer_of(layer, tokens.x)[1]]
 
     def test(self, layer: nn.Module) -> dict[str, float]:
         """The figures to report."""
@@ -121,6 +132,6 @@ Task = TextTask | SkillsTask
 
 def load_figures(loads: list) -> dict[str, float]:
     """How balanced the loads [N] of some layers are, each figure as the mean over layers; nothing for a dense model."""
-    loads = [torch.as_tensor(load) for load in loads]
+    loads = [torch.as_tensor(load, device="cpu") for load in loads]
     measures = {"max_violation": max_violation, "load_cv": load_cv, "load_entropy": load_entropy, "idle": idle_experts}
     return {name: sum(map(measure, loads)) / len(loads) for name, measure in measures.items()} if loads else {}

@@ -35,19 +35,23 @@ def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
         config, about = ModelConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("about", "{}"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no model of this course: its config can't be read ({error!r})") from error
-    model = LanguageModel(config)
+    with torch.device("cpu"):
+        model = LanguageModel(config)
     fill(model, tensors, path)
     return model.eval(), about
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], path: str | pathlib.Path) -> None:
-    """Put tensors into a model, all of them, no others."""
-    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    """Put tensors into a model, all of them, no others; what torch.compile adds to their names does not count."""
+    state = model.state_dict()
+    own = {name.replace("_orig_mod.", ""): name for name in state}
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    wanted = {name: tuple(state[own[name]].shape) for name in own}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     require(not wrong, f"{path} does not fit the model: {wrong[0] if wrong else ''} has shape "
                        f"{found.get(wrong[0]) if wrong else ''}, expected {wanted.get(wrong[0]) if wrong else ''}")
-    model.load_state_dict(tensors)
+    model.load_state_dict({own[name]: tensor for name, tensor in tensors.items()})
 
 
 # ------------------------------------------------------------------------------------------------------- shipped models
@@ -108,7 +112,7 @@ def shipped_snapshots(name: str) -> dict[int, list[Tensor]]:
 
 def save_snapshots(path: str | pathlib.Path, chosen: dict[int, list], about: dict) -> None:
     """Write what `shipped_snapshots` reads: step -> for each MoE layer the expert ids [T][K], at most 256 experts."""
-    tensors = {f"{step}.{layer}": torch.tensor(ids, dtype=torch.uint8)
+    tensors = {f"{step}.{layer}": torch.tensor(ids, dtype=torch.uint8, device="cpu")
                for step, layers in chosen.items() for layer, ids in enumerate(layers)}
     write_safetensors(path, tensors, {"about": json.dumps(about)})
 

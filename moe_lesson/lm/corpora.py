@@ -75,8 +75,8 @@ class Corpus:
 
         def sample(step: int) -> Tensor:
             generator = torch.Generator().manual_seed(mixed_seed(seed, step))
-            sources = [streams[i] for i in torch.randint(len(streams), (batch,), generator=generator).tolist()]
-            starts = [torch.randint(len(s) - context, (1,), generator=generator).item() for s in sources]
+            sources = [streams[i] for i in torch.randint(len(streams), (batch,), generator=generator, device="cpu").tolist()]
+            starts = [torch.randint(len(s) - context, (1,), generator=generator, device="cpu").item() for s in sources]
             return torch.stack([s[i:i + context + 1] for s, i in zip(sources, starts)]).long()
 
         return sample

@@ -13,8 +13,7 @@ from .model import LanguageModel, evaluating
 @torch.no_grad()
 def read_by(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int, batch: int) -> Iterator[tuple]:
     """A model reads the first `max_bytes` bytes of each domain: yields domain, ids [B, S+1], logits and routings of a batch."""
-    device = next(model.parameters()).device
-    with evaluating(model):
+    with evaluating(model) as device:
         for domain in corpus.domains:
             for ids in corpus.windows(domain, split, model.config.context, max_bytes).split(batch):
                 ids = ids.to(device)

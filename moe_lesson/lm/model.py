@@ -5,8 +5,9 @@ Letters: B sequences, S tokens in each, D model width, V vocabulary. Tokens are 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -107,12 +108,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
         x = x + self.attention(self.attention_norm(x))
         out = self.ffn(self.ffn_norm(x))
-        y, routing = out if isinstance(self.ffn, MoE) else (out, None)
+        y, routing = out if isinstance(out, tuple) else (out, None)  # whoever wrapped the layer
         return x + y, routing
 
 
 class LanguageModel(nn.Module):
-    """A decoder-only Transformer: token ids [B, S] -> logits [B, S, V] and what each layer's router did.
+    """A decoder-only Transformer: token ids [B, S], on any device -> logits [B, S, V] and what each layer's router did.
 
     Args:
         config: the sizes.
@@ -142,7 +143,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Routing | None, ...]]:
         check_ids(ids, self.config)
-        x, routings = self.embedding(ids), []
+        x, routings = self.embedding(ids.to(self.embedding.weight.device)), []
         for block in self.blocks:
             x, routing = block(x)
             routings.append(routing)
@@ -156,7 +157,7 @@ class LanguageModel(nn.Module):
             text: at most `context` bytes; longer text is refused, since a token's route depends on what it can see.
         """
         raw = to_bytes(text)
-        ids = torch.tensor(list(raw), dtype=torch.long, device=self.embedding.weight.device)
+        ids = torch.tensor(list(raw), dtype=torch.long, device="cpu")
         with evaluating(self):
             routings = self(ids[None])[1]
         texts = byte_texts(raw)
@@ -176,25 +177,32 @@ class LanguageModel(nn.Module):
         """
         require(temperature > 0, f"temperature is {temperature}; it must be above 0 (0.01 is nearly greedy)")
         require(length >= 0, f"length is {length}; expected 0 or more bytes")
-        device = self.embedding.weight.device
         generator = torch.Generator().manual_seed(seed)
         raw = to_bytes(prompt)
-        ids = torch.tensor([list(DOCUMENT_START + raw)], device=device)
+        ids = torch.tensor([list(DOCUMENT_START + raw)], device="cpu")
         with evaluating(self):
             for _ in range(length):
                 logits = self(ids[:, -self.config.context:])[0][0, -1].float().cpu()
                 drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
-                ids = torch.cat([ids, drawn[None].to(device)], dim=1)
+                ids = torch.cat([ids, drawn[None]], dim=1)
         return bytes(ids[0, len(DOCUMENT_START):].tolist()).decode("utf-8", errors="replace")
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes; ValueError if that is the meta device."""
+    device = next(model.parameters()).device
+    require(device.type != "meta", "the model is on the meta device, which has no values; build it on the CPU or a GPU")
+    return device
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and back into the mode it was in, whatever happens."""
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Put a model into evaluation mode, and back into the mode it was in, whatever happens: yields the model's device."""
+    device = device_of(model)
     was_training = model.training
     model.eval()
     try:
-        yield
+        yield device
     finally:
         model.train(was_training)
 
@@ -204,8 +212,9 @@ def listening(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
     """Write down what goes into some modules while they run: yields a list that grows by one tensor at every call."""
     heard: list[Tensor] = []
     hooks = [module.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0])) for module in modules]
-    try:
-        yield heard
+    try:  # what torch.compile has made of a model does not call the hooks that came later
+        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+            yield heard
     finally:
         for hook in hooks:
             hook.remove()
@@ -217,6 +226,6 @@ def check_ids(ids: Tensor, config: ModelConfig) -> None:
             f"token ids have shape {tuple(ids.shape)} and dtype {ids.dtype}; expected integers [B sequences, S tokens]")
     require(ids.shape[1] <= config.context,
             f"a sequence of {ids.shape[1]} tokens is longer than the model's context of {config.context}; shorten it")
-    if ids.device.type == "cpu" and ids.numel():  # on a GPU the check would wait for the device
+    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():  # a GPU would be waited for
         require(0 <= int(ids.min()) and int(ids.max()) < config.vocabulary,
                 f"token ids run from {ids.min()} to {ids.max()}; the vocabulary has 0 … {config.vocabulary - 1}")

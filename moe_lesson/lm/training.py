@@ -25,7 +25,7 @@ from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing, max_violation
 from .checkpoints import read_training_state, save_training_state
-from .model import LanguageModel
+from .model import LanguageModel, device_of
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Balanced:
     def after_step(self, model: nn.Module, figures: dict) -> None:
         """Move the selection biases, which act from the next batch on; `figures["load"]` is the load of the whole step."""
         for layer, load in zip(moe_layers(model), figures.get("load", ())) if self.rate else ():
-            layer.router.bias.copy_(update_bias(layer.router.bias, torch.tensor(load), self.rate))
+            layer.router.bias.copy_(update_bias(layer.router.bias, torch.tensor(load, device="cpu"), self.rate))
 
 
 def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
@@ -160,19 +160,21 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
         MemoryError: when the device has not enough; the checkpoint is the last one written.
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
         OSError: if the checkpoint can't be written, before the first step.
-        ValueError: if the checkpoint belongs to another model, other data or another configuration.
+        ValueError: if the checkpoint belongs to another model, other data or another configuration, or the model can't train.
     """
     require(every >= 1, f"every is {every}; expected at least 1 step between two checkpoints")
+    require(not any(isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) for module in model.modules()),
+            "the model is wrapped to train in parallel, and train works in one process; give it the model within: model.module")
+    device = device_of(model)
     objective = objective or next_token()
     after_step = after_step or getattr(objective, "after_step", None)
     optimizer = adamw(model, config)
-    identity = asdict(config) | {"model": model_identity(model), "first batch": fingerprint(batch_at(0).numpy().tobytes())}
+    identity = asdict(config) | {"model": model_identity(model), "first batch": fingerprint(batch_at(0).cpu().numpy().tobytes())}
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
         history, start = restore(checkpoint, model, optimizer, identity)
     if checkpoint:  # a file that can't be written says so now, not after the last step
         save_training_state(checkpoint, model, optimizer, identity, asdict(history))
-    device = next(model.parameters()).device
     model.train()
     bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
@@ -239,6 +241,7 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 
 def model_identity(model: nn.Module) -> str:
     """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
+    model = getattr(model, "_orig_mod", model)  # within what torch.compile wraps around it
     return fingerprint(repr(model.config.to_dict() if isinstance(model, LanguageModel) else model).encode())
 
 

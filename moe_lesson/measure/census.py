@@ -66,7 +66,7 @@ class Census:
         """How often two experts of a layer are chosen by one token, document by document, all pairs: [F, N, N], diagonal 0."""
         ids_TK, n = self.expert_ids[layer], self.sizes[layer]
         k = ids_TK.shape[1]
-        first, second = (~torch.eye(k, dtype=torch.bool)).nonzero(as_tuple=True)
+        first, second = (~torch.eye(k, dtype=torch.bool, device=ids_TK.device)).nonzero(as_tuple=True)
         place_TP = (self.document_T[:, None] * n + ids_TK[:, first]) * n + ids_TK[:, second]
         return torch.bincount(place_TP.flatten(), minlength=len(self.domain_F) * n * n).view(-1, n, n).double()
 
@@ -77,19 +77,19 @@ class Census:
             calls_FNM: see `calls` and `pairs`.
             times_F: how often each document counts; once unless given.
         """
-        times_F = torch.ones(len(self.domain_F), dtype=torch.float64) if times_F is None else times_F
-        calls_M = torch.zeros(len(self.domains), dtype=torch.float64)
+        times_F = torch.ones_like(self.domain_F, dtype=torch.float64) if times_F is None else times_F
+        calls_M = times_F.new_zeros(len(self.domains), dtype=torch.float64)
         calls_M.index_add_(0, self.domain_F, times_F * calls_FNM.sum(dim=(1, 2)))
         return torch.einsum("f,fnm->nm", times_F / calls_M[self.domain_F] / len(self.domains), calls_FNM)
 
     def shuffled(self, seed: int = 0) -> Census:
         """A null: the same choices, dealt out to the tokens at random. Every expert keeps its load."""
-        order_T = torch.randperm(len(self.byte_T), generator=torch.Generator().manual_seed(seed))
+        order_T = torch.randperm(len(self.byte_T), generator=torch.Generator().manual_seed(seed), device="cpu")
         return replace(self, expert_ids=tuple(ids_TK[order_T] for ids_TK in self.expert_ids))
 
     def shuffled_documents(self, seed: int = 0) -> Census:
         """A null of all that is said about domains: their names are dealt out to whole documents at random."""
-        return replace(self, domain_F=dealt_to_documents(self.domain_F, torch.arange(len(self.domain_F)), seed))
+        return replace(self, domain_F=dealt_to_documents(self.domain_F, torch.arange(len(self.domain_F), device="cpu"), seed))
 
 
 def dealt_to_documents(label_T: Tensor, document_T: Tensor, seed: int = 0) -> Tensor:
@@ -104,7 +104,7 @@ def dealt_to_documents(label_T: Tensor, document_T: Tensor, seed: int = 0) -> Te
     """
     documents, place_T = document_T.unique(return_inverse=True)
     label_F = label_T.new_empty(len(documents)).scatter(0, place_T, label_T)
-    return label_F[torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))][place_T]
+    return label_F[torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed), device="cpu")][place_T]
 
 
 def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,14 +118,14 @@ def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tenso
     """
     rows, known, document = [], [], []
     for r, one in enumerate(d for d in corpus.documents if d.split == split):
-        raw = torch.tensor(list((DOCUMENT_START + to_bytes(one.text))[:limit + 1]))
+        raw = torch.tensor(list((DOCUMENT_START + to_bytes(one.text))[:limit + 1]), device="cpu")
         for start in range(0, len(raw) - 1, context):
             piece = raw[start:start + context + 1]
             rows.append(F.pad(piece, (0, context + 1 - len(piece))))
-            known.append(torch.arange(context) < len(piece) - 1)
+            known.append(torch.arange(context, device="cpu") < len(piece) - 1)
             document.append(r)
     require(bool(rows), f"this corpus has no document in the {split} split; read it with splits=(…, {split!r})")
-    return torch.stack(rows), torch.stack(known), torch.tensor(document)
+    return torch.stack(rows), torch.stack(known), torch.tensor(document, device="cpu")
 
 
 @torch.no_grad()
@@ -156,10 +156,10 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
         for ids_BS, known_BS in zip(ids.split(batch), known.split(batch)):
             real_T = known_BS.flatten()
             logits, routings = model(ids_BS[:, :-1])
-            predicted.append(logits.argmax(dim=-1).flatten()[real_T])
+            predicted.append(logits.argmax(dim=-1).flatten()[real_T].cpu())
             for i, (routing, x) in enumerate(zip([routing for routing in routings if routing is not None], seen)):
-                trained[i].append(routing.expert_ids[real_T])
-                scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)))
+                trained[i].append(routing.expert_ids[real_T].cpu())
+                scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)).cpu())
             seen.clear()
     byte_T, scored = ids[:, :-1][known], list(zip(map(torch.cat, scores), random))
     chosen = {
@@ -169,7 +169,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
         "hash router": [hash_routing(router, byte_T, seed=seed + i).expert_ids for i, router in enumerate(routers)],
     }
     domains, documents = corpus.domains, [d for d in corpus.documents if d.split == split]
-    counted = Census(domains, torch.tensor([domains.index(d.domain) for d in documents]),
+    counted = Census(domains, torch.tensor([domains.index(d.domain) for d in documents], device="cpu"),
                      document[:, None].expand_as(known)[known], byte_T, torch.cat(predicted), (),
                      tuple(router.weight.shape[1] for router in routers))
     return {name: replace(counted, expert_ids=tuple(found)) for name, found in chosen.items()}
@@ -184,7 +184,7 @@ def evening_bias(scores_TN: Tensor, top_k: int, steps: int = 200) -> Tensor:
         steps: how often the bias moves, each time by a little less.
     """
     few_TN = scores_TN[::-(-len(scores_TN) // 20_000)]
-    bias_N = torch.zeros(scores_TN.shape[1])
+    bias_N = scores_TN.new_zeros(scores_TN.shape[1])
     for step in range(steps):
         load_N = expert_load((few_TN + bias_N).topk(top_k).indices, len(bias_N))
         bias_N = update_bias(bias_N, load_N, rate=0.1 * few_TN.std().item() * 0.97 ** step)
@@ -196,13 +196,13 @@ def document_losses(model: LanguageModel, corpus: Corpus, split: str = "test", l
     """The mean next-byte loss of each document's beginning, in nats: [F], in the order of a census of the same split."""
     ids, known, document = windows(corpus, split, model.config.context, limit)
     losses = []
-    with evaluating(model):
-        for ids_BS in ids.split(batch):
+    with evaluating(model) as device:
+        for ids_BS in ids.to(device).split(batch):
             logits = model(ids_BS[:, :-1])[0]
-            losses.append(F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none"))
+            losses.append(F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none").cpu())
     loss_BS = torch.cat(losses).view(known.shape).double() * known
     size = int(document.max()) + 1
-    total_F, tokens_F = (torch.zeros(size, dtype=torch.float64).index_add(0, document, part.double().sum(dim=1))
+    total_F, tokens_F = (torch.zeros(size, dtype=torch.float64, device="cpu").index_add(0, document, part.double().sum(dim=1))
                          for part in (loss_BS, known))
     return total_F / tokens_F
 
@@ -250,10 +250,10 @@ def bootstrap(statistic: Callable[[Tensor], float], census: Census, draws: int =
     groups = [(census.domain_F == d).nonzero()[:, 0] for d in range(len(census.domains))]
     found = []
     for _ in range(draws):
-        drawn = torch.cat([group[torch.randint(len(group), (len(group),), generator=generator)] for group in groups])
+        drawn = torch.cat([group[torch.randint(len(group), group.shape, generator=generator, device="cpu")] for group in groups])
         found.append(statistic(torch.bincount(drawn, minlength=len(census.domain_F)).double()))
-    value = statistic(torch.ones(len(census.domain_F), dtype=torch.float64))
-    low, high = torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    value = statistic(torch.ones_like(census.domain_F, dtype=torch.float64))
+    low, high = (torch.tensor(found, dtype=torch.float64, device="cpu").quantile(q).item() for q in (0.025, 0.975))
     return Interval(value, 2 * value - high, 2 * value - low, len(census.domain_F))
 
 
@@ -281,8 +281,8 @@ def chosen_by_load(census: Census, layer: int, seed: int = 0) -> Census:
     ids_TK, n = census.expert_ids[layer], census.sizes[layer]
     generator = torch.Generator().manual_seed(seed)
     load_N = torch.bincount(ids_TK.flatten(), minlength=n).double()
-    noise_TN = -torch.log(torch.empty(len(ids_TK), n).exponential_(generator=generator))  # Gumbel: its top K are such a choice
-    drawn = (load_N.log() + noise_TN).topk(ids_TK.shape[1]).indices
+    noise_TN = -torch.empty(len(ids_TK), n, device="cpu").exponential_(generator=generator).log()
+    drawn = (load_N.log() + noise_TN).topk(ids_TK.shape[1]).indices  # the top K under Gumbel noise are such a choice
     return replace(census, expert_ids=tuple(drawn if i == layer else ids for i, ids in enumerate(census.expert_ids)))
 
 
@@ -324,11 +324,12 @@ def of_same_load(calls_NM: Tensor, experts: list[int], draws: int, seed: int = 0
         ValueError: if the other experts are too few for so many sets.
     """
     load_N = calls_NM.sum(dim=1)
-    others = torch.tensor([i for i in range(len(load_N)) if i not in experts])
+    others = torch.tensor([i for i in range(len(load_N)) if i not in experts], device="cpu")
     require(math.comb(len(others), len(experts)) >= draws,
             f"{len(others)} other experts have no {draws} different sets of {len(experts)}; ask for fewer")
     generator = torch.Generator().manual_seed(seed)
-    drawn = [others[torch.randperm(len(others), generator=generator)[:len(experts)]].sort().values for _ in range(200 * draws)]
+    drawn = [others[torch.randperm(len(others), generator=generator, device="cpu")[:len(experts)]].sort().values
+             for _ in range(200 * draws)]
     sets = torch.unique(torch.stack(drawn), dim=0)
     off = (load_N[sets].sum(dim=1) - load_N[experts].sum()).abs()
     return sets[off.argsort()[:draws]].tolist()

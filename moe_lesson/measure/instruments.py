@@ -26,15 +26,20 @@ def experts_in_common(routing: Routing) -> tuple[float, float]:
     """
     if routing.tokens is None:
         raise ValueError("the tokens of this routing have no names; give them with routing.with_tokens(…)")
-    chosen_TN = torch.zeros(routing.logits.shape).scatter(1, routing.expert_ids.cpu(), 1.0)
+    chosen_TN = chosen(routing)
     common_TT = chosen_TN @ chosen_TN.T
     names = {name: i for i, name in enumerate(dict.fromkeys(routing.tokens))}
-    name_T = torch.tensor([names[token] for token in routing.tokens])
+    name_T = torch.tensor([names[token] for token in routing.tokens], device="cpu")
     equal_TT = name_T[:, None] == name_T[None, :]
     pairs_TT = torch.ones_like(equal_TT).triu(diagonal=1)
     equal, different = common_TT[equal_TT & pairs_TT], common_TT[~equal_TT & pairs_TT]
     require(len(equal) > 0 and len(different) > 0, "this text has no pair of equal tokens, or none of different ones")
     return equal.mean().item(), different.mean().item()
+
+
+def chosen(routing: Routing) -> Tensor:
+    """1 where a token chose an expert, else 0: [T, N], on the CPU."""
+    return torch.zeros(routing.logits.shape, device="cpu").scatter(1, routing.expert_ids.cpu(), 1.0)
 
 
 @torch.no_grad()
@@ -71,9 +76,8 @@ def calls(routing: Routing, labels_TM: Tensor) -> Tensor:
     """
     require(labels_TM.ndim == 2 and len(labels_TM) == routing.num_tokens,
             f"labels have shape {tuple(labels_TM.shape)}; expected [T = {routing.num_tokens} tokens, M labels]")
-    labels_TM = labels_TM.double()
-    chosen_TN = torch.zeros(routing.logits.shape, dtype=torch.float64).scatter(1, routing.expert_ids, 1.0)
-    rates_MN = torch.linalg.lstsq(labels_TM, chosen_TN, driver="gelsd").solution
+    labels_TM = labels_TM.cpu().double()
+    rates_MN = torch.linalg.lstsq(labels_TM, chosen(routing).double(), driver="gelsd").solution
     return (rates_MN * labels_TM.sum(dim=0)[:, None]).T.clamp(min=0)
 
 
@@ -94,13 +98,13 @@ def labels_served(calls_NM: Tensor) -> Tensor:
 
 def hybridity(routing: Routing, labels_TM: Tensor) -> float:
     """Of how many kinds the tokens of an expert are: labels served, the mean over experts, each counted by its load."""
-    load_N = routing.load.double()
+    load_N = routing.load.cpu().double()
     return ((labels_served(calls(routing, labels_TM)) * load_N).sum() / load_N.sum()).item()
 
 
 def shuffled(labels_TM: Tensor, seed: int = 0) -> Tensor:
     """The null of every figure about labels: the same labels, dealt out to the tokens at random."""
-    return labels_TM[torch.randperm(len(labels_TM), generator=torch.Generator().manual_seed(seed))]
+    return labels_TM[torch.randperm(len(labels_TM), generator=torch.Generator().manual_seed(seed), device="cpu")]
 
 
 # --------------------------------------------------------------------------------------------- how alike two experts are
@@ -156,8 +160,7 @@ def weight_similarity(layer: MoE) -> Tensor:
 
 def co_routing(routing: Routing) -> Tensor:
     """How often two experts are chosen by the same token, N_ij / √(N_i N_j), all pairs: [N, N]; 0 for an idle expert."""
-    chosen_TN = torch.zeros(routing.logits.shape).scatter(1, routing.expert_ids, 1.0)
-    unit_TN = F.normalize(chosen_TN, dim=0)
+    unit_TN = F.normalize(chosen(routing), dim=0)
     return unit_TN.T @ unit_TN
 
 
@@ -174,8 +177,8 @@ def probe(outputs_TD: Tensor, target_TD: Tensor) -> float:
     """
     half = len(outputs_TD) // 2
     require(half > outputs_TD.shape[1] + 1, f"{len(outputs_TD)} tokens are too few for a probe of {outputs_TD.shape[1]} numbers")
-    inputs = F.pad(outputs_TD, (0, 1), value=1.0).double()
-    target_TD = target_TD.double()
+    inputs = F.pad(outputs_TD, (0, 1), value=1.0).cpu().double()
+    target_TD = target_TD.cpu().double()
     fit = torch.linalg.lstsq(inputs[:half], target_TD[:half], driver="gelsd").solution
     left = (target_TD[half:] - inputs[half:] @ fit).square().sum()
     return (1 - left / (target_TD[half:] - target_TD[:half].mean(dim=0)).square().sum()).item()

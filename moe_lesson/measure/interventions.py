@@ -69,7 +69,8 @@ def with_same_units(model: LanguageModel, share: float, ids: Tensor) -> Language
 def with_random_units(model: LanguageModel, share: float, seed: int = 0) -> LanguageModel:
     """A control of `with_strongest_units`: each token keeps as many hidden units, drawn at random."""
     generator = torch.Generator().manual_seed(seed)
-    return with_few_units(model, share, lambda ffn, units: torch.rand(units.shape, generator=generator))
+    return with_few_units(model, share,
+                          lambda ffn, units: torch.rand(units.shape, generator=generator, device="cpu").to(units.device))
 
 
 def contributions(ffn: DenseFFN, units: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class MaskedRouter(ChangedRouter):
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
         rank_TN = gate(x_TD, self.weight)  # a softmax and a sigmoid keep the order of the logits
         if self.generator is not None:
-            rank_TN = torch.rand(rank_TN.shape, generator=self.generator).to(rank_TN.device)
+            rank_TN = torch.rand(rank_TN.shape, generator=self.generator, device="cpu").to(rank_TN.device)
         if closed_TN is not None:  # those are gone already
             rank_TN = rank_TN.masked_fill(closed_TN, -torch.inf)
         masked_TN = torch.zeros_like(rank_TN, dtype=torch.bool).scatter(1, rank_TN.topk(self.closes).indices, True)
@@ -151,9 +152,8 @@ class ClosedRouter(ChangedRouter):
         require(all(0 <= i < n for i in experts) and len(set(experts)) <= num_open(router) - k,
                 f"experts {list(experts)} of 0 … {n - 1} can't be taken away: {k} must be left to choose")
         self.closes = len(set(experts))
-        closed_N = torch.zeros(n, dtype=torch.bool)
-        closed_N[list(experts)] = True
-        self.register_buffer("closed_N", closed_N.to(router.weight.device))
+        self.register_buffer("closed_N", torch.zeros(n, dtype=torch.bool, device=router.weight.device))
+        self.closed_N[list(experts)] = True
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
         gone_TN = self.closed_N.expand(len(x_TD), -1)

@@ -45,7 +45,7 @@ def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer:
     n = len(load_N)
     require(sorted(i for group in groups for i in group) == list(range(n)),
             f"the groups {groups} must hold each of the {n} experts once")
-    stand_in = torch.empty(n, dtype=torch.long)
+    stand_in = torch.empty(n, dtype=torch.long, device=merged.router.weight.device)
     for group in groups:
         stand_in[list(group)] = max(group, key=lambda i: load_N[i])
     merged.router = MergedRouter(merged.router, stand_in)
@@ -102,10 +102,10 @@ def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tup
     groups: Groups = tuple((i,) for i in range(n))
     thresholds, partitions = [math.inf], [groups]
     for _ in range(merges):
-        member_GN = torch.zeros(len(groups), n, dtype=torch.float64)
+        member_GN = torch.zeros(len(groups), n, dtype=torch.float64, device="cpu")
         for i, group in enumerate(groups):
             member_GN[i, list(group)] = 1 / len(group)
-        mean_GG = member_GN @ similarity.double() @ member_GN.T
+        mean_GG = member_GN @ similarity.cpu().double() @ member_GN.T
         mean_GG = mean_GG.masked_fill(torch.ones_like(mean_GG, dtype=torch.bool).tril(), -math.inf)
         a, b = divmod(int(mean_GG.argmax()), len(groups))
         thresholds.append(mean_GG[a, b].item())
@@ -117,5 +117,5 @@ def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tup
 
 def random_similarity(num_experts: int, seed: int) -> Tensor:
     """A similarity that says nothing, [N, N]: merging by it is the control of every other merging."""
-    drawn = torch.rand(num_experts, num_experts, generator=torch.Generator().manual_seed(seed)).triu(diagonal=1)
-    return drawn + drawn.T + torch.eye(num_experts)
+    drawn = torch.rand(num_experts, num_experts, generator=torch.Generator().manual_seed(seed), device="cpu").triu(diagonal=1)
+    return (drawn + drawn.T).fill_diagonal_(1.0)

@@ -19,7 +19,7 @@ def random_router(router: Router, seed: int = 0) -> Router:
     """
     null = copy.deepcopy(router)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(router.weight.shape, generator=generator) * router.weight.detach().float().std().cpu()
+    drawn = torch.randn(router.weight.shape, generator=generator, device="cpu") * router.weight.detach().float().std().cpu()
     with torch.no_grad():
         null.weight.copy_(drawn)
         null.bias.zero_()
@@ -46,7 +46,7 @@ def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int =
         spread: standard deviation of the logits; it decides the weights, never the choice.
         seed: of the hash.
     """
-    table_VN = torch.randn(256, router.num_experts, generator=torch.Generator().manual_seed(seed)) * spread
+    table_VN = torch.randn(256, router.num_experts, generator=torch.Generator().manual_seed(seed), device="cpu") * spread
     logits_TN = table_VN[ids_T.cpu()]
     return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
                                       scale=router.scale))

@@ -9,6 +9,7 @@ shows which:
 A model sees x and learns y. Letters: T tokens, D width, M skills, c skills per token.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..base.errors import require
 from ..base.seeds import mixed_seed
+from ..lm.model import device_of
 from ..lm.training import DEFAULT_BALANCE, Balanced
 from ..moe.layers import MoE
 from ..moe.routing import Routing
@@ -79,7 +81,7 @@ class SkillsWorld:
         def normal(part: int, *shape: int) -> Tensor:
             """Random numbers of one part of the world; each part has its own, so that leaving one out changes no other.
             No training step is negative, so no batch repeats them."""
-            return torch.randn(shape, generator=torch.Generator().manual_seed(mixed_seed(seed, -1 - part)))
+            return torch.randn(shape, generator=torch.Generator().manual_seed(mixed_seed(seed, -1 - part)), device="cpu")
 
         def function(part: int, *shape: int) -> tuple[Tensor, Tensor]:
             """A [..., D, H] and B [..., H, D] of relu(x A) B, which answers with about the size of a token of variance 1."""
@@ -109,9 +111,9 @@ class SkillsWorld:
         """`count` tokens; test tokens unless a training step is given."""
         require(count >= 1, f"count is {count}; expected at least one token")
         generator = torch.Generator().manual_seed(mixed_seed(seed, step))
-        skills = torch.rand(count, self.num_skills, generator=generator).topk(self.per_token).indices
+        skills = torch.rand(count, self.num_skills, generator=generator, device="cpu").topk(self.per_token).indices
         marks = self.marks[skills].sum(dim=1) * self.signal / self.per_token ** 0.5
-        x = self.noise * torch.randn(count, self.width, generator=generator) + marks
+        x = self.noise * torch.randn(count, self.width, generator=generator, device="cpu") + marks
         return Tokens(x, self.answer(x, skills), skills)
 
     def sampler(self, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
@@ -130,19 +132,22 @@ def regression(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
     """
     def loss(layer: nn.Module, batch: Tensor) -> tuple[Tensor, list[Routing], int]:
         x, y = batch.chunk(2, dim=-1)
-        if not isinstance(layer, MoE):
-            return F.mse_loss(layer(x), y), [], len(x)
-        out, routing = layer(x)
-        return F.mse_loss(out, y), [routing], len(x)
+        out, routings = answer_of(layer, x)
+        return F.mse_loss(out, y), routings, len(x)
 
     return Balanced(loss, balance)
+
+
+def answer_of(layer: nn.Module, x: Tensor) -> tuple[Tensor, list[Routing]]:
+    """What a layer answers, on the device of its weights, and what its router decided: [] without one."""
+    out = layer(x.to(device_of(layer)))
+    return (out[0], [out[1]]) if isinstance(out, tuple) else (out, [])
 
 
 @torch.no_grad()
 def squared_error(layer: nn.Module, tokens: Tokens) -> float:
     """Mean squared error of a layer's answers; the answers have a variance of about 1."""
-    out = layer(tokens.x)
-    return F.mse_loss(out[0] if isinstance(out, tuple) else out, tokens.y).item()
+    return F.mse_loss(answer_of(layer, tokens.x)[0].cpu(), tokens.y).item()
 
 
 @torch.no_grad()
@@ -166,6 +171,7 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], sh
         `probe_routed` and `probe_routed_null` are the probes of what the chosen experts add up to. With shared experts also
         `probe_shared` and `probe_shared_null`, of what those give, and `error_without_shared`, see `without_shared`.
     """
+    layer = copy.deepcopy(layer).cpu()
     carried_TM = F.one_hot(tokens.skills).sum(dim=1)
     routing, outputs_NTD = layer(tokens.x)[1], expert_outputs(layer, tokens.x)
     by_lot = random_router(layer.router)(tokens.x)

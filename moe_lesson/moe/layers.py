@@ -58,7 +58,7 @@ def gate(x_TD: Tensor, w_DN: Tensor) -> Tensor:
 
     At least float32: in bfloat16 near ties would be decided by rounding.
     """
-    with torch.autocast(x_TD.device.type, enabled=False):
+    with torch.autocast("cpu" if x_TD.is_meta else x_TD.device.type, enabled=False):  # the meta device has no autocast
         dtype = torch.promote_types(x_TD.dtype, torch.float32)
         return x_TD.to(dtype) @ w_DN.to(dtype)
 
@@ -223,4 +223,4 @@ def moe_layers(model: nn.Module) -> list[MoE]:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype to multiply in: autocast's where it is on, else the input's own."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return torch.get_autocast_dtype(device) if not x.is_meta and torch.is_autocast_enabled(device) else x.dtype

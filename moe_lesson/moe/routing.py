@@ -31,13 +31,13 @@ def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
 
 def max_violation(load: Tensor) -> float:
     """MaxVio = (max load - mean load) / mean load; 0 is perfect balance, N/K - 1 is collapse (arXiv 2408.15664)."""
-    load = load.double()
+    load = load.cpu().double()
     return ((load.max() - load.mean()) / load.mean()).item() if load.sum() else 0.0
 
 
 def load_cv(load: Tensor) -> float:
     """Coefficient of variation of the load, standard deviation / mean; 0 is perfect balance (arXiv 1701.06538)."""
-    load = load.double()
+    load = load.cpu().double()
     return (load.std(correction=0) / load.mean()).item() if load.sum() else 0.0
 
 
@@ -48,9 +48,10 @@ def entropy(shares: Tensor) -> float:
 
 def load_entropy(load: Tensor) -> float:
     """Entropy of the load as a fraction of log N: 1 is perfect balance, log K / log N is the same K experts for all."""
+    load = load.cpu().double()
     if not load.sum() or len(load) == 1:
         return 1.0
-    return entropy(load.double() / load.sum()) / math.log(len(load))
+    return entropy(load / load.sum()) / math.log(len(load))
 
 
 def idle_experts(load: Tensor) -> int:
@@ -170,3 +171,6 @@ class Routing:
         if ids.numel() and not 0 <= ids.min() <= ids.max() < routing.num_experts:
             raise ValueError(f"{path}: expert ids run from {ids.min()} to {ids.max()}; expected 0 to {routing.num_experts - 1}")
         return routing
+
+
+torch.export.register_dataclass(Routing, serialized_type_name="moe_lesson.Routing")  # so that a graph may return one

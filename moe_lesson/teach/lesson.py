@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from ..base.devices import device_name, pick_device
 from ..base.errors import require
 from ..measure.evidence import Interval
 
@@ -62,11 +63,11 @@ class Lesson:
     def __init__(self, name: str, seed: int = 0):
         self.name = name
         self.guesses: dict[str, dict] = read_predictions()
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = pick_device("auto")
         self.claims_made: list[tuple[str, str]] = []
         torch.manual_seed(seed)
         threads = torch.get_num_threads()
-        device = (torch.cuda.get_device_name() if self.device == "cuda" else
+        device = (device_name(self.device) if self.device != "cpu" else
                   f"CPU, {threads} thread{'' if threads == 1 else 's'}")
         print(f"Python {platform.python_version()} · torch {torch.__version__} · {device} · seed {seed}")
 
@@ -180,7 +181,7 @@ class Lesson:
 
     def machine(self) -> Page:
         """What this machine has for the course: device, cores, optional packages."""
-        found = {"device": torch.cuda.get_device_name() if self.device == "cuda" else "CPU; every lesson runs on it",
+        found = {"device": device_name(self.device) if self.device != "cpu" else "CPU; every lesson runs on it",
                  "cores": str(os.cpu_count())}
         for package, use in PACKAGES.items():
             there = importlib.util.find_spec(package) is not None
