@@ -9,6 +9,8 @@ RUN := .venv/bin/python
 # pip reports to a person, and keeps quiet in CI's log. Modules are compiled when they are first used: most never are.
 PIP := $(RUN) -m pip install --disable-pip-version-check --no-compile $(if $(CI),-q)
 INSTALL := $(PIP) -c constraints.txt
+# JupyterLab keeps the state of widgets in what a learner saves: a lesson that is opened again is alive before anything is run.
+SETTINGS = @mkdir -p .venv/share/jupyter/lab/settings && cp tools/jupyterlab/overrides.json .venv/share/jupyter/lab/settings
 
 define CHECK_PYTHON
 import sys
@@ -68,14 +70,16 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The files .venv/lab and .venv/test are stamps: pip runs again only when the lists of packages change.
-.venv/lab: pyproject.toml constraints.txt | $(RUN)
+.venv/lab: pyproject.toml constraints.txt tools/jupyterlab/overrides.json | $(RUN)
 	@echo "Installing the course into .venv (some minutes the first time) ..."
 	$(INSTALL) -e '.[lab]'
+	$(SETTINGS)
 	@touch $@
 
-.venv/test: pyproject.toml constraints.txt | $(RUN)
+.venv/test: pyproject.toml constraints.txt tools/jupyterlab/overrides.json | $(RUN)
 	@echo "Installing the course and its tests into .venv (some minutes the first time) ..."
 	$(INSTALL) -e '.[lab,test]'
+	$(SETTINGS)
 	@touch $@ .venv/lab
 
 # All of .venv, with the ipywidgets of Colab in front: a .pth file leads to .venv's packages, so that torch is not there twice.

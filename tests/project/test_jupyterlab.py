@@ -1,4 +1,4 @@
-"""Lesson 00 in a real JupyterLab in a real browser: run all, type a sentence, move a slider, see the picture change."""
+"""Lesson 00 in a real JupyterLab in a real browser: run all, type a sentence, move a slider; save, reopen, go on."""
 
 import os
 import re
@@ -52,49 +52,84 @@ def lab(tmp_path_factory):
         server.wait(20)
 
 
-def test_run_all_type_a_sentence_move_a_slider_and_see_it_change(lab):
+IDLE = re.compile(r"\| Idle")  # the status bar, when a kernel is there and has nothing to do
+
+
+def test_a_lesson_answers_fits_the_screen_follows_the_theme_and_is_alive_when_it_is_opened_again(lab):
     with sync_api.sync_playwright() as playwright:
         browser = launch_chromium(playwright)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
         errors, outside = [], []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda r: outside.append(r.url) if re.match(r"https?://(?!127\.0\.0\.1)", r.url) else None)
         page.goto(lab)
-        page.get_by_text(re.compile(r"\| Idle")).first.wait_for(timeout=120_000)  # the status bar, when a kernel is there
+        page.get_by_text(IDLE).first.wait_for(timeout=120_000)
+        page.wait_for_timeout(1000)  # it must not come to look changed a moment later
+        assert page.locator(".jp-mod-dirty").count() == 0, "a lesson that nobody touched asks to be saved"
+
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-
-        widget = page.locator(".moe-root").first
-        widget.wait_for(timeout=120_000)
+        page.locator(".moe-root").first.wait_for(timeout=120_000)
         # the notebook follows the running cell, and hides what is far from it
-        page.get_by_text(re.compile(r"\| Idle")).first.wait_for(timeout=180_000)
-        widget.scroll_into_view_if_needed()
-        sync_api.expect(widget).to_contain_text("trained", timeout=20_000)
-        summary = widget.locator(".moe-status")
+        page.get_by_text(IDLE).first.wait_for(timeout=180_000)
+        map_answers(page)
+        form = page.locator(".moe-question").first
+        form.scroll_into_view_if_needed()
+        form.get_by_role("textbox").fill("1,000")
+        form.get_by_role("textbox").press("Enter")
+        sync_api.expect(form.get_by_role("status")).to_contain_text("Kept: 1000.", timeout=20_000)
+        follows_the_theme(page)
 
-        def becomes(pattern):
-            sync_api.expect(summary).to_have_text(re.compile(pattern), timeout=20_000)
-
-        becomes(r"Layer 1 of 2, K = 6 of 62 experts, trained router\.")
-        first_picture, first_words = pixels(widget), summary.inner_text()
-
-        field = widget.get_by_role("textbox")
-        field.fill("<b>你好</b> & 👋 my own sentence")
-        sync_api.expect(widget.locator(".moe-strip")).to_contain_text("好", timeout=20_000)
-        assert page.locator(".moe-root b").count() == 0, "the learner's text was taken for HTML"
-        assert pixels(widget) != first_picture and summary.inner_text() != first_words
-
-        typed_picture = pixels(widget)
-        widget.get_by_role("slider").first.focus()
-        page.keyboard.press("ArrowRight")
-        becomes("Layer 2 of 2")
-        assert pixels(widget) != typed_picture
+        page.keyboard.press("Control+s")
+        page.locator(".jp-mod-dirty").wait_for(state="detached", timeout=20_000)
+        page.reload()  # its widgets have no kernel behind them any more: the new one knows nothing of them
+        page.get_by_text(IDLE).first.wait_for(timeout=120_000)
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_text("Restart Kernel…", exact=True).click()
+        page.locator(".jp-Dialog button.jp-mod-accept").click()
+        page.get_by_text(IDLE).first.wait_for(timeout=120_000)
+        map_answers(page)
+        assert page.get_by_text("Error displaying widget").count() == 0
+        form = page.locator(".moe-question").first
+        form.scroll_into_view_if_needed()
+        form.get_by_role("textbox").press("Enter")
+        sync_api.expect(form.get_by_role("status")).to_contain_text("run this cell again", timeout=20_000)
 
         assert not outside, f"requests left this machine: {outside[:3]}"
         ours = [e for e in errors if not re.search("favicon|net::ERR|Failed to load resource", e)]
         assert not ours, ours
         browser.close()
+
+
+def map_answers(page) -> None:
+    """The routing map fits the screen, says whose it is, and answers to a sentence and a slider."""
+    widget = page.locator(".moe-root").first
+    widget.scroll_into_view_if_needed()
+    sync_api.expect(widget).to_contain_text("trained", timeout=20_000)
+    widget.get_by_role("button", name="Reset").click()
+    summary = widget.locator(".moe-status")
+    sync_api.expect(summary).to_have_text(re.compile(r"Layer 1 of 2, K = 6 of 62 experts, trained router\."), timeout=20_000)
+    assert widget.bounding_box()["height"] <= page.locator(".jp-WindowedPanel-outer").first.bounding_box()["height"]
+    first = pixels(widget)
+    widget.get_by_role("textbox").fill("<b>你好</b> & 👋 my own sentence")
+    sync_api.expect(widget.locator(".moe-strip")).to_contain_text("好", timeout=20_000)
+    assert page.locator(".moe-root b").count() == 0, "the learner's text was taken for HTML"
+    typed = pixels(widget)
+    widget.get_by_role("slider").first.focus()
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(summary).to_have_text(re.compile("Layer 2 of 2"), timeout=20_000)
+    assert len({first, typed, pixels(widget)}) == 3
+
+
+def follows_the_theme(page) -> None:
+    """Native controls are dark where the notebook is, whatever the system is."""
+    scheme = "getComputedStyle(document.querySelector('.moe-root')).colorScheme"
+    for theme, expected in (("Dark", "dark"), ("Light", "light")):
+        page.get_by_role("menuitem", name="Settings", exact=True).click()
+        page.get_by_text("Theme", exact=True).hover()
+        page.get_by_text(f"JupyterLab {theme}", exact=True).click()
+        page.wait_for_function(f"{scheme} === '{expected}'", timeout=20_000)
 
 
 def pixels(widget):

@@ -1,6 +1,6 @@
 // A question before a result. Python keeps the guess; until it has answered, the form says that it waits.
 
-import { keepKeys, on, onTrait } from "../kit/events.js";
+import { keepKeys, on, onTrait, taken } from "../kit/events.js";
 import { make, makeButton, say } from "../kit/page.js";
 
 const PATIENCE = 4000; // milliseconds, before the form says what may be wrong
@@ -8,17 +8,18 @@ const PATIENCE = 4000; // milliseconds, before the form says what may be wrong
 class QuestionView {
   constructor(model, el) {
     this.model = model;
-    [this.root, this.status] = [make("form", "moe-question"), make("div", "moe-answer")];
+    [this.root, this.button, this.status] = [make("div", "moe-question"), makeButton("Keep my guess"), make("div", "moe-answer")];
     this.status.setAttribute("role", "status");
     const [row, words] = [make("div", "moe-row"), make("p", "moe-asked")];
     words.append(make("b", "", "Predict."), ` ${model.get("title")}`);
     this.fields = model.get("choices").length ? [this.menu()] : Array.from({ length: model.get("numbers") }, (_, i) => this.field(i));
-    row.append(...this.fields, Object.assign(makeButton("Keep my guess"), { type: "submit" }));
+    row.append(...this.fields, this.button);
     this.root.append(words, row, this.status);
     this.fill();
     keepKeys(this.root);
     el.append(this.root);
-    this.stops = [on(this.root, "submit", (event) => { event.preventDefault(); this.send(); }),
+    const enter = (event) => { if (event.key === "Enter") taken(event, () => this.send()); };
+    this.stops = [on(this.button, "click", () => this.send()), ...this.fields.map((field) => on(field, "keydown", enter)),
       onTrait(model, "answer", () => this.show()), onTrait(model, "entered", () => this.fill()), () => clearTimeout(this.timer)];
     this.show();
   }
