@@ -83,11 +83,10 @@ def test_a_lesson_answers_fits_the_screen_follows_the_theme_and_is_alive_when_it
 
         page.keyboard.press("Control+s")
         page.locator(".jp-mod-dirty").wait_for(state="detached", timeout=20_000)
-        page.reload()  # its widgets have no kernel behind them any more: the new one knows nothing of them
-        page.get_by_text(IDLE).first.wait_for(timeout=120_000)
         page.get_by_role("menuitem", name="Kernel", exact=True).click()
-        page.get_by_text("Restart Kernel…", exact=True).click()
-        page.locator(".jp-Dialog button.jp-mod-accept").click()
+        page.get_by_text("Shut Down Kernel", exact=True).click()
+        page.get_by_text(re.compile(r"\| No Kernel|No Kernel")).first.wait_for(timeout=20_000)
+        page.reload()  # a new kernel starts, which knows nothing of these widgets
         page.get_by_text(IDLE).first.wait_for(timeout=120_000)
         map_answers(page)
         assert page.get_by_text("Error displaying widget").count() == 0

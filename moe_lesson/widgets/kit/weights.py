@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+import anywidget
 import torch
-from ipywidgets import Widget
 from safetensors.torch import save
 from traitlets import Bytes
 
@@ -15,9 +15,10 @@ from ...lm.model import LanguageModel
 SENT: dict[str, ModelWeights] = {}  # by checksum
 
 
-class ModelWeights(Widget):
+class ModelWeights(anywidget.AnyWidget):  # a plain Widget would lose its bytes when JupyterLab saves the page
     """A checkpoint in the page, see moe.js: widgets know it by its model id."""
 
+    _esm = "export default {}"
     data = Bytes().tag(sync=True)
 
 
@@ -36,4 +37,5 @@ def weights_of(model: LanguageModel) -> ModelWeights:
 def drop_unused(used: set[str]) -> None:
     """Take from the page what no open widget reads, given the model ids that are read."""
     for digest in [one for one, weights in SENT.items() if weights.comm is None or weights.model_id not in used]:
+        SENT[digest].layout.close()  # a widget of its own
         SENT.pop(digest).close()

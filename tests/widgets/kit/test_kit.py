@@ -117,7 +117,7 @@ def test_a_gate_is_the_routers():
 @pytest.mark.parametrize("path", sorted(WIDGETS.glob("[!k]*/view.js")), ids=lambda path: path.parent.name)
 def test_a_module_needs_nothing_from_elsewhere(path):
     source = module_source(path)
-    own = source.replace((KIT / "d3.js").read_text(), "")
+    own = source.replace((KIT / "d3.js").read_text().splitlines()[0], "")
     assert not any(line.lstrip().startswith("import ") for line in source.splitlines())
     assert not any(word in own for word in ("http://", "https://", "innerHTML", "fetch(", "eval(", "import("))
     assert source.count("export default") == 1
