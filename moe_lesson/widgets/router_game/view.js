@@ -6,7 +6,7 @@ import { fillTable, makeSheet } from "../kit/charts.js";
 import { button } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, on, placeWithin } from "../kit/events.js";
-import { make, makeButton, makeCanvas, say, takeKeys } from "../kit/page.js";
+import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { TokenStrip } from "../kit/tokens.js";
 import { PointingView, widgetOf } from "../kit/view.js";
 import { count, listed, rounded } from "../kit/words.js";
