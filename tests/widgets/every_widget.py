@@ -86,7 +86,7 @@ class Entry(Example):
     large: Callable[[], LessonWidget] | None = None
     types: Callable[[], LessonWidget] | None = None
     along: tuple[str, ...] = ()
-    follows: str = "canvas"
+    follows: str = ".moe-root canvas, .moe-chart svg"
     opened: str = ""
 
 

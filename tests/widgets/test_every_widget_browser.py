@@ -46,6 +46,11 @@ def words(page) -> str:
     return page.evaluate(f"async () => {{ {NEXT_FRAME} return document.querySelector('.moe-status').textContent; }}")
 
 
+def unfold(page) -> None:
+    """Show what is folded."""
+    page.locator("details").evaluate_all("(nodes) => nodes.forEach((node) => { node.open = true; })")
+
+
 def agree(page, widget) -> bool:
     """Do Python and the page come to have the same traits? Python's answer takes a moment."""
     return any(traits(page) == json.loads(as_text(widget)) for _ in range(50))
@@ -182,6 +187,7 @@ def changes(page, widget, control: dict) -> bool:
 def test_the_keyboard_alone_reaches_and_changes_every_control(show, name):
     widget = WIDGETS[name].make()
     page = show(widget, live=True)
+    unfold(page)
     seen, changed = set(), set()
     for state in ({}, *WIDGETS[name].states):
         def put(state=state):
@@ -234,6 +240,7 @@ SETTLE = """(slider) => {
 @every_widget
 def test_python_hears_of_settled_values_only(show, name):
     page = show(WIDGETS[name].make())
+    unfold(page)
     moved, sliders = set(), range(page.locator("input[type=range]").count())
     for state in ({}, *WIDGETS[name].states):
         for part in set(sliders) - moved:

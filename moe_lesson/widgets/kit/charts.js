@@ -63,13 +63,13 @@ export class Chart {
       .attr("d", ({ points }) => line(points));
   }
 
-  /** Rectangles { key, x, y, width, height, colour, outlined } in pixels of the inside. */
+  /** Rectangles { key, x, y, width, height, colour } in pixels of the inside; dashed around if outlined, with an edge if edged. */
   bars(bars) {
     this.join(this.marks, "rect", "moe-bar", bars, (one) => one.key)
       .attr("x", (one) => one.x).attr("y", (one) => one.y).attr("width", (one) => Math.max(one.width, 0))
       .attr("height", (one) => Math.max(one.height, 0)).attr("fill", (one) => one.colour)
-      .attr("stroke", (one) => (one.outlined ? "currentColor" : "none"))
-      .attr("stroke-dasharray", (one) => (one.outlined ? "5 4" : null)).attr("stroke-width", 2);
+      .attr("stroke", (one) => (one.outlined || one.edged ? "currentColor" : "none"))
+      .attr("stroke-dasharray", (one) => (one.outlined ? "5 4" : null)).attr("stroke-width", (one) => (one.edged ? 1.2 : 2));
   }
 
   /** Intervals { key, x, low, high, colour } upright at x, in pixels. */

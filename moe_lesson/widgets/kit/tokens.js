@@ -28,8 +28,8 @@ export class TokenStrip {
 
   /** Mark each token: `of(t)` gives a `fill` colour or none, and whether it is `chosen` and `alike`. */
   mark(of) {
-    const looked = this.view.look[this.trait];
     const kept = this.view.state[this.trait];
+    const looked = this.view.look[this.trait] ?? kept;
     this.options.forEach((option, t) => {
       const { fill = "", chosen = false, alike = false } = of(t);
       option.style.background = fill;

@@ -1,7 +1,7 @@
 """The router microscope: what one router does with one token, from logits to weights.
 
-The browser receives the raw logits and the draws of noise once and computes every step itself; the functions here are
-its twins, for the words and the picture in Python. Letters: T tokens, N experts, K active experts, P draws of noise.
+The browser receives the raw logits and the draws of noise once and computes every step itself.
+Letters: T tokens, N experts, K active experts, P draws of noise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RouterMicroscope(LessonWidget):
 
     Traits to read, set and observe: `token`, `k` (1 … N), `temperature` (0.1 … 10), `noise` (its standard deviation in
     logits, 0 … `noise_limit`), `draw` (1 … 100, which draw of the noise), `order` (one of `ORDERS`), `by_logit` (sort
-    the experts), `locked_expert` (an index or None). To read: `summary` (what the widget says), `shown` (the `Decision`).
+    the experts), `locked_expert` (an index or None).
 
     Raises:
         ValueError: if there is no token, or the routing was not made by a softmax router.
@@ -158,9 +158,3 @@ def scales(logits_TN: ndarray) -> dict:
     return {"noise_limit": float(f"{math.ceil(2 * spread / 10.0**exponent)}e{exponent}"),
             "logit_limits": [float(known.min()) - spread, float(known.max()) + spread],
             "digits": max(2, 2 - exponent)}
-
-
-
-
-
-BAR, CHOSEN, INK = "#5b82b8", "#d9660a", "#16191d"

@@ -1,46 +1,29 @@
-// router_microscope.js against vectors that Python computed; test_router_microscope.py runs this with `node --test`.
+// The microscope's mathematics against the package's: test_router_microscope.py computes the vectors and runs this.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { close, golden, moe, stubModel } from "../parity_harness.mjs";
+import { decide, examine, gapAtCut } from "../../../moe_lesson/widgets/router_microscope/view.js";
+import { close, golden } from "../parity_harness.mjs";
 
-for (const { name, state, ids, weights, probabilities, counts, others, summary } of golden.cases) {
+for (const { name, state, logits, draws, ids, weights, counts, others } of golden.cases) {
   test(name, () => {
-    const read = moe.readState(stubModel(state));
-    const seen = moe.examine(read);
-    assert.deepEqual(seen.ids, ids, "expert ids");
-    close(Array.from(seen.weights), weights, "weights");
-    close(Array.from(seen.probabilities), probabilities, "probabilities");
-    assert.deepEqual(Array.from(seen.counts), counts, "how often each is chosen");
-    assert.equal(seen.others, others, "draws that choose others");
-    assert.equal(moe.describe(read, seen, read.locked_expert), summary);
+    const seen = examine(state, Float64Array.from(logits, (logit) => logit ?? -Infinity), Float64Array.from(draws));
+    assert.deepEqual(seen.ids, ids);
+    close(Array.from(seen.weights).sort((a, b) => b - a), weights, "weights", 1e-9);
+    assert.deepEqual([Array.from(seen.counts), seen.others], [counts, others]);
   });
 }
 
-test("both sides know the same orders of steps and as many draws", () => {
-  assert.deepEqual(Object.keys(moe.ORDERS), golden.orders);
-  assert.equal(moe.DRAWS, golden.draws);
+test("ties go to the lower id", () => assert.deepEqual(decide(new Float64Array([1, 2, 2, 2]), 2, 1, "top-k, softmax").ids, [1, 2]));
+
+test("temperature changes weights and never the choice", () => {
+  const logits = Float64Array.from([0.3, 2, -1, 1.9, 0]);
+  const seen = [0.1, 1, 10].map((temperature) => decide(logits, 2, temperature, "softmax, top-k"));
+  assert.equal(new Set(seen.map(({ ids }) => String(ids))).size, 1);
+  assert.equal(new Set(seen.map((one) => one.weights[0].toFixed(6))).size, 3);
 });
 
-test("a point of the picture is the column drawn there, and the cursor stays inside", () => {
-  const geo = moe.geometry(1150, 62);
-  for (const column of [0, 30, 61]) assert.equal(moe.columnAt(geo, geo.left + (column + 0.5) * geo.cell), column);
-  assert.deepEqual([moe.columnAt(geo, 2), moe.columnAt(geo, 1149)], [null, null]);
-  assert.deepEqual(["ArrowLeft", "ArrowRight", "PageDown", "End", "Home", "q"].map((key) => moe.moved(0, key, 4)),
-    [0, 1, 3, 3, 0, null]);
-});
-
-test("experts stand by number, or the largest logit without noise first", () => {
-  const seen = { quiet: Float64Array.of(1, -Infinity, 3, 1) };
-  assert.deepEqual(moe.columnsOf({ by_logit: false, num_experts: 4 }, seen), [0, 1, 2, 3]);
-  assert.deepEqual(moe.columnsOf({ by_logit: true, num_experts: 4 }, seen), [2, 0, 3, 1]);
-});
-
-test("the scale has two to six round numbers within its limits", () => {
-  const spans = Array.from({ length: 200 }, (_, i) => [-0.47 * 1.07 ** i, 0.41 * 1.07 ** i]);
-  for (const limits of [...spans, [-5.9, 8.1], [0, 1], [-0.003, 0.001], [49, 56], [-1e5, 3e5], [-1e-5, 9e-5]]) {
-    const ticks = moe.niceTicks(limits);
-    assert.ok(ticks.length >= 2 && ticks.length <= 6, `${limits}: ${ticks}`);
-    assert.ok(ticks.every((tick) => tick >= limits[0] && tick <= limits[1]), `${limits}: ${ticks}`);
-  }
+test("the gap at the cut", () => {
+  close([gapAtCut([3, 1, 2], 1)], [1], "gap");
+  assert.equal(gapAtCut([3, 1, 2], 3), Infinity);
 });
