@@ -1,7 +1,6 @@
 """Capacity: who is dropped when every expert has room for a limited number of tokens, and which seats stay empty.
 
-The browser receives the choices, their weights and the shuffles once and does the queueing itself; the functions here and
-in `moe_lesson.moe.balance` are its twins, for the words and the picture in Python.
+The browser receives the choices, their weights and the shuffles once and does the queueing of `moe_lesson.moe.balance` itself.
 Letters: L layers, T tokens, N experts, K active experts, S shuffles of the batch.
 """
 
@@ -40,16 +39,10 @@ class CapacityView(LessonWidget):
 
     Traits to read, set and observe: `layer` (0 … L-1), `factor` (one of `FACTORS`, None means no limit), `by` (who comes first:
     "order" or "weight"), `batch` ("as written", "reversed" or "shuffled"), `shuffle` (1 … 20, which one), `locked_token` (an
-    index in the text, or None). To read: `summary` (what the widget says), `shown` (the `Dispatch`).
+    index in the text, or None).
 
     Raises:
         ValueError: if there is no token or too many, or the routings do not fit together.
-
-    >>> from moe_lesson.moe.routing import Routing
-    >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
-    >>> view = CapacityView([Routing(logits, logits.topk(1).indices, torch.ones(4, 1), tuple("abcd"))], origin="toy")
-    >>> view.shown.capacity, view.shown.dropped, view.shown.kept_TK[:, 0].tolist()
-    (2, 1, [True, True, False, True])
     """
 
     title = Unicode().tag(sync=True)
@@ -78,16 +71,16 @@ class CapacityView(LessonWidget):
         check_origin(origin)
         require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routings(routings)
-        self._routings = [Routing(r.logits, r.expert_ids, r.weights.double(), r.tokens) for r in map(Routing.detach, routings)]
+        routings = [routing.detach() for routing in routings]
         shape = routings[0].num_tokens, routings[0].top_k
         random = np.random.default_rng(seed)
         shuffles_ST = np.stack([random.permutation(shape[0]) for _ in range(SHUFFLES)]).astype(np.int32)
         start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None}
         super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routings[0].tokens],
                          sizes=[r.num_experts for r in routings], top_k=shape[1], shuffles=shuffles_ST.tobytes(),
-                         experts=b"".join(r.expert_ids.numpy().astype(np.int32).tobytes() for r in self._routings),
-                         weights=b"".join(r.weights.numpy().tobytes() for r in self._routings),
-                         **limits(self._routings), start=start, **start)
+                         experts=b"".join(r.expert_ids.numpy().astype(np.int32).tobytes() for r in routings),
+                         weights=b"".join(r.weights.double().numpy().tobytes() for r in routings),
+                         **limits(routings), start=start, **start)
 
     @classmethod
     def of_model(cls, model, text: str, *, origin: str = "trained", title: str = "capacity", seed: int = 0) -> CapacityView:
@@ -144,9 +137,3 @@ def limits(routings: Sequence[Routing]) -> dict:
     rooms = [capacity_for(routing, max(filter(None, FACTORS))) for routing in routings]
     return {"weight_limit": max(float(routing.weights.max()) for routing in routings) or 1.0,
             "load_limit": max(rooms + [int(routing.load.max()) for routing in routings])}
-
-
-
-
-
-BAR, DROPPED, ON_MAP, INK = "#5b82b8", "#d9660a", "#ff8c2b", "#16191d"

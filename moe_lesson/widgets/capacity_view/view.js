@@ -1,17 +1,17 @@
-// Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped. common.js stands
-// above this line.
+// Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped.
+// Letters: T tokens, N experts, K active experts.
 
-import { RAMP, drawNumbers, fitted, outline, rampOf, sizedContext, weightColour } from "../kit/canvas.js";
-import { keepKeys, moved, onChoice, onSlide, placeWithin, taken } from "../kit/events.js";
-import {
-  buildHeader, buildStatus, headCell, make, makeChoice, makeSlider, makeStage, makeTokens, rowWith, say, syncChoice,
-  syncSlider, tokenOf, withBreaks,
-} from "../kit/page.js";
-import { meanLoad, numbers, sum } from "../kit/routing.js";
-import { PointingView, widgetOf } from "../kit/views_old.js";
-import { capital, count, listed } from "../kit/words.js";
+import { drawNumbers, fitted, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
+import { choice, slider } from "../kit/controls.js";
+import { d3 } from "../kit/d3.js";
+import { moved, placeWithin } from "../kit/events.js";
+import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
+import { numbers } from "../kit/routing.js";
+import { TokenStrip } from "../kit/tokens.js";
+import { PointingView, widgetOf } from "../kit/view.js";
+import { count, listed } from "../kit/words.js";
 
-// --- who is kept: the twins of capacity_for and keep_within in balance.py --------------------------------------------
+// --- who is kept: the twins of capacity_for and keep_within in moe/balance.py ------------------------------------------
 
 /** Room of one expert: factor · K·T/N tokens, rounded up; null means no limit. */
 export function capacityFor({ T, N, k }, factor) {
@@ -23,7 +23,7 @@ export function capacityFor({ T, N, k }, factor) {
  * first choices come before all second ones, or the highest weight first.
  */
 export function keepWithin({ T, N, k, ids, weights }, queue, capacity, by) {
-  const waiting = Array.from({ length: T * k }, (_, i) => queue[i % T] * k + Math.floor(i / T));
+  const waiting = d3.range(T * k).map((i) => queue[i % T] * k + Math.floor(i / T));
   if (by === "weight") waiting.sort((a, b) => weights[b] - weights[a]); // stable: equal weights stay as they stand
   const [kept, taken] = [new Uint8Array(T * k), new Int32Array(N)];
   for (const i of waiting) {
@@ -33,178 +33,56 @@ export function keepWithin({ T, N, k, ids, weights }, queue, capacity, by) {
   return kept;
 }
 
-// --- state: what is shown, computed from what Python sent ------------------------------------------------------------
-
-const SETTINGS = ["layer", "factor", "by", "batch", "shuffle", "locked_token"];
-
-/** The traits of the model as one plain object. */
-export function readState(model) {
-  const names = ["title", "origin", "seed", "tokens", "sizes", "top_k", "factors", "num_shuffles", "weight_limit", "load_limit"];
-  const state = Object.fromEntries([...names, ...SETTINGS].map((name) => [name, model.get(name)]));
-  return { ...state, experts: numbers(model.get("experts"), Int32Array), weights: numbers(model.get("weights"), Float64Array),
-    shuffles: numbers(model.get("shuffles"), Int32Array) };
-}
-
-/** Which token stands at each place of the batch: [T]. */
-export function queueOf({ tokens: { length: T }, batch, shuffle, shuffles }) {
-  if (batch === "shuffled") return shuffles.subarray((shuffle - 1) * T, shuffle * T);
-  return Int32Array.from({ length: T }, (_, place) => (batch === "reversed" ? T - 1 - place : place));
-}
-
-/** What becomes of every choice of the layer at these settings, and how many seats and choices that costs. */
-export function dispatch(state) {
-  const { tokens: { length: T }, top_k: k, layer, sizes } = state;
-  const [ids, weights] = [state.experts, state.weights].map((all) => all.subarray(layer * T * k, (layer + 1) * T * k));
-  const choices = { T, N: sizes[layer], k, ids, weights };
-  const [queue, capacity] = [queueOf(state), capacityFor(choices, state.factor)];
-  const kept = keepWithin(choices, queue, capacity, state.by);
-  const seen = { ...choices, queue, capacity, kept, places: new Int32Array(T), load: new Int32Array(choices.N) };
-  queue.forEach((token, place) => { seen.places[token] = place; });
-  for (const n of ids) seen.load[n] += 1;
-  return { ...seen, ...pricesOf(seen) };
-}
-
-/** The two prices of a capacity: what is dropped (choices, their weight, whole tokens), and seats that stay empty. */
-function pricesOf({ T, N, k, weights, places, capacity, kept }) {
-  const left = Array.from({ length: T }, (_, t) => sum(kept.subarray(t * k, (t + 1) * k)));
-  const dropped = T * k - sum(left);
-  const late = sum(left.map((some, t) => (2 * places[t] >= T ? k - some : 0)));
-  const seats = capacity === null ? null : N * capacity;
-  return { left, dropped, late, seats, empty: seats === null ? null : seats - sum(left),
-    weightDropped: sum(weights.map((weight, i) => (kept[i] ? 0 : weight))), weightInAll: sum(weights),
+/** What becomes of every choice of a layer, and the two prices of a capacity: what is dropped, and seats that stay empty. */
+export function dispatch(choices, queue, capacity, by) {
+  const { T, N, k, ids, weights } = choices;
+  const kept = keepWithin(choices, queue, capacity, by);
+  const [places, load] = [new Int32Array(T), new Int32Array(N)];
+  queue.forEach((token, place) => { places[token] = place; });
+  for (const n of ids) load[n] += 1;
+  const left = d3.range(T).map((t) => d3.sum(kept.subarray(t * k, (t + 1) * k)));
+  const [seats, served] = [capacity === null ? null : N * capacity, d3.sum(left)];
+  return { ...choices, queue, capacity, kept, places, load, left, seats, dropped: T * k - served,
+    late: d3.sum(left, (some, t) => (2 * places[t] >= T ? k - some : 0)), empty: seats === null ? null : seats - served,
+    weightDropped: d3.sum(weights, (weight, i) => (kept[i] ? 0 : weight)) / (d3.sum(weights) || 1),
     stranded: left.filter((some) => !some).length };
 }
 
-// --- words: the twins of those in capacity_view.py -------------------------------------------------------------------
+// --- in words --------------------------------------------------------------------------------------------------------
 
 const RULES = { order: "as they stand", weight: "highest weight" };
 
-function percentOf(part, whole) {
-  return `${(whole ? (100 * part) / whole : 0).toFixed(1)}%`;
-}
-
 function partOf(part, whole) {
-  return `${part} of ${whole} (${percentOf(part, whole)})`;
+  return `${part} of ${whole} (${((100 * part) / whole).toFixed(1)}%)`;
 }
 
-/** The numbers to notice: [name, words] of each. */
-export function factsOf(seen) {
-  return [
-    ["choices dropped", partOf(seen.dropped, seen.T * seen.k)],
-    ["dropped in the later half", seen.dropped ? `${seen.late} of ${seen.dropped}` : "none"],
-    ["gate weight dropped", percentOf(seen.weightDropped, seen.weightInAll)],
-    ["tokens left without any expert", partOf(seen.stranded, seen.T)],
-    ["seats left empty", seen.seats === null ? "no seats are reserved" : partOf(seen.empty, seen.seats)],
-  ];
-}
-
-/** What the page shows, in words; token is the one looked at, or null. */
+/** What the page shows; token is the one looked at, or null. */
 export function describe(state, seen, token) {
-  const parts = [headWords(state, seen), roomWords(state, seen), `${capital(factWords(seen))}.`, busiestWords(seen)];
-  if (token !== null) parts.push(tokenWords(state, seen, token));
-  return parts.join(" ");
+  const { T, k, capacity, dropped, late, seats, empty, weightDropped, stranded } = seen;
+  const room = capacity === null ? "No limit" : `Room for ${count(capacity, "token")} in each expert`;
+  const head = `Layer ${state.layer + 1} of ${state.sizes.length}. ${room}:`;
+  if (token !== null) return `${head} ${tokenWords(state.tokens, seen, token)}`;
+  return `${head} ${partOf(dropped, T * k)} choices are dropped${dropped ? `, ${late} of them in the batch's later half` : ""}, `
+    + `with ${(100 * weightDropped).toFixed(1)}% of the weight; ${count(stranded, "token")} ${stranded === 1 ? "is" : "are"} left `
+    + `without any expert. ${seats === null ? "No seats are reserved." : `${partOf(empty, seats)} seats stay empty.`}`;
 }
 
-function headWords({ layer, sizes, origin }, { T, N, k }) {
-  return `Layer ${layer + 1} of ${sizes.length}, ${origin} router: ${count(T, "token")}, K = ${k} of ${count(N, "expert")}.`;
-}
-
-function roomWords(state, { k, capacity }) {
-  const room = capacity === null ? "No limit" : `Capacity factor ${state.factor.toFixed(2)}, room for `
-    + `${count(capacity, "token")} in each expert`;
-  const rounds = state.by === "order" && k > 1 ? ", all first choices before the second ones" : "";
-  return `${room}; who comes first: ${RULES[state.by]}${rounds}; batch ${batchWords(state)}.`;
-}
-
-function batchWords({ batch, shuffle, seed }) {
-  return batch === "shuffled" ? `shuffled (shuffle ${shuffle}, seed ${seed})` : batch;
-}
-
-function factWords(seen) {
-  return factsOf(seen).map(([name, words]) => `${name}: ${words}`).join("; ");
-}
-
-function busiestWords(seen) {
-  const most = Math.max(...seen.load);
-  return `Busiest: expert ${seen.load.indexOf(most)}, chosen by ${count(most, "token")}, `
-    + `${(most / meanLoad(seen)).toFixed(1)} × the mean.`;
-}
-
-function tokenWords({ tokens }, { k, ids, weights, kept, places, left }, token) {
-  const named = (wanted) => Array.from({ length: k }, (_, j) => token * k + j).filter((i) => kept[i] === wanted)
+function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
+  const named = (wanted) => d3.range(token * k, (token + 1) * k).filter((i) => kept[i] === wanted)
     .map((i) => `${ids[i]} (${weights[i].toFixed(2)})`);
-  const [taking, refusing] = [named(1), named(0)];
-  const words = [taking.length ? `kept by ${expertNoun(taking)} ${listed(taking)}` : "",
-    refusing.length ? `dropped by ${expertNoun(refusing)} ${listed(refusing)}` : ""].filter(Boolean).join(", ");
-  const residual = left[token] ? "" : " It passes the layer by on the residual.";
-  return `Token ${token} '${tokens[token]}' at place ${places[token]} of the batch: ${words}.${residual}`;
+  const words = [["kept by", named(1)], ["dropped by", named(0)]].filter(([, experts]) => experts.length)
+    .map(([verb, experts]) => `${verb} ${experts.length === 1 ? "expert" : "experts"} ${listed(experts)}`);
+  return `token ${token} '${tokens[token]}' at place ${places[token]} of the batch is ${words.join(", ")}.`
+    + (left[token] ? "" : " It passes the layer by on the residual.");
 }
 
-function expertNoun(experts) {
-  return experts.length === 1 ? "expert" : "experts";
-}
+// --- the widget ------------------------------------------------------------------------------------------------------
 
-// --- geometry: the map over its load bars ----------------------------------------------------------------------------
-
-const LEFT = 88;       // pixels for the tokens' names
-const RIGHT = 6;
-const PAD = 5;         // pixels above the map, for an outline
-const MAP = 376;       // pixels that the rows share
-const ROWS = [3, 18];  // least and most pixels of a row
-const NAME = 18;       // pixels that a token's name needs
-const GAP = 14;        // pixels between the map and the bars
-const BARS = 84;       // pixels of the load axis
-const NUMBERS = 22;    // pixels for the experts' numbers
-
-/** The measures for a width in CSS pixels: the rows of the map, then the bars between `barsTop` and `bottom`. */
-export function geometry(width, T, N) {
-  const row = Math.min(Math.max(MAP / T, ROWS[0]), ROWS[1]);
-  const barsTop = PAD + Math.round(T * row) + GAP;
-  return { width, T, N, row, left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / N, barsTop, bottom: barsTop + BARS,
-    height: barsTop + BARS + NUMBERS };
-}
-
-/** Top and height of a row, on whole pixels: thin frames would blur between them. */
-export function rowOf(geo, place) {
-  const [top, next] = [place, place + 1].map((edge) => Math.round(edge * geo.row));
-  return { y: PAD + top, height: next - top };
-}
-
-/** The place in the batch under a point, or null beside the rows. */
-export function placeAt(geo, y) {
-  return placeWithin(y - PAD, geo.row, geo.T);
-}
-
-// --- drawing ---------------------------------------------------------------------------------------------------------
-
+const [LEFT, RIGHT, PAD] = [88, 6, 5];            // pixels for the tokens' names; at the edge; above the map, for an outline
+const [MAP, LEAST, MOST, NAME] = [146, 1, 18, 18]; // pixels that the rows share; least and most of a row; that a name needs
+const [GAP, BARS, NUMBERS] = [12, 70, 22];        // pixels between map and bars; of the load axis; for the experts' numbers
+const HEIGHT = PAD + MAP + GAP + BARS + NUMBERS;
 const DROPPED = "#ff8c2b"; // the accent, made brighter: the map is dark in every theme
-
-/** The whole picture; `token` is the one looked at, or null. */
-function drawAll(ctx, geo, state, seen, token, theme) {
-  drawMap(ctx, geo, state, seen);
-  drawNames(ctx, geo, state, seen, token, theme);
-  drawBars(ctx, geo, seen, state.load_limit, theme);
-  drawAxis(ctx, geo, seen, state.load_limit, theme);
-  const experts = token === null ? [] : Array.from(seen.ids.subarray(token * seen.k, (token + 1) * seen.k));
-  drawNumbers(ctx, geo, geo.bottom + NUMBERS / 2, experts, theme);
-  if (token === null) return;
-  const { y, height } = rowOf(geo, seen.places[token]);
-  outline(ctx, LEFT - 3, y - 3, geo.cell * geo.N + 4, height + 5);
-}
-
-/** One row for each token in the order of the batch: a kept choice is filled, a dropped one an empty frame. */
-function drawMap(ctx, geo, state, { T, N, k, ids, weights, kept, places }) {
-  ctx.fillStyle = RAMP[0];
-  ctx.fillRect(LEFT, PAD, geo.cell * N, Math.round(geo.row * T));
-  const gap = geo.cell > 6 ? 1 : 0;
-  for (let i = 0; i < T * k; i++) {
-    const { y, height } = rowOf(geo, places[Math.floor(i / k)]);
-    const box = [LEFT + ids[i] * geo.cell, y, geo.cell - gap, height > 3 ? height - 1 : height];
-    ctx.fillStyle = weightColour(weights[i], state.weight_limit);
-    if (kept[i]) ctx.fillRect(...box);
-    else drawFrame(ctx, box, 1, DROPPED);
-  }
-}
 
 /** What was dropped: an empty frame, which no eye needs colour for. */
 function drawFrame(ctx, [x, y, w, h], line, colour) {
@@ -213,221 +91,154 @@ function drawFrame(ctx, [x, y, w, h], line, colour) {
   ctx.strokeRect(x + line / 2, y + line / 2, w - line, h - line);
 }
 
-/** Own index and name of the tokens at the left of their rows: the one looked at, and as many others as have room. */
-function drawNames(ctx, geo, { tokens }, { queue, places }, token, theme) {
-  const step = Math.ceil(NAME / geo.row);
-  const looked = token === null ? null : places[token];
-  ctx.textBaseline = "middle";
-  ctx.fillStyle = theme.ink;
-  const write = (place, font) => {
-    const { y: top, height } = rowOf(geo, place);
-    const y = top + height / 2;
-    ctx.font = font;
-    ctx.textAlign = "left";
-    ctx.fillText(queue[place], 0, y);
-    ctx.textAlign = "right";
-    ctx.fillText(fitted(ctx, tokens[queue[place]], LEFT - 40), LEFT - 8, y);
-  };
-  if (looked !== null) write(looked, `bold ${theme.font}`);
-  for (let place = 0; place < geo.T; place += step) {
-    if (looked === null || Math.abs(place - looked) >= step) write(place, theme.font);
-  }
-}
+class CapacityViewView extends PointingView {
+  static data = ["origin", "seed", "tokens", "sizes", "top_k", "experts", "weights", "shuffles", "num_shuffles", "factors",
+    "weight_limit", "load_limit"];
 
-/** The load of each expert: filled up to its capacity, an empty frame above it; pale where seats stay empty. */
-function drawBars(ctx, geo, { load, capacity }, limit, theme) {
-  const heightOf = (tokens) => (tokens / limit) * BARS;
-  const gap = geo.cell > 6 ? 2 : 0;
-  load.forEach((tokens, n) => {
-    const [x, w, taken] = [LEFT + n * geo.cell + gap / 2, geo.cell - gap, Math.min(tokens, capacity ?? tokens)];
-    ctx.fillStyle = theme.bar;
-    ctx.fillRect(x, geo.bottom - heightOf(taken), w, heightOf(taken));
-    if (tokens > taken) drawFrame(ctx, [x, geo.bottom - heightOf(tokens), w, heightOf(tokens - taken)], 2, theme.accent);
-    if (capacity === null || tokens >= capacity) return;
-    ctx.globalAlpha = 0.25;
-    ctx.fillRect(x, geo.bottom - heightOf(capacity), w, heightOf(capacity - tokens));
-    ctx.globalAlpha = 1;
-  });
-}
+  static settings = ["layer", "factor", "by", "batch", "shuffle", "locked_token"];
 
-/** The floor of the bars, the top of their axis, and the capacity as a line. */
-function drawAxis(ctx, geo, { capacity }, limit, theme) {
-  ctx.fillStyle = theme.ink;
-  ctx.font = theme.font;
-  ctx.textAlign = "right";
-  ctx.textBaseline = "middle";
-  ctx.fillRect(LEFT, geo.bottom, geo.cell * geo.N, 1);
-  const y = geo.bottom - ((capacity ?? 0) / limit) * BARS;
-  if (capacity !== null) ctx.fillRect(LEFT - 6, Math.round(y) - 1, geo.cell * geo.N + 6, 2);
-  ctx.fillText(capacity === null ? "no limit" : `room ${capacity}`, LEFT - 9, Math.min(y, geo.bottom - 5));
-  if (y - geo.barsTop > 20) ctx.fillText(`${limit} tokens`, LEFT - 9, geo.barsTop + 5);
-}
+  static kept = ["locked_token"];
 
-// --- page ------------------------------------------------------------------------------------------------------------
-
-/** Build the widget's elements once; `sync` fills them. */
-function buildPage(state) {
-  const page = { root: make("div", "moe-root moe-capacity") };
-  keepKeys(page.root);
-  const figure = make("div", "moe-capacity-figure");
-  figure.append(buildPanel(page, state), buildMap(page, state), buildStatus(page));
-  page.root.append(buildHeader(page, state.title), buildStrip(page, state), figure);
-  say(page.badge, state.origin);
-  return page;
-}
-
-/** The text in its own order, whatever the batch does. */
-function buildStrip(page, { tokens }) {
-  const box = make("div");
-  const caption = make("div", "moe-caption");
-  caption.append("The text as written: ", make("span", "moe-some", "underlined"), " lost some of its experts, ",
-    make("span", "moe-none", "boxed"), " lost all. Point at a token; click to keep it, Escape to let go.");
-  page.strip = make("div", "moe-strip");
-  page.letters = makeTokens(tokens);
-  page.strip.append(...withBreaks(page.letters));
-  box.append(caption, page.strip);
-  return box;
-}
-
-function buildPanel(page, state) {
-  const panel = make("div", "moe-capacity-panel moe-stacked");
-  page.layer = makeSlider("Layer", 1, state.sizes.length);
-  page.layer.box.hidden = state.sizes.length === 1;
-  page.factor = makeSlider("capacity factor", 0, state.factors.length - 1);
-  const rule = makeChoice("who comes first", Object.entries(RULES));
-  const batch = makeChoice("batch", ["as written", "reversed", "shuffled"].map((one) => [one, one]));
-  [page.rules, page.batches] = [rule.radios, batch.radios];
-  page.shuffle = makeSlider("which shuffle", 1, state.num_shuffles);
-  panel.append(page.layer.box, page.factor.box, rule.box, batch.box, page.shuffle.box, buildFacts(page));
-  return panel;
-}
-
-function buildFacts(page) {
-  const table = make("table", "moe-facts");
-  const body = make("tbody");
-  page.facts = Array.from({ length: 5 }, () => {
-    const [name, words] = [headCell("row", ""), make("td")];
-    body.append(rowWith([name, words]));
-    return { name, words };
-  });
-  table.append(body);
-  return table;
-}
-
-function buildMap(page, { weight_limit }) {
-  const box = make("div", "moe-capacity-map");
-  Object.assign(page, makeStage("map of choices, tokens in the order of the batch by experts, over the load of each "
-    + "expert: arrow keys move, Enter keeps a token, Escape lets go", "moe-choices"));
-  page.axis = make("div", "moe-caption");
-  box.append(buildKey(weight_limit), page.stage, page.axis);
-  return box;
-}
-
-/** What the cells of the map mean. */
-function buildKey(limit) {
-  const [key, kept, dropped] = ["moe-caption moe-key", "moe-key", "moe-key"].map((name) => make("div", name));
-  const ramp = make("span", "moe-key-ramp");
-  ramp.style.background = rampOf(RAMP);
-  kept.append("filled: kept, weight 0", ramp, limit.toFixed(2));
-  dropped.append(make("span", "moe-key-frame"), "frame: dropped");
-  key.append("Rows: the batch, first on top.", kept, dropped);
-  return key;
-}
-
-// --- filling the page from the state ---------------------------------------------------------------------------------
-
-function syncControls(page, state, seen) {
-  const { layer, sizes, factor, factors, by, batch, shuffle, num_shuffles, seed } = state;
-  syncSlider(page.layer, layer + 1, sizes.length, `Layer ${layer + 1} of ${sizes.length}`);
-  syncSlider(page.factor, factors.indexOf(factor), factors.length - 1, factorWords(factor, seen.capacity));
-  syncSlider(page.shuffle, shuffle, num_shuffles, `shuffle ${shuffle} of ${num_shuffles}, seed ${seed}`);
-  page.shuffle.slider.disabled = batch !== "shuffled";
-  syncChoice(page.rules, by);
-  syncChoice(page.batches, batch);
-  say(page.axis, `Load of each expert of layer ${layer + 1}: blue is kept, a frame above the line is dropped, pale is an empty `
-    + "seat. The choices are as recorded, without a limit; queue and limit are applied here.");
-}
-
-function factorWords(factor, capacity) {
-  return factor === null ? "capacity: no limit" : `capacity ${factor.toFixed(2)} × K·T/N: room for ${capacity}`;
-}
-
-function syncStrip({ letters }, { k, left }, token) {
-  letters.forEach((letter, t) => {
-    letter.classList.toggle("moe-some", left[t] > 0 && left[t] < k);
-    letter.classList.toggle("moe-none", left[t] === 0);
-    letter.classList.toggle("moe-looked", t === token);
-  });
-}
-
-function syncFacts({ facts }, seen) {
-  factsOf(seen).forEach(([name, words], i) => { say(facts[i].name, name); say(facts[i].words, words); });
-}
-
-// --- the widget ------------------------------------------------------------------------------------------------------
-
-class CapacityView extends PointingView {
-  get settings() { return SETTINGS; }
-
-  get kept() { return "locked_token"; }
-
-  read() {
-    this.state = readState(this.model);
-    this.seen = dispatch(this.state);
-  }
-
-  build() {
-    return buildPage(this.state);
-  }
-
-  draw() {
-    const { page, state, seen, looked } = this;
-    this.drawCanvas(); // first: it reads the layout, which the lines below make stale
-    syncControls(page, state, seen);
-    syncStrip(page, seen, looked);
-    syncFacts(page, seen);
-    say(page.status, describe(state, seen, looked));
-  }
-
-  drawCanvas() {
-    const { page, state, seen } = this;
-    const width = page.stage.clientWidth;
-    if (!width) return; // not on the page yet: the ResizeObserver will call
-    this.geo = geometry(width, seen.T, seen.N);
-    drawAll(sizedContext(page.canvas, width, this.geo.height), this.geo, state, seen, this.looked, this.theme);
-  }
-
-  wire() {
-    const { page, model } = this;
+  declare() {
+    const { sizes, factors, num_shuffles: shuffles, seed } = this.state;
     return [
-      ...onSlide(model, page.layer, (value) => ({ layer: value - 1 })),
-      ...onSlide(model, page.factor, (value) => ({ factor: this.state.factors[value] })),
-      ...onSlide(model, page.shuffle, (shuffle) => ({ shuffle })),
-      ...onChoice(model, page.rules, (by) => ({ by })),
-      ...onChoice(model, page.batches, (batch) => ({ batch })),
-      ...this.listenMouse(page.strip, tokenOf),
-      ...this.listenMouse(page.stage, (event) => this.tokenUnder(event)),
-      ...this.listenKeys(page.stage, (key) => this.next(key), () => this.cursor),
-      ...this.listenEscape(),
+      slider("Layer", { min: 1, max: sizes.length, at: ({ layer }) => layer + 1, hidden: () => sizes.length === 1,
+        words: ({ layer }) => `Layer ${layer + 1} of ${sizes.length}`, set: (layer) => ({ layer: layer - 1 }) }),
+      slider("capacity factor", { max: factors.length - 1, at: ({ factor }) => factors.indexOf(factor),
+        words: ({ factor }) => (factor === null ? "no limit" : `capacity factor ${factor.toFixed(2)}`),
+        set: (place) => ({ factor: factors[place] }) }),
+      choice("who comes first", Object.entries(RULES), { at: ({ by }) => by, set: (by) => ({ by }) }),
+      choice("batch", ["as written", "reversed", "shuffled"].map((one) => [one, one]), { at: ({ batch }) => batch,
+        set: (batch) => ({ batch }) }),
+      slider("which shuffle", { min: 1, max: shuffles, at: ({ shuffle }) => shuffle, set: (shuffle) => ({ shuffle }),
+        words: ({ shuffle }) => `shuffle ${shuffle} of ${shuffles}, seed ${seed}`, folded: true,
+        disabled: ({ batch }) => batch !== "shuffled" }),
     ];
   }
 
-  /** Where the keyboard stands: the token it came to last, at first the first one of the batch. */
-  get cursor() {
-    return this.reached ?? this.seen.queue[0];
+  build() {
+    const { state } = this;
+    Object.assign(this, { experts: numbers(state.experts, Int32Array), weights: numbers(state.weights, Float64Array),
+      shuffles: numbers(state.shuffles, Int32Array), cursor: 0 });
+    this.strip = new TokenStrip(this);
+    this.strip.fill(state.tokens);
+    [this.stage, this.canvas] = [make("div", "moe-stage"), makeCanvas()];
+    takeKeys(this.stage, "map of choices, tokens in the order of the batch by experts, over the load of each expert: arrow keys "
+      + "move, Enter keeps a token, Escape lets go");
+    this.stage.append(this.canvas);
+    const [{ scale, ticks }, legend] = [makeScale(RAMP), make("div", "moe-legend")];
+    fillTicks(ticks, [[0, 0], [state.weight_limit.toFixed(2), 1]]);
+    legend.append(make("span", "", "Underlined: lost some experts; filled: lost all. Map: the batch, first on top; frame: dropped."), scale);
+    return [this.strip.box, legend, this.stage];
   }
 
-  next(key) {
-    const place = moved(this.seen.places[this.cursor], key, this.seen.T);
-    if (place === null) return null;
-    this.reached = this.seen.queue[place];
-    return this.reached;
+  /** Which token stands at each place of the batch: [T]. */
+  get queue() {
+    const { tokens: { length: T }, batch, shuffle } = this.state;
+    if (batch === "shuffled") return this.shuffles.subarray((shuffle - 1) * T, shuffle * T);
+    return Int32Array.from({ length: T }, (_, place) => (batch === "reversed" ? T - 1 - place : place));
   }
 
-  tokenUnder(event) {
-    const place = this.geo ? placeAt(this.geo, event.clientY - this.page.canvas.getBoundingClientRect().top) : null;
-    return place === null ? null : this.seen.queue[place];
+  renew() {
+    const { tokens: { length: T }, top_k: k, layer, sizes, factor, by } = this.state;
+    const [ids, weights] = [this.experts, this.weights].map((all) => all.subarray(layer * T * k, (layer + 1) * T * k));
+    const choices = { T, N: sizes[layer], k, ids, weights };
+    this.seen = dispatch(choices, this.queue, capacityFor(choices, factor), by);
+    this.row = Math.min(Math.max(MAP / T, LEAST), MOST);
+  }
+
+  describe() { return describe(this.state, this.seen, this.look.locked_token); }
+
+  draw() {
+    const { seen, look: { locked_token: token }, theme } = this;
+    this.strip.mark((t) => ({ alike: seen.left[t] > 0 && seen.left[t] < seen.k, chosen: !seen.left[t],
+      fill: seen.left[t] ? "" : DROPPED }));
+    const width = this.stage.clientWidth;
+    if (!width) return; // not on the page yet: the ResizeObserver will call
+    const ctx = sizedContext(this.canvas, width, HEIGHT);
+    this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / seen.N, N: seen.N };
+    this.drawMap(ctx);
+    this.drawNames(ctx, token);
+    this.drawBars(ctx);
+    const experts = token === null ? [] : Array.from(seen.ids.subarray(token * seen.k, (token + 1) * seen.k));
+    drawNumbers(ctx, this.geo, HEIGHT - NUMBERS / 2, experts, theme);
+    if (token === null) return;
+    const [y, height] = this.rowAt(seen.places[token]);
+    outline(ctx, LEFT - 3, y - 3, this.geo.cell * seen.N + 4, height + 5);
+  }
+
+  /** Top and height of a row, on whole pixels: thin frames would blur between them. */
+  rowAt(place) {
+    const [top, next] = [place, place + 1].map((edge) => Math.round(edge * this.row));
+    return [PAD + top, Math.max(1, next - top)];
+  }
+
+  /** One row for each token in the order of the batch: a kept choice is filled, a dropped one an empty frame. */
+  drawMap(ctx) {
+    const { geo: { cell }, seen: { T, N, k, ids, weights, kept, places }, state } = this;
+    ctx.fillStyle = RAMP[0];
+    ctx.fillRect(LEFT, PAD, cell * N, Math.round(this.row * T));
+    for (let i = 0; i < T * k; i++) {
+      const [y, height] = this.rowAt(places[Math.floor(i / k)]);
+      const box = [LEFT + ids[i] * cell, y, cell - (cell > 6 ? 1 : 0), height > 3 ? height - 1 : height];
+      ctx.fillStyle = weightColour(weights[i], state.weight_limit);
+      if (kept[i]) ctx.fillRect(...box);
+      else drawFrame(ctx, box, 1, DROPPED);
+    }
+  }
+
+  /** Own index and name of the tokens at the left of their rows: the one looked at, and as many others as have room. */
+  drawNames(ctx, token) {
+    const { row, seen: { T, queue, places }, state: { tokens }, theme } = this;
+    const [step, looked] = [Math.ceil(NAME / row), token === null ? null : places[token]];
+    ctx.textBaseline = "middle";
+    ctx.fillStyle = theme.ink;
+    const write = (place, font) => {
+      const [top, height] = this.rowAt(place);
+      ctx.font = font;
+      ctx.textAlign = "left";
+      ctx.fillText(queue[place], 0, top + height / 2);
+      ctx.textAlign = "right";
+      ctx.fillText(fitted(ctx, tokens[queue[place]], LEFT - 40), LEFT - 8, top + height / 2);
+    };
+    if (looked !== null) write(looked, `bold ${theme.font}`);
+    for (const place of d3.range(0, T, step)) if (looked === null || Math.abs(place - looked) >= step) write(place, theme.font);
+  }
+
+  /** The load of each expert: filled up to its capacity, an empty frame above it; pale where seats stay empty. */
+  drawBars(ctx) {
+    const { geo: { cell, N }, seen: { load, capacity }, state: { load_limit: limit }, theme } = this;
+    const [bottom, gap] = [HEIGHT - NUMBERS, cell > 6 ? 2 : 0];
+    const height = d3.scaleLinear([0, limit], [0, BARS]);
+    load.forEach((tokens, n) => {
+      const [x, w, taken] = [LEFT + n * cell + gap / 2, cell - gap, Math.min(tokens, capacity ?? tokens)];
+      ctx.fillStyle = theme.bar;
+      ctx.fillRect(x, bottom - height(taken), w, height(taken));
+      if (tokens > taken) drawFrame(ctx, [x, bottom - height(tokens), w, height(tokens - taken)], 2, theme.accent);
+      if (capacity === null || tokens >= capacity) return;
+      ctx.globalAlpha = 0.25;
+      ctx.fillRect(x, bottom - height(capacity), w, height(capacity - tokens));
+      ctx.globalAlpha = 1;
+    });
+    [ctx.fillStyle, ctx.font, ctx.textAlign, ctx.textBaseline] = [theme.ink, theme.font, "right", "middle"];
+    ctx.fillRect(LEFT, bottom, cell * N, 1);
+    const y = bottom - height(capacity ?? 0);
+    if (capacity !== null) ctx.fillRect(LEFT - 6, Math.round(y) - 1, cell * N + 6, 2);
+    ctx.fillText(capacity === null ? "no limit" : `room ${capacity}`, LEFT - 9, Math.min(y, bottom - 5));
+    if (y - (bottom - BARS) > 20) ctx.fillText(`${limit} tokens`, LEFT - 9, bottom - BARS + 5);
+  }
+
+  wire() {
+    const at = (place) => (place === null ? null : { locked_token: this.seen.queue[place] });
+    return [...this.strip.wire(),
+      ...this.listenMouse(this.stage, ({ clientY }) => at(placeWithin(clientY - this.canvas.getBoundingClientRect().top - PAD,
+        this.row, this.seen.T))),
+      ...this.listenKeys(this.stage, (key) => {
+        const place = moved(this.cursor, key, this.seen.T);
+        if (place !== null) this.cursor = place;
+        return at(place);
+      })];
   }
 }
 
-export default widgetOf(CapacityView);
+export default widgetOf(CapacityViewView);
