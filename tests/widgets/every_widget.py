@@ -164,7 +164,8 @@ ABLATION_VIEW = Entry(
     sizes={"one model": Example(
         partial(ablation_cases.view_of, rungs=("gshard",), domains=("a", "b"), shares=(0.125,), title=LONG)),
            "many": Example(partial(ablation_cases.view_of, rungs=("gshard", "a model with a long name", *"abcdef"), seeds=9,
-                                   domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))})
+                                   domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))},
+    narrow=900, follows="svg")
 
 BALANCING_RACE = Entry(
     race_cases.race_of, (EARLY,),
