@@ -164,7 +164,8 @@ ABLATION_VIEW = Entry(
     sizes={"one model": Example(
         partial(ablation_cases.view_of, rungs=("gshard",), domains=("a", "b"), shares=(0.125,), title=LONG)),
            "many": Example(partial(ablation_cases.view_of, rungs=("gshard", "a model with a long name", *"abcdef"), seeds=9,
-                                   domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))})
+                                   domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))},
+    narrow=900, follows="svg")
 
 BALANCING_RACE = Entry(
     race_cases.race_of, (EARLY,),
@@ -261,8 +262,8 @@ SEGMENTATION_VIEW = Entry(
 
 SPECIALISATION_VIEW = Entry(
     specialisation_cases.view_of,
-    ({"sample": 512, "router": "random router", "layer": 1, "null": "documents shuffled", "order": "strongest first",
-      "locked_expert": 3}, {"router": "hash router", "locked_expert": 11}),
+    ({"sample": 512, "router": "random router", "layer": 1, "null": "documents shuffled", "locked_expert": 3},
+     {"router": "hash router", "locked_expert": 11}),
     held={"sample slider": slider("sample size"), "layer slider": slider("layer"), "cursor": CURSOR},
     hostile=Example(lambda: specialisation_cases.view_of(WORDS, WORDS, MARKUP), ({"locked_expert": 1},)),
     sizes={"two domains": Example(partial(specialisation_cases.view_of, LONG, domains=("a", "b"), sizes=(3,))),
@@ -270,7 +271,8 @@ SPECIALISATION_VIEW = Entry(
                                     ({"sample": 1024, "router": "hash router", "locked_expert": 199},))},
     projected={"62 experts": Example(partial(specialisation_cases.view_of, name="DeepSeekMoE", sizes=(62, 62), k=6),
                                      ({"sample": 512, "null": "documents shuffled", "locked_expert": 61},))},
-    large=partial(specialisation_cases.view_of, sizes=(62, 62), k=6, documents=35, tokens=120), along=("locked_expert",))
+    large=partial(specialisation_cases.view_of, sizes=(62, 62), k=6, documents=35, tokens=120), along=("locked_expert",),
+    narrow=900, follows="svg")
 
 WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,

@@ -1,221 +1,146 @@
-// The ablation view: specialists taken away, beside as many other experts.
+// The ablation view: a domain's specialists taken away, beside as many other experts of the same load.
 //
-// Python computed every state; here it is looked up and drawn. Letters: S seeds, D domains.
+// Python computed the intervals of every state; here one is looked up, drawn and put into words.
 
-import { fitted, sizedContext } from "../kit/canvas.js";
-import { keepKeys, onChoice, onSlide, taken } from "../kit/events.js";
-import {
-  buildHeader, buildStatus, headCell, make, makeCanvas, makeChoice, makeSlider, makeTable, rowWith, say, syncChoice,
-  syncSlider,
-} from "../kit/page.js";
-import { numbers } from "../kit/routing.js";
-import { LessonView, widgetOf } from "../kit/views_old.js";
+import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
+import { choice, slider } from "../kit/controls.js";
+import { d3 } from "../kit/d3.js";
+import { coloursOf } from "../kit/design.js";
+import { make } from "../kit/page.js";
+import { WidgetView, widgetOf } from "../kit/view.js";
+import { count, rounded } from "../kit/words.js";
 
-const SETTINGS = ["rung", "domain", "share"];
-const KINDS = ["specialists", "same load"];
-
-// --- state -----------------------------------------------------------------------------------------------------------
-
-/** What Python sent and the settings as one plain object. */
-export function readState(model) {
-  const names = ["title", "origin", "rungs", "domains", "shares", "states", "axes", "columns", "note", ...SETTINGS];
-  return Object.fromEntries(names.map((name) => [name, model.get(name)]));
+/** The numbers of the state that is shown, or of the same with another domain's specialists gone; see `state_of` in Python. */
+function shownOf({ numbers, rung, domain, share, shares }, own = domain) {
+  return numbers[rung][own][shares.indexOf(share)];
 }
 
-/** What is shown: { panels, rows, verdict, aim, taken, summary }, see `state_of` in Python. */
-export function examine({ states, rung, domain, share, shares }) {
-  return states[rung][domain][shares.indexOf(share)];
+// --- in words --------------------------------------------------------------------------------------------------------
+
+const signed = (value) => d3.format("+.3f")(Number(rounded(value)));
+const percents = { mean: d3.format(".1%"), gap: d3.format("+.1%") };
+
+function withBounds([mean, low, high], words = signed) {
+  return `${words(mean)} [${words(low)},\u00a0${words(high)}]`;
 }
 
-// --- geometry --------------------------------------------------------------------------------------------------------
-
-const WIDE = 760;   // pixels from which the two panels stand side by side
-const NAMES = 168;  // pixels for the names of domain and row
-const KIND = 84;    // of these for the name of the row
-const GAP = 26;     // between the panels
-const TITLE = 24;
-const ROW = 20;     // pixels of one row; two make a domain's group
-const GROUP = 48;
-const TICKS = 24;
-
-/** The panels for a width in CSS pixels and D domains: { width, height, rise, calls }, each { left, right, top, bottom, names }. */
-export function geometry(width, D) {
-  const high = D * GROUP + TITLE + TICKS;
-  const panel = (left, right, top, names) => ({ left, right, top: top + TITLE, bottom: top + TITLE + D * GROUP, names });
-  const end = width - 14; // half a number stands out at the right
-  if (width < WIDE) {
-    return { width, height: 2 * high + 6, rise: panel(NAMES, end, 0, true), calls: panel(NAMES, end, high + 6, true) };
-  }
-  const middle = NAMES + Math.round((end - NAMES - GAP) * 0.6);
-  return { width, height: high, rise: panel(NAMES, middle, 0, true), calls: panel(middle + GAP, end, 0, false) };
+/** What the seeds can tell of a difference: its 95% interval lies above 0, below, or around it. */
+function judged([, low, high], more, less, neither) {
+  return low > 0 ? more : high < 0 ? less : neither;
 }
 
-/** Where a value stands in a panel; at its edge if it lies beyond. */
-export function placeOf({ left, right }, { low, high }, value) {
-  return left + (Math.min(Math.max(value, low), high) - low) / (high - low) * (right - left);
+/** Whether the domain misses its specialists more than the control, and more than the others do: a domain that is hurt easily is
+ *  hurt by the control, too, so that is taken off. */
+export function describe(state) {
+  const { domain, rung, sizes } = state;
+  const { gone, own, rise: [[[, , , ...seeds]]] } = shownOf(state);
+  const [hurt, hit] = [own.rise[2], own.beyond[2]];
+  return `${rung}, ${gone} of ${sizes[rung]} experts gone: `
+    + judged(hurt, `${domain} is hurt more`, `${domain} is hurt less`, `open whether ${domain} is hurt more`)
+    + " without its specialists than without as many others of the same load, "
+    + `${withBounds(hurt)} nats per byte (${seeds.length} seeds). `
+    + judged(hit, "Compared with the other domains, it is hit harder", "Compared with the other domains, it is hit less",
+      "Open whether, compared with the other domains, it is hit harder")
+    + ` than by that control: ${withBounds(hit)}. ${countWords(state)}`;
 }
 
-/** The middle of a row: of which domain, and of which kind. */
-export function rowOf({ top }, d, kind) {
-  return top + d * GROUP + (GROUP - 2 * ROW) / 2 + (kind + 0.5) * ROW;
+/** How all domains' specialists fare, so that nobody picks the one that pleases. */
+function countWords(state) {
+  const counted = (what, more) => {
+    const says = state.domains.map((own) => judged(shownOf(state, own).own[what][2], more, "less", "open"));
+    return [more, "less", "open"].map((word) => `${word} ${says.filter((one) => one === word).length}`).join(", ");
+  };
+  return `All ${state.domains.length} domains: ${counted("rise", "hurt more")}; ${counted("beyond", "hit harder")}.`;
 }
 
-// --- drawing ---------------------------------------------------------------------------------------------------------
-
-/** Both panels, the outline of the own domain around them. */
-function drawAll(ctx, geo, state, seen, theme) {
-  for (const name of ["rise", "calls"]) {
-    drawScale(ctx, geo[name], state.axes[name], theme);
-    seen.panels[name].forEach((kinds, d) => {
-      kinds.forEach((numbers, kind) => drawRow(ctx, geo[name], state.axes[name], numbers, rowOf(geo[name], d, kind), kind, theme));
-    });
-    if (geo[name].names) drawNames(ctx, geo[name], state, theme);
-    drawOutline(ctx, geo, geo[name], state, theme);
-  }
+function fraction(share) {
+  return Number.isInteger(1 / share) ? `1/${1 / share}` : d3.format(".3~p")(share);
 }
 
-/** What is measured, its numbers, and the line of the whole model at 0. */
-function drawScale(ctx, panel, axis, theme) {
-  ctx.textBaseline = "middle";
-  ctx.textAlign = "left";
-  ctx.fillStyle = theme.ink;
-  ctx.font = `bold ${theme.font}`;
-  const from = panel.names ? 0 : panel.left;
-  ctx.fillText(fitted(ctx, axis.title, panel.right - from), from, panel.top - TITLE / 2);
-  ctx.font = theme.font;
-  ctx.textAlign = "center";
-  for (const [tick, label] of axis.ticks) {
-    const x = placeOf(panel, axis, tick);
-    ctx.fillStyle = tick ? theme.faint : theme.ink;
-    ctx.fillRect(Math.round(x) - (tick ? 0.5 : 1), panel.top, tick ? 1 : 2, panel.bottom - panel.top);
-    ctx.fillStyle = theme.ink;
-    ctx.fillText(label, x, panel.bottom + TICKS / 2);
-  }
-}
-
-/** A band for the interval, a line for the mean, a ring for each seed. */
-function drawRow(ctx, panel, axis, [mean, low, high, ...seeds], y, kind, theme) {
-  const colour = [theme.bar, theme.accent][kind];
-  const [x, from, to] = [mean, low, high].map((value) => placeOf(panel, axis, value));
-  ctx.fillStyle = colour;
-  ctx.globalAlpha = 0.38;
-  ctx.fillRect(from, y - 7, Math.max(to - from, 1), 14);
-  ctx.globalAlpha = 1;
-  ctx.fillRect(Math.round(x) - 2, y - 9, 5, 18);
-  Object.assign(ctx, { strokeStyle: theme.ink, lineWidth: 1.3 });
-  seeds.forEach((value, s) => { // equal seeds stay apart
-    ctx.beginPath();
-    ctx.arc(placeOf(panel, axis, value), y + (s - (seeds.length - 1) / 2) * Math.min(2, 10 / seeds.length), 3.2, 0, 2 * Math.PI);
-    ctx.stroke();
-  });
-}
-
-/** The domain in front of its rows, the kind in front of each. */
-function drawNames(ctx, panel, { domains, domain }, theme) {
-  ctx.fillStyle = theme.ink;
-  domains.forEach((name, d) => {
-    ctx.textAlign = "left";
-    ctx.font = `${name === domain ? "bold " : ""}${theme.font}`;
-    ctx.fillText(fitted(ctx, name, NAMES - KIND - 14), 6, (rowOf(panel, d, 0) + rowOf(panel, d, 1)) / 2);
-    ctx.textAlign = "right";
-    ctx.font = theme.font;
-    KINDS.forEach((kind, row) => ctx.fillText(kind, panel.left - 8, rowOf(panel, d, row)));
-  });
-}
-
-/** A frame around the domain whose specialists are gone. */
-function drawOutline(ctx, geo, panel, { domains, domain }, theme) {
-  const left = panel.names ? 1 : panel.left - 6;
-  Object.assign(ctx, { strokeStyle: theme.ink, lineWidth: 2 });
-  ctx.strokeRect(left, panel.top + domains.indexOf(domain) * GROUP + 1, panel.right + 8 - left, GROUP - 2);
-}
-
-// --- page ------------------------------------------------------------------------------------------------------------
-
-/** Build the widget's elements once; `draw` fills them. */
-function buildPage(state) {
-  const page = { root: make("div", "moe-root moe-ablation"), stage: make("div"), canvas: makeCanvas() };
-  keepKeys(page.root);
-  page.stage.append(page.canvas); // the table and the summary say the same
-  [page.verdict, page.aim] = [make("div", "moe-ablation-verdict"), make("div", "moe-ablation-verdict")];
-  const foot = make("div", "moe-ablation-foot");
-  foot.append(buildTable(page, state), buildStatus(page));
-  page.root.append(buildHeader(page, state.title), buildControls(page, state), page.verdict, page.aim, page.stage, foot);
-  say(page.badge, state.origin);
-  return page;
-}
-
-function buildControls(page, state) {
-  const row = make("div", "moe-row");
-  const [rung, domain] = [["model", state.rungs], ["specialists of", state.domains]].map(
-    ([words, names]) => makeChoice(words, names.map((name) => [name, name])));
-  page.choices = { rung: rung.radios, domain: domain.radios };
-  page.share = makeSlider("share of the experts", 0, state.shares.length - 1);
-  page.share.box.hidden = state.shares.length === 1;
-  row.append(rung.box, domain.box, page.share.box);
-  return row;
-}
-
-function buildTable(page, state) {
-  const box = make("div");
-  page.own = headCell("col", "");
-  const heads = state.columns.map((words) => headCell("col", words));
-  KINDS.forEach((_, kind) => heads[kind].classList.add(`moe-ablation-${kind}`));
-  page.cells = examine(state).rows.map((words) => words.map((_, i) => (i ? make("td") : headCell("row", ""))));
-  box.append(makeTable([page.own, ...heads], page.cells.map(rowWith)), make("div", "moe-caption", state.note));
-  return box;
-}
-
-// --- filling the page from the state ---------------------------------------------------------------------------------
-
-function syncControls(page, state, { taken }) {
-  for (const [name, radios] of Object.entries(page.choices)) syncChoice(radios, state[name]);
-  syncSlider(page.share, state.shares.indexOf(state.share), state.shares.length - 1, taken);
-}
-
-function syncWords(page, state, seen) {
-  say(page.verdict, seen.verdict);
-  say(page.aim, seen.aim);
-  say(page.own, state.domain);
-  seen.rows.forEach((words, i) => words.forEach((text, column) => say(page.cells[i][column], text)));
-  say(page.status, seen.summary);
+/** What is measured of the domain without its specialists, without the control, and the paired difference. */
+export function tableRows(state) {
+  const { own } = shownOf(state);
+  const row = (name, what, { mean = signed, gap = signed } = {}) => (
+    [name, ...(own[what]?.map((one, i) => withBounds(one, i < 2 ? mean : gap)) ?? ["–", "–", "–"])]);
+  return [[state.domain, "its specialists gone", "same load gone", "paired difference"], row("rise of its loss", "rise"),
+    row("share of its calls lost", "calls", percents), row("rise per lost call", "per call"),
+    row("rise above the others' mean", "beyond")];
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class AblationView extends LessonView {
-  get settings() { return SETTINGS; }
+const PANELS = { rise: ["rise of the loss, nats per byte", (value) => (value ? d3.format("+")(value) : "0")],
+  calls: ["lost share of the domain's calls", d3.format("~p")] };
+const GROUP = 44; // pixels of a domain: two rows
+const ROW = 18;
+const LEFT = 92;
+const LETTERS = 11; // of a domain's name that fit
+const GREY = "#808790"; // of the control
 
-  read() {
-    this.state = readState(this.model);
-    this.seen = examine(this.state);
+class AblationView extends WidgetView {
+  static data = ["origin", "rungs", "domains", "shares", "sizes", "draws", "numbers", "start"];
+
+  static settings = ["rung", "domain", "share"];
+
+  declare() {
+    const { rungs, domains, shares } = this.state;
+    const oneOf = (label, trait, names) => choice(label, names.map((name) => [name, name]),
+      { at: (state) => state[trait], set: (name) => ({ [trait]: name }) });
+    return [
+      oneOf("model", "rung", rungs),
+      oneOf("specialists of", "domain", domains),
+      slider("share of the experts", { max: shares.length - 1, at: ({ share }) => shares.indexOf(share), wide: true,
+        words: (state) => `${fraction(state.share)} of the experts: ${shownOf(state).gone} of ${state.sizes[state.rung]}`,
+        set: (place) => ({ share: shares[place] }), hidden: () => shares.length === 1 }),
+    ];
   }
 
   build() {
-    return buildPage(this.state);
+    const { rungs, domains, numbers, draws } = this.state;
+    const height = domains.length * GROUP + 52;
+    const all = Object.values(numbers).flatMap((of) => Object.values(of).flat());
+    this.charts = Object.keys(PANELS).map((name) => ({ name, chart: new Chart({ height, margin: { left: LEFT } }),
+      limits: d3.extent([0, ...all.flatMap((one) => one[name].flat(2))]) })); // of all states, so that none moves an axis
+    this.hues = Object.fromEntries(coloursOf(rungs).map((colour, i) => [rungs[i], colour]));
+    this.key = legend([["its specialists gone", ""], ["as many others of the same load gone (control)", GREY]]);
+    this.table = makeSheet("numbers of the domain whose specialists are gone");
+    const box = make("div", "moe-charts moe-ablation");
+    box.append(...this.charts.map(({ chart }) => chart.box));
+    this.folded.append(this.table, make("div", "", "Specialists are chosen on validation text, losses are of test text; a lost "
+      + "call goes to the next best expert. Same load: as many other experts, the mean of "
+      + `${count(draws, "random set")} for each seed.`));
+    return [this.key, box];
   }
+
+  describe() { return describe(this.state); }
 
   draw() {
-    const { page, state, seen } = this;
-    this.drawCanvas(); // first: it reads the layout, which the lines below make stale
-    syncControls(page, state, seen);
-    syncWords(page, state, seen);
+    const colours = [this.hues[this.state.rung], GREY];
+    this.key.querySelector(".moe-swatch").style.background = colours[0];
+    for (const one of this.charts) this.drawPanel(one, colours);
+    fillTable(this.table, tableRows(this.state));
   }
 
-  drawCanvas() {
-    const { page, state, seen } = this;
-    const width = page.stage.clientWidth;
-    if (!width) return; // not on the page yet: the ResizeObserver will call
-    const geo = geometry(width, state.domains.length);
-    drawAll(sizedContext(page.canvas, width, geo.height), geo, state, seen, this.theme);
-  }
-
-  wire() {
-    const { page, model, state: { shares } } = this;
-    return [
-      ...Object.entries(page.choices).flatMap(([name, radios]) => onChoice(model, radios, (value) => ({ [name]: value }))),
-      ...onSlide(model, page.share, (place) => ({ share: shares[place] })),
-    ];
+  /** Two rows for each domain: the interval as a band, the mean as a line, a ring for each seed. */
+  drawPanel({ name, chart, limits }, colours) {
+    const [{ domains, domain }, { width, height }, [xTitle, xFormat]] = [this.state, chart.sized(), PANELS[name]];
+    const x = d3.scaleLinear(limits, [6, width - 6]);
+    const y = d3.scaleBand(domains, [0, height]);
+    const short = (words) => (words.length > LETTERS ? `${words.slice(0, LETTERS - 1)}…` : words);
+    chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: short, grid: false });
+    chart.x.selectAll(".tick line").attr("y1", -height).classed("moe-zero", (value) => value === 0);
+    chart.y.selectAll("text").attr("font-weight", (one) => (one === domain ? 700 : null));
+    chart.join(chart.bands, "rect", "moe-own", [domain], () => "own").attr("x", -LEFT + 1).attr("y", y(domain) + 1)
+      .attr("width", LEFT + width + 8).attr("height", GROUP - 2);
+    const rows = shownOf(this.state)[name].flatMap((kinds, d) => kinds.map(([mean, low, high, ...seeds], kind) => (
+      { key: `${d}, ${kind}`, mean, low, high, seeds, colour: colours[kind], y: (d + 0.5) * GROUP + (kind - 0.5) * ROW })));
+    chart.join(chart.bands, "path", "moe-interval", rows, (row) => row.key).attr("stroke", (row) => row.colour)
+      .attr("d", (row) => `M${x(row.low)},${row.y}H${x(row.high)}`);
+    chart.join(chart.marks, "path", "moe-mean", rows, (row) => row.key).attr("stroke", (row) => row.colour)
+      .attr("d", (row) => `M${x(row.mean)},${row.y - 8}v16`);
+    const shift = (s, S) => (s - (S - 1) / 2) * Math.min(2, 10 / S); // so that equal seeds are seen
+    chart.dots(rows.flatMap((row) => row.seeds.map((value, s) => ({ key: `${row.key}, ${s}`, x: x(value),
+      y: row.y + shift(s, row.seeds.length), colour: "currentColor", hollow: true, radius: 3.2 }))));
   }
 }
 

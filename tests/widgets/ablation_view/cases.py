@@ -57,9 +57,3 @@ def toy_rows(specialists, control, calls=((0.2, 0.1), (0.1, 0.1)), share=0.25) -
 
 def toy(*args, **more) -> AblationView:
     return AblationView(toy_rows(*args, **more), {"toy": 8}, origin="toy")
-
-
-def made(view: AblationView, **settings) -> AblationView:
-    for name, value in settings.items():
-        setattr(view, name, value)
-    return view

@@ -1,152 +1,21 @@
-"""The ablation view in Python, and JavaScript beside it: what it refuses, computes, says and draws."""
+"""The ablation view: what it refuses, and by meaning what it shows. test_every_widget_browser.py asks the rest."""
 
-import base64
 import math
 
 import numpy as np
 import pytest
-from ablation_view.cases import DOMAINS, EXPERTS, SHARES, made, row, rows_of, toy, view_of
+from ablation_view.cases import DOMAINS, EXPERTS, row, rows_of, toy, view_of
 from traitlets import TraitError
-from widget_harness import browser_state, run_node
+from widget_harness import status
 
 import moe_lesson.widgets.ablation_view.data as ablation_view
-from moe_lesson.measure.evidence import Table, interval, paired_difference
+from moe_lesson.measure.evidence import Interval, Table, interval, paired_difference
 from moe_lesson.widgets import AblationView
-from moe_lesson.widgets.ablation_view.data import KINDS, draw_ablation
-from moe_lesson.widgets.kit.base import VIEW
 
-PNG = b"\x89PNG\r\n"
 HURT, SPARED = ((0.5, 0.1), (0.6, 0.1), (0.7, 0.1)), ((0.2, 0.2), (0.2, 0.2), (0.2, 0.2))
-STATES = [{"rung": rung, "domain": domain, "share": share} for rung in EXPERTS for domain in DOMAINS for share in SHARES]
 
 
-# --- what the learner shall discover ---------------------------------------------------------------------------------
-
-
-def test_a_domain_that_misses_its_specialists_more_than_the_control_is_told_from_one_that_does_not():
-    view = toy(HURT, SPARED)
-    assert view.verdict == ("Without its specialists, a is hurt more than without the control: +0.400 [+0.152,\u00a0+0.648] nats "
-                            "per byte (n = 3).")
-    assert "Measured against the other domains, it is hit harder than by the control: +0.500" in view.summary
-    assert toy(SPARED, HURT).verdict.startswith("Without its specialists, a is hurt less than without the control: -0.400 ")
-    even = toy(((0.1, 0), (0.5, 0)), ((0.2, 0), (0.2, 0)))
-    assert even.verdict.startswith("Open whether a is hurt more without its specialists than without the control: +0.100 ")
-
-
-def test_the_shipped_models_miss_the_control_more_and_yet_each_domain_is_hit_by_its_own_specialists():
-    view = AblationView.of_table()
-    assert (view.rungs, view.rung, view.domain, view.share) == (list(EXPERTS), "deepseekmoe", "python", 0.125)
-    assert view.verdict.startswith("Without its specialists, python is hurt less than without the control: -0.0")
-    assert "hurt more than by the control: 0, less: 1, open: 3" in view.summary
-    assert view.summary.endswith("against the others, hit harder than by the control: 4, less: 0, open: 0.")
-
-
-def test_a_domain_that_is_hurt_easily_is_not_taken_for_one_that_is_aimed_at():
-    view = toy(((0.9, 0.5), (1.0, 0.6)), ((0.8, 0.4), (0.9, 0.5)))
-    mine, control, gap = view.shown.compared("beyond")
-    assert mine.mean == pytest.approx(control.mean) == pytest.approx(0.4) and "Open whether, measured against" in view.summary
-
-
-def test_the_numbers_are_those_of_the_rows():
-    rows, view = rows_of(), made(view_of(), rung="fine", domain="cpp", share=0.25)
-
-    def loss(seed, kind, draw, column="test_cpp"):
-        own = {"domain": "cpp", "share": 0.25} if kind != "nothing" else {}
-        where = {"rung": "fine", "seed": seed, "kind": kind, "draw": draw, **own}
-        [found] = [one[column] for one in rows if where.items() <= one.items()]
-        return found
-
-    mine = [loss(s, "specialists", 0) - loss(s, "nothing", 0) for s in range(5)]
-    control = [np.mean([loss(s, "same load", draw) for draw in range(3)]) - loss(s, "nothing", 0) for s in range(5)]
-    found = view.shown.compared("rise")
-    for one, expected in zip(found, (interval(mine), interval(control), paired_difference(mine, control))):
-        assert (one.mean, one.low, one.high, one.n) == pytest.approx((expected.mean, expected.low, expected.high, 5))
-    calls = [loss(s, "specialists", 0, "calls_cpp") for s in range(5)]
-    assert view.shown.compared("calls")[0].mean == pytest.approx(np.mean(calls))
-    assert view.shown.compared("per call")[0].mean == pytest.approx(np.mean(np.divide(mine, calls)))
-    others = [np.mean([loss(s, "specialists", 0, f"test_{d}") - loss(s, "nothing", 0, f"test_{d}")
-                       for d in ("python", "english", "yaml")]) for s in range(5)]
-    assert view.shown.compared("beyond")[0].mean == pytest.approx(np.mean(mine) - np.mean(others))
-    numbers = view.state["panels"]["rise"][2][0]
-    assert numbers == pytest.approx([found[0].mean, found[0].low, found[0].high, *mine], rel=1e-5)
-
-
-def test_the_words_count_all_domains_and_name_the_means_of_both_panels():
-    view = toy(HURT, SPARED)
-    assert view.summary == (
-        f"toy, toy: 2 of 8 routed experts are missing in each layer. {view.verdict} Measured against the other domains, it is "
-        "hit harder than by the control: +0.500 [+0.252,\u00a0+0.748]. Rise of the loss (calls lost), specialists | same load: a "
-        "+0.600 (20.0%) | +0.200 (10.0%); b +0.100 (10.0%) | +0.200 (10.0%). The rise of a per lost call: open. Of all 2 domains "
-        "at this share, hurt more than by the control: 1, less: 0, open: 1; against the others, hit harder than by the control: "
-        "1, less: 0, open: 1.")
-    assert view.state["rows"] == [
-        ["rise", "+0.600 [+0.352,\u00a0+0.848]", "+0.200 [+0.200,\u00a0+0.200]", "+0.400 [+0.152,\u00a0+0.648]"],
-        ["calls lost", "20.0% [20.0%,\u00a020.0%]", "10.0% [10.0%,\u00a010.0%]", "+10.0% [+10.0%,\u00a0+10.0%]"],
-        ["rise / calls lost", "+3.000 [+1.758,\u00a0+4.242]", "+2.000 [+2.000,\u00a0+2.000]", "+1.000 [-0.242,\u00a0+2.242]"],
-        ["rise − others' mean", "+0.500 [+0.252,\u00a0+0.748]", "0.000 [0.000,\u00a00.000]", "+0.500 [+0.252,\u00a0+0.748]"]]
-
-
-def test_where_no_call_was_lost_there_is_no_rise_per_call():
-    view = toy(HURT, SPARED, calls=((0.2, 0.1), (0.0, 0.1)))
-    assert view.state["rows"][2] == ["rise / calls lost", "–", "–", "–"]
-    assert "The rise of a per lost call: none was lost." in view.summary and view.picture().startswith(PNG)
-
-
-def test_the_share_is_said_in_experts_rounded_as_the_experiment_rounds():
-    words = [made(view_of(seeds=2), **state).state["taken"] for state in STATES if state["domain"] == "cpp"]
-    assert words == [f"{share} of the experts: {gone}" for share, gone in zip(
-        3 * ["1/16", "1/8", "1/4"], ["1 of 16", "2 of 16", "4 of 16", "4 of 64", "8 of 64", "16 of 64", "4 of 62", "8 of 62",
-                                     "16 of 62"])]
-
-
-def test_the_default_state_is_the_last_model_the_first_domain_and_the_middle_share():
-    view = view_of(experts=EXPERTS)
-    assert (view.rung, view.domain, view.share) == ("deepseekmoe", "python", 0.125)
-    view = view_of(experts=EXPERTS, rung="fine", domain="yaml", share=0.25)
-    assert (view.shown.rung, view.shown.own, view.shown.share) == ("fine", "yaml", 0.25)
-
-
-def test_the_table_is_read_in_the_order_of_the_lesson_and_without_other_models(monkeypatch):
-    rows = rows_of(("deepseekmoe", "something else", "gshard", "fine"), seeds=2)
-    monkeypatch.setattr(ablation_view, "result_table", lambda name: Table(rows, {}) if name == "ladder-cpu-ablations" else None)
-    view = AblationView.of_table()
-    assert view.rungs == ["gshard", "fine", "deepseekmoe"] and view.origin == "trained"
-
-
-# --- fixed axes, the picture, what a notebook stores -----------------------------------------------------------------
-
-
-def test_no_state_moves_an_axis_and_every_number_is_within():
-    view = view_of(seeds=3)
-    limits = set()
-    for state in STATES:
-        axes = draw_ablation(made(view, **state)).axes
-        limits.add((axes[0].get_xlim(), axes[1].get_xlim()))
-        for panel, axis in view.axes.items():
-            numbers = [value for kinds in view.state["panels"][panel] for one in kinds for value in one]
-            assert max(numbers) < axis["high"] and (panel == "calls" or min(numbers) > axis["low"])
-    assert len(limits) == 1 and view.axes["rise"]["low"] < 0 and [0, "0"] in view.axes["rise"]["ticks"]
-
-
-def test_the_picture_has_a_ring_for_each_seed_and_the_numbers_of_the_page():
-    view = view_of(seeds=3)
-    figure = draw_ablation(view)
-    rise, calls, table = figure.axes
-    assert sum(len(rings.get_offsets()) for rings in rise.collections if len(rings.get_offsets()) == 3) == 3 * 2 * 4
-    assert [text.get_text() for text in rise.texts if text.get_fontweight() == "bold"] == ["python"]
-    assert table.tables[0].get_celld()[1, 3].get_text().get_text() == view.state["rows"][0][3]
-    assert view.verdict in figure.get_suptitle() and "synthetic" in figure.get_suptitle()
-
-
-def test_the_bundle_holds_the_view_and_a_picture_that_stays_the_same():
-    view = view_of(seeds=2)
-    assert base64.b64decode(view._repr_mimebundle_()[0]["image/png"]).startswith(PNG) and VIEW in view._repr_mimebundle_()[0]
-    assert repr(view) == ("AblationView('Take the specialists away', synthetic: gshard, fine, deepseekmoe; 2 seeds, 4 domains, "
-                          "1/16, 1/8, 1/4 of the experts)")
-    assert view.picture() == view_of(seeds=2).picture() != made(view, share=0.25).picture()
-
-
-# --- validation ------------------------------------------------------------------------------------------------------
+# --- what it refuses --------------------------------------------------------------------------------------------------
 
 
 def changed(where: dict, change: dict) -> list[dict]:
@@ -171,8 +40,6 @@ FIRST = {"rung": "gshard", "seed": 0, "kind": "specialists", "domain": "cpp", "s
     ("share 0.01 of the 16 experts of gshard is 0; expected 1 … 15", changed(FIRST, {"share": 0.01})),
     ("no row for gshard, seed 0, 'specialists', cpp, share 0.125; let the experiment run to its end", without(**FIRST)),
     ("no row for fine, seed 1, 'nothing'; let", without(rung="fine", seed=1, kind="nothing")),
-    ("no row for gshard, seed 1, 'same load', yaml, share 0.25; let", without(
-        rung="gshard", seed=1, kind="same load", domain="yaml", share=0.25)),
     ("there are 2 rows for gshard, seed 0, 'specialists', cpp, share 0.125; expected one",
      [*rows_of(seeds=2), row(**FIRST, draw=1, test=[1] * 4, calls=[0] * 4)]),
     ("fine has 1 seed; an interval over seeds needs at least 2", without(rung="fine", seed=1)),
@@ -192,28 +59,121 @@ def test_wrong_settings_are_refused_at_first_and_later():
     with pytest.raises(ValueError, match="share is 0.5; choose one of 0.0625, 0.125, 0.25"):
         view_of(share=0.5)
     view = view_of(seeds=2)
-    before = view.summary
     for trait, value in (("rung", "dense"), ("domain", "rust"), ("share", 0.2)):
+        before = getattr(view, trait)
         with pytest.raises(TraitError, match=f"{trait} is {value!r}; choose one of "):
             setattr(view, trait, value)
-    assert view.summary == before
+        assert getattr(view, trait) == before
 
 
-# --- JavaScript shows the same state -----------------------------------------------------------------------------------
+def test_the_table_is_read_in_the_order_of_the_lesson_and_without_other_models(monkeypatch):
+    rows = rows_of(("deepseekmoe", "something else", "gshard", "fine"), seeds=2)
+    monkeypatch.setattr(ablation_view, "result_table", lambda name: Table(rows, {}) if name == "ladder-cpu-ablations" else None)
+    view = AblationView.of_table()
+    assert view.rungs == ["gshard", "fine", "deepseekmoe"] and view.origin == "trained"
+    assert (view.rung, view.domain, view.share) == ("deepseekmoe", "python", 0.125)  # the last, the first, the middle
 
 
-def test_javascript_shows_what_python_says(tmp_path):
-    views = {"all models": (view_of(), STATES), "one share": (toy(HURT, SPARED), [{}])}
-    cases = []
-    for name, (view, states) in views.items():
-        found = [{"settings": state, "summary": made(view, **state).summary, "verdict": view.verdict, "rows": view.state["rows"],
-                  "rises": [[sent_mean(view.shown.rise_SM[kind][:, d]) for kind in KINDS] for d in range(len(view.domains))]}
-                 for state in states]
-        assert len({one["summary"] for one in found}) == len(states)
-        cases.append({"name": name, "traits": browser_state(view), "states": found})
-    assert "pass 4" in run_node("ablation_view", AblationView._esm, {"cases": cases}, tmp_path)
+# --- what it shows ----------------------------------------------------------------------------------------------------
 
 
-def sent_mean(values: np.ndarray) -> float:
-    """The mean as it is sent."""
-    return float(f"{interval(values.tolist()).mean:.6g}")
+def words(found: Interval, kind: str = "+.3f") -> str:
+    """A mean and its interval as the page writes them: with true minus signs."""
+    mean, low, high = (format(value, kind).replace("-", "\u2212") for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low},\u00a0{high}]"
+
+
+def table(page) -> list[list[str]]:
+    return [one.locator("th, td").all_text_contents() for one in page.locator(".moe-sheet tr").all()]
+
+
+def drawn(page, panel: int) -> tuple[list[float], list[float]]:
+    """The means in a panel, and all seeds, read off its axis, whose ticks d3 draws half a pixel to the right."""
+    status(page)
+    chart = page.locator(".moe-chart").nth(panel)
+    ticks = chart.locator(".moe-x .tick").evaluate_all(
+        "(nodes) => nodes.map((node) => [parseFloat(node.textContent), node.transform.baseVal[0].matrix.e])")
+    (first, left), (last, right) = ticks[0], ticks[-1]
+    paths = chart.locator(".moe-mean").evaluate_all("(nodes) => nodes.map((node) => parseFloat(node.getAttribute('d').slice(1)))")
+    rings = chart.locator(".moe-dot").evaluate_all("(nodes) => nodes.map((node) => node.cx.baseVal.value)")
+    return tuple([first + (x + 0.5 - left) / (right - left) * (last - first) for x in places] for places in (paths, rings))
+
+
+def test_a_domain_that_misses_its_specialists_more_than_the_control_is_told_from_one_that_does_not(show):
+    hurt = status(show(toy(HURT, SPARED)))
+    assert hurt.replace("\u00a0", " ") == (
+        "toy, 2 of 8 experts gone: a is hurt more without its specialists than without as many others of the same load, "
+        "+0.400 [+0.152, +0.648] nats per byte (3 seeds). Compared with the other domains, it is hit harder than by that "
+        "control: +0.500 [+0.252, +0.748]. All 2 domains: hurt more 1, less 0, open 1; hit harder 1, less 0, open 1.")
+    assert "a is hurt less without its specialists than" in status(show(toy(SPARED, HURT)))
+    assert "open whether a is hurt more without" in status(show(toy(((0.1, 0), (0.5, 0)), ((0.2, 0), (0.2, 0)))))
+
+
+def test_a_domain_that_is_hurt_easily_is_not_taken_for_one_that_is_aimed_at(show):
+    page = show(toy(((0.9, 0.5), (1.0, 0.6)), ((0.8, 0.4), (0.9, 0.5))))
+    assert "Open whether, compared with the other domains, it is hit harder than" in status(page)
+    assert [cell[:6] for cell in table(page)[4][1:]] == ["+0.400", "+0.400", "+0.000"]
+
+
+def test_the_shipped_models_miss_the_control_more_and_yet_each_domain_is_hit_by_its_own_specialists(show):
+    says = status(show(AblationView.of_table()))
+    assert "python is hurt less without its specialists" in says and "it is hit harder than" in says
+    assert says.endswith("hurt more 0, less 1, open 3; hit harder 4, less 0, open 0.")
+
+
+def test_the_numbers_are_those_of_the_rows(show):
+    rows, page = rows_of(), show(view_of())
+    page.evaluate("model.receive({ rung: 'fine', domain: 'cpp', share: 0.25 })")
+
+    def column(what, kind, judged):
+        """[S] of the rows; of the control, the mean over its draws."""
+        where = {"rung": "fine", "kind": kind} | ({"domain": "cpp", "share": 0.25} if kind != "nothing" else {})
+        values = [one[f"{what}_{judged}"] for one in rows if where.items() <= one.items()]
+        return np.reshape(values, (5, -1)).mean(axis=1)
+
+    kinds = ("specialists", "same load")
+    rise = {domain: [column("test", kind, domain) - column("test", "nothing", domain) for kind in kinds] for domain in DOMAINS}
+    calls = {domain: [column("calls", kind, domain) for kind in kinds] for domain in DOMAINS}
+    for panel, expected, factor in ((0, rise, 1), (1, calls, 100)):
+        means, seeds = drawn(page, panel)
+        every = [pair for domain in DOMAINS for pair in expected[domain]]
+        assert means == pytest.approx([factor * one.mean() for one in every], abs=1e-6)
+        assert seeds == pytest.approx(factor * np.concatenate(every), abs=1e-4)
+    others = [np.mean([rise[domain][i] for domain in DOMAINS if domain != "cpp"], axis=0) for i in (0, 1)]
+    shown = {"rise of its loss": rise["cpp"], "share of its calls lost": calls["cpp"],
+             "rise per lost call": [r / c for r, c in zip(rise["cpp"], calls["cpp"])],
+             "rise above the others' mean": [r - o for r, o in zip(rise["cpp"], others)]}
+    kind_of = {"share of its calls lost": (".1%", ".1%", "+.1%")}
+    assert table(page)[1:] == [[name, *map(words, (interval(mine.tolist()), interval(control.tolist()), paired_difference(
+        mine.tolist(), control.tolist())), kind_of.get(name, 3 * ("+.3f",)))] for name, (mine, control) in shown.items()]
+
+
+def test_where_no_call_was_lost_there_is_no_rise_per_call(show):
+    page = show(toy(HURT, SPARED, calls=((0.2, 0.1), (0.0, 0.1))))
+    assert table(page)[3] == ["rise per lost call", "–", "–", "–"]
+
+
+def test_the_share_is_said_in_experts_rounded_as_the_experiment_rounds(show):
+    page, said = show(view_of(seeds=2)), []
+    for rung in EXPERTS:
+        for share in (0.0625, 0.125, 0.25):
+            page.evaluate("(state) => model.receive(state)", {"rung": rung, "share": share})
+            status(page)
+            said.append(page.get_by_label("share of the experts").get_attribute("aria-valuetext"))
+    assert said == [f"{share} of the experts: {gone}" for share, gone in zip(
+        3 * ["1/16", "1/8", "1/4"], ["1 of 16", "2 of 16", "4 of 16", "4 of 64", "8 of 64", "16 of 64", "4 of 62", "8 of 62",
+                                     "16 of 62"])]
+    assert not show(toy(HURT, SPARED)).get_by_label("share of the experts").is_visible()  # one share: no slider
+
+
+def test_no_state_moves_an_axis_and_the_domain_is_outlined(show):
+    page = show(view_of(seeds=3))
+    axes = set()
+    for state in ({}, {"rung": "gshard", "share": 0.25}, {"domain": "yaml"}):
+        page.evaluate("(state) => model.receive(state)", state)
+        status(page)
+        axes.add("|".join(page.locator(".moe-x .tick").evaluate_all("(nodes) => nodes.map((node) => node.outerHTML)")))
+    assert len(axes) == 1
+    outline, name = page.locator(".moe-own").first.bounding_box(), page.locator(".moe-y .tick text", has_text="yaml").first
+    middle = name.bounding_box()["y"] + name.bounding_box()["height"] / 2
+    assert abs(outline["y"] + outline["height"] / 2 - middle) < 2 and name.get_attribute("font-weight") == "700"

@@ -47,9 +47,3 @@ def censuses(domains=DOMAINS, **more) -> dict[str, Census]:
 
 def view_of(title="specialists, or a small sample?", name="dice", domains=DOMAINS, **more) -> SpecialisationView:
     return SpecialisationView.of_census(censuses(domains, **more), name=name, origin="synthetic", title=title)
-
-
-def made(view: SpecialisationView, **settings) -> SpecialisationView:
-    for name, value in settings.items():
-        setattr(view, name, value)
-    return view
