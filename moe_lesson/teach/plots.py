@@ -5,8 +5,6 @@ A mean over seeds is never drawn without its 95% interval and its seeds. Letters
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 from collections.abc import Sequence
 
@@ -20,17 +18,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont
-from matplotlib.ft2font import FT2Font
 from torch import Tensor
 
 from ..base.errors import require
 from ..measure.evidence import interval
-from ..moe.routing import Routing
-from .design import ACCENT, BAR, DESIGN, INK, OTHERS, STYLE, colour_of, colours_of
+from .design import DESIGN, INK, OTHERS, STYLE, colour_of, colours_of
 
 DASHES = ("-", "--", ":", "-.")
-MOST_LABELS = 72  # rows that can carry a readable name; of a longer text every second, third … token is named
 
 
 def blank(figure: Figure | None, width: float, height: float) -> Figure:
@@ -38,87 +32,6 @@ def blank(figure: Figure | None, width: float, height: float) -> Figure:
     figure = figure or Figure()
     figure.set(size_inches=(width, height), layout_engine="constrained")
     return figure
-
-
-@matplotlib.rc_context(STYLE)
-def draw_routing(routing: Routing, *, origin: str, title: str = "routing", limit: float = 1.0,
-                 load_limit: float | None = None, figure: Figure | None = None) -> Figure:
-    """Draw the gate weights, token × expert, over the load of each expert, which is the count of its column.
-
-    Args:
-        routing: T tokens to N experts.
-        origin: where the routing comes from, for the title: "trained", "toy", "synthetic", "random router (null)" …
-        title: the rest of the title.
-        limit: the weight of the brightest colour. A gate's scale is the most that a weight can be; keep it over all
-            figures that are compared.
-        load_limit: the top of the load axis, in tokens; None fits this routing.
-        figure: where to draw, e.g. `plt.figure()` to see it under a cell; None makes a bare figure.
-
-    Returns:
-        The figure, with the heat map and the load bars as its first two axes.
-
-    Raises:
-        ValueError: if no origin is given, or a limit is not positive.
-    """
-    require(bool(origin and origin.strip()), 'origin is empty; say where the routing comes from, e.g. "trained"')
-    require(limit > 0, f"limit is {limit}; the brightest colour needs a positive weight")
-    require(load_limit is None or load_limit > 0, f"load_limit is {load_limit}; the axis needs a positive top, or None")
-    rows = max(4, min(routing.num_tokens, MOST_LABELS))
-    figure = blank(figure, 10, 2.5 + 0.15 * rows)
-    heat, bars = figure.subplots(2, 1, sharex=True, height_ratios=(0.15 * rows, 1.1))
-    draw_heat(heat, routing, limit)
-    draw_load(bars, routing, load_limit)
-    sizes = f"{routing.num_tokens} tokens, K = {routing.top_k} of {routing.num_experts} experts"
-    heat.set_title(f"{title} · {sizes} · {origin}", parse_math=False)
-    return figure
-
-
-def draw_heat(ax: Axes, routing: Routing, limit: float) -> None:
-    """The weights [T, N], spaced by the square root so that small ones show."""
-    gates = routing.gates.detach().float().cpu().numpy()
-    image = ax.imshow(gates, aspect="auto", cmap=DESIGN["sequential"], norm=PowerNorm(0.5, 0, limit), interpolation="nearest",
-                      extent=(-0.5, routing.num_experts - 0.5, max(routing.num_tokens, 1) - 0.5, -0.5))
-    ax.figure.colorbar(image, ax=ax, pad=0.01, aspect=50, label="gate weight (√ spacing)",
-                       ticks=[share * limit for share in (0, 0.05, 0.2, 0.5, 1)])
-    step = math.ceil(routing.num_tokens / MOST_LABELS) or 1
-    named = range(0, routing.num_tokens, step)
-    tokens = routing.tokens or [str(t) for t in range(routing.num_tokens)]
-    ax.set_yticks(list(named), [drawable(tokens[t]) for t in named], fontsize=10, parse_math=False)
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylabel("token")
-    if not routing.num_tokens:
-        ax.text(0.5, 0.5, "the text is empty: no token", transform=ax.transAxes, ha="center", color="white")
-
-
-def draw_load(ax: Axes, routing: Routing, load_limit: float | None) -> None:
-    """The load [N] in tokens, with a line at its mean."""
-    load = routing.load.tolist()
-    mean = routing.num_tokens * routing.top_k / routing.num_experts
-    ax.bar(range(routing.num_experts), load, width=0.8, color=BAR)
-    ax.axhline(mean, color=ACCENT, linewidth=1.5)
-    ax.set_ylim(0, load_limit or max(load + [1]) * 1.05)
-    ax.set_ylabel("load\n(tokens)")
-    ax.set_xlabel(f"expert (the numbers belong to this layer alone); orange line: mean load {mean:.1f}")
-
-
-def drawable(token: str, longest: int = 12) -> str:
-    """The token as this font can draw it: a white square for each sign the font lacks."""
-    known = letters_of(findfont(FontProperties(family=matplotlib.rcParams["font.family"])))
-    shown = "".join(sign if ord(sign) in known else "\u25a1" for sign in token)
-    return shown if len(shown) <= longest else shown[:longest - 1] + "…"
-
-
-@functools.lru_cache
-def letters_of(font_file: str) -> frozenset[int]:
-    """The characters that a font can draw."""
-    return frozenset(FT2Font(font_file).get_charmap())
-
-
-def png(figure: Figure, dpi: int = 96) -> bytes:
-    """The figure as a PNG, without date or version inside: the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def student(values: Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """The lessons' figures: what they draw is what they were given, in the course's design."""
 
+import io
 import itertools
-import warnings
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import same_color, to_rgb
-from routings import HOSTILE, logits_of, routing_of
 
 from moe_lesson.measure.evidence import interval
 from moe_lesson.teach.design import MODELS, OTHERS, colour_of, colours_of
@@ -17,78 +16,21 @@ from moe_lesson.teach.plots import (
     draw_calls,
     draw_curves,
     draw_load_history,
-    draw_routing,
     draw_scaling,
     draw_seeds,
-    drawable,
-    png,
 )
 
 
-def test_the_title_says_where_the_routing_comes_from():
-    for origin in ("trained", "toy", "random router (null)"):
-        figure = draw_routing(routing_of(logits_of(5, 4), 2), origin=origin)
-        assert figure.axes[0].get_title().endswith(f"K = 2 of 4 experts · {origin}")
-
-
-def test_the_bars_are_the_column_sums_of_the_map():
-    routing = routing_of(logits_of(30, 8), 2)
-    heat, bars = draw_routing(routing, origin="toy").axes[:2]
-    shown = np.asarray(heat.images[0].get_array())
-    assert [bar.get_height() for bar in bars.patches] == (shown > 0).sum(axis=0).tolist() == routing.load.tolist()
-    assert np.allclose(shown, routing.gates.numpy())
-    assert bars.lines[0].get_ydata()[0] == 30 * 2 / 8
-
-
-def test_bars_stand_under_the_columns_they_sum():
-    figure = draw_routing(routing_of(logits_of(30, 8), 2), origin="toy")
-    png(figure)
-    heat, bars = (axis.get_position() for axis in figure.axes[:2])
-    assert (heat.x0, heat.x1) == pytest.approx((bars.x0, bars.x1)) and bars.y1 < heat.y0
-    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim() == (-0.5, 7.5)
-
-
-def test_colour_and_load_limits_stay_when_the_weights_change():
-    wide, narrow = (draw_routing(routing_of(logits_of(9, 8, spread=s), k), origin="toy", limit=2.5, load_limit=9)
-                    for s, k in ((0.1, 8), (9.0, 1)))
-    for figure in (wide, narrow):
-        assert figure.axes[0].images[0].get_clim() == (0, 2.5) and figure.axes[0].images[0].get_cmap().name == "cividis"
-        assert figure.axes[1].get_ylim() == (0, 9)
-
-
-@pytest.mark.parametrize("tokens,experts,k", [(0, 4, 2), (1, 1, 1), (240, 64, 64), (3, 200, 1)])
-def test_every_size_draws(tokens, experts, k):
-    assert png(draw_routing(routing_of(logits_of(tokens, experts), k), origin="toy")).startswith(b"\x89PNG")
-
-
-def test_an_empty_text_says_so():
-    assert "empty" in draw_routing(routing_of(logits_of(0, 4), 2), origin="toy").axes[0].texts[0].get_text()
-
-
-def test_any_token_is_drawn_as_text_without_a_warning():
-    routing = routing_of(logits_of(len(HOSTILE), 4), 2, tokens=HOSTILE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = draw_routing(routing, origin="toy")
-        assert png(figure).startswith(b"\x89PNG")
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]  # $…$ would be a formula, and a broken one
-    assert labels[HOSTILE.index("$x^2$")] == "$x^2$" and labels[HOSTILE.index("<script>window.hacked = 1</script>")][0] == "<"
-
-
-def test_a_sign_that_the_font_lacks_becomes_a_square():
-    assert drawable("中 1/3") == "\u25a1 1/3" and drawable("é") == "é" and drawable("x" * 99) == "x" * 11 + "…"
+def png(figure) -> bytes:
+    """The figure as it is stored."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def test_the_same_figure_gives_the_same_bytes():
-    first, second = (png(draw_routing(routing_of(logits_of(9, 8), 2), origin="toy")) for _ in range(2))
+    first, second = (png(draw_calls({"one": torch.eye(2)}, "skill")) for _ in range(2))
     assert first == second
-
-
-@pytest.mark.parametrize("wrong,words", [({"origin": ""}, "origin is empty"), ({"origin": "toy", "limit": 0}, "limit is 0"),
-                                         ({"origin": "toy", "load_limit": -1}, "load_limit is -1")])
-def test_bad_arguments_are_refused_with_their_value(wrong, words):
-    with pytest.raises(ValueError, match=words):
-        draw_routing(routing_of(logits_of(5, 4), 2), **wrong)
 
 
 def test_drawing_leaves_pyplot_as_it_was():
