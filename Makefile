@@ -13,7 +13,10 @@ INSTALL := $(PIP) -c constraints.txt
 SETTINGS = @mkdir -p .venv/share/jupyter/lab/settings && cp tools/jupyterlab/overrides.json .venv/share/jupyter/lab/settings
 
 define CHECK_PYTHON
-import sys
+import platform, sys
+if (sys.platform, platform.machine()) == ("darwin", "x86_64"):
+    sys.exit("PyTorch is no longer built for Intel Macs (the last was 2.2, the course needs a newer one): open the lessons in Google "
+             "Colab instead, see README.md.")
 if not (3, 10) <= sys.version_info[:2] <= (3, 14):
     sys.exit("The course needs Python 3.10 to 3.14, but $(PYTHON) is %d.%d: install one of these and name it, as in "
              "'make lab PYTHON=python3.12'." % sys.version_info[:2])

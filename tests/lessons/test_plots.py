@@ -166,7 +166,6 @@ LONG = ("each token its own strongest units", "all tokens the same units, best o
 
 
 @pytest.mark.parametrize("figure", [
-    lambda: draw_routing(routing_of(logits_of(33, 62), 6), origin="random router (null)", title="routing map, layer 1 of 2"),
     lambda: draw_calls(CALLS, "another expert of the same token"),
     lambda: draw_seeds({name: [1.0, 2.0] for name in ("dense of total size", "4 shared, nothing common")},
                        "R² of the shared function in one routed expert"),

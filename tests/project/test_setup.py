@@ -109,6 +109,21 @@ def test_conda_environment_agrees_with_pyproject():
     assert "      - -c constraints.txt\n" in text
 
 
+@pytest.mark.parametrize("system, machine, version, words", [
+    ("darwin", "x86_64", (3, 12), "Intel Macs .* Colab"), ("darwin", "arm64", (3, 12), None),
+    ("linux", "x86_64", (3, 9), "needs Python"), ("linux", "x86_64", (3, 12), None)])
+def test_make_says_at_once_where_the_course_cannot_be_installed(monkeypatch, system, machine, version, words):
+    check = re.search(r"define CHECK_PYTHON\n(.*?)\nendef", (REPO / "Makefile").read_text(), re.DOTALL)[1]
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("sys.version_info", version)
+    if words is None:
+        exec(check, {})
+    else:
+        with pytest.raises(SystemExit, match=words):
+            exec(check, {})
+
+
 def test_ci_runs_both_test_targets():
     assert (REPO / ".ci/run").read_text().splitlines()[-2:] == ["make test", "make test-colab-widgets"]
     assert "bash .ci/run" in [step.get("run") for step in ci_job()["steps"]]

@@ -136,8 +136,8 @@ def test_first_come_the_order_of_the_batch_decides_who_is_dropped(show):
 def test_the_numbers_are_true(show):
     view = made(crowd(), batch="reversed")
     assert status(show(view)) == (
-        "Layer 1 of 1. Room for 2 tokens in each expert: 6 of 8 (75.0%) choices are dropped, 4 of them in the batch's later half, "
-        "with 58.3% of the weight; 6 tokens are left without any expert. 6 of 8 (75.0%) seats stay empty.")
+        "Layer 1 of 1. Room for 2 tokens in each expert: 6 of 8 (75.0%) choices are dropped, 4 of them in the batch's later "
+        "half, with 58.3% of the weight; 6 tokens are left without any expert. 6 of 8 (75.0%) seats stay empty.")
     words = status(show(made(view, factor=None)))
     assert "No limit: 0 of 8 (0.0%) choices are dropped, with 0.0%" in words and "No seats are reserved." in words
 
