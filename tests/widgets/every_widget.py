@@ -238,7 +238,7 @@ REDUNDANCY_LENS = Entry(
     sizes={f"{experts} experts": Example(partial(lens_cases.lens_of, experts, merges, title=LONG),
                                          ({**MERGED, "merges": merges, "pair": [0, 1]},))
            for experts, merges in ((2, 1), (16, 15), (64, 15))},
-    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64))
+    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64), follows="svg")
 
 ROUTER_GAME = Entry(
     game_cases.game_of, ({"guesses": ["A"]}, {"guesses": ["A", "B"], "round": 1, "locked_token": 7},
