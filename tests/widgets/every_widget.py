@@ -238,7 +238,7 @@ REDUNDANCY_LENS = Entry(
     sizes={f"{experts} experts": Example(partial(lens_cases.lens_of, experts, merges, title=LONG),
                                          ({**MERGED, "merges": merges, "pair": [0, 1]},))
            for experts, merges in ((2, 1), (16, 15), (64, 15))},
-    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64))
+    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64), follows="svg")
 
 ROUTER_GAME = Entry(
     game_cases.game_of, ({"guesses": ["A"]}, {"guesses": ["A", "B"], "round": 1, "locked_token": 7},
@@ -258,7 +258,7 @@ SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
     held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
     hostile=Example(lambda: SegmentationView({MARKUP[0]: segmentation_cases.world_of("text")}, origin="toy", title=WORDS)),
-    large=partial(segmentation_cases.view_of, **FULLEST))
+    narrow=900, large=partial(segmentation_cases.view_of, **FULLEST), follows="svg")
 
 SPECIALISATION_VIEW = Entry(
     specialisation_cases.view_of,

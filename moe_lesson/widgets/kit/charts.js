@@ -69,7 +69,7 @@ export class Chart {
       .attr("x", (one) => one.x).attr("y", (one) => one.y).attr("width", (one) => Math.max(one.width, 0))
       .attr("height", (one) => Math.max(one.height, 0)).attr("fill", (one) => one.colour)
       .attr("stroke", (one) => (one.outlined || one.edged ? "currentColor" : "none"))
-      .attr("stroke-dasharray", (one) => (one.outlined ? "5 4" : null)).attr("stroke-width", (one) => (one.edged ? 1.2 : 2));
+      .attr("stroke-dasharray", (one) => (one.outlined ? "5 4" : "none")).attr("stroke-width", (one) => (one.edged ? 1.2 : 2));
   }
 
   /** Intervals { key, x, low, high, colour } upright at x, in pixels. */

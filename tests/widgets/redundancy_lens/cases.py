@@ -25,17 +25,14 @@ def merging_of(similarity: torch.Tensor, cost: float, merges: int | None = None)
     return merging(MoE(8, n, 2, 4), similarity, torch.ones(n), lambda _: next(losses), n - 1 if merges is None else merges)
 
 
+def mergings_of(experts: int = 16, merges: int | None = None) -> dict[str, Merging]:
+    """Made-up similarities: outputs in blocks, weights near 0, co-routing in other blocks."""
+    return {"co-routing": merging_of(alike(experts, 5, 0.5, 2).abs(), 1.0, merges),
+            "outputs": merging_of(alike(experts, 4, 0.8), 0.3, merges),
+            "weights": merging_of(alike(experts, experts, 0.0, 1) * 0.1, 0.75, merges)}
+
+
 def lens_of(experts: int = 16, merges: int | None = None, draws: int = 3, **more) -> RedundancyLens:
-    """A lens over made-up similarities: outputs in blocks, weights near 0, co-routing in other blocks."""
-    mergings = {"co-routing": merging_of(alike(experts, 5, 0.5, 2).abs(), 1.0, merges),
-                "outputs": merging_of(alike(experts, 4, 0.8), 0.3, merges),
-                "weights": merging_of(alike(experts, experts, 0.0, 1) * 0.1, 0.75, merges)}
     control = [merging_of(random_similarity(experts, seed), 0.7 + 0.1 * seed, merges).losses for seed in range(draws)]
-    return RedundancyLens(mergings, **{"origin": "synthetic", "control": control, "unit": "test loss (mean squared error)",
-                                       **more})
-
-
-def made(lens: RedundancyLens, **settings) -> RedundancyLens:
-    for name, value in settings.items():
-        setattr(lens, name, value)
-    return lens
+    return RedundancyLens(mergings_of(experts, merges), **{"origin": "synthetic", "control": control,
+                                                           "unit": "test loss (mean squared error)", **more})
