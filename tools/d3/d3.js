@@ -1,5 +1,5 @@
 // What the widgets take from d3 (ISC licence): build.py bundles it.
-export { bisectLeft, extent, max, mean, min, range, rollup, sum } from "d3-array";
+export { bisectLeft, deviation, extent, max, mean, min, range, rollup, sum } from "d3-array";
 export { axisBottom, axisLeft, axisTop } from "d3-axis";
 export { rgb } from "d3-color";
 export { format } from "d3-format";

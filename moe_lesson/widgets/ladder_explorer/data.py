@@ -1,7 +1,7 @@
 """The ladder of language models along training: per step, per FLOP and per second, one domain at a time.
 
-Every loss was measured beforehand; the browser reads them, averages seeds and computes the intervals itself, and a parity
-test keeps its words equal to those made here. Letters: M rungs, S seeds, P followed steps.
+Every loss was measured beforehand; the browser reads them, averages seeds and computes the intervals itself.
+Letters: M rungs, S seeds, P followed steps.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import traitlets
 from traitlets import Dict, Float, Int, List, Unicode
 
 from ...base.errors import require
-from ...measure.evidence import Interval, Table, interval, paired_difference, result_table, student_t
+from ...measure.evidence import Table, result_table, student_t
 from ..kit.base import LessonWidget, one_of
 from ..kit.gates import check_origin
-from ..redundancy_lens.data import even_ticks
 
 # The rungs of the shipped tables that are shown; the others answer questions of other lessons.
 RUNGS = ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5", "half active")
@@ -26,9 +25,7 @@ TABLES = ("ladder-cpu", "ladder-cpu-followed", "ladder-speed-cpu")
 
 MEAN = "mean of the domains"
 AXES = ("steps", "FLOPs", "seconds")
-BACKWARD = 3    # a training step costs three forward passes: the backward one costs two (arXiv 2001.08361, section 2.1)
-CUT = 1 / 5     # of the training is left out when the limits of the loss are set, so that the ends can be told apart
-SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+BACKWARD = 3  # a training step costs three forward passes: the backward one costs two (arXiv 2001.08361, section 2.1)
 
 
 @dataclass(frozen=True)
@@ -144,8 +141,7 @@ class LadderExplorer(LessonWidget):
 
     Traits to read, set and observe: `rung` and `beside` (names of rungs; setting one to the other swaps them), `seed` (one of
     `seeds`, or None: all of them and their mean), `axis` ("steps", "FLOPs", "seconds"), `domain` (one of `domains`, the first of
-    which is their mean). To read: `summary` (what the widget says), `test` (the intervals of the final test loss of both, and
-    of their difference), `at_equal_cost` (axis -> `AtEqualCost`).
+    which is their mean).
 
     FLOPs are those of training, 3 × forward FLOPs × tokens; seconds are steps × the time of one step, without evaluation.
 
@@ -160,8 +156,6 @@ class LadderExplorer(LessonWidget):
     seeds = List(Int()).tag(sync=True)
     steps = List(Int()).tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
-    cost_axes = Dict().tag(sync=True)  # axis -> title, unit, digits, high, ticks [[place, label]], for all settings
-    loss_axes = Dict().tag(sync=True)  # domain -> low, high, ticks, for all settings
     quantile = Float().tag(sync=True)  # of Student's t, for S seeds
     start = Dict().tag(sync=True)  # what Reset goes back to
 
@@ -180,35 +174,14 @@ class LadderExplorer(LessonWidget):
         require(rung != beside, f"rung and beside are both {rung!r}; choose two")
         first = next(iter(rungs.values()))
         start = {"rung": rung, "beside": beside, "seed": None, "axis": AXES[0], "domain": MEAN}
-        cost_axes = {axis: cost_axis(axis, [runs.cost_per_step[axis] * runs.steps[-1] for runs in rungs.values()])
-                     for axis in AXES}
-        sent = [rung_sent(name, runs, cost_axes) for name, runs in rungs.items()]
-        domains = [MEAN, *first.test]
-        super().__init__(title=title, origin=origin, unit=unit, rungs=sent, seeds=list(first.seeds), steps=list(first.steps),
-                         domains=domains, cost_axes=cost_axes, quantile=quantile_of(len(first.seeds)),
-                         loss_axes={domain: loss_axis(sent, domain, first.steps) for domain in domains}, start=start, **start)
+        super().__init__(title=title, origin=origin, unit=unit, rungs=[rung_sent(name, runs) for name, runs in rungs.items()],
+                         seeds=list(first.seeds), steps=list(first.steps), domains=[MEAN, *first.test],
+                         quantile=student_t(len(first.seeds) - 1) if len(first.seeds) > 1 else 0.0, start=start, **start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:
         """The ladder of the course's tables, DeepSeekMoE beside GShard; see `runs_of_tables`."""
         return cls(runs_of_tables(folder), origin="trained", rung="deepseekmoe", beside="gshard")
-
-    @property
-    def pair(self) -> tuple[dict, dict]:
-        """The highlighted rung and the one beside it."""
-        named = {rung["name"]: rung for rung in self.rungs}
-        return named[self.rung], named[self.beside]
-
-    @property
-    def places(self) -> list[int]:
-        """Which of the seeds are shown, 0 … S-1."""
-        return list(range(len(self.seeds))) if self.seed is None else [self.seeds.index(self.seed)]
-
-    @property
-    def test(self) -> tuple[Interval, Interval, Interval]:
-        """The final test loss of the two rungs, and the first's less the second's, paired by seed."""
-        mine, other = ([rung["test"][self.domain][s] for s in self.places] for rung in self.pair)
-        return over(mine), over(other), difference(mine, other)
 
     @traitlets.validate("rung", "beside", "seed", "axis", "domain")
     def _one_of_them(self, proposal):
@@ -237,57 +210,11 @@ def check_rungs(rungs: Mapping[str, RungRuns]) -> None:
             require(list(mine) == list(its), f"{other} has {what} {list(its)}, {name} has {list(mine)}; expected the same")
 
 
-def rung_sent(name: str, runs: RungRuns, cost_axes: dict) -> dict:
-    """A rung as the browser needs it, the mean of its domains before them, its costs in the units of the axes."""
+def rung_sent(name: str, runs: RungRuns) -> dict:
+    """A rung as the browser needs it, the mean of its domains before them."""
     losses = list(runs.validation.values())
     validation = {MEAN: [[sum(values) / len(values) for values in zip(*of_seed)] for of_seed in zip(*losses)], **runs.validation}
     test = {MEAN: [sum(values) / len(values) for values in zip(*runs.test.values())], **runs.test}
-    return {"name": name, "per_step": {axis: runs.cost_per_step[axis] / cost_axes[axis]["scale"] for axis in AXES},
+    return {"name": name, "per_step": runs.cost_per_step,
             "validation": {domain: [list(map(float, of_seed)) for of_seed in losses] for domain, losses in validation.items()},
             "test": {domain: list(map(float, losses)) for domain, losses in test.items()}}
-
-
-def cost_axis(axis: str, ends: list[float]) -> dict:
-    """Unit, limits and ticks of an axis that holds all rungs; the scale is a power of ten, for FLOPs alone."""
-    power = 3 * math.floor(math.log10(max(ends)) / 3) if axis == "FLOPs" else 0
-    ends = [end / 10.0 ** power for end in ends]
-    scale = f"10{str(power).translate(SUPERSCRIPT)}" if power else ""
-    unit = f"·\u00a0{scale} FLOPs" if scale else axis
-    title = {"steps": "training steps", "seconds": "seconds of training: steps × median time of one",
-             "FLOPs": f"training FLOPs{f' ({scale})' if scale else ''}: {BACKWARD} × forward FLOPs × tokens"}[axis]
-    digits = 0 if axis == "steps" else max(0, 2 - math.floor(math.log10(min(ends))))
-    return {"title": title, "unit": unit, "digits": digits, "scale": 10.0 ** power, "high": max(ends),
-            "ticks": [[tick, f"{tick:g}"] for tick in even_ticks(0.0, max(ends))]}
-
-
-def loss_axis(rungs: list[dict], domain: str, steps: Sequence[int]) -> dict:
-    """Limits and ticks that hold all rungs and seeds of a domain, but for the first `CUT` of the training."""
-    late = [p for p, step in enumerate(steps) if step >= CUT * steps[-1]]
-    losses = [losses_P[p] for rung in rungs for losses_P in rung["validation"][domain] for p in late]
-    room = 0.04 * (max(losses) - min(losses)) or 0.1
-    low, high = min(losses) - room, max(losses) + room
-    return {"low": low, "high": high, "ticks": [[tick, f"{tick:g}"] for tick in even_ticks(low, high)]}
-
-
-def quantile_of(n: int) -> float:
-    """What `moe_lesson.measure.evidence.interval` multiplies the standard error of n seeds with; 0 for one, which has none."""
-    return 0.0 if n == 1 else student_t(n)
-
-
-# --- numbers: the twins of those in ladder_explorer.js ----------------------------------------------------------------
-
-
-def over(values: list[float]) -> Interval:
-    """The mean over seeds; of one seed nothing is known about the others."""
-    return interval(values) if len(values) > 1 else Interval(values[0], -math.inf, math.inf, 1)
-
-
-def difference(mine: list[float], other: list[float]) -> Interval:
-    """Paired seed by seed."""
-    return paired_difference(mine, other) if len(mine) > 1 else over([mine[0] - other[0]])
-
-
-
-
-
-HIGHLIGHTED, BESIDE, INK, OTHER = "#5b82b8", "#d9660a", "#16191d", "#6f757c"
