@@ -258,7 +258,7 @@ SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
     held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
     hostile=Example(lambda: SegmentationView({MARKUP[0]: segmentation_cases.world_of("text")}, origin="toy", title=WORDS)),
-    large=partial(segmentation_cases.view_of, **FULLEST))
+    narrow=900, large=partial(segmentation_cases.view_of, **FULLEST), follows="svg")
 
 SPECIALISATION_VIEW = Entry(
     specialisation_cases.view_of,

@@ -3,11 +3,11 @@
 import functools
 
 from moe_lesson.experiments import EXPERIMENTS
-from moe_lesson.lm.ledger import experts_of_equal_active, ffn_cost, model_cost
+from moe_lesson.lm.ledger import ffn_cost, model_cost
 from moe_lesson.lm.model import ModelConfig
 from moe_lesson.measure.evidence import interval, write_table
 from moe_lesson.moe.recipes import Budget
-from moe_lesson.widgets.segmentation_view.data import TABLES, SegmentationView, Setting, World
+from moe_lesson.widgets.segmentation_view.data import TABLES, SegmentationView, World
 
 LOSSES = {(1, 0): 1.62, (2, 0): 1.58, (4, 0): 1.55, (8, 0): 1.552, (4, 1): 1.548, (4, 2): 1.546, (4, 4): 1.57}
 SPREAD = (-0.01, -0.004, 0.0, 0.005, 0.012)  # of five seeds, in shares of the mean
@@ -21,26 +21,17 @@ def made_up(name: str, segments: int, num_shared: int) -> dict[str, list[float]]
     return values if name == "text" else values | {"hybridity": [(6 - segments / 2) * (1 + share) for share in SPREAD]}
 
 
-def setting_of(name: str, segments: int, num_shared: int) -> Setting:
-    width, budget = BUDGETS[name]
-    recipe = experts_of_equal_active(budget.experts(top_k=2, segments=4), width, 2, segments, num_shared)
-    values = made_up(name, segments, num_shared)
-    return Setting(segments, num_shared, recipe, interval(values["test"]),
-                   interval(values["hybridity"]) if "hybridity" in values else None)
-
-
 @functools.cache
 def world_of(name: str) -> World:
     """The settings that the experiments measure."""
     width, budget = BUDGETS[name]
-    return World(width, budget.experts(top_k=2, segments=4), TABLES[name][1], [setting_of(name, *slot) for slot in LOSSES])
+    loss, hybridity = ({slot: interval(made_up(name, *slot)[column]) for slot in LOSSES if column in made_up(name, *slot)}
+                       for column in ("test", "hybridity"))
+    return World(width, budget.experts(top_k=2, segments=4), TABLES[name][1], loss, hybridity)
 
 
 def view_of(**settings) -> SegmentationView:
-    return made(SegmentationView({name: world_of(name) for name in BUDGETS}, origin="synthetic"), **settings)
-
-
-def made(view: SegmentationView, **settings) -> SegmentationView:
+    view = SegmentationView({name: world_of(name) for name in BUDGETS}, origin="synthetic")
     for name, value in settings.items():
         setattr(view, name, value)
     return view

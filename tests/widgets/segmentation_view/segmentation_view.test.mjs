@@ -1,68 +1,47 @@
-// segmentation_view.js against vectors that Python computed; test_segmentation_view.py runs this with `node --test`.
+// Segmentation's arithmetic: test_segmentation_view.py computes the vectors and runs this with `node --test`.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { golden, moe, stubModel } from "../parity_harness.mjs";
-
-for (const { name, state, shared, routes, example, summary } of golden.cases) {
-  test(name, () => {
-    const read = moe.readState(stubModel(state));
-    assert.equal(read.shared, shared);
-    assert.equal(String(moe.routes(read.setting)), routes, "routes");
-    assert.deepEqual(moe.example(read.setting), example, "experts of the example token");
-    assert.equal(moe.describe(read), summary);
-  });
-}
+import { example, layerBoxes, routes, settingOf, times } from "../../../moe_lesson/widgets/segmentation_view/view.js";
+import { golden } from "../parity_harness.mjs";
 
 test("routes are exact beyond what a float can hold", () => {
-  for (const [num_experts, top_k, ways] of golden.routes) assert.equal(String(moe.routes({ num_experts, top_k })), ways);
+  for (const [num_experts, top_k, ways] of golden.routes) assert.equal(String(routes({ num_experts, top_k })), ways);
 });
 
-test("ratios are written alike", () => {
-  for (const [more, fewer, words] of golden.times) assert.equal(moe.times(BigInt(more), BigInt(fewer)), words);
+test("ratios are exact or say about", () => {
+  const pairs = [[960, 120], [5, 2], [7, 3], [999_999, 1], [1_000_000, 1], [4_426_165_368, 120]].map((pair) => pair.map(BigInt));
+  assert.deepEqual(pairs.map(([more, fewer]) => times(more, fewer)),
+    ["8", "about 3", "about 2", "999,999", "about 1 million", "about 36.9 million"]);
 });
 
-test("shared pieces are clamped alike", () => {
-  for (const [wish, segments, shared] of golden.allowed) assert.equal(moe.allowed(wish, segments, [0, 1, 2, 4]), shared);
-});
-
-test("the layer's boxes are as wide as their parameters, none on another, none outside", () => {
-  for (const { name, state } of golden.cases) {
-    const read = moe.readState(stubModel(state));
-    for (const width of [300, 570, 1100]) {
-      const { router, places, pieces, height } = moe.layerGeometry(width, read);
-      const kinds = pieces.map(({ kind }) => kind);
-      const { num_experts: N, top_k: K, num_shared: Ks, costs } = read.setting;
-      assert.deepEqual(["shared", "active", "routed"].map((kind) => kinds.filter((one) => one === kind).length),
-        [Ks, K, N - K], name);
-      const area = (part) => pieces.filter(({ kind }) => kind === part).reduce((all, box) => all + box.width, 0);
-      const pixel = router.width / costs.router; // per parameter
-      assert.ok(Math.abs(area("active") - costs.routed * pixel) < 1e-6 && Math.abs(area("shared") - costs.shared * pixel) < 1e-6);
-      pieces.forEach((box, i) => {
-        const place = places[Math.floor(i / read.segments)];
-        assert.ok(box.left >= place.left && box.left + box.width <= place.left + place.width + 1e-9 && box.top === place.top);
-        const next = pieces[i + 1];
-        assert.ok(!next || next.top > box.top || next.left >= box.left + box.width - 1e-9);
-      });
-      assert.ok(router.width <= width && places.every((box) => box.left + box.width <= width + 1e-9 && box.top < height));
-    }
+test("the example token has K different experts", () => {
+  for (const [N, K] of [[16, 2], [15, 1], [127, 15], [124, 12], [5, 5], [7, 5], [1, 1], [60, 4]]) {
+    const chosen = new Set(example({ num_experts: N, top_k: K }));
+    assert.ok(chosen.size === K && [...chosen].every((n) => n >= 0 && n < N), `${[...chosen]} of ${N}`);
   }
 });
 
-test("each setting has a place of its own in every chart, in order and inside", () => {
-  for (const { state } of golden.cases) {
-    const read = moe.readState(stubModel(state));
-    for (const width of [300, 570, 1100]) {
-      const charts = moe.chartGeometry(width, read);
-      assert.deepEqual(charts.map(({ measure }) => measure), Object.keys(read.here.axes));
-      charts.forEach(({ top, bottom, left, right, cell, xOf }, i) => {
-        const xs = read.here.settings.map((one) => xOf(one.segments, one.num_shared));
-        assert.ok(xs[0] >= left && xs.at(-1) <= right && bottom > top + 60);
-        assert.ok(xs.every((x, n) => !n || x - xs[n - 1] >= cell - 1e-9));
-        const groups = read.here.settings.map((one) => one.segments);
-        assert.ok(xs.every((x, n) => !n || groups[n] === groups[n - 1] || x - xs[n - 1] > 1.5 * cell), "a gap between two m");
-        assert.ok(!charts[i + 1] || charts[i + 1].top >= bottom + 60);
+test("the layer's boxes are as wide as their parameters, each in the place of its uncut expert", () => {
+  for (const world of Object.keys(golden.worlds)) {
+    for (const { segments, num_shared } of golden.worlds[world].settings) {
+      const seen = { segments, ...settingOf({ worlds: golden.worlds, world, segments, num_shared }) };
+      const [router, ...boxes] = layerBoxes(seen, 500);
+      const [places, pieces] = [boxes.filter(({ kind }) => kind === "place"), boxes.filter(({ kind }) => kind !== "place")];
+      const { num_experts: N, top_k: K, num_shared: Ks, costs } = seen.setting;
+      const kinds = ["shared", "active", "routed"].map((kind) => pieces.filter((box) => box.kind === kind));
+      assert.deepEqual(kinds.map((some) => some.length), [Ks, K, N - K]);
+      const pixel = router.width / costs.router; // per parameter
+      [costs.shared, costs.routed].forEach((cost, i) => {
+        const wide = kinds[i].reduce((all, box) => all + box.width, 0);
+        assert.ok(Math.abs(wide - cost * pixel) < 1e-6, `${wide} pixels for ${cost} parameters`);
       });
+      pieces.forEach((box, n) => {
+        const place = places[Math.floor(n / segments)];
+        assert.ok(box.y === place.y && box.x >= place.x && box.x + box.width <= place.x + place.width + 1e-9);
+        assert.ok(n % segments === 0 || box.x >= pieces[n - 1].x + pieces[n - 1].width - 1e-9, "none on another");
+      });
+      assert.ok(router.width <= 500 && places.every((box) => box.x + box.width <= 500 + 1e-9));
     }
   }
 });
