@@ -20,7 +20,12 @@ export class Chart {
     this.box = make("div", "moe-chart");
     this.svg = d3.select(this.box).append("svg").attr("aria-hidden", "true"); // its words are in the view's summary
     this.plot = this.svg.append("g").attr("transform", `translate(${this.margin.left},${this.margin.top})`);
-    for (const layer of ["grid", "x", "y", "bands", "marks", "labels"]) this[layer] = this.plot.append("g").attr("class", `moe-${layer}`);
+    const inside = `moe-inside-${Math.random()}`; // curves end at the edge; each widget has a copy of this module, so no counter
+    this.inside = this.svg.append("clipPath").attr("id", inside).append("rect");
+    for (const layer of ["grid", "x", "y", "bands", "curves", "marks", "labels"]) {
+      this[layer] = this.plot.append("g").attr("class", `moe-${layer}`);
+    }
+    for (const layer of [this.bands, this.curves]) layer.attr("clip-path", `url(#${inside})`);
     this.drawn = false;
   }
 
@@ -29,6 +34,7 @@ export class Chart {
     const { top, right, bottom, left } = this.margin;
     const outer = this.box.clientWidth;
     this.svg.attr("width", outer).attr("height", this.outer);
+    this.inside.attr("y", -4).attr("width", Math.max(outer - left - right, 1) + 2).attr("height", this.outer - top - bottom + 8);
     this.duration = this.drawn && this.wide === outer ? motion() : 0;
     [this.drawn, this.wide] = [outer > 0, outer];
     return { width: Math.max(outer - left - right, 1), height: this.outer - top - bottom };
@@ -57,7 +63,7 @@ export class Chart {
     this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name)
       .attr("fill", ({ colour }) => colour).attr("fill-opacity", ({ strong }) => (strong ? 0.25 : 0.1))
       .attr("d", ({ band }) => area(band));
-    this.join(this.marks, "path", "moe-line", series, (one) => one.name)
+    this.join(this.curves, "path", "moe-line", series, (one) => one.name)
       .attr("stroke", ({ colour }) => colour).attr("stroke-width", ({ strong }) => (strong ? 2.5 : 1.5))
       .attr("stroke-opacity", ({ strong }) => (strong ? 1 : 0.55)).attr("stroke-dasharray", ({ dash }) => dash ?? null)
       .attr("d", ({ points }) => line(points));

@@ -177,8 +177,3 @@ def band_of(control, expected: int) -> dict:
             "draws": len(losses_SM)}
 
 
-def even_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within the limits, two to six: steps of 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10((high - low) / 5))
-    step = next(factor * power for factor in (1, 2, 5, 10) if (high - low) / (factor * power) <= 5)
-    return [float(f"{n * step:.6g}") for n in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -223,7 +223,8 @@ class SegmentationView extends WidgetView {
     chart.axes(x, y, { yTitle: `${measuredWords(state, measure)} (${unit})`, yTicks: 4, xValues: here.settings.map(placeOf),
       xFormat: (_, i) => here.settings[i].num_shared });
     const frame = setting[measure] ? "edged" : "outlined"; // dashed where nothing was measured
-    chart.bars([{ key: "shown", x: x(placeOf(setting)) - 10, y: -5, width: 20, height: height + 26, colour: "none", [frame]: true }]);
+    chart.bars([{ key: "shown", x: x(placeOf(setting)) - 10, y: -5, width: 20, height: height + 26, colour: "none",
+      [frame]: true }]);
     const marks = places.filter(({ one }) => one[measure]).map(({ one, ...mark }) => ({ ...mark, y: y(one[measure].mean),
       low: y(one[measure].low), high: y(one[measure].high), colour: one.num_shared ? theme.accent : BAR, radius: 4.5 }));
     chart.intervals(marks);
