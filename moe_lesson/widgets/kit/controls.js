@@ -73,6 +73,7 @@ export function tick(words, trait, { hidden, folded } = {}) {
 /** A list to choose from, of [value, words]. */
 export function menu(name, options, { at, set, hidden, folded }) {
   const [box, select] = [make("label", "moe-control"), make("select", "moe-select")];
+  select.setAttribute("aria-label", name); // the label's words alone, not all that can be chosen
   select.append(...options.map(([value, words]) => Object.assign(make("option", "", words), { value })));
   box.append(make("span", "", name), select);
   return {

@@ -176,7 +176,7 @@ class LadderExplorer(LessonWidget):
         start = {"rung": rung, "beside": beside, "seed": None, "axis": AXES[0], "domain": MEAN}
         super().__init__(title=title, origin=origin, unit=unit, rungs=[rung_sent(name, runs) for name, runs in rungs.items()],
                          seeds=list(first.seeds), steps=list(first.steps), domains=[MEAN, *first.test],
-                         quantile=student_t(len(first.seeds) - 1) if len(first.seeds) > 1 else 0.0, start=start, **start)
+                         quantile=student_t(len(first.seeds)) if len(first.seeds) > 1 else 0.0, start=start, **start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:

@@ -4,11 +4,11 @@
 import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { button, choice, menu } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { coloursOf } from "../kit/design.js";
+import { coloursOf, DESIGN } from "../kit/design.js";
 import { on } from "../kit/events.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { DIGITS, grouped, rounded } from "../kit/words.js";
+import { count, DIGITS, grouped, rounded } from "../kit/words.js";
 
 const AXES = { steps: "training steps", FLOPs: "training FLOPs: 3 × forward FLOPs × tokens",
   seconds: "seconds of training: steps × median time of one" };
@@ -78,7 +78,7 @@ export function describe(state, { test, equal }) {
   const { cost, alike, first, steps, losses, difference: gap } = equal[axis];
   const [ended, running] = first ? [0, 1] : [1, 0];
   const names = [rung, beside];
-  const whose = `${state.domain}, ${seed === null ? `${seeds.length} seeds` : `seed ${seed} alone`}. `;
+  const whose = `${state.domain}, ${seed === null ? count(seeds.length, "seed") : `seed ${seed} alone`}. `;
   const end = ` At the end, test loss: ${verdict(rung, test[2])}`;
   if (alike) return `${whose}Validation at ${costWords(cost, axis)}, where both end: ${verdict(rung, gap)}${end}`;
   const opening = `${whose}${names[ended]} ends at ${costWords(cost, axis)}; ${names[running]}`;
@@ -138,11 +138,12 @@ class LadderExplorerView extends WidgetView {
 
   build() {
     const longest = d3.max(this.state.rungs, ({ name }) => name.length);
-    this.chart = new Chart({ height: 264, margin: { top: 18, left: 46, right: 18 + 7.4 * longest } });
+    this.chart = new Chart({ height: 264, margin: { top: 18, left: 46, right: 18 + 8.4 * longest } });
     this.table = makeSheet("losses of the two");
     this.folded.append(make("div", "moe-caption", NOTE));
     const colours = coloursOf(this.state.rungs.map(({ name }) => name));
-    this.hues = Object.fromEntries(this.state.rungs.map(({ name }, m) => [name, colours[m]]));
+    this.hues = Object.fromEntries(this.state.rungs.map(({ name }, m) => (
+      [name, colours[m] === DESIGN.ink ? "currentColor" : colours[m]]))); // ink is not seen on a dark page
     return [this.chart.box, this.table];
   }
 
