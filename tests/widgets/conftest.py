@@ -77,3 +77,21 @@ def show(browser, tabs):
     noted = [tab.leave() for tab in used]
     tabs.extend(used)
     assert noted == [(None, [], [])] * len(used)
+
+
+@pytest.fixture
+def show_timed(browser):
+    """show_timed(widget) -> a page whose clock page.clock.run_for(milliseconds) turns; `still`, else it also goes by itself."""
+    pages = []
+
+    def open_page(widget, still=True, **more):
+        pages.append(page := browser.new_page(offline=True, viewport=PROJECTOR, **more))
+        page.clock.install()
+        put_on_page(page, widget)
+        if still:
+            page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()

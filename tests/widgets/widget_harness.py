@@ -42,7 +42,7 @@ def put_on_page(page, widget) -> None:
 
 def settled(page) -> str:
     """What the widget says, once it has drawn."""
-    page.wait_for_function("document.querySelector('.moe-status')?.textContent")
+    page.wait_for_function("document.querySelector('[aria-live], [role=status]')?.textContent")
     return status(page)
 
 
@@ -64,7 +64,7 @@ def run_node(script: str, vectors: dict, folder: pathlib.Path) -> str:
 
 def status(page) -> str:
     """The text summary, after the next frame."""
-    return page.evaluate(f"async () => {{ {NEXT_FRAME} return document.querySelector('.moe-status').innerText; }}")
+    return page.evaluate(f"async () => {{ {NEXT_FRAME} return document.querySelector('[aria-live], [role=status]').innerText; }}")
 
 
 def complaints(page) -> list[str]:

@@ -1,7 +1,7 @@
 """The balancing race: the same model trained with several ways to balance its experts, side by side at every step.
 
-The browser receives all loads and losses once and reads them itself; the functions here are its twins, for the words and
-the picture in Python. Letters: M methods, S seeds, P recorded steps, L layers, N experts.
+The browser receives all loads and losses once and reads them itself.
+Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import traitlets
 from torch import Tensor
-from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
+from traitlets import Bool, Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
 from ...measure.evidence import result_table
@@ -97,11 +97,6 @@ class BalanceRuns:
         """N."""
         return self.loads.shape[4]
 
-    @property
-    def mean_load(self) -> float:
-        """Tokens per expert if all experts of a layer had the same load."""
-        return float(self.loads[0, 0, 0, 0].double().mean())
-
 
 # --- validation -------------------------------------------------------------------------------------------------------
 
@@ -138,8 +133,7 @@ class BalancingRace(LessonWidget):
         title: the title.
 
     Traits to read, set and observe: `step` (one that was recorded), `layer` (0 … L-1), `seed` (one of `runs.seeds`), `method`
-    (the emphasised one of `runs.methods`), `by_load` (sort the experts of each method, largest load first). To read: `summary`
-    (what the widget says), `standing` (the `Standing` shown).
+    (the emphasised one of `runs.methods`), `by_load` (sort the experts of each method, largest load first).
     """
 
     title = Unicode().tag(sync=True)
@@ -151,9 +145,6 @@ class BalancingRace(LessonWidget):
     num_experts = Int().tag(sync=True)
     loads = Bytes().tag(sync=True)  # float32 [M, S, P, L, N]
     losses = Bytes().tag(sync=True)  # float32 [M, S, P]
-    load_ticks = List(Float()).tag(sync=True)  # the first and the last are the ends of the axis, for all settings
-    violation_ticks = List(Float()).tag(sync=True)
-    loss_ticks = List(Float()).tag(sync=True)
     start = Dict().tag(sync=True)  # what Reset goes back to
 
     step = Int().tag(sync=True)
@@ -170,7 +161,7 @@ class BalancingRace(LessonWidget):
                  "by_load": False}
         super().__init__(title=title, origin=runs.origin, methods=list(runs.methods), seeds=list(runs.seeds),
                          steps=runs.steps.tolist(), num_layers=runs.num_layers, num_experts=runs.num_experts,
-                         loads=packed(runs.loads), losses=packed(runs.losses), **axes_of(runs), start=start, **start)
+                         loads=packed(runs.loads), losses=packed(runs.losses), start=start, **start)
 
     @classmethod
     def of_tables(cls, name: str = "balance-cpu", folder: pathlib.Path | None = None) -> BalancingRace:
@@ -185,21 +176,3 @@ class BalancingRace(LessonWidget):
 def packed(numbers: Tensor) -> bytes:
     """The numbers as float32, row by row."""
     return numbers.detach().float().cpu().numpy().tobytes()
-
-
-def axes_of(runs: BalanceRuns) -> dict[str, list[float]]:
-    """Round numbers for each axis that hold all methods, seeds, steps and layers, so that no setting moves an axis."""
-    from matplotlib.ticker import MaxNLocator
-
-    def ticks(low: float, high: float) -> list[float]:
-        return [float(f"{tick:.6g}") for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
-
-    highest, losses = float(runs.loads.max()), runs.losses
-    return {"load_ticks": ticks(0.0, highest), "violation_ticks": ticks(0.0, max(highest / runs.mean_load - 1, 1.0)),
-            "loss_ticks": ticks(losses.min().item() - 0.01, losses.max().item() + 0.01)}  # room, should all be equal
-
-
-
-
-
-BAR, MEAN, INK, OTHER = "#5b82b8", "#d9660a", "#16191d", "#6f757c"

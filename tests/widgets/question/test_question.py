@@ -1,7 +1,7 @@
 """The form of a prediction in chromium: Enter sends it, and it says "kept" only when Python has kept it."""
 
 import pytest
-from widget_harness import PAGE, as_text, complaints
+from widget_harness import as_text, complaints
 
 from moe_lesson.widgets.question.data import Question
 
@@ -11,23 +11,15 @@ def keep(entered):
 
 
 @pytest.fixture
-def ask(show, browser):
+def ask(show_timed):
     """ask(question) -> a page with the form, whose Python answers when `page.answer()` is called."""
-    pages = []
-
     def open_page(question):
-        page = browser.new_page(offline=True)
-        page.clock.install()
-        page.goto(PAGE)
-        page.evaluate("([esm, css, text]) => show(esm, css, JSON.parse(text))", [question._esm, question._css, as_text(question)])
+        page = show_timed(question, still=False)
         page.answer = lambda: (question.set_state(page.evaluate("model.saved.at(-1)")),
                                page.evaluate("(text) => model.receive(JSON.parse(text))", as_text(question)))
-        pages.append(page)
         return page
 
-    yield open_page
-    for page in pages:
-        page.close()
+    return open_page
 
 
 def said(page) -> str:
