@@ -94,7 +94,7 @@ class BalancingRaceView extends WidgetView {
     this.panels = methods.map((method) => {
       const [box, head, chart] = [make("div", "moe-panel"), make("div", "moe-panel-head"), new Chart({ height: 108,
         margin: { top: 6, right: 2, bottom: 8, left: 40 } })];
-      const [name, violation, loss] = [make("b", "", method), make("span"), make("span")];
+      const [name, violation, loss] = [make("span", "moe-panel-name", method), make("span"), make("span")];
       head.append(name, violation, loss);
       box.append(head, chart.box);
       return { box, chart, violation, loss };
