@@ -188,7 +188,7 @@ CAPACITY_VIEW = Entry(
     large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"))
 
 CONTRIBUTION_VIEW = Entry(
-    contribution_cases.view_of, (BY_ROUTED,),
+    contribution_cases.model_view, (BY_ROUTED, {"text": ""}, {"text": "x" * 241}),
     held={"layer slider": slider("Layer"), "cursor": CURSOR},
     hostile=Example(lambda: contribution_cases.view_of(HOSTILE, title=WORDS, name=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{tokens} tokens": Example(
@@ -197,7 +197,8 @@ CONTRIBUTION_VIEW = Entry(
     projected={f"{times} times the text": Example(
         partial(contribution_cases.view_of, (contribution_cases.MIXED * times)[:256], 62, 6, name="deepseekmoe"),
         (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
-    large=partial(contribution_cases.view_of, 256, 62, 6))
+    narrow=900, follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
+    types=partial(contribution_cases.model_view, "the moon and the sea, " * 11, experts=62, k=6, width=64))
 
 EXPERT_EXPLORER = Entry(
     explorer_cases.explorer_of,

@@ -86,8 +86,9 @@ function expertWords({ expert: [layer, n], counted, null_favourites }, census) {
   const head = `Layer ${layer + 1}, expert ${n} is called`;
   if (!best.length) return `${head} for no byte more often than for the average token.`;
   const strong = null_favourites[layer].filter((lift) => lift >= lifts[best[0]]).length;
-  return `${head} more often for ${best.map((i) => `'${named(counted[i])}' (${times(lifts[i])})`).join(", ")} than for the average `
-    + `token; of a random router's ${count(null_favourites[layer].length, "expert")}, ${strong} have a favourite as strong.`;
+  const bytes = best.map((i) => `'${named(counted[i])}' (${times(lifts[i])})`).join(", ");
+  return `${head} more often for ${bytes} than for the average token; of a random router's `
+    + `${count(null_favourites[layer].length, "expert")}, ${strong} have a favourite as strong.`;
 }
 
 function tokenWords({ tokens, layers }, token) {
@@ -217,7 +218,8 @@ class ExpertExplorerView extends ReadingView {
         (lift) => [times(lift), Math.sqrt(lift / state.axis), "lift"]);
     });
     say(this.heading.firstChild, `Layer ${layer + 1}, expert ${n}: `);
-    say(this.heading.lastChild, `${loadWords(state)} Underlined: ${d3.range(bytes.length).filter(mine).length} of ${bytes.length}.`);
+    const underlined = d3.range(bytes.length).filter(mine).length;
+    say(this.heading.lastChild, `${loadWords(state)} Underlined: ${underlined} of ${bytes.length}.`);
     const shown = `${state.expert} ${this.bytes.box.clientWidth} ${this.theme.ink}`;
     if (shown !== this.expertShown) this.drawExpert(layer, n);
     this.expertShown = shown;
@@ -264,14 +266,15 @@ class ExpertExplorerView extends ReadingView {
       const { width, height } = chart.sized();
       const [x, rows] = [d3.scaleSqrt([0, axis], [0, width]), indices.length];
       const y = d3.scaleBand(d3.range(rows), [0, (height * rows) / Math.max(rows, BEST)]).padding(0.13);
-      const [end, tall] = [(i) => Math.max(x(lifts[i]), x(best[i])), y.bandwidth()];
+      const [tall, colour] = [y.bandwidth(), theme.bar];
       chart.axes(x, y, { xTitle, grid: false, yFormat: (row) => names[row], xFormat: d3.format("~s"),
         xValues: [1, 4, 16, 64, 256].filter((lift) => lift <= axis) });
-      chart.bars([...indices.map((i, row) => ({ key: row, x: 0, y: y(row), width: x(lifts[i]), height: tall, colour: theme.bar })),
+      chart.bars([...indices.map((i, row) => ({ key: row, x: 0, y: y(row), width: x(lifts[i]), height: tall, colour })),
         ...indices.map((i, row) => ({ key: `null ${row}`, x: x(best[i]) - 2, y: y(row) - 2, width: 4, height: tall + 4,
           colour: theme.accent })),
         { key: "one", x: x(1), y: 0, width: 1, height, colour: theme.ink }]);
-      chart.words(indices.map((i, row) => ({ key: row, x: end(i) + 7, y: y(row) + tall / 2 + 5, text: times(lifts[i], digits) })));
+      chart.words(indices.map((i, row) => ({ key: row, x: x(Math.max(lifts[i], best[i])) + 7, y: y(row) + tall / 2 + 5,
+        text: times(lifts[i], digits) })));
     }
   }
 

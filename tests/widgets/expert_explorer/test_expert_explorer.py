@@ -186,7 +186,7 @@ def test_bars_and_marks_stand_where_the_numbers_say(show):
     numbers = np.array(view.counted)
     lifts, null = lifts_of(census_of(), layer, numbers), lifts_of(census_of(liking=0.2, seed=1), layer, numbers)
     best = [i for i in np.argsort(-lifts[n, :len(numbers)], kind="stable")[:6] if lifts[n, i] > 1]
-    bars = page.locator(".moe-chart").first.locator("rect").evaluate_all("""(nodes) => nodes.map((node) => (
+    bars = page.locator(".moe-chart").first.locator(".moe-bar").evaluate_all("""(nodes) => nodes.map((node) => (
       ["x", "width"].map((name) => Number(node.getAttribute(name)))))""")
     unit = bars[-1][0]  # the line at 1
     assert len(bars) == 2 * len(best) + 1
