@@ -188,7 +188,7 @@ CAPACITY_VIEW = Entry(
     large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"))
 
 CONTRIBUTION_VIEW = Entry(
-    contribution_cases.view_of, (BY_ROUTED,),
+    contribution_cases.model_view, (BY_ROUTED, {"text": ""}, {"text": "x" * 241}),
     held={"layer slider": slider("Layer"), "cursor": CURSOR},
     hostile=Example(lambda: contribution_cases.view_of(HOSTILE, title=WORDS, name=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{tokens} tokens": Example(
@@ -197,22 +197,24 @@ CONTRIBUTION_VIEW = Entry(
     projected={f"{times} times the text": Example(
         partial(contribution_cases.view_of, (contribution_cases.MIXED * times)[:256], 62, 6, name="deepseekmoe"),
         (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
-    large=partial(contribution_cases.view_of, 256, 62, 6))
+    narrow=900, follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
+    types=partial(contribution_cases.model_view, "the moon and the sea, " * 11, experts=62, k=6, width=64))
 
 EXPERT_EXPLORER = Entry(
     explorer_cases.explorer_of,
-    ({"expert": [1, 4]}, {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}),
-    held={"cursor": (".moe-strip", "ArrowRight")},
+    ({"expert": [1, 4]}, *({"expert": [1, 11], **state} for state in (
+        {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}))),
+    held={"cursor": (".moe-token[tabindex='0']", "ArrowRight")},
     hostile=Example(lambda: explorer_cases.explorer_of(WORDS, title=WORDS, name=WORDS, words=MARKUP),
                     ({"search": MARKUP[0]}, {"expert": [1, 2], "token": 9})),
-    tokens=".moe-strip .moe-token", follows=".moe-strip",
+    follows=".moe-strip",
     sizes={"one layer": Example(partial(explorer_cases.explorer_of, "ab", (1,), 1)),
            "many": Example(partial(explorer_cases.explorer_of, "long text, " * 20, (200, 200, 200), 8, title=LONG),
                            ({"expert": [2, 199], "search": "text"},))},
-    projected={"64 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (64, 64), 8,
-                                             max_bytes=256), ({"expert": [1, 63], "search": "text"},))},
-    large=partial(explorer_cases.explorer_of, "long text, " * 20, (64, 64), 8),
-    types=explorer_cases.explorer_of)
+    projected={"62 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (62, 62), 6),
+                                     ({"expert": [1, 61], "search": "text"},))},
+    narrow=900, large=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6),
+    types=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6))
 
 LADDER_EXPLORER = Entry(
     ladder_cases.ladder_of, (OTHER_RUNG, {**OTHER_RUNG, "seed": None}, {**OTHER_RUNG, "seed": None, "axis": "FLOPs"}),

@@ -1,13 +1,11 @@
 """The contribution view: how loud the shared and the routed part of an MoE layer are for each token, beside no training.
 
-A layer's output is the sum of the two parts. The functions under "words" are twins of those in contribution_view.js.
+A layer's output is the sum of the two parts. The browser runs both models on a text that the learner writes.
 Letters: L layers, T tokens, D model width, N routed experts, K active experts.
 """
 
 from __future__ import annotations
 
-import math
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,16 +18,16 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import byte_texts, to_bytes, visible
+from ...base.text import byte_texts, to_bytes, visible, well_formed
 from ...lm.model import LanguageModel, evaluating
 from ...measure.instruments import layer_inputs, shared_and_routed
 from ...moe.layers import MoE, moe_layers
 from ...moe.routing import Routing
 from ..kit.base import LessonWidget, one_of, within
 from ..kit.gates import check_origin, count
+from ..kit.weights import checkpoint_of
 
 IN_TEXT, BY_SHARE = "as in the text", "by the routed part's share"
-ORDERS = {IN_TEXT: "as in the text", BY_SHARE: "largest share of the routed part first"}
 MOST_TOKENS = 300  # columns: more could not be told apart
 
 
@@ -57,6 +55,7 @@ class Contribution:
         cosine_T = F.cosine_similarity(shared_TD, routed_TD, dim=-1)
         return cls(*(part.numpy() for part in (shared_TD.norm(dim=-1), routed_TD.norm(dim=-1), cosine_T,
                                                routing.expert_ids.detach().cpu(), routing.weights.detach().double().cpu())))
+
 
 @torch.no_grad()
 def contributions(model: LanguageModel, text: str | bytes) -> list[Contribution]:
@@ -87,17 +86,11 @@ class ContributionView(LessonWidget):
         title: the title.
         seed: of the untrained model.
 
-    Traits to read, set and observe: `layer` (0 … L-1), `order` ("as in the text" or "by the routed part's share"),
-    `locked_token` (an index in the text, or None). To read: `summary` (what the widget says), `shown` and `shown_null` (the
-    `Contribution` of the layer, trained and untrained).
+    Traits to read, set and observe: `layer` (0 … L-1), `order` ("as in the text" or "by the routed part's share") and
+    `locked_token` (an index in the text, or None); of a view made by `of_model` also `text`.
 
     Raises:
         ValueError: if there is no token or too many, or the contributions do not fit together.
-
-    >>> toy = Contribution(np.array([1.0, 3.0]), np.array([3.0, 1.0]), np.zeros(2), np.zeros((2, 1), int), np.ones((2, 1)))
-    >>> view = ContributionView([toy], [toy], "ab", width=4, sizes=[2], num_shared=1, origin="toy")
-    >>> view.shown.share_T.tolist(), view.columns
-    ([0.25, 0.75], [0, 1])
     """
 
     title = Unicode().tag(sync=True)
@@ -106,49 +99,49 @@ class ContributionView(LessonWidget):
     seed = Int().tag(sync=True)
     width = Int().tag(sync=True)
     num_shared = Int().tag(sync=True)
-    tokens = List(Unicode()).tag(sync=True)
-    kinds = List(Unicode()).tag(sync=True)  # of each token, one of KINDS
+    max_bytes = Int().tag(sync=True)
+    tokens = List(Unicode()).tag(sync=True)  # of the text at the start
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
     parts = Bytes().tag(sync=True)  # float64 [2, L, 3, T]: as given and untrained; shared, routed, cosine
-    experts = Bytes().tag(sync=True)  # int32 [L, T, K]
-    weights = Bytes().tag(sync=True)  # float64 [L, T, K]
-    axis = Dict().tag(sync=True)  # top of both lengths and their ticks: one for all layers, orders and the untrained model
+    expert_ids = Bytes().tag(sync=True)  # int32 [L, T, K]
+    expert_weights = Bytes().tag(sync=True)  # float64 [L, T, K]
+    weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
+    untrained = Bytes().tag(sync=True)  # the checkpoint of the untrained one
     start = Dict().tag(sync=True)  # what Reset goes back to
 
     layer = Int(0).tag(sync=True)
     order = Unicode(IN_TEXT).tag(sync=True)
     locked_token = Int(None, allow_none=True).tag(sync=True)
+    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
 
     def __init__(self, layers: Sequence[Contribution], null: Sequence[Contribution], tokens: Sequence[str], *, width: int,
                  sizes: Sequence[int], num_shared: int, origin: str = "trained", name: str = "model",
-                 title: str = "shared and routed parts", seed: int = 0):
+                 title: str = "shared and routed parts", seed: int = 0, **more):
         check_origin(origin)
         require(width >= 1, f"width is {width}; expected the model width D, at least 1")
         require(num_shared >= 1, f"num_shared is {num_shared}; expected at least 1 shared expert")
         require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
         check_layers(layers, tokens, sizes, "layers")
         check_layers(null, tokens, sizes, "null")
-        self._layers, self._null = list(layers), list(null)
         parts = np.array([[(one.shared_T, one.routed_T, one.cosine_T) for one in group] for group in (layers, null)], np.float64)
-        start = {"layer": 0, "order": IN_TEXT, "locked_token": None}
+        start = {"layer": 0, "order": IN_TEXT, "locked_token": None, "text": more.pop("text", "")}
         super().__init__(title=title, name=name, origin=origin, seed=seed, width=width, num_shared=num_shared,
-                         tokens=[visible(token) for token in tokens], kinds=[kind_of(token) for token in tokens],
-                         sizes=list(sizes), top_k=layers[0].expert_ids.shape[1], parts=parts.tobytes(),
-                         experts=b"".join(one.expert_ids.astype(np.int32).tobytes() for one in layers),
-                         weights=b"".join(one.weights.astype(np.float64).tobytes() for one in layers),
-                         axis=axis_of(*parts[:, :, :2].max(axis=(0, 1, 3))), start=start, **start)
+                         tokens=[visible(token) for token in tokens], sizes=list(sizes), top_k=layers[0].expert_ids.shape[1],
+                         parts=parts.tobytes(), expert_ids=b"".join(one.expert_ids.astype(np.int32).tobytes() for one in layers),
+                         expert_weights=b"".join(one.weights.astype(np.float64).tobytes() for one in layers), start=start,
+                         **start, **more)
 
     @classmethod
     def of_model(cls, model: LanguageModel, text: str, seed: int = 0, *, origin: str = "trained", name: str = "",
                  title: str = "shared and routed parts") -> ContributionView:
-        """What the two parts give to each byte of a text, in a language model and in an untrained one of the same sizes.
+        """What the two parts give to each byte of any text, in a language model and in an untrained one of the same sizes.
 
         The untrained model is untrained throughout: its layers read its own hidden states, not the trained model's.
 
         Args:
             model: a `LanguageModel` whose MoE layers all have shared experts.
-            text: at most the model's context long.
+            text: what stands in the text field at first, at most the model's context long.
             seed: of the untrained model's weights.
             origin: "trained" or "toy".
             name: of the model, e.g. "deepseekmoe"; empty names its sizes.
@@ -160,17 +153,27 @@ class ContributionView(LessonWidget):
         moes = moe_layers(model)
         sizes = [layer.router.weight.shape[1] for layer in moes]
         num_shared = max(getattr(recipe, "num_shared", 0) for recipe in model.config.recipes)
-        return cls(contributions(model, raw), contributions(LanguageModel(model.config, seed), raw), byte_texts(raw),
-                   width=model.config.width, sizes=sizes, num_shared=num_shared, origin=origin, title=title, seed=seed,
-                   name=name or f"{len(sizes)}-layer MoE of {'/'.join(map(str, dict.fromkeys(sizes)))} + {num_shared} experts")
+        untrained = LanguageModel(model.config, seed).half().float()  # 16 bits are enough for a null, and half to send
+        parts = contributions(model, raw), contributions(untrained, raw)
+        one = cls(*parts, byte_texts(raw), width=model.config.width, sizes=sizes, num_shared=num_shared, origin=origin,
+                  title=title, seed=seed, text=well_formed(text),
+                  name=name or f"{len(sizes)}-layer MoE of {'/'.join(map(str, dict.fromkeys(sizes)))} + {num_shared} experts",
+                  max_bytes=model.config.context, untrained=checkpoint_of(untrained))
+        one.carry(model)
+        return one
 
     @traitlets.validate("layer", "locked_token")
     def _in_range(self, proposal):
-        return within(proposal, {"layer": (0, len(self.sizes) - 1), "locked_token": (0, len(self.tokens) - 1)})
+        longest = len(self.tokens) if self.text == self.start["text"] else self.max_bytes
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "locked_token": (0, longest - 1)})
 
     @traitlets.validate("order")
     def _known(self, proposal):
-        return one_of(proposal, {"order": ORDERS})
+        return one_of(proposal, {"order": (IN_TEXT, BY_SHARE)})
+
+    @traitlets.validate("text")
+    def _clean_text(self, proposal):
+        return well_formed(proposal["value"])
 
 
 # --- validation -------------------------------------------------------------------------------------------------------
@@ -206,28 +209,3 @@ def check_layers(layers: Sequence[Contribution], tokens: Sequence[str], sizes: S
         require(min(one.shared_T.min(), one.routed_T.min()) >= 0, f"{here} has a negative length; a length is 0 or more")
         silent = np.flatnonzero(one.shared_T + one.routed_T == 0)
         require(len(silent) == 0, f"{here}: both parts have length 0 for token {silent[:1]}, so there is no share to show")
-
-
-def kind_of(token: str) -> str:
-    """What kind of byte this is, by its readable name."""
-    if token in ("␣", "⏎", "⇥", " ", "\n", "\t"):
-        return "space"
-    for kind, signs in (("letter", string.ascii_letters), ("digit", string.digits), ("sign", string.punctuation)):
-        if len(token) == 1 and token in signs:
-            return kind
-    return "other"
-
-
-def axis_of(shared: float, routed: float) -> dict:
-    """The ends of the two axes and their ticks. Bars grow with the square root: short ones show beside the longest."""
-    ends = {"shared": float(shared) or 1.0, "routed": float(routed) or 1.0}
-    root = math.sqrt(max(ends.values()))
-    power = 10.0 ** math.floor(math.log10(root))
-    step = next(size * power for size in (0.2, 0.5, 1.0, 2.0, 5.0) if root / (size * power) <= 6)
-    ticks = [[(step * i) ** 2, f"{(step * i) ** 2:.6g}"] for i in range(1, 7) if step * i <= root]
-    return {**ends, "ticks": ticks}
-
-
-
-
-ROUTED, SHARED, NULL, INK = "#5b82b8", "#009e73", "#d9660a", "#16191d"

@@ -1,491 +1,311 @@
-// The expert explorer: from a token of your own text to its experts, from an expert to the tokens it likes, and back.
-// A census was counted in Python before the page opened; this module divides, ranks and shows. Python routes a new text.
-// Letters: L MoE layers, T tokens, N experts, K active experts, B counted bytes, M domains.
+// The expert explorer: from a token of your own text to its experts, from an expert to the tokens it is called for, and back.
+// A census was counted in Python before the page opened. Letters: L MoE layers, T tokens, N experts, K active experts, B counted
+// bytes, M domains.
 
-import { keepKeys, moved, on, onEscape, onTrait, save, taken } from "../kit/events.js";
-import {
-  buildHeader, buildStatus, headCell, make, makeButton, makeTable, makeTokens, rowWith, say, tokenOf, withBreaks,
-} from "../kit/page.js";
-import { numbers, sum, topK } from "../kit/routing.js";
-import { LessonView, widgetOf } from "../kit/views_old.js";
+import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
+import { textField, TokenStrip } from "../kit/tokens.js";
+import { d3 } from "../kit/d3.js";
+import { on } from "../kit/events.js";
+import { byteNames, bytesOf, forward } from "../kit/moe.js";
+import { make, makeButton, say } from "../kit/page.js";
+import { ReadingView } from "../kit/reading.js";
+import { floats, numbers, topK, weightOf } from "../kit/routing.js";
+import { widgetOf } from "../kit/view.js";
 import { count, grouped, listed } from "../kit/words.js";
 
-// --- state: what is shown, read from what Python sent ----------------------------------------------------------------
+const BEST = 6;          // bytes shown of an expert
+const SERVERS = 5;       // experts named for a byte
+const FOUND = "#f6c48f"; // ground of what was searched for
 
-const BEST = 6;    // rows of the side panel
-const SERVERS = 5; // experts named for a byte
-const SETTINGS = ["token", "expert", "search", "problem"];
-const TEXT = ["tokens", "raw", "experts", "weights", "text"];
-const FIXED = ["title", "name", "origin", "seed", "has_input", "max_bytes", "sizes", "top_k", "least", "domains", "names",
-  "census_size", "byte_tokens", "counted", "contexts", "axis"];
+// --- what is shown ---------------------------------------------------------------------------------------------------
 
-/** What the census says: one { load, calls, domains, lifts, null … } for each layer. It does not change. */
-export function readCensus(model) {
-  const [sizes, B, M] = [model.get("sizes"), model.get("counted").length, model.get("domains").length];
-  const [load, calls] = ["load", "byte_calls"].map((name) => numbers(model.get(name), Uint32Array));
-  const [domains, favourites, bytes, best] = ["domain_lifts", "null_favourites", "null_bytes", "null_domains"].map(
-    (name) => numbers(model.get(name), Float64Array));
-  const tokens = model.get("counted").map((byte) => model.get("byte_tokens")[byte]);
-  return sizes.map((N, layer) => {
-    const first = sum(sizes.slice(0, layer));
-    const part = (array, width) => array.subarray(first * width, (first + N) * width);
-    const own = { load: part(load, 1), calls: part(calls, B), domains: part(domains, M) };
-    return { ...own, lifts: liftsOf(own, tokens, model.get("census_size")[0]), nullFavourites: part(favourites, 1),
-      nullBytes: bytes.subarray(layer * B, (layer + 1) * B), nullDomains: best.subarray(layer * M, (layer + 1) * M) };
+/** The text at the start: its bytes, their names, and the routing of each layer, as `route` gives it. */
+export function recorded({ start, sizes, top_k: k, expert_ids, expert_weights }) {
+  const bytes = bytesOf(start.text);
+  const [T, ids, weights] = [bytes.length, numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
+  const part = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
+  return { bytes, tokens: byteNames(bytes),
+    layers: sizes.map((N, layer) => ({ T, N, k, ids: part(ids, layer), weights: part(weights, layer) })) };
+}
+
+/** The same of a text that the learner wrote, computed from the model's weights. */
+export function computed(text, model) {
+  const bytes = bytesOf(text);
+  return { bytes, tokens: byteNames(bytes), layers: forward(model, bytes).layers.map(({ routed }) => routed) };
+}
+
+/** What the census says of each layer: lifts of expert n by `of(n)`, [B + M], and the random experts' highest, [B + M]. */
+export function readCensus({ sizes, counted, domains, lifts, null_lifts }) {
+  const [W, all, best] = [counted.length + domains.length, floats(lifts), floats(null_lifts)];
+  return sizes.map((_, layer) => {
+    const first = d3.sum(sizes.slice(0, layer));
+    return { of: (n) => all.subarray((first + n) * W, (first + n + 1) * W), best: best.subarray(layer * W, (layer + 1) * W) };
   });
 }
 
-/** [N * B] the share of the byte's tokens that chose the expert, over the share of all tokens that did. */
-function liftsOf({ load, calls }, tokens, all) {
-  const B = tokens.length;
-  return Float64Array.from(calls, (called, i) => {
-    const share = load[Math.floor(i / B)] / all;
-    return share > 0 ? called / tokens[i % B] / share : 0;
-  });
+/** Where a search begins in a text, both in bytes. */
+export function foundAt(bytes, search) {
+  const wanted = bytesOf(search);
+  return wanted.length ? d3.range(bytes.length).filter((t) => wanted.every((byte, i) => bytes[t + i] === byte)) : [];
 }
 
-/** The traits of the model as one plain object, with the census that was read before. */
-export function readState(model, census) {
-  const state = Object.fromEntries([...FIXED, ...SETTINGS, "tokens", "text"].map((name) => [name, model.get(name)]));
-  const { tokens: { length: T }, token } = state;
-  return { ...state, census, T, selected: T ? Math.min(token, T - 1) : null, raw: numbers(model.get("raw"), Uint8Array),
-    experts: numbers(model.get("experts"), Int32Array), weights: numbers(model.get("weights"), Float64Array) };
+/** The byte whose experts are named: that of the token that is followed, or the first of a search that the text does not have. */
+export function byteAsked(search, bytes, token) {
+  if (search && !foundAt(bytes, search).length) return bytesOf(search)[0];
+  return token === null ? null : bytes[token];
 }
 
-/** The experts of a token in a layer, [id, weight] each, best first. */
-export function chosenBy({ T, top_k: k, experts, weights }, layer, token) {
-  const start = (layer * T + token) * k;
-  return Array.from({ length: k }, (_, i) => [experts[start + i], weights[start + i]]);
-}
-
-/** The tokens of the text that chose the expert. */
-export function followers({ T, top_k: k, experts, expert: [layer, n] }) {
-  const start = layer * T * k;
-  return Array.from({ length: T }, (_, t) => t).filter((t) => (
-    experts.subarray(start + t * k, start + (t + 1) * k).includes(n)));
-}
-
-/** Where the search begins in the text. */
-export function foundAt({ T, raw, search }) {
-  const wanted = new TextEncoder().encode(search);
-  if (!wanted.length) return [];
-  return Array.from({ length: T }, (_, t) => t).filter((t) => wanted.every((byte, i) => raw[t + i] === byte));
-}
-
-/** The byte whose experts are named: the last of the search, else the token that is followed. */
-export function byteAsked({ search, selected, raw }) {
-  const wanted = new TextEncoder().encode(search);
-  if (wanted.length) return wanted[wanted.length - 1];
-  return selected === null ? null : raw[selected];
-}
-
-/** The experts of a layer that like the byte asked for best, [id, lift] each; none for a byte too rare to tell. */
-export function servers(state, layer) {
-  const [b, B] = [state.counted.indexOf(byteAsked(state)), state.counted.length];
-  if (b < 0) return [];
-  const { lifts } = state.census[layer];
-  const liked = Array.from({ length: state.sizes[layer] }, (_, n) => lifts[n * B + b]);
-  return best(liked, SERVERS).map((n) => [n, liked[n]]);
-}
-
-/** The places of the largest lifts, the largest first; 1 and less is no liking. A tie goes to the lower place. */
-function best(lifts, most) {
+/** The places of the highest lifts, the highest first; 1 and less is no liking. A tie goes to the lower place. */
+export function favoured(lifts, most) {
   return topK(lifts, most).filter((i) => lifts[i] > 1);
 }
 
-/** How much the expert that is followed likes each counted byte: [B]. */
-function liked({ census, counted: { length: B }, expert: [layer, n] }) {
-  return census[layer].lifts.subarray(n * B, (n + 1) * B);
+/** The experts of a layer called for a byte more often than for others, [id, lift] each; none for a byte too rare to tell. */
+export function servers({ counted, sizes }, { of }, layer, byte) {
+  const place = counted.indexOf(byte);
+  if (place < 0) return [];
+  const lifts = d3.range(sizes[layer]).map((n) => of(n)[place]);
+  return favoured(lifts, SERVERS).map((n) => [n, lifts[n]]);
 }
 
-/** The bytes that it likes best, as places among the counted ones. */
-function favourites(state) {
-  return best(liked(state), BEST);
+// --- in words --------------------------------------------------------------------------------------------------------
+
+const named = (byte) => byteNames(Uint8Array.of(byte))[0];
+const times = (lift, digits = 1) => `×\u202f${lift.toFixed(digits)}`; // a line may not end between the two
+const label = (layer, n) => `L${layer + 1} E${n}`; // numbers of experts belong to their layer
+
+/** What the explorer shows, in words. */
+export function describe(state, census, reading, token) {
+  return `${expertWords(state, census)} ${askedWords(state, census, reading, token) ?? tokenWords(reading, token)}`;
 }
 
-// --- words: the twins of those in expert_explorer.py -----------------------------------------------------------------
-
-export const COLUMNS = ["byte", "lift (√ spacing): 1 is as often as the average token", "", "random's best", "tokens", "choose it"];
-export const DOMAIN_COLUMNS = ["domain", "lift", "random's best"];
-
-/** The name of an expert, always with its layer. */
-function label(layer, expert) {
-  return `${layer + 1}·${expert}`;
+/** What the expert is called for; one favourite in many experts is no discovery, so how many random experts have one. */
+function expertWords({ expert: [layer, n], counted, null_favourites }, census) {
+  const lifts = census[layer].of(n).subarray(0, counted.length);
+  const best = favoured(lifts, 3);
+  const head = `Layer ${layer + 1}, expert ${n} is called`;
+  if (!best.length) return `${head} for no byte more often than for the average token.`;
+  const strong = null_favourites[layer].filter((lift) => lift >= lifts[best[0]]).length;
+  const bytes = best.map((i) => `'${named(counted[i])}' (${times(lifts[i])})`).join(", ");
+  return `${head} more often for ${bytes} than for the average token; of a random router's `
+    + `${count(null_favourites[layer].length, "expert")}, ${strong} have a favourite as strong.`;
 }
 
-const times = (value, digits = 1) => `× ${value.toFixed(digits)}`;
-const share = (value, digits = 0) => `${(100 * value).toFixed(digits)}%`;
-const countGrouped = (number) => `${grouped(number)} token${number === 1 ? "" : "s"}`;
-
-/** The bytes that the expert likes best: name, lift, the random router's best, its tokens, and how many choose the expert. */
-export function byteRows(state) {
-  const { census, counted, names, byte_tokens: tokens, expert: [layer, n] } = state;
-  const [lifts, { calls, nullBytes }] = [liked(state), census[layer]];
-  return favourites(state).map((b) => [names[counted[b]], times(lifts[b]), times(nullBytes[b]), grouped(tokens[counted[b]]),
-    share(calls[n * counted.length + b] / tokens[counted[b]])]);
+function tokenWords({ tokens, layers }, token) {
+  if (token === null) return "The text is empty: type some.";
+  const goes = layers.map(({ k, ids, weights }, layer) => `in layer ${layer + 1} to experts `
+    + listed(Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weights[token * k + i].toFixed(2)})`), 3));
+  return `Token ${token} '${tokens[token]}' goes ${goes.join("; ")}.`;
 }
 
-/** Each domain's lift, and the best of the random router's experts. */
-export function domainRows({ census, domains, expert: [layer, n] }) {
-  const own = census[layer];
-  return domains.map((domain, m) => [domain, times(own.domains[n * domains.length + m], 2), times(own.nullDomains[m], 2)]);
+/** Of a search that the text does not have: who would serve its first byte. Null of any other. */
+function askedWords(state, census, { bytes }, token) {
+  if (!state.search || foundAt(bytes, state.search).length) return null;
+  const byte = byteAsked(state.search, bytes, token);
+  const first = state.sizes.flatMap((_, layer) => servers(state, census[layer], layer, byte).slice(0, 1)
+    .map(([n, lift]) => `layer ${layer + 1}, expert ${n} (${times(lift)})`));
+  const best = state.counted.includes(byte) ? first.join("; ") || "nobody" : "nobody knows: it is too rare in the census";
+  return `'${state.search}' is not in the text; its first byte '${named(byte)}' is served most by ${best}.`;
 }
 
 /** What stands beside the experts that serve a byte. */
-export function serverWords(state, layer) {
-  const { counted, names, byte_tokens: tokens, least, census } = state;
-  const byte = byteAsked(state);
-  if (byte === null) return "No byte is asked for.";
-  const words = `Byte '${names[byte]}', ${countGrouped(tokens[byte])} of the census`;
-  if (!counted.includes(byte)) return `${words}: too few to tell; ${least} are needed.`;
-  return `${words}. Random router's best ${times(census[layer].nullBytes[counted.indexOf(byte)])}; liked most by`;
+export function serverWords({ counted }, layer, byte) {
+  if (byte === null) return `Layer ${layer + 1}: no byte`;
+  return `Layer ${layer + 1}: '${named(byte)}' ${counted.includes(byte) ? "is served by" : "is too rare"}`;
 }
 
 /** How busy the expert is: if all tokens of a byte choose it, the lift is one over its share of all tokens. */
-export function loadWords({ census, census_size: [all], sizes, top_k: k, expert: [layer, n] }) {
-  const own = census[layer].load[n] / all;
-  const most = own ? `, so no lift can exceed ${times(1 / own)}` : "";
-  return `${share(own, 1)} of all tokens choose it (K/N is ${share(k / sizes[layer], 1)})${most}.`;
+export function loadWords({ load, byte_tokens, sizes, top_k, expert: [layer, n] }) {
+  const [share, percent] = [load[layer][n] / d3.sum(byte_tokens), d3.format(".1%")];
+  return `${percent(share)} of all tokens call it (K/N ${percent(top_k / sizes[layer])})`
+    + (share ? `, so no lift exceeds ${times(1 / share)}.` : ".");
 }
 
-/** How many random experts have a favourite as strong: one favourite in many is no discovery. */
-export function nullWords(state) {
-  const favourite = Math.max(...liked(state));
-  const { nullFavourites: null_ } = state.census[state.expert[0]];
-  const asStrong = null_.filter((value) => value >= favourite).length;
-  return `${asStrong} of the random router's ${count(null_.length, "expert")} in this layer have a favourite as strong `
-    + `(${times(favourite)}).`;
-}
-
-/** What the explorer shows, in words. */
-export function describe(state) {
-  const parts = [tokenWords(state), expertWords(state), censusWords(state), nullWords(state), askedWords(state)];
-  if (state.search) parts.push(`The search is found ${count(foundAt(state).length, "time")} in the text.`);
-  return parts.filter(Boolean).join(" ");
-}
-
-function tokenWords(state) {
-  const { selected, tokens, sizes, has_input } = state;
-  if (selected === null) return `The text is empty: no token to follow.${has_input ? " Type some text." : ""}`;
-  const layers = sizes.map((_, layer) => listed(chosenBy(state, layer, selected).map(
-    ([n, weight]) => `${label(layer, n)} (${weight.toFixed(2)})`)));
-  return `Token ${selected} '${tokens[selected]}' goes to ${layers.join("; ")}.`;
-}
-
-function expertWords(state) {
-  const { expert: [layer, n], T } = state;
-  return `Expert ${label(layer, n)}, number ${n} of layer ${layer + 1}, is chosen by ${followers(state).length} of `
-    + `${count(T, "token")} of the text.`;
-}
-
-function censusWords(state) {
-  const best = byteRows(state).slice(0, 3).map(([name, lift, none]) => `'${name}' ${lift} (random router's best ${none})`);
-  const [tokens, documents] = state.census_size;
-  if (!best.length) return `In the census, ${loadWords(state)}`;
-  return `In a census of ${countGrouped(tokens)} of ${count(documents, "document")}, ${loadWords(state)} `
-    + `It likes best ${best.join(", ")}.`;
-}
-
-function askedWords(state) {
-  const byte = byteAsked(state);
-  if (byte === null) return "";
-  const firsts = state.sizes.flatMap((_, layer) => servers(state, layer).slice(0, 1).map(
-    ([n, lift]) => `${label(layer, n)} (${times(lift)})`));
-  if (!state.counted.includes(byte)) return `Byte '${state.names[byte]}' is too rare in the census to tell who likes it.`;
-  return `Byte '${state.names[byte]}' is liked best by ${firsts.join(", ") || "nobody"}.`;
-}
-
-// --- page ------------------------------------------------------------------------------------------------------------
-
-/** Build the widget's elements once; `draw` fills them. */
-function buildPage(state) {
-  const page = { root: make("div", "moe-root moe-explorer") };
-  keepKeys(page.root);
-  const header = buildHeader(page, state.title);
-  header.insertBefore(make("span", "moe-badge moe-null", `orange: random router, seed ${state.seed}`), page.reset);
-  say(page.badge, `${state.origin}: ${state.name}`);
-  page.problem = make("div", "moe-problem");
-  page.problem.setAttribute("role", "alert");
-  page.root.append(header, buildFields(page, state), page.problem, buildStrip(page), buildLayers(page, state),
-    buildExpert(page, state), buildStatus(page));
-  return page;
-}
-
-/** Where one types: the text, and what to look for. */
-function buildFields(page, { has_input }) {
-  const row = make("div", "moe-row moe-explorer-fields");
-  const field = (words) => {
-    const [box, input, note] = [make("label", "moe-control moe-input"), make("input"), make("span", "moe-value")];
-    Object.assign(input, { type: "text", spellcheck: false, autocomplete: "off" });
-    input.setAttribute("aria-label", words);
-    box.append(make("span", "", words), input, note);
-    return { box, input, note };
-  };
-  page.fields = { text: field("Your text"), search: field("Who serves … ?") };
-  page.fields.text.box.hidden = !has_input;
-  row.append(page.fields.text.box, page.fields.search.box);
-  return row;
-}
-
-function buildStrip(page) {
-  const box = make("div");
-  page.caption = make("div", "moe-caption");
-  page.strip = make("div", "moe-strip");
-  page.strip.setAttribute("aria-label", "tokens of the text: arrow keys follow another one");
-  page.ids = `moe-${Math.random()}-`; // each widget has a copy of this module, so that no counter could tell them apart
-  box.append(page.caption, page.strip);
-  return box;
-}
-
-/** One panel for each layer: the experts of the token, and those that like the byte asked for. Colours mean nothing here. */
-function buildLayers(page, { sizes, top_k }) {
-  const row = make("div", "moe-explorer-layers");
-  page.layers = sizes.map((size, layer) => {
-    const panel = make("section", "moe-explorer-layer");
-    const lines = ["", " moe-explorer-serve"].map((more) => make("div", `moe-explorer-experts${more}`));
-    const [chose, serve] = lines.map((line, i) => {
-      const words = make("span", "moe-explorer-line");
-      const buttons = Array.from({ length: i ? SERVERS : top_k }, () => makeButton());
-      line.append(words, ...buttons);
-      return { words, buttons };
-    });
-    panel.append(make("h4", "", `Layer ${layer + 1}: its own numbers, 0 … ${size - 1}`), ...lines);
-    row.append(panel);
-    return { chose, serve };
-  });
-  return row;
-}
-
-/** The side panel: what the census says of one expert. */
-function buildExpert(page, state) {
-  const box = make("section", "moe-explorer-expert");
-  page.heading = make("h4");
-  page.verdict = make("div");
-  const parts = make("div", "moe-explorer-parts");
-  parts.append(buildBytes(page, state), buildDomains(page, state), buildContexts(page));
-  box.append(page.heading, page.verdict, parts);
-  return box;
-}
-
-function buildBytes(page, { axis }) {
-  page.bytes = Array.from({ length: BEST }, () => {
-    const cells = COLUMNS.map((_, i) => (i ? make("td") : headCell("row", "")));
-    const [bar, mark, one] = ["bar", "mark", "one"].map((part) => make("div", `moe-explorer-${part}`));
-    one.style.left = `${100 * placeOf(1, axis)}%`;
-    cells[1].append(bar, one, mark);
-    cells[1].className = "moe-explorer-lift";
-    return { cells, bar, marks: [one, mark] };
-  });
-  const heads = COLUMNS.map((title) => headCell("col", title));
-  heads[1].colSpan = 2;
-  heads.splice(2, 1);
-  return makeTable(heads, page.bytes.map(({ cells }) => rowWith(cells)));
-}
-
-function buildDomains(page, { domains }) {
-  page.domains = domains.map((domain) => [headCell("row", domain), make("td"), make("td")]);
-  const table = makeTable(DOMAIN_COLUMNS.map((title) => headCell("col", title)), page.domains.map(rowWith));
-  table.classList.add("moe-explorer-domains");
-  return table;
-}
-
-function buildContexts(page) {
-  const box = make("div", "moe-explorer-contexts");
-  page.contexts = Array.from({ length: BEST }, () => {
-    const [row, domain, ...parts] = ["div", "span", "span", "mark", "span"].map((tag) => make(tag));
-    row.append(domain, ...parts);
-    return { row, parts: [domain, ...parts] };
-  });
-  box.append(make("div", "", "Called for the marked byte (a call each of documents drawn at random)"),
-    ...page.contexts.map(({ row }) => row));
-  return box;
-}
-
-// --- filling the page from the state ---------------------------------------------------------------------------------
-
-/** One option for each token. Lines may break after a space, and do break after a line end. */
-function fillStrip(page, { tokens }) {
-  page.options = makeTokens(tokens);
-  page.options.forEach((option, t) => { option.setAttribute("role", "option"); option.id = page.ids + t; });
-  page.strip.replaceChildren(...withBreaks(page.options));
-  if (!tokens.length) page.strip.append(make("span", "moe-token", "(empty)"));
-  page.strip.setAttribute("role", tokens.length ? "listbox" : "note");
-  if (tokens.length) page.strip.tabIndex = 0;
-  else page.strip.removeAttribute("tabindex"); // there is nothing to move to
-}
-
-/** Outlined: the token that is followed. Underlined: those of the expert. Bold on a ground: what was searched. */
-function syncStrip(page, state) {
-  const { selected, search } = state;
-  const [mine, found] = [new Set(followers(state)), new Set()];
-  const length = new TextEncoder().encode(search).length;
-  for (const start of foundAt(state)) for (let i = 0; i < length; i++) found.add(start + i);
-  page.options.forEach((option, t) => {
-    option.setAttribute("aria-selected", String(t === selected));
-    option.classList.toggle("moe-alike", mine.has(t));
-    option.classList.toggle("moe-explorer-found", found.has(t));
-  });
-  if (selected === null) page.strip.removeAttribute("aria-activedescendant");
-  else page.strip.setAttribute("aria-activedescendant", page.ids + selected);
-  say(page.caption, `Outlined: the token you follow (click or arrow keys). Underlined: tokens that chose expert `
-    + `${label(...state.expert)}, ${mine.size} of ${state.T}.`);
-}
-
-function syncLayers(page, state) {
-  page.layers.forEach(({ chose, serve }, layer) => {
-    const own = state.selected === null ? [] : chosenBy(state, layer, state.selected);
-    say(chose.words, state.selected === null ? "No token." : `Token '${state.tokens[state.selected]}' chose (weight)`);
-    say(serve.words, serverWords(state, layer));
-    chose.buttons.forEach((button, i) => syncButton(button, state, layer, own[i], "weight", (weight) => `(${weight.toFixed(2)})`));
-    const liking = servers(state, layer);
-    serve.buttons.forEach((button, i) => syncButton(button, state, layer, liking[i], "lift", (lift) => times(lift)));
-  });
-}
-
-/** A button that follows an expert; without one it keeps its place and cannot be seen. */
-function syncButton(button, { expert }, layer, entry, what, words) {
-  button.style.visibility = entry ? "" : "hidden";
-  button.disabled = !entry;
-  if (!entry) return;
-  const [n, value] = entry;
-  Object.assign(button.dataset, { layer, expert: n });
-  button.setAttribute("aria-pressed", String(expert[0] === layer && expert[1] === n));
-  button.setAttribute("aria-label", `expert ${n} of layer ${layer + 1}, ${what} ${words(value).replace(/[×() ]/g, "")}`);
-  say(button, `${label(layer, n)} ${words(value)}`);
-}
-
-function syncExpert(page, state) {
-  const [layer, n] = state.expert;
-  say(page.heading, `Expert ${label(layer, n)} (number ${n} of layer ${layer + 1}) in the census: ${loadWords(state)}`);
-  say(page.verdict, nullWords(state));
-  syncBytes(page, state);
-  domainRows(state).forEach((row, m) => row.forEach((words, i) => say(page.domains[m][i], words)));
-  page.contexts.forEach(({ row, parts }, i) => {
-    const found = state.contexts[layer][n][i];
-    row.style.visibility = found ? "" : "hidden";
-    parts.forEach((part, j) => say(part, found ? found[j] : ""));
-  });
-}
-
-function syncBytes(page, state) {
-  const [rows, order, lifts] = [byteRows(state), favourites(state), liked(state)];
-  const { nullBytes } = state.census[state.expert[0]];
-  const along = (lift) => `${(100 * placeOf(lift, state.axis)).toFixed(2)}%`;
-  page.bytes.forEach(({ cells, bar, marks }, i) => {
-    const [name = "\u00a0", lift = "", none = "", tokens = "", chosen = ""] = rows[i] || [];
-    [name, null, lift, none, tokens, chosen].forEach((words, j) => { if (words !== null) say(cells[j], words); });
-    bar.style.width = i in order ? along(lifts[order[i]]) : "0";
-    marks[1].style.left = i in order ? `calc(${along(nullBytes[order[i]])} - 2px)` : "";
-    for (const mark of marks) mark.hidden = !(i in order);
-  });
-}
-
-/** Where a lift is along the bars: square roots, so that small ones show beside the largest. */
-export function placeOf(lift, axis) {
-  return Math.sqrt(lift / axis);
+/** The numbers of an expert's bytes and of the domains, for the table. */
+export function tableRows({ counted, byte_tokens, domains, load, expert: [layer, n] }, census) {
+  const [lifts, { best }, B] = [census[layer].of(n), census[layer], counted.length];
+  const share = load[layer][n] / d3.sum(byte_tokens);
+  return [["called for", "lift", "a random router's best", "tokens in the census", "of these, choose it"],
+    ...favoured(lifts.subarray(0, B), BEST).map((i) => [named(counted[i]), times(lifts[i]), times(best[i]),
+      grouped(byte_tokens[counted[i]]), d3.format(".0%")(lifts[i] * share)]),
+    ...domains.map((domain, m) => [domain, times(lifts[B + m], 2), times(best[B + m], 2), "", ""])];
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-class ExpertExplorerView extends LessonView {
-  get settings() { return SETTINGS; }
+class ExpertExplorerView extends ReadingView {
+  static data = ["name", "origin", "seed", "max_bytes", "sizes", "top_k", "least", "domains", "byte_tokens", "counted", "load",
+    "lifts", "null_lifts", "null_favourites", "contexts", "axis", "expert_ids", "expert_weights", "weights", "start"];
 
-  prepare() {
-    this.timers = { text: 0, search: 0 }; // each waits for the end of typing
-    this.census = readCensus(this.model);
-    this.stale = true;
-  }
+  static settings = ["text", "token", "expert", "search"];
 
-  read() {
-    this.state = readState(this.model, this.census);
+  static kept = ["token"];
+
+  declare() {
+    const places = () => foundAt(this.reading.bytes, this.state.search);
+    return [
+      textField("Your text", { most: (state) => state.max_bytes, hidden: (state) => !state.weights }),
+      textField("Who serves … ?", { trait: "search", most: (state) => state.max_bytes,
+        note: ({ search }) => (search ? `found ${places().length} ×` : "e.g. def"),
+        set: (search) => { // follow the first place where it stands
+          const [token = this.state.token] = foundAt(this.reading.bytes, search);
+          return { search, token };
+        } }),
+    ];
   }
 
   build() {
-    return buildPage(this.state);
+    const { top_k, sizes, domains, seed } = this.state;
+    this.census = readCensus(this.state);
+    this.strip = new TokenStrip(this, "token");
+    this.lines = [top_k, SERVERS].flatMap((most) => sizes.map((_, layer) => buildLine(layer, most)));
+    this.ways = make("div", "moe-explorer-ways");
+    this.ways.append(...this.lines.map(({ box }) => box));
+    this.heading = make("div", "moe-explorer-heading");
+    this.heading.append(make("strong"), make("span"));
+    this.bytes = new Chart({ height: 166, margin: { top: 4, left: 54, right: 56 } });
+    this.domains = new Chart({ height: 166, margin: { top: 4, left: 76, right: 60 } });
+    this.calls = make("div", "moe-explorer-calls");
+    this.calls.append(...d3.range(BEST).map(() => {
+      const row = make("div");
+      row.append(...["span", "span", "mark", "span"].map((tag) => make(tag)));
+      return row;
+    }));
+    const parts = make("div", "moe-explorer-parts");
+    parts.append(...[["bytes it is called for more often", this.bytes.box], ["domains", this.domains.box],
+      ["calls (marked) in random documents", this.calls]].map(([title, node]) => {
+      const part = make("section");
+      part.append(make("div", "moe-explorer-title", title), node);
+      return part;
+    }));
+    this.table = makeSheet("the expert's bytes and domains");
+    this.folded.append(this.table);
+    this.domainNames = domains.map((domain) => (domain.length > 9 ? `${domain.slice(0, 8)}…` : domain));
+    return [this.strip.box, this.ways, this.heading, parts, legend([["lift: times as often as for the average", "var(--moe-bar)"],
+      [`highest of any expert of a random router, seed ${seed}`, "var(--moe-accent)"]])];
   }
 
-  close() {
-    Object.values(this.timers).forEach(clearTimeout);
-    super.close();
+  recorded() { return recorded(this.state); }
+
+  computed(model) { return computed(this.state.text, model); }
+
+  take() { this.strip.fill(this.reading.tokens); }
+
+  renew() {
+    super.renew();
+    this.state.token = Math.min(this.state.token, Math.max(this.reading.bytes.length - 1, 0)); // it may be of a longer text
   }
 
-  watch() {
-    const restart = () => { this.stale = true; this.read(); this.frame.ask(); };
-    return [...super.watch(), ...TEXT.map((name) => onTrait(this.model, name, restart))];
-  }
+  get token() { return this.reading.bytes.length ? this.look.token : null; }
+
+  badge() { return `${this.state.origin}: ${this.state.name}`; }
+
+  describe() { return describe(this.state, this.census, this.reading, this.token); }
 
   draw() {
-    const { page, state } = this;
-    if (this.stale) fillStrip(page, state);
-    this.stale = false;
-    this.syncFields();
-    syncStrip(page, state);
-    syncLayers(page, state);
-    syncExpert(page, state);
-    say(page.problem, state.problem);
-    say(page.status, describe(state));
+    const { state, census, reading: { bytes, layers, tokens }, token } = this;
+    const [[layer, n], length, found] = [state.expert, bytesOf(state.search).length, new Set()];
+    for (const start of foundAt(bytes, state.search)) d3.range(length).forEach((i) => found.add(start + i));
+    const mine = (t) => weightOf(layers[layer], t, n) !== null;
+    this.strip.mark((t) => ({ fill: found.has(t) ? FOUND : "", alike: mine(t) }));
+    const byte = byteAsked(state.search, bytes, token);
+    state.sizes.forEach((_, i) => {
+      const { k, ids, weights } = layers[i];
+      const own = token === null ? [] : d3.range(token * k, (token + 1) * k).map((at) => [ids[at], weights[at]]);
+      const chose = token === null ? "no token" : `'${tokens[token]}' chose`;
+      this.fillLine(this.lines[i], `Layer ${i + 1}: ${chose}`, own, (weight) => [weight.toFixed(2), weight, "weight"]);
+      this.fillLine(this.lines[state.sizes.length + i], serverWords(state, i, byte), servers(state, census[i], i, byte),
+        (lift) => [times(lift), Math.sqrt(lift / state.axis), "lift"]);
+    });
+    say(this.heading.firstChild, `Layer ${layer + 1}, expert ${n}: `);
+    const underlined = d3.range(bytes.length).filter(mine).length;
+    say(this.heading.lastChild, `${loadWords(state)} Underlined: ${underlined} of ${bytes.length}.`);
+    const shown = `${state.expert} ${this.bytes.box.clientWidth} ${this.theme.ink}`;
+    if (shown !== this.expertShown) this.drawExpert(layer, n);
+    this.expertShown = shown;
   }
 
-  /** The fields show what is set, but never change what is being typed. */
-  syncFields() {
-    const { page: { fields }, state } = this;
-    for (const name of Object.keys(fields)) {
-      if (!this.timers[name] && fields[name].input.value !== state[name]) fields[name].input.value = state[name];
+  /** What the census says of an expert: it stays when another token is followed. */
+  drawExpert(layer, n) {
+    const { state, census } = this;
+    this.drawLifts(census[layer].of(n), census[layer].best);
+    [...this.calls.children].forEach((row, i) => {
+      const call = state.contexts[layer][n][i] ?? ["", "", "", ""];
+      [...row.children].forEach((part, j) => say(part, call[j]));
+      row.style.visibility = call[2] ? "" : "hidden";
+    });
+    fillTable(this.table, tableRows(state, census));
+  }
+
+  /** The experts of a line as buttons with a bar; one that is not needed keeps its place. */
+  fillLine({ words, buttons, layer }, text, entries, shown) {
+    say(words, text);
+    buttons.forEach((button, i) => {
+      button.style.visibility = entries[i] ? "" : "hidden";
+      button.disabled = !entries[i];
+      if (!entries[i]) return;
+      const [n, value] = entries[i];
+      const [number, share, what] = shown(value);
+      button.dataset.expert = n;
+      say(button.firstChild, label(layer, n));
+      say(button.lastChild, number);
+      button.style.setProperty("--share", `${(100 * share).toFixed(1)}%`);
+      button.setAttribute("aria-label", `${label(layer, n)} ${number}: layer ${layer + 1}, expert ${n}, ${what}`);
+      button.setAttribute("aria-pressed", String(String(this.state.expert) === String([layer, n])));
+    });
+  }
+
+  /** Bytes and domains on one scale: bars, the random router's best, and a line at 1. */
+  drawLifts(lifts, best) {
+    const { state: { counted, axis }, theme } = this;
+    const B = counted.length;
+    const places = favoured(lifts.subarray(0, B), BEST);
+    const drawn = [[this.bytes, places, places.map((i) => named(counted[i])), "lift; 1 is the average token", 1],
+      [this.domains, this.domainNames.map((_, m) => B + m), this.domainNames, "lift; 1 is the average domain", 2]];
+    for (const [chart, indices, names, xTitle, digits] of drawn) {
+      const { width, height } = chart.sized();
+      const [x, rows] = [d3.scaleSqrt([0, axis], [0, width]), indices.length];
+      const y = d3.scaleBand(d3.range(rows), [0, (height * rows) / Math.max(rows, BEST)]).padding(0.13);
+      const [tall, colour] = [y.bandwidth(), theme.bar];
+      chart.axes(x, y, { xTitle, grid: false, yFormat: (row) => names[row], xFormat: d3.format("~s"),
+        xValues: [1, 4, 16, 64, 256].filter((lift) => lift <= axis) });
+      chart.bars([...indices.map((i, row) => ({ key: row, x: 0, y: y(row), width: x(lifts[i]), height: tall, colour })),
+        ...indices.map((i, row) => ({ key: `null ${row}`, x: x(best[i]) - 2, y: y(row) - 2, width: 4, height: tall + 4,
+          colour: theme.accent })),
+        { key: "one", x: x(1), y: 0, width: 1, height, colour: theme.ink }]);
+      chart.words(indices.map((i, row) => ({ key: row, x: x(Math.max(lifts[i], best[i])) + 7, y: y(row) + tall / 2 + 5,
+        text: times(lifts[i], digits) })));
     }
-    const bytes = new TextEncoder().encode(fields.text.input.value).length;
-    say(fields.text.note, `${bytes} of ${state.max_bytes} bytes`);
-    say(fields.search.note, state.search ? `found ${foundAt(state).length} ×` : "e.g. def");
-  }
-
-  stopTyping() {
-    for (const name of Object.keys(this.timers)) {
-      clearTimeout(this.timers[name]);
-      this.timers[name] = 0;
-    }
-  }
-
-  reset() {
-    this.stopTyping();
-    super.reset();
-    this.frame.ask();
   }
 
   wire() {
-    const { page } = this;
-    return [...this.listenField("text"), ...this.listenField("search"),
-      on(page.strip, "click", (event) => this.follow(tokenOf(event))),
-      on(page.strip, "keydown", (event) => {
-        const token = this.state.T ? moved(this.state.selected, event.key, this.state.T) : null;
-        if (token !== null) taken(event, () => this.follow(token));
-      }),
-      ...page.layers.flatMap(({ chose, serve }) => [...chose.buttons, ...serve.buttons]).map((button) => (
-        on(button, "click", () => save(this.model, { expert: [button.dataset.layer, button.dataset.expert].map(Number) })))),
-      onEscape(page.root, () => { this.stopTyping(); save(this.model, { search: "" }); this.frame.ask(); })];
+    return [...this.strip.wire(), on(this.ways, "click", ({ target }) => {
+      const button = target.closest("button");
+      if (button) this.set({ expert: [Number(button.dataset.layer), Number(button.dataset.expert)] });
+    })];
   }
 
-  follow(token) {
-    if (token === null) return;
-    save(this.model, { token });
-    const [{ strip }, option] = [this.page, this.page.options[token]];
-    const top = option.offsetTop - strip.offsetTop; // scroll the strip, not the page
-    strip.scrollTop = Math.min(Math.max(strip.scrollTop, top + option.offsetHeight - strip.clientHeight), top);
-  }
+  /** One token is always followed: a click follows another one, and Escape lets the search go. */
+  toggle(point) { this.set(point ?? {}); }
 
-  listenField(name) {
-    const { input } = this.page.fields[name];
-    const send = () => {
-      clearTimeout(this.timers[name]);
-      this.timers[name] = 0;
-      save(this.model, { [name]: input.value.replace(/\p{Surrogate}/gu, "\uFFFD") });
-    };
-    const wait = (event) => {
-      clearTimeout(this.timers[name]);
-      this.timers[name] = event.isComposing ? -1 : setTimeout(send, 250);
-      this.frame.ask();
-    };
-    return [on(input, "input", wait), on(input, "compositionend", wait),
-      on(input, "keydown", (event) => { if (event.key === "Enter" && !event.isComposing) taken(event, send); })];
+  unlock() {
+    this.pointAt(null);
+    this.set({ search: "" });
   }
+}
+
+/** A line of experts of one layer: its words and its buttons. */
+function buildLine(layer, most) {
+  const [box, words, line] = [make("div", "moe-explorer-way"), make("span"), make("div")];
+  const buttons = d3.range(most).map(() => {
+    const button = makeButton();
+    button.dataset.layer = layer;
+    button.append(make("span"), make("span"));
+    return button;
+  });
+  line.append(...buttons);
+  box.append(words, line);
+  return { box, words, buttons, layer };
 }
 
 export default widgetOf(ExpertExplorerView);

@@ -60,8 +60,8 @@ export class TokenStrip {
 
 const PAUSE = 120; // milliseconds without a key, before a new text is read
 
-/** A control for the trait `text`: cut at the last whole character that fits into `most(state)` bytes, and it says so. */
-export function textField(name, { most, set = (text) => ({ text }), hidden }) {
+/** A control for a text: cut at the last whole character that fits into `most(state)` bytes, and it says so, or `note(state)`. */
+export function textField(name, { most, trait = "text", note, set = (text) => ({ [trait]: text }), hidden }) {
   const box = make("label", "moe-control moe-input");
   const input = Object.assign(make("input"), { type: "text", spellcheck: false, autocomplete: "off" });
   const bytes = make("span", "moe-value");
@@ -69,13 +69,14 @@ export function textField(name, { most, set = (text) => ({ text }), hidden }) {
   let timer = 0;
   const count = (state) => {
     const size = bytesOf(input.value).length;
-    say(bytes, size > most(state) ? `${size} bytes, cut to ${most(state)}` : `${size} of ${most(state)} bytes`);
+    const fits = note ? note(state) : `${size} of ${most(state)} bytes`;
+    say(bytes, size > most(state) ? `${size} bytes, cut to ${most(state)}` : fits);
   };
   return {
     box,
     sync(state) {
       box.hidden = Boolean(hidden?.(state));
-      if (!timer && cutToBytes(input.value, most(state)) !== state.text) input.value = state.text;
+      if (!timer && cutToBytes(input.value, most(state)) !== state[trait]) input.value = state[trait];
       count(state);
     },
     wire(view) {

@@ -22,12 +22,17 @@ class ModelWeights(anywidget.AnyWidget):  # a plain Widget would lose its bytes 
     data = Bytes().tag(sync=True)
 
 
-def weights_of(model: LanguageModel) -> ModelWeights:
-    """The weights of a model, sent unless they are there: in 16 bits where these hold every number, as in shipped files."""
+def checkpoint_of(model: LanguageModel) -> bytes:
+    """A model as a file for moe.js: in 16 bits where these hold every number, as in shipped files."""
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     small = {name: tensor.half() for name, tensor in tensors.items()}
     exact = all(torch.equal(small[name].float(), tensor) for name, tensor in tensors.items())
-    data = save(small if exact else tensors, {"config": json.dumps(model.config.to_dict())})
+    return save(small if exact else tensors, {"config": json.dumps(model.config.to_dict())})
+
+
+def weights_of(model: LanguageModel) -> ModelWeights:
+    """The weights of a model, sent unless they are there."""
+    data = checkpoint_of(model)
     digest = hashlib.sha256(data).hexdigest()
     if digest not in SENT or SENT[digest].comm is None:
         SENT[digest] = ModelWeights(data=data)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from routings import logits_of, routing_of
 
+from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.widgets import Contribution, ContributionView
 
 MIXED = tuple("We add 2 and 2; ") + ("中 1/3", "⏎", "␣")  # every kind of byte
@@ -38,7 +39,11 @@ def toy(one: Contribution, null: Contribution | None = None, tokens=None, **more
     return ContributionView([one], [null or one], tokens, **{"width": 16, "sizes": [4], "num_shared": 1, "origin": "toy", **more})
 
 
-def made(view: ContributionView, **settings) -> ContributionView:
-    for name, value in settings.items():
-        setattr(view, name, value)
-    return view
+def model_of(num_shared: int = 2, experts: int = 12, k: int = 3, width: int = 16) -> LanguageModel:
+    return LanguageModel(ModelConfig(Sparse(experts, k, 8, num_shared=num_shared), layers=2, width=width, heads=2, context=256),
+                         seed=3).eval()
+
+
+def model_view(text: str = "hello world", **sizes) -> ContributionView:
+    """A view of an untrained model, for any text."""
+    return ContributionView.of_model(model_of(**sizes), text, origin="toy")

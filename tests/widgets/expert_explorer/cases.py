@@ -1,10 +1,9 @@
-"""Expert explorers that several tests look at, of a made-up census."""
+"""Expert explorers that several tests look at: of an untrained model and a made-up census."""
 
 import numpy as np
 import torch
-from routings import logits_of, routing_of
 
-from moe_lesson.base.text import to_bytes
+from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.census import Census
 from moe_lesson.widgets import ExpertExplorer
 
@@ -27,36 +26,26 @@ def census_of(sizes=(12, 12), k=3, *, documents=9, length=200, domains=("python"
                   torch.from_numpy(byte_T), torch.from_numpy(byte_T), tuple(ids), tuple(sizes))
 
 
-def route_of(sizes=(12, 12), k=3):
-    """A function from a text to its routing, one token for each byte."""
-    def on_text(text):
-        raw = to_bytes(text)
-        return [routing_of(logits_of(len(raw), size, len(raw) + 7 * layer), k) for layer, size in enumerate(sizes)]
-    return on_text
+def model_of(sizes=(12, 12), k=3, context=256) -> LanguageModel:
+    layers = tuple(Sparse(size, k, 4) for size in sizes)
+    return LanguageModel(ModelConfig(layers, layers=len(layers), width=16, heads=2, context=context), seed=3).eval()
 
 
-def explorer_of(text=TEXT, sizes=(12, 12), k=3, *, census=None, null=None, words=None, **more) -> ExpertExplorer:
-    """An explorer of synthetic routing; `words` is what documents of the census are made of, and its domains."""
-    on_text = route_of(sizes, k)
+def explorer_of(text=TEXT, sizes=(12, 12), k=3, *, census=None, null=None, words=None, context=256, **more) -> ExpertExplorer:
+    """An explorer of an untrained model; `words` is what documents of the census are made of, and its domains."""
+    model = model_of(sizes, k, context)
     documents = {"alphabet": " ".join(words).encode("utf-8", "replace"), "domains": words} if words else {}
-    return ExpertExplorer(on_text(text), text, census or census_of(sizes, k, **documents),
+    view = ExpertExplorer(model.route(text), text, census or census_of(sizes, k, **documents),
                           null or census_of(sizes, k, liking=0.2, seed=1, **documents),
-                          **{"origin": "synthetic", "name": "dice", "on_text": on_text, **more})
-
-
-def counted(calls: dict[str, list[int]], text="ab", k=1, **more) -> ExpertExplorer:
-    """An explorer of one layer of two experts, where each byte has as many tokens for expert 0 and 1 as given; one document."""
-    def flat(table):
-        return [(ord(letter), n) for letter, counts in table.items() for n, times in enumerate(counts) for _ in range(times)]
-    rows = flat(calls)
-    byte_T = torch.tensor([byte for byte, _ in rows])
-    one = Census(("all",), torch.zeros(1, dtype=torch.long), torch.zeros(len(rows), dtype=torch.long), byte_T, byte_T,
-                 (torch.tensor([[n] for _, n in rows]),), (2,))
-    nobody = Census(one.domains, one.domain_F, one.document_T, byte_T, byte_T, (torch.arange(len(rows))[:, None] % 2,), (2,))
-    return explorer_of(text, (2,), k, census=one, null=nobody, **more)
-
-
-def made(view: ExpertExplorer, **settings) -> ExpertExplorer:
-    for name, value in settings.items():
-        setattr(view, name, value)
+                          **{"origin": "synthetic", "name": "dice", "max_bytes": context, **more})
+    view.carry(model)
     return view
+
+
+def counted(calls: dict[str, list[int]], text="ab", **more) -> ExpertExplorer:
+    """An explorer of one layer of two experts, where each byte has as many tokens for expert 0 and 1 as given; one document."""
+    rows = [(ord(letter), n) for letter, counts in calls.items() for n, times in enumerate(counts) for _ in range(times)]
+    byte_T = torch.tensor([byte for byte, _ in rows])
+    one, nobody = (Census(("all",), torch.zeros(1, dtype=torch.long), torch.zeros(len(rows), dtype=torch.long), byte_T, byte_T,
+                          (ids,), (2,)) for ids in (torch.tensor([[n] for _, n in rows]), torch.arange(len(rows))[:, None] % 2))
+    return explorer_of(text, (2,), 1, census=one, null=nobody, **more)

@@ -1,0 +1,32 @@
+// A view of what a model does with a text: Python sent it for the text at the start; what the learner writes is read in the page.
+
+import { readModel } from "./moe.js";
+import { PointingView } from "./view.js";
+
+/**
+ * A view with the traits `text`, `start` and `weights`, where the page finds the model. A subclass says
+ *   recorded()        what Python sent of the text at the start
+ *   computed(model)   the same of any other text
+ *   take()            what follows from another text; `this.reading` is one of the two
+ */
+export class ReadingView extends PointingView {
+  /** Read a new text; until a model is here that has to be fetched first, the last one stays, or the first. */
+  renew() {
+    const { text, start, weights } = this.state;
+    if (this.shown === text) return;
+    const sent = text === start.text || !weights;
+    if (!sent && !this.network) this.fetchModel();
+    if (!sent && !this.network && this.reading) return;
+    [this.point, this.shown] = [null, sent || this.network ? text : null];
+    this.reading = sent || !this.network ? this.recorded() : this.computed(this.network);
+    this.take();
+  }
+
+  fetchModel() {
+    this.fetching ??= this.model.widget_manager.get_model(this.state.weights).then((sent) => {
+      this.network = readModel(sent.get("data"));
+      this.renew();
+      this.frame.ask();
+    });
+  }
+}
