@@ -47,22 +47,6 @@ export function outline(ctx, x, y, w, h) {
   ctx.strokeRect(x, y, w, h);
 }
 
-/** A line through points [x, y]. */
-export function drawCurve(ctx, points) {
-  ctx.lineJoin = "round";
-  ctx.beginPath();
-  for (const [x, y] of points) ctx.lineTo(x, y);
-  ctx.stroke();
-}
-
-/** A filled dot, whose edge may be stroked next. */
-export function drawDot(ctx, x, y, radius, colour) {
-  ctx.fillStyle = colour;
-  ctx.beginPath();
-  ctx.arc(x, y, radius, 0, 2 * Math.PI);
-  ctx.fill();
-}
-
 /** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
 export function drawArrow(ctx, x, y, theme, sign = -1) {
   ctx.fillStyle = theme.ink;

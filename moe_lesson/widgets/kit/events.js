@@ -1,6 +1,5 @@
 // What the learner does, what Python hears of it, and when the page draws.
 
-
 /** Call back when the page turns dark or light; returns how to stop. */
 export function onTheme(callback) {
   const media = matchMedia("(prefers-color-scheme: dark)");
@@ -47,22 +46,6 @@ export function save(model, traits) {
 /** Set traits here alone: what listens to them follows, Python does not hear yet. */
 export function change(model, traits) {
   for (const [name, value] of Object.entries(traits)) model.set(name, value);
-}
-
-/** Let a slider set traits, made from its position; Python hears of the settled value only. Returns how to stop. */
-export function onSlide(model, { slider }, traits) {
-  return [on(slider, "input", () => change(model, traits(Number(slider.value)))),
-    on(slider, "change", () => model.save_changes())];
-}
-
-/** Let radio buttons set traits, made from the value that is chosen. Returns how to stop. */
-export function onChoice(model, radios, traits) {
-  return radios.map((radio) => on(radio, "change", () => save(model, traits(radio.value))));
-}
-
-/** Let a box to tick set a trait. Returns how to stop. */
-export function onTick(model, tick, name) {
-  return [on(tick, "change", () => save(model, { [name]: tick.checked }))];
 }
 
 /** Do something on Escape, wherever in an element it is pressed; returns how to stop. */

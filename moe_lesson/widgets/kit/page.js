@@ -14,50 +14,6 @@ export function makeButton(words = "") {
   return Object.assign(make("button", "moe-button", words), { type: "button" });
 }
 
-/** A slider with its name and value in words beside it: { box, slider, value }. */
-export function makeSlider(name, min, max) {
-  const box = make("label", "moe-control");
-  const slider = Object.assign(make("input"), { type: "range", min, max, step: 1 });
-  const value = make("span", "moe-value");
-  slider.setAttribute("aria-label", name);
-  box.append(slider, value);
-  return { box, slider, value };
-}
-
-/** Put a slider and its words where the state is. */
-export function syncSlider({ slider, value }, position, max, words) {
-  slider.max = max;
-  slider.value = position;
-  slider.setAttribute("aria-valuetext", words);
-  say(value, words);
-}
-
-/** Radio buttons of [value, words]: { box, radios }. */
-export function makeChoice(name, options) {
-  const group = `moe-${Math.random()}`; // each widget has a copy of this module, so that no counter could tell them apart
-  const box = make("fieldset", "moe-choice");
-  const radios = options.map(([value]) => Object.assign(make("input"), { type: "radio", name: group, value }));
-  const labels = options.map(([, words], i) => {
-    const label = make("label");
-    label.append(radios[i], make("span", "", words));
-    return label;
-  });
-  box.append(make("legend", "", name), ...labels);
-  return { box, radios };
-}
-
-export function syncChoice(radios, value) {
-  for (const radio of radios) radio.checked = radio.value === value;
-}
-
-/** A box to tick: { box, tick }. */
-export function makeTick(words) {
-  const box = make("label", "moe-control");
-  const tick = Object.assign(make("input"), { type: "checkbox" });
-  box.append(tick, make("span", "", words));
-  return { box, tick };
-}
-
 /** A canvas that a screen reader passes over: what it shows stands elsewhere in words. */
 export function makeCanvas(className = "moe-steps") {
   const canvas = make("canvas", className);
@@ -95,65 +51,6 @@ export function fillTicks(ticks, places) {
     tick.style.left = `${share * 100}%`;
     return tick;
   }));
-}
-
-/** A row of a table, out of its cells. */
-export function rowWith(cells) {
-  const row = make("tr");
-  row.append(...cells);
-  return row;
-}
-
-/** The head of a column or of a row, as `scope` says. */
-export function headCell(scope, text) {
-  const cell = make("th", "", text);
-  cell.scope = scope;
-  return cell;
-}
-
-/** A table out of the cells of its head and its rows. */
-export function makeTable(heads, rows) {
-  const [table, head, body] = [make("table", "moe-ledger-table"), make("thead"), make("tbody")];
-  head.append(rowWith(heads));
-  body.append(...rows);
-  table.append(head, body);
-  return table;
-}
-
-/** One element for each token of a text, which knows its place in it. */
-export function makeTokens(tokens) {
-  return tokens.map((token, t) => {
-    const node = make("span", token.length > 1 ? "moe-token moe-long" : "moe-token", token);
-    node.dataset.token = t;
-    return node;
-  });
-}
-
-/** The elements of a text with what follows some of them: a line may break after a space. */
-export function withBreaks(nodes, breaks = { "␣": "wbr" }) {
-  const after = (text) => (Object.hasOwn(breaks, text) ? [make(breaks[text])] : []);
-  return nodes.flatMap((node) => [node, ...after(node.textContent)]);
-}
-
-/** The place of the token that an event happened on, or null. */
-export function tokenOf({ target }) {
-  return target.dataset.token === undefined ? null : Number(target.dataset.token);
-}
-
-/** The title, the badge that says where the data comes from, and Reset; the last two go into `page`. */
-export function buildHeader(page, title) {
-  const header = make("div", "moe-header");
-  page.badge = make("span", "moe-badge");
-  page.reset = makeButton("Reset");
-  header.append(make("h3", "moe-title", title), page.badge, page.reset);
-  return header;
-}
-
-/** The text summary, read out when it changes. */
-export function buildStatus(page) {
-  page.status = make("div", "moe-status");
-  page.status.setAttribute("aria-live", "polite");
-  return page.status;
 }
 
 /** The colours of the page around the widget, as the stylesheet resolved them. */

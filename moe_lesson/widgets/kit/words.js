@@ -21,12 +21,6 @@ export function grouped(number) {
   return number.toLocaleString("en-US");
 }
 
-/** A number below 1000 in three digits. */
-export function threeDigits(value) {
-  if (value < 10) return value.toFixed(2);
-  return value.toFixed(value < 100 ? 1 : 0);
-}
-
 export const DIGITS = 3; // of a loss
 
 /** The number in words, without what summing up in another order would change; nothing is minus zero. */

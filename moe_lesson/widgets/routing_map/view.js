@@ -4,11 +4,12 @@ import { RAMP, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext, weightCo
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, on, placeWithin } from "../kit/events.js";
-import { byteNames, bytesOf, forward, product, readModel } from "../kit/moe.js";
+import { byteNames, bytesOf, forward, product } from "../kit/moe.js";
 import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
+import { ReadingView } from "../kit/reading.js";
 import { floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
-import { PointingView, widgetOf } from "../kit/view.js";
+import { widgetOf } from "../kit/view.js";
 import { count, listed } from "../kit/words.js";
 
 
@@ -110,7 +111,7 @@ function otherExperts(traits, state) {
   return { ...traits, locked_expert: null, k: Math.min(state.k, size) };
 }
 
-class RoutingMapView extends PointingView {
+class RoutingMapView extends ReadingView {
   static data = ["origin", "num_shared", "max_bytes", "gates", "null_gates", "sizes", "top_k", "tokens", "logits", "null_logits",
     "weights", "null_weights", "start"];
 
@@ -149,41 +150,32 @@ class RoutingMapView extends PointingView {
     return [this.strip.box, legend, maps];
   }
 
-  /** Find the routings of the text: those that were sent, or new ones; a model that is not here yet is fetched first. */
-  renew() {
-    const { state } = this;
-    if (this.shown !== state.text) {
-      if (state.text === state.start.text) this.take(recorded(state));
-      else if (this.weights) this.take(computed(state, this.weights));
-      else this.fetchModel();
-    }
-    if (state.locked_token >= this.text.tokens.length) state.locked_token = null; // it was of a longer text
-    this.routed = route(this.text[state.router][state.layer], Math.min(state.k, state.sizes[state.layer]));
-  }
+  recorded() { return recorded(this.state); }
 
-  fetchModel() {
-    if (!this.text) this.take(recorded(this.state)); // until the model is here
-    this.fetching ??= this.model.widget_manager.get_model(this.state.weights).then((sent) => {
-      this.weights = readModel(sent.get("data"));
-      this.renew();
-      this.frame.ask();
-    });
-  }
+  computed(model) { return computed(this.state, model); }
 
   /** Show the routings of another text. */
-  take(text) {
-    [this.text, this.shown, this.point, this.cursor] = [text, this.state.text, null, { row: 0, column: 0 }];
-    this.limits = limitsOf(text, this.state.top_k);
-    this.strip.fill(text.tokens);
-    this.spacer.style.height = `${Math.max(text.tokens.length, 1) * ROW}px`;
+  take() {
+    const { tokens } = this.reading;
+    this.cursor = { row: 0, column: 0 };
+    this.limits = limitsOf(this.reading, this.state.top_k);
+    this.strip.fill(tokens);
+    this.spacer.style.height = `${Math.max(tokens.length, 1) * ROW}px`;
     fillTicks(this.ticks, [0, 0.05, 0.2, 0.5, 1].map((part) => [(part * this.limits.weight).toPrecision(2), Math.sqrt(part)]));
+  }
+
+  renew() {
+    super.renew();
+    const { state, reading } = this;
+    if (state.locked_token >= reading.tokens.length) state.locked_token = null; // it was of a longer text
+    this.routed = route(reading[state.router][state.layer], Math.min(state.k, state.sizes[state.layer]));
   }
 
   badge() { return this.state.router === "null" ? "random router (null)" : this.state.origin; }
 
   describe() {
     const { locked_token: token, locked_expert: expert } = this.look;
-    return describe(this.state, this.text.tokens, this.routed, token, expert);
+    return describe(this.state, this.reading.tokens, this.routed, token, expert);
   }
 
   draw() {
@@ -210,7 +202,7 @@ class RoutingMapView extends PointingView {
       ctx.fillStyle = weightColour(routed.weights[i], limits.weight);
       ctx.fillRect(LEFT + routed.ids[i] * cell, Math.floor(i / routed.k) * ROW, cell - gap, ROW - 1);
     }
-    drawNames(ctx, this.text.tokens, { first, last, row: ROW, left: LEFT, marked: token }, theme);
+    drawNames(ctx, this.reading.tokens, { first, last, row: ROW, left: LEFT, marked: token }, theme);
     if (expert !== null) outline(ctx, LEFT + expert * cell, top - 4, cell, height + 8);
     if (token !== null && token < T) outline(ctx, LEFT, token * ROW, cell * N, ROW);
   }
