@@ -22,7 +22,6 @@ REPO = Path(__file__).resolve().parents[2]
 LESSONS = sorted((REPO / "notebooks").glob("*.ipynb"))
 CLASSES = "|".join(name for name in widgets.__all__ if issubclass(getattr(widgets, name), LessonWidget))
 SHOWS = re.compile(rf"({CLASSES}|Predict)[(:]")  # how the text of a widget, or of a form, begins
-PNG = "iVBORw0KGgo"
 
 
 def shown(cell) -> list[dict]:
@@ -51,10 +50,10 @@ def test_a_solved_lesson_is_right_and_shows_what_is_stored_and_the_view(path, tm
     kinds = set()
     for old, new in zip(stored.cells, fresh.cells, strict=True):
         before, now = shown(old), shown(new)
-        assert [set(data) for data in now] == [set(data) | {WIDGET_VIEW} for data in before], new.id
+        assert [set(data) for data in now] == [set(data) - {"image/png"} | {WIDGET_VIEW} for data in before], new.id
         for data in now:
             kinds.add(SHOWS.match(data["text/plain"])[1])
-            assert data[WIDGET_VIEW]["model_id"] and data.get("image/png", PNG).startswith(PNG), new.id
+            assert data[WIDGET_VIEW]["model_id"], new.id
         if "nbval-ignore-output" not in new.metadata.get("tags", []):
             assert [data["text/plain"] for data in now] == [data["text/plain"] for data in before], new.id
     source = "\n".join(cell.source for cell in stored.cells if cell.cell_type == "code")

@@ -138,7 +138,8 @@ def test_a_click_on_a_panel_emphasises_its_method(show):
     race = race_of()
     page = show(race, live=True)
     page.locator(".moe-panel").nth(3).click()
-    assert METHODS[3] + ": MaxVio" in status(page) and page.locator(".moe-panel.moe-looked .moe-panel-name").inner_text() == METHODS[3]
+    assert METHODS[3] + ": MaxVio" in status(page)
+    assert page.locator(".moe-panel.moe-looked .moe-panel-name").inner_text() == METHODS[3]
     page.wait_for_function("model.saved.length > 0")
     assert race.method == METHODS[3]
 

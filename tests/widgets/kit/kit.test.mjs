@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inkOn, RAMP, weightColour } from "../../../moe_lesson/widgets/kit/canvas.js";
+import { colourOf } from "../../../moe_lesson/widgets/kit/design.js";
 import { movedOn } from "../../../moe_lesson/widgets/kit/events.js";
 import { byteNames, bytesOf, cutToBytes, forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
 import { floats, inCommon, loadEntropy, rankExperts, route } from "../../../moe_lesson/widgets/kit/routing.js";
@@ -36,6 +37,10 @@ for (const { name, file, texts } of golden.models) {
     });
   }
 }
+
+test("a model has the colour that it has in figures", () => {
+  for (const [name, colour] of golden.colours) assert.equal(colourOf(name), colour, name);
+});
 
 test("a text is cut at the last whole character that fits", () => {
   assert.deepEqual([0, 1, 3, 4, 5, 9].map((most) => cutToBytes("a中😀b", most)), ["", "a", "a", "a中", "a中", "a中😀b"]);
