@@ -97,7 +97,7 @@ def put(page, **state) -> str:
 
 def boxes(page, chart: int) -> list[dict]:
     """The rectangles of a chart, in the order they were drawn."""
-    return page.locator(".moe-chart").nth(chart).locator("rect").evaluate_all(
+    return page.locator(".moe-chart").nth(chart).locator("rect.moe-bar").evaluate_all(
         """(nodes) => nodes.map((node) => ({ x: node.x.baseVal.value, width: node.width.baseVal.value,
           fill: node.getAttribute("fill"), stroke: node.getAttribute("stroke") }))""")
 
@@ -147,7 +147,7 @@ def test_what_was_measured_has_its_interval_and_what_was_not_says_so(show, name,
         found = values and interval(values)
         expected = f"{words} {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" if found else f"{words} not measured"
         assert expected in said and expected in place.locator(".moe-y-title").text_content()
-        assert (place.locator("rect").get_attribute("stroke-dasharray") == "none") is (slot in LOSSES)  # the frame
+        assert (place.locator("rect.moe-bar").get_attribute("stroke-dasharray") == "none") is (slot in LOSSES)  # the frame
     assert ("95% over 5 seeds" in said) is (slot in LOSSES)
 
 
@@ -165,10 +165,10 @@ def test_every_measured_setting_stands_at_its_mean_in_its_place_and_no_setting_m
     assert [dot[0] for dot in dots] == sorted(dot[0] for dot in dots)
     put(page, segments=8, num_shared=4)
     assert chart.locator("circle").evaluate_all(read) == dots
-    frame, = chart.locator("rect").evaluate_all("(nodes) => nodes.map((node) => node.x.baseVal.value + 10)")
+    frame, = chart.locator("rect.moe-bar").evaluate_all("(nodes) => nodes.map((node) => node.x.baseVal.value + 10)")
     assert frame > max(dot[0] for dot in dots)  # the last place
     put(page, segments=4, num_shared=2)
-    frame, = chart.locator("rect").evaluate_all("(nodes) => nodes.map((node) => node.x.baseVal.value + 10)")
+    frame, = chart.locator("rect.moe-bar").evaluate_all("(nodes) => nodes.map((node) => node.x.baseVal.value + 10)")
     assert frame == pytest.approx(dots[[slot for slot in SLOTS if slot in LOSSES].index((4, 2))][0])
 
 
