@@ -24,7 +24,8 @@ def add_photographs(nb: NotebookNode, client: NotebookClient) -> None:
     """Put a photograph beside each view of a widget of the course. Changes nb."""
     views = [output for cell in nb.cells for output in cell.get("outputs", []) if WIDGET_VIEW in output.get("data", {})]
     ours = {output.data[WIDGET_VIEW]["model_id"]: output for output in views
-            if "_esm" in client.widget_state.get(output.data[WIDGET_VIEW]["model_id"], {})}
+            if "_esm" in client.widget_state.get(output.data[WIDGET_VIEW]["model_id"], {})
+            and "text/html" not in output.data}  # a question reads as text
     if not ours:
         return
     from playwright.sync_api import sync_playwright
