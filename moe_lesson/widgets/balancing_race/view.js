@@ -1,16 +1,17 @@
 // The balancing race: trainings that differ only in how they balance, side by side.
 // Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 
-import { Chart } from "../kit/charts.js";
+import { Chart, WIDE } from "../kit/charts.js";
 import { button, choice, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { change, on } from "../kit/events.js";
 import { make, say } from "../kit/page.js";
 import { floats, ranked } from "../kit/routing.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { count } from "../kit/words.js";
+import { count, grouped } from "../kit/words.js";
 
 const SMOOTHED = 2; // recorded steps on either side that a loss is averaged with
+const BEHIND = "#808790"; // all curves but one
 
 // --- what happened ---------------------------------------------------------------------------------------------------
 
@@ -45,8 +46,9 @@ export function describe(state, { position, mean, loads, violations, losses }) {
   const now = violations.map((one) => one[position]);
   const idle = loads[mine].filter((tokens) => tokens === 0).length;
   const before = position ? ` (${violations[mine][0].toFixed(2)} at step ${steps[0]})` : "";
-  const words = `Step ${step}, layer ${layer + 1}, seed ${seed}. ${method}: MaxVio ${now[mine].toFixed(2)}${before}, ${idle} of `
-    + `${count(N, "expert")} idle, the busiest chosen by ${count(d3.max(loads[mine]), "token")} where the mean is ${mean.toFixed(1)}.`;
+  const words = `Step ${step}, layer ${layer + 1}, seed ${seed}. ${method}: MaxVio ${now[mine].toFixed(2)}${before}, `
+    + `${idle} of ${count(N, "expert")} idle, the busiest chosen by ${grouped(d3.max(loads[mine]))} tokens where the mean is `
+    + `${mean.toFixed(1)}.`;
   if (methods.length === 1) return words;
   if (d3.min(now) === d3.max(now)) return `${words} All methods are equally even at this step.`;
   const leads = now[mine] === d3.min(now);
@@ -77,13 +79,14 @@ class BalancingRaceView extends WidgetView {
     const { steps, seeds, methods, num_layers: layers } = this.state;
     return [
       button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.play())),
-      slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step), set: (position) => this.moved(steps[position]),
-        words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
+      slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step),
+        set: (position) => this.moved(steps[position]), words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
       slider("Layer", { max: layers - 1, at: ({ layer }) => layer, set: (layer) => ({ layer }),
         words: ({ layer }) => `layer ${layer + 1} of ${layers}` }),
       slider("Seed", { max: seeds.length - 1, at: ({ seed }) => seeds.indexOf(seed), set: (place) => ({ seed: seeds[place] }),
         words: ({ seed }) => `seed ${seed}` }),
-      choice("emphasise", methods.map((method) => [method, method]), { at: ({ method }) => method, set: (method) => ({ method }) }),
+      choice("emphasise", methods.map((method) => [method, method]), { at: ({ method }) => method,
+        set: (method) => ({ method }) }),
       tick("sort the experts by load", "by_load", { folded: true }),
     ];
   }
@@ -91,17 +94,19 @@ class BalancingRaceView extends WidgetView {
   build() {
     const { methods } = this.state;
     [this.loads, this.losses] = [floats(this.state.loads), floats(this.state.losses)];
+    [this.most, this.span] = [d3.max(this.loads), d3.extent(this.losses)]; // of all steps: the axes stay
     this.panels = methods.map((method) => {
-      const [box, head, chart] = [make("div", "moe-panel"), make("div", "moe-panel-head"), new Chart({ height: 108,
-        margin: { top: 6, right: 2, bottom: 8, left: 40 } })];
+      const [box, head, chart] = [make("div", "moe-panel"), make("div", "moe-panel-head"), new Chart({ height: 100,
+        margin: { top: 16, right: 0, bottom: 2, left: 0 } })];
       const [name, violation, loss] = [make("span", "moe-panel-name", method), make("span"), make("span")];
       head.append(name, violation, loss);
       box.append(head, chart.box);
       return { box, chart, violation, loss };
     });
-    const [panels, charts] = [make("div", "moe-panels"), make("div", "moe-charts")];
+    const [panels, charts] = [make("div", "moe-panels"), make("div", "moe-charts moe-race")];
     panels.append(...this.panels.map(({ box }) => box));
-    this.curves = [0, 1].map(() => new Chart({ height: 168, margin: { top: 20, bottom: 36, left: 40, right: 12 } }));
+    const names = 20 + WIDE * d3.max(methods, (name) => name.length); // at the curves of the first chart
+    this.curves = [names, 12].map((right) => new Chart({ height: 190, margin: { top: 20, bottom: 38, left: 30, right } }));
     charts.append(...this.curves.map(({ box }) => box));
     return [panels, charts];
   }
@@ -119,31 +124,43 @@ class BalancingRaceView extends WidgetView {
       const { width, height } = chart.sized();
       const [load, columns] = [seen.loads[m], sorted ? ranked(seen.loads[m]) : d3.range(N)];
       const x = d3.scaleBand(columns, [0, width]).paddingInner(0.15);
-      const y = d3.scaleLinear([0, d3.max(this.loads)], [height, 0]);
-      chart.axes(null, y, { yTicks: 3, yFormat: d3.format("~s") });
+      const y = d3.scaleLinear([0, this.most], [height, 0]);
+      const middle = (n) => x(n) + x.bandwidth() / 2;
       chart.bars([...columns.map((n) => ({ key: n, x: x(n), y: y(load[n]), width: x.bandwidth(), height: height - y(load[n]),
-        colour: theme.bar })), { key: "mean", x: 0, y: y(seen.mean) - 0.75, width, height: 1.5, colour: theme.accent }]);
-      chart.words(columns.filter((n) => load[n] === 0).map((n) => (
-        { key: n, x: x(n) + x.bandwidth() / 2, y: height, text: "×", anchor: "middle" })));
+        colour: theme.bar })), { key: "floor", x: 0, y: height, width, height: 1, colour: theme.faint },
+      { key: "mean", x: 0, y: y(seen.mean) - 0.75, width, height: 1.5, colour: theme.accent }]);
+      const busiest = load.indexOf(d3.max(load));
+      chart.words([...columns.filter((n) => load[n] === 0).map((n) => (
+        { key: n, x: middle(n), y: height, text: "×", anchor: "middle" })),
+      { key: "most", x: Math.min(Math.max(middle(busiest), 18), width - 18), y: y(load[busiest]) - 4,
+        text: grouped(load[busiest]), anchor: "middle" }]);
     });
-    this.drawCurves("MaxVio along training", seen.violations, [0, d3.max(this.loads) / seen.mean - 1], 0);
-    this.drawCurves(`training loss, nats (mean of ${2 * SMOOTHED + 1} recorded steps)`, seen.losses, d3.extent(this.losses), 1);
+    this.drawCurves("MaxVio along training", seen.violations, [0, this.most / seen.mean - 1], 0);
+    this.drawCurves(`training loss, nats (mean of ${2 * SMOOTHED + 1} recorded steps)`, seen.losses, this.span, 1);
     this.page.status.setAttribute("aria-live", this.timer ? "off" : "polite"); // nobody can listen to all steps of a film
   }
 
   /** All methods over the recorded steps, each of which takes the same room; the emphasised one strong, and where we stand. */
   drawCurves(title, curves, domain, i) {
-    const { curves: { [i]: chart }, seen: { position }, state: { methods, method, steps }, theme } = this;
+    const { curves: { [i]: chart }, point, seen: { position }, state: { methods, method, steps }, theme } = this;
     const { width, height } = chart.sized();
     const [x, y] = [d3.scaleLinear([0, Math.max(steps.length - 1, 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
-    const every = Math.ceil(steps.length / (width / 60));
-    chart.axes(x, y, { yTitle: title, xTitle: "recorded step", yTicks: 4, xFormat: (p) => steps[p],
-      xValues: d3.range(0, steps.length, every) });
-    const lines = methods.map((name, m) => ({ name, strong: name === method, colour: name === method ? theme.bar : theme.ink,
-      points: curves[m].map((value, p) => [p, value]) }));
-    chart.lines([...lines.sort((a, b) => Boolean(a.strong) - Boolean(b.strong)), { name: "now", colour: theme.ink,
-      points: [[position, y.domain()[0]], [position, y.domain()[1]]] }], x, y);
-    chart.dots([{ key: "now", x: x(position), y: y(curves[methods.indexOf(method)][position]), colour: theme.ink, radius: 4.5 }]);
+    chart.axes(x, y, { yTitle: title, xTitle: "recorded step", yTicks: 4, xTicks: width / 60, xFormat: (p) => steps[p] ?? "" });
+    const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : BEHIND);
+    const lines = methods.map((name, m) => ({ name, strong: name === method, colour: colourOf(name),
+      points: curves[m].map((value, p) => [p, value]) })).sort((a, b) => a.strong - b.strong);
+    chart.lines([{ name: "now", aid: true, colour: "currentColor", points: y.domain().map((value) => [position, value]) },
+      ...lines], x, y);
+    const valueAt = (name, p) => curves[methods.indexOf(name)][p];
+    const read = point ? [[point.place, valueAt(point.name, point.place)]] : [];
+    chart.dots([{ key: "now", x: x(position), y: y(valueAt(method, position)), colour: "currentColor", radius: 4.5 },
+      ...read.map(([p, value]) => ({ key: "read", x: x(p), y: y(value), colour: "currentColor", hollow: true, radius: 7 }))]);
+    const [right, above] = i ? [width, 8] : [width + chart.margin.right, -7]; // where no curve is
+    const words = read.map(([p, value]) => ({ key: "read", x: right, y: above, anchor: "end",
+      text: `${point.name}, step ${steps[p]}: ${value.toFixed(2)}` }));
+    if (i) chart.words(words);
+    else chart.names(lines.map(({ name, strong, colour, points: all }) => ({ key: name, x: width, y: y(all.at(-1)[1]), text: name,
+      colour, strong })), words);
   }
 
   /** A hand on the step stops the film. */
@@ -185,7 +202,8 @@ class BalancingRaceView extends WidgetView {
   }
 
   wire() {
-    return this.panels.map(({ box }, m) => on(box, "click", () => this.set({ method: this.state.methods[m] })));
+    return [...this.panels.map(({ box }, m) => on(box, "click", () => this.set({ method: this.state.methods[m] }))),
+      ...this.curves.flatMap((chart) => chart.listen((point) => this.pointAt(point), ({ name }) => this.set({ method: name })))];
   }
 }
 

@@ -1,9 +1,12 @@
 // Charts, drawn with d3 as SVG: axes, lines with bands, bars with intervals and seeds. Heat maps are in canvas.js.
 
 import { d3 } from "./d3.js";
+import { on } from "./events.js";
 import { make } from "./page.js";
 
 const MARGIN = { top: 10, right: 14, bottom: 40, left: 62 };
+export const WIDE = 8.4; // pixels of a character, at most on average
+const NEAR = 30;         // pixels that the mouse is off at most
 
 /** How long a change of the picture takes, in milliseconds: none for whoever asked for less motion. */
 export function motion() {
@@ -56,8 +59,13 @@ export class Chart {
     node.attr("x", x).attr("y", y).attr("text-anchor", anchor).attr("dominant-baseline", baseline).text((text) => text);
   }
 
-  /** Curves { name, colour, points [[x, y]], band [[x, low, high]], strong, dash } on two scales. */
+  /**
+   * Curves { name, colour, points [[x, y]], band [[x, low, high]], strong, dash, aid } on two scales; one that is an aid to read
+   * the others by is not found by the mouse.
+   */
   lines(series, x, y) {
+    this.points = series.filter(({ aid }) => !aid).flatMap(({ name, points }) => (
+      points.map(([a, b], place) => ({ name, place, x: x(a), y: y(b) }))));
     const line = d3.line(([a]) => x(a), ([, b]) => y(b));
     const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high));
     this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name)
@@ -97,6 +105,39 @@ export class Chart {
       .attr("font-weight", (one) => (one.strong ? 700 : null)).text((one) => one.text);
   }
 
+  /** Names { key, x, y, text, colour, strong } at the ends of curves, moved apart where they would meet; and other words. */
+  names(ends, others = []) {
+    const beside = []; // ends so near to each other that their names share a column
+    for (const end of ends.slice().sort((a, b) => a.x - b.x)) {
+      const here = beside.at(-1);
+      if (here && end.x < here.right) here.ends.push(end);
+      else beside.push({ ends: [end] });
+      const { ends: all } = beside.at(-1);
+      beside.at(-1).right = end.x + 40 + WIDE * d3.max(all, ({ text }) => text.length);
+    }
+    const placed = beside.flatMap(({ ends: all }) => {
+      const heights = apart(all.map(({ y }) => y), 16, this.outer - this.margin.top - this.margin.bottom - 5);
+      return all.map((end, i) => ({ ...end, from: [end.x, end.y], x: all.at(-1).x + 18, y: heights[i] }));
+    });
+    this.join(this.labels, "path", "moe-leader", placed, ({ key }) => key).attr("fill", "none")
+      .attr("stroke", ({ colour }) => colour).attr("d", ({ from: [x, y], ...to }) => `M${x + 2},${y}L${to.x - 3},${to.y}`);
+    this.words([...placed.map((name) => ({ ...name, y: name.y + 5, colour: null })), ...others]);
+  }
+
+  /** Tell which point { name, place, x, y } of the curves, or whose name, the mouse is on, else null; how to unwire it. */
+  listen(point, pick) {
+    this.box.classList.add("moe-stage");
+    const under = ({ clientX, clientY, target }) => {
+      const { left, top } = this.box.getBoundingClientRect();
+      const near = ({ x, y }) => Math.hypot(left + this.margin.left + x - clientX, top + this.margin.top + y - clientY);
+      const named = this.points.filter(({ name }) => target.matches(".moe-word") && name === target.textContent);
+      const least = d3.min(this.points, near);
+      return named.at(-1) ?? (least < NEAR ? this.points.find((one) => near(one) === least) : null);
+    };
+    return [on(this.box, "pointermove", (event) => point(under(event))), on(this.box, "pointerleave", () => point(null)),
+      on(this.box, "click", (event) => { if (under(event)) pick(under(event)); })];
+  }
+
   /** What is new stands where it belongs at once; what was there moves; what is gone goes. */
   join(layer, tag, name, data, key) {
     const nodes = layer.selectAll(`${tag}.${name}`).data(data, key).join((enter) => enter.append(tag).attr("class", `${name} moe-new`));
@@ -116,13 +157,18 @@ function ticked(axis, ticks, format, values) {
   return format ? axis.tickFormat(format) : axis;
 }
 
-/** Heights of labels, moved apart so that none stands on another: [y] -> [y], `gap` pixels at least, within 0 … height. */
+/** Heights of labels, moved apart as little as may be: [y] -> [y], `gap` pixels between them at least, within 0 … height. */
 export function apart(heights, gap, height) {
   const order = d3.range(heights.length).sort((a, b) => heights[a] - heights[b]);
-  const placed = heights.slice();
-  order.forEach((one, i) => { if (i) placed[one] = Math.max(placed[one], placed[order[i - 1]] + gap); });
-  let limit = height;
-  for (const one of order.reverse()) { placed[one] = Math.min(placed[one], limit); limit = placed[one] - gap; }
+  const blocks = []; // where the first label of a block would stand for each of its members; a block is one in their mean
+  order.forEach((one, i) => {
+    let block = [heights[one] - gap * i];
+    while (blocks.length && d3.mean(blocks.at(-1)) > d3.mean(block)) block = [...blocks.pop(), ...block];
+    blocks.push(block);
+  });
+  const [lowest, placed] = [Math.max(height - gap * (heights.length - 1), 0), []];
+  blocks.flatMap((block) => block.map(() => Math.min(Math.max(d3.mean(block), 0), lowest)))
+    .forEach((first, i) => { placed[order[i]] = first + gap * i; });
   return placed;
 }
 

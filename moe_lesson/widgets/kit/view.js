@@ -17,7 +17,7 @@ import { make, makeButton, say, themeOf } from "./page.js";
 export class WidgetView {
   constructor(model, el) {
     this.model = model;
-    this.point = null; // what the mouse or the keyboard points at: some of the kept traits
+    this.point = null; // what the mouse or the keyboard points at; in a PointingView some of the kept traits
     this.read();
     this.controls = this.declare();
     this.page = this.buildPage();
@@ -89,6 +89,13 @@ export class WidgetView {
     say(this.page.status, this.describe());
   }
 
+  /** Point at something, a plain value; null is nothing. */
+  pointAt(point) {
+    if (JSON.stringify(point) === JSON.stringify(this.point)) return;
+    this.point = point;
+    this.frame.ask();
+  }
+
   set(traits) {
     save(this.model, traits);
   }
@@ -107,13 +114,6 @@ export class PointingView extends WidgetView {
   /** What is looked at: what is pointed at, else what is kept. */
   get look() {
     return Object.fromEntries(this.constructor.kept.map((name) => [name, this.point?.[name] ?? this.state[name]]));
-  }
-
-  /** Point at some of the kept traits; null is none. */
-  pointAt(point) {
-    if (JSON.stringify(point) === JSON.stringify(this.point)) return;
-    this.point = point;
-    this.frame.ask();
   }
 
   /** Keep what is pointed at; if it is kept already, let it go. */

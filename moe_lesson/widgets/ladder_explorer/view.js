@@ -1,11 +1,10 @@
 // The ladder of language models along training: per step, per FLOP and per second, two rungs of it compared.
 // Letters: M rungs, S seeds, P followed steps.
 
-import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";
+import { Chart, fillTable, makeSheet, WIDE } from "../kit/charts.js";
 import { button, choice, menu } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { coloursOf, DESIGN } from "../kit/design.js";
-import { on } from "../kit/events.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
 import { count, DIGITS, grouped, rounded } from "../kit/words.js";
@@ -13,7 +12,8 @@ import { count, DIGITS, grouped, rounded } from "../kit/words.js";
 const AXES = { steps: "training steps", FLOPs: "training FLOPs: 3 × forward FLOPs × tokens",
   seconds: "seconds of training: steps × median time of one" };
 const ALIKE = 0.03; // costs that differ by no more are called equal
-const CUT = 1 / 5;  // of the training is left out when the limits of the loss are set, so that the ends can be told apart
+const CUT = 0.3;    // of the training is left out when the limits of the loss are set, so that the ends can be told apart
+const BEHIND = "#808790"; // all but the two
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
@@ -51,7 +51,8 @@ export function examine(state) {
   const pair = [state.rung, state.beside].map((name) => state.rungs.find((rung) => rung.name === name));
   const places = state.seed === null ? d3.range(state.seeds.length) : [state.seeds.indexOf(state.seed)];
   const [mine, other] = pair.map((rung) => places.map((s) => rung.test[state.domain][s]));
-  return { pair, places, equal: Object.fromEntries(Object.keys(AXES).map((axis) => [axis, atEqualCost(state, pair, places, axis)])),
+  const equal = Object.fromEntries(Object.keys(AXES).map((axis) => [axis, atEqualCost(state, pair, places, axis)]));
+  return { pair, places, equal,
     test: [over(mine, state.quantile), over(other, state.quantile), difference(mine, other, state.quantile)] };
 }
 
@@ -78,10 +79,10 @@ export function describe(state, { test, equal }) {
   const { cost, alike, first, steps, losses, difference: gap } = equal[axis];
   const [ended, running] = first ? [0, 1] : [1, 0];
   const names = [rung, beside];
-  const whose = `${state.domain}, ${seed === null ? count(seeds.length, "seed") : `seed ${seed} alone`}. `;
+  const whose = `${state.domain}, ${seed === null ? count(seeds.length, "seed") : `seed ${seed} alone, so no interval`}`;
   const end = ` At the end, test loss: ${verdict(rung, test[2])}`;
-  if (alike) return `${whose}Validation at ${costWords(cost, axis)}, where both end: ${verdict(rung, gap)}${end}`;
-  const opening = `${whose}${names[ended]} ends at ${costWords(cost, axis)}; ${names[running]}`;
+  if (alike) return `Validation loss (${whose}) at ${costWords(cost, axis)}, where both end: ${verdict(rung, gap)}${end}`;
+  const opening = `Validation loss (${whose}): ${names[ended]} ends at ${costWords(cost, axis)}; ${names[running]}`;
   if (steps[running] === null) return `${opening} was not followed that early: nothing to compare.${end}`;
   return `${opening} was then at step ${steps[running]} with ${rounded(losses[running].mean)} against `
     + `${rounded(losses[ended].mean)}: ${verdict(rung, gap)}${end}`;
@@ -91,13 +92,14 @@ export function describe(state, { test, equal }) {
 function verdict(name, gap) {
   const size = rounded(Math.abs(gap.mean));
   const lower = Number(size) ? `${size} ${gap.mean > 0 ? "higher" : "lower"}` : `the same to ${10 ** -DIGITS}`;
-  if (gap.n === 1) return `${name} is ${lower}; one seed has no interval.`;
-  return `${name} is ${lower}${bounds(gap, signed)}${gap.low > 0 || gap.high < 0 ? "." : ": open."}`;
+  const known = gap.n === 1 || gap.low > 0 || gap.high < 0;
+  return `${name} is ${lower}${bounds(gap, signed)}${known ? "." : ", the seeds cannot tell."}`;
 }
 
 /** What is measured, of the highlighted rung, of the one beside it, and their difference. */
 export function tableRows(state, { test: [mine, other, gap], equal }) {
-  const cell = (loss, step) => (loss ? rounded(loss.mean) + (step === state.steps.at(-1) ? "" : ` (step\u00a0${step})`) : "not followed");
+  const when = (step) => (step === state.steps.at(-1) ? "" : ` (step\u00a0${step})`);
+  const cell = (loss, step) => (loss ? rounded(loss.mean) + when(step) : "not followed");
   const gapOf = (one) => (one ? signed(one.mean) + bounds(one, signed) : "–");
   return [["loss", state.rung, state.beside, "paired difference"],
     ["test, at the end", ...[mine, other].map((one) => rounded(one.mean) + bounds(one)), gapOf(gap)],
@@ -107,9 +109,9 @@ export function tableRows(state, { test: [mine, other, gap], equal }) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const NOTE = "[ ]: 95% interval over seeds, also the bands; open: it includes 0. Dashed: where the cheaper of the two ends; the other is "
-  + "read off at its last followed step by then (costs within 3% count as equal). Its learning rate was still high there: a training "
-  + "planned that short would end lower.";
+const NOTE = "[ ]: 95% interval over seeds, also the bands; where it includes 0, the seeds cannot tell. Dashed: where the "
+  + "cheaper of the two ends; the other is read off at its last followed step by then (costs within 3% count as equal). Its "
+  + "learning rate was still high there: a training planned that short would end lower.";
 
 class LadderExplorerView extends WidgetView {
   static data = ["origin", "unit", "rungs", "seeds", "steps", "domains", "quantile"];
@@ -138,7 +140,7 @@ class LadderExplorerView extends WidgetView {
 
   build() {
     const longest = d3.max(this.state.rungs, ({ name }) => name.length);
-    this.chart = new Chart({ height: 264, margin: { top: 18, left: 46, right: 18 + 8.4 * longest } });
+    this.chart = new Chart({ height: 264, margin: { top: 18, left: 46, right: 20 + WIDE * longest } });
     this.table = makeSheet("losses of the two");
     this.folded.append(make("div", "moe-caption", NOTE));
     const colours = coloursOf(this.state.rungs.map(({ name }) => name));
@@ -152,7 +154,7 @@ class LadderExplorerView extends WidgetView {
   describe() { return describe(this.state, this.seen); }
 
   draw() {
-    const { chart, state: { rungs, steps, axis, domain, unit, seed, quantile }, seen: { pair, places, equal } } = this;
+    const { chart, point, state: { rungs, steps, axis, domain, unit, quantile }, seen: { pair, places, equal } } = this;
     const { width, height } = chart.sized();
     const late = steps.map((step) => step >= CUT * steps.at(-1));
     const losses = rungs.flatMap(({ validation }) => validation[domain].flatMap((one) => one.filter((_, p) => late[p])));
@@ -161,31 +163,27 @@ class LadderExplorerView extends WidgetView {
     chart.axes(x, y, { xTitle: AXES[axis], yTitle: `validation loss, ${domain}, ${unit}`,
       xFormat: axis === "FLOPs" ? d3.format("~s") : null });
     const curves = rungs.map((rung) => {
-      const at = (p) => steps[p] * rung.per_step[axis];
-      const strong = pair.includes(rung);
+      const [strong, at] = [pair.includes(rung), (p) => steps[p] * rung.per_step[axis]];
       const means = steps.map((_, p) => over(places.map((s) => rung.validation[domain][s][p]), quantile));
-      const line = (name, values) => ({ name, colour: this.hues[rung.name], points: values.map((value, p) => [at(p), value]) });
-      return [{ ...line(rung.name, means.map(({ mean }) => mean)), strong,
-        band: strong && places.length > 1 ? means.map(({ low, high }, p) => [at(p), low, high]) : null },
-      ...(strong && seed === null ? places.map((s) => line(`${rung.name} ${s}`, rung.validation[domain][s])) : [])];
-    });
+      return { name: rung.name, strong, colour: strong || rung.name === point?.name ? this.hues[rung.name] : BEHIND,
+        points: means.map(({ mean }, p) => [at(p), mean]),
+        band: strong && places.length > 1 ? means.map(({ low, high }, p) => [at(p), low, high]) : null };
+    }).sort((a, b) => a.strong - b.strong);
     const cut = equal[axis].cost;
-    chart.lines([...curves.flat(), { name: "cut", colour: "currentColor", dash: "5 3", points: [[cut, y.domain()[0]],
-      [cut, y.domain()[1]]] }].sort((a, b) => Boolean(a.strong) - Boolean(b.strong)), x, y);
-    chart.dots(pair.flatMap((rung, i) => (equal[axis].losses[i] ? [{ key: i, x: x(equal[axis].steps[i] * rung.per_step[axis]),
-      y: y(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5 }] : [])));
-    const ends = curves.map(([{ points }]) => points.at(-1));
-    const heights = apart(ends.map(([, loss]) => y(loss)), 16, height);
-    chart.words(rungs.map(({ name }, m) => ({ key: name, x: x(ends[m][0]) + 10, y: heights[m] + 4, text: name,
-      strong: pair.includes(rungs[m]) })));
+    chart.lines([{ name: "cut", aid: true, colour: "currentColor", dash: "5 3", points: y.domain().map((loss) => [cut, loss]) },
+      ...curves], x, y);
+    const read = curves.find(({ name }) => name === point?.name)?.points[point.place];
+    chart.dots([...pair.flatMap((rung, i) => (equal[axis].losses[i] ? [{ key: i, x: x(equal[axis].steps[i] * rung.per_step[axis]),
+      y: y(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5 }] : [])),
+    ...(read ? [{ key: "read", x: x(read[0]), y: y(read[1]), colour: "currentColor", hollow: true, radius: 8 }] : [])]);
+    chart.names(curves.map(({ name, strong, colour, points }) => ({ key: name, x: x(points.at(-1)[0]), y: y(points.at(-1)[1]),
+      text: name, colour, strong })), read ? [{ key: "read", x: width, y: 8, anchor: "end",
+      text: `${point.name} at ${costWords(read[0], axis)}: ${rounded(read[1])}` }] : []);
     fillTable(this.table, tableRows(this.state, this.seen), (row) => row === 1 + Object.keys(AXES).indexOf(axis));
   }
 
   wire() {
-    return [on(this.chart.box, "click", ({ target }) => {
-      const name = this.state.rungs.map((rung) => rung.name).find((one) => one === target.textContent);
-      if (name && target.matches(".moe-word")) this.set(this.swapped({ rung: name }, this.state));
-    })];
+    return this.chart.listen((point) => this.pointAt(point), ({ name }) => this.set(this.swapped({ rung: name }, this.state)));
   }
 }
 

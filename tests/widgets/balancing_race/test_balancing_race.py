@@ -108,7 +108,7 @@ def test_the_words_are_true(show):
     page = show(BalancingRace(runs))
     assert status(page).startswith(
         f"Step 480, layer 2, seed 0. {worst}: MaxVio {violations[0]:.2f} ({first:.2f} at step 0), {int((load == 0).sum())} of 16 "
-        f"experts idle, the busiest chosen by {int(load.max())} tokens where the mean is 256.0. "
+        f"experts idle, the busiest chosen by {int(load.max()):,} tokens where the mean is 256.0. "
         f"The most even is {METHODS[most_even]} with MaxVio {violations[most_even]:.2f}, its training loss ")
     page.get_by_label(METHODS[most_even], exact=True).check()
     least_even = max(range(len(METHODS)), key=lambda m: violations[m])
@@ -120,18 +120,18 @@ def test_a_race_of_one_and_equal_loads_have_words_too(show):
     assert "All methods are equally even at this step." in status(show(race_of([[[2, 2]], [[2, 2]]])))
 
 
-def test_panels_show_the_loads_and_an_idle_expert_has_a_cross(show):
+def test_panels_show_the_loads_the_largest_in_digits_and_an_idle_expert_has_a_cross(show):
     loads = [[[6, 1, 1], [4, 4, 0]], [[6, 1, 1], [8, 0, 0]]]  # [M, P, N]
     page = show(race_of(loads))
     read = """() => [...document.querySelectorAll(".moe-panel")].map((panel) => [
       [...panel.querySelectorAll("rect.moe-bar")].slice(0, 3).map((bar) => bar.getAttribute("height")),
-      panel.querySelectorAll(".moe-word").length])"""
-    for step, crosses in ((0, [0, 0]), (1, [1, 2])):
+      [...panel.querySelectorAll(".moe-word")].map((word) => word.textContent).sort().join(" ")])"""
+    for step, words in ((0, ["6", "6"]), (1, ["4 ×", "8 × ×"])):
         page.evaluate("(step) => model.receive({ step })", step)
         status(page)
-        for (heights, idle), load, crossed in zip(page.evaluate(read), [one[step] for one in loads], crosses):
+        for (heights, read_here), load, expected in zip(page.evaluate(read), [one[step] for one in loads], words):
             assert np.array(heights, float) / np.sum(np.array(heights, float)) == pytest.approx(np.array(load) / 8, abs=1e-6)
-            assert idle == crossed
+            assert read_here == expected
 
 
 def test_a_click_on_a_panel_emphasises_its_method(show):
@@ -142,6 +142,26 @@ def test_a_click_on_a_panel_emphasises_its_method(show):
     assert page.locator(".moe-panel.moe-looked .moe-panel-name").inner_text() == METHODS[3]
     page.wait_for_function("model.saved.length > 0")
     assert race.method == METHODS[3]
+
+
+def test_the_mouse_on_a_curve_or_its_name_reads_it_and_a_click_emphasises_it(show):
+    runs, race = runs_of(), race_of()
+    page = show(race, live=True)
+    status(page)
+    words = page.locator(".moe-race .moe-word")
+    name = page.locator(".moe-race").get_by_text("bias", exact=True)
+    name.hover()
+    status(page)
+    m = METHODS.index("bias")
+    read = [max_violation(runs.loads[m, 0, -1, -1]), runs.losses[m, 0, -3:].mean()]  # a loss is averaged with its neighbours
+    assert [text for text in words.all_text_contents() if "step" in text] == [f"bias, step 480: {value:.2f}" for value in read]
+    name.click()
+    assert "bias: MaxVio" in status(page)
+    page.wait_for_function("model.saved.length > 0")
+    assert race.method == "bias"
+    page.mouse.move(2, 2)
+    status(page)
+    assert sorted(words.all_text_contents()) == sorted(METHODS)
 
 
 # --- the film ------------------------------------------------------------------------------------------------------------

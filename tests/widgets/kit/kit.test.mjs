@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inkOn, RAMP, weightColour } from "../../../moe_lesson/widgets/kit/canvas.js";
+import { apart } from "../../../moe_lesson/widgets/kit/charts.js";
 import { colourOf } from "../../../moe_lesson/widgets/kit/design.js";
 import { movedOn } from "../../../moe_lesson/widgets/kit/events.js";
 import { byteNames, bytesOf, cutToBytes, forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
@@ -48,6 +49,12 @@ test("a text is cut at the last whole character that fits", () => {
 
 test("characters without shape get a name", () => {
   assert.deepEqual(byteNames(bytesOf("e\u0301")), ["e", "U+0301 1/2", "U+0301 2/2"]);
+});
+
+test("labels are moved apart as little as may be, and stay within", () => {
+  assert.deepEqual(apart([90, 10, 40], 16, 200), [90, 10, 40]);
+  assert.deepEqual(apart([100, 100, 106, 20], 16, 200), [86, 102, 118, 20]);
+  assert.deepEqual([apart([0, 2, 5], 16, 200), apart([199, 200], 16, 200)], [[0, 16, 32], [184, 200]]);
 });
 
 test("colours stay within the table at the ends of the scale", () => {
