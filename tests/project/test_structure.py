@@ -125,7 +125,8 @@ def test_every_widget_has_a_folder_with_its_data_its_view_and_its_tests():
     folders = sorted(path.parent for path in (PACKAGE / "widgets").glob("[!k]*/*.js"))
     assert len(folders) > 12
     for folder in folders:
-        assert {path.name for path in folder.iterdir()} - {"__pycache__", "style.css"} == {"__init__.py", "data.py", "view.js"}, folder
+        files = {path.name for path in folder.iterdir()}
+        assert files - {"__pycache__", "style.css"} == {"__init__.py", "data.py", "view.js"}, folder
         assert (REPO / "tests/widgets" / folder.name / f"test_{folder.name}.py").exists(), folder
 
 

@@ -97,6 +97,11 @@ class BalanceRuns:
         """N."""
         return self.loads.shape[4]
 
+    @property
+    def mean_load(self) -> float:
+        """Tokens per expert if all experts of a layer had the same load."""
+        return float(self.loads[0, 0, 0, 0].double().mean())
+
 
 # --- validation -------------------------------------------------------------------------------------------------------
 
