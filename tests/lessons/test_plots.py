@@ -171,7 +171,7 @@ LONG = ("each token its own strongest units", "all tokens the same units, best o
                        "R² of the shared function in one routed expert"),
     lambda: draw_curves({name: ([0, 1], [[1, 2], [3, 4]]) for name in LONG}, "step", "rise of the test loss (nats per byte)"),
     lambda: draw_load_history({"left alone, second layer": [[1, 2]] * 200}, "step")],
-    ids=["routing", "calls", "seeds", "curves", "load"])
+    ids=["calls", "seeds", "curves", "load"])
 def test_no_text_is_cut_off_or_small_and_no_legend_lies_over_data(figure):
     made = figure()
     png(made)
