@@ -67,7 +67,6 @@ class Entry(Example):
         tokens: a selector of the elements that show the hostile example's `tokens`, one each.
         sizes: name -> an example that must fit every width too: the smallest, the largest.
         projected: name -> an example, in the largest of the course, that must fit a projector without scrolling.
-        narrow: the narrowest window, in pixels, in which it fits a projector's 720 pixels of height.
         steady: the narrowest window in which no control moves under the hand.
         large: as large as a lesson makes it, for the times; None is the first one.
         types: how to make one whose text is typed, as large as a lesson makes it, for the times.
@@ -81,7 +80,6 @@ class Entry(Example):
     tokens: str = ""
     sizes: dict[str, Example] = field(default_factory=dict)
     projected: dict[str, Example] = field(default_factory=dict)
-    narrow: int = 1280
     steady: int = 500
     large: Callable[[], LessonWidget] | None = None
     types: Callable[[], LessonWidget] | None = None
@@ -165,7 +163,7 @@ ABLATION_VIEW = Entry(
         partial(ablation_cases.view_of, rungs=("gshard",), domains=("a", "b"), shares=(0.125,), title=LONG)),
            "many": Example(partial(ablation_cases.view_of, rungs=("gshard", "a model with a long name", *"abcdef"), seeds=9,
                                    domains=("python", "a domain with a long name", *"abcdef")), ({"domain": "f", "rung": "f"},))},
-    narrow=900, follows="svg")
+    follows="svg")
 
 BALANCING_RACE = Entry(
     race_cases.race_of, (EARLY,),
@@ -174,7 +172,7 @@ BALANCING_RACE = Entry(
     sizes={"one of each": Example(partial(race_cases.race_of, **ONE_METHOD), ({"by_load": True},)),
            "many": Example(partial(race_cases.race_of, **MANY_METHODS),
                            ({"step": 0, "by_load": True, "method": "an eighth way"},))},
-    narrow=900, large=partial(race_cases.race_of, seeds=5),
+    large=partial(race_cases.race_of, seeds=5),
     opened='document.querySelector(".moe-row button").click();')  # it plays
 
 CAPACITY_VIEW = Entry(
@@ -197,7 +195,7 @@ CONTRIBUTION_VIEW = Entry(
     projected={f"{times} times the text": Example(
         partial(contribution_cases.view_of, (contribution_cases.MIXED * times)[:256], 62, 6, name="deepseekmoe"),
         (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
-    narrow=900, follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
+    follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
     types=partial(contribution_cases.model_view, "the moon and the sea, " * 11, experts=62, k=6, width=64))
 
 EXPERT_EXPLORER = Entry(
@@ -213,7 +211,7 @@ EXPERT_EXPLORER = Entry(
                            ({"expert": [2, 199], "search": "text"},))},
     projected={"62 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (62, 62), 6),
                                      ({"expert": [1, 61], "search": "text"},))},
-    narrow=900, large=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6),
+    large=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6),
     types=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6))
 
 LADDER_EXPLORER = Entry(
@@ -222,8 +220,7 @@ LADDER_EXPLORER = Entry(
     hostile=Example(lambda: ladder_cases.ladder_of(*MARKUP[:2], names=MARKUP)),
     sizes={"two rungs": Example(partial(ladder_cases.ladder_of, **TWO_RUNGS), ({"axis": "FLOPs"}, {"axis": "seconds"})),
            "ten rungs": Example(partial(ladder_cases.ladder_of, **MANY_RUNGS),
-                                ({"axis": "FLOPs", "rung": "f"}, {"axis": "seconds", "rung": "f"}))},
-    narrow=900)
+                                ({"axis": "FLOPs", "rung": "f"}, {"axis": "seconds", "rung": "f"}))})
 
 LEDGER_VIEW = Entry(
     partial(LedgerView, PUBLISHED["DeepSeekMoE 16B"], compare=PUBLISHED["LLaMA2 7B"]),
@@ -240,7 +237,7 @@ REDUNDANCY_LENS = Entry(
     sizes={f"{experts} experts": Example(partial(lens_cases.lens_of, experts, merges, title=LONG),
                                          ({**MERGED, "merges": merges, "pair": [0, 1]},))
            for experts, merges in ((2, 1), (16, 15), (64, 15))},
-    narrow=900, steady=600, large=partial(lens_cases.lens_of, 64), follows="svg")
+    steady=600, large=partial(lens_cases.lens_of, 64), follows="svg")
 
 ROUTER_GAME = Entry(
     game_cases.game_of, ({"guesses": ["A"]}, {"guesses": ["A", "B"], "round": 1, "locked_token": 7},
@@ -260,7 +257,7 @@ SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
     held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
     hostile=Example(lambda: SegmentationView({MARKUP[0]: segmentation_cases.world_of("text")}, origin="toy", title=WORDS)),
-    narrow=900, large=partial(segmentation_cases.view_of, **FULLEST), follows="svg")
+    large=partial(segmentation_cases.view_of, **FULLEST), follows="svg")
 
 SPECIALISATION_VIEW = Entry(
     specialisation_cases.view_of,
@@ -274,7 +271,7 @@ SPECIALISATION_VIEW = Entry(
     projected={"62 experts": Example(partial(specialisation_cases.view_of, name="DeepSeekMoE", sizes=(62, 62), k=6),
                                      ({"sample": 512, "null": "documents shuffled", "locked_expert": 61},))},
     large=partial(specialisation_cases.view_of, sizes=(62, 62), k=6, documents=35, tokens=120), along=("locked_expert",),
-    narrow=900, follows="svg")
+    follows="svg")
 
 WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,

@@ -121,7 +121,7 @@ const PARTS = { embedding: ["embedding and head", "#999999"], attention: ["atten
   dense: ["dense FFN", "#e69f00"], shared: ["shared experts", "#d55e00"], router: ["router", "#cc79a7"],
   routed: ["routed experts", "#009e73"] };
 const BARS = { total: ["parameters that exist", ""], active: ["parameters that a token uses", ""],
-  flops: ["FLOPs that a token pays (at 2 for each parameter)", "FLOPs"] };
+  flops: ["FLOPs that a token pays (2 a parameter)", "FLOPs"] };
 const [ROW, BAR] = [56, 26]; // pixels from bar to bar, and of a bar
 
 /** The sliders in the order of the page: their names for a screen reader, and their value in words. */

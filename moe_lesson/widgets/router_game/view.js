@@ -134,7 +134,7 @@ class RouterGameView extends PointingView {
     return token !== null && token < this.now.tokens.length ? token : null;
   }
 
-  badge() { return `${this.state.origin}: ${this.state.name}, beside two nulls, seed ${this.state.seed}`; }
+  badge() { return `${this.state.origin}: ${this.state.name}; nulls: seed ${this.state.seed}`; }
 
   describe() { return describe(this.state, this.token); }
 

@@ -104,7 +104,7 @@ class RouterMicroscopeView extends PointingView {
       slider("K, experts per token", { min: 1, max: N, at: ({ k }) => k, set: (k) => ({ k }), words: ({ k }) => `K = ${k}` }),
       slider("temperature", { min: -TEMPERATURE_STEPS, max: TEMPERATURE_STEPS,
         at: ({ temperature }) => Math.round(TEMPERATURE_STEPS * Math.log10(temperature)),
-        words: ({ temperature }) => `τ = ${temperature.toFixed(2)}`,
+        words: ({ temperature }) => `temperature τ = ${temperature.toFixed(2)}`,
         set: (step) => ({ temperature: Number((10 ** (step / TEMPERATURE_STEPS)).toPrecision(12)) }) }),
       slider("noise", { max: NOISE_STEPS, at: ({ noise }) => Math.round((NOISE_STEPS * noise) / limit),
         words: ({ noise }) => `noise σ = ${noise.toFixed(digits)}`,
