@@ -130,6 +130,17 @@ def test_every_widget_has_a_folder_with_its_data_its_view_and_its_tests():
         assert (REPO / "tests/widgets" / folder.name / f"test_{folder.name}.py").exists(), folder
 
 
+def test_a_widgets_style_reaches_no_other_widget_on_the_page():
+    folders = [path.parent for path in (PACKAGE / "widgets").glob("*/style.css")]
+    classes = {folder.name: set(re.findall(r"moe-[a-z-]+", "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.[jc]s*"))))
+               for folder in folders}
+    for folder in (folder for folder in folders if folder.name != "kit"):
+        others = set().union(*(those for name, those in classes.items() if name != folder.name))
+        plain = re.sub(r"/\*.*?\*/", "", (folder / "style.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+        for rule in re.findall(r"([^{}]+)\{[^{}]*\}", plain):
+            assert set(re.findall(r"moe-[a-z-]+", rule)) & (classes[folder.name] - others), f"{folder.name}: {rule.strip()}"
+
+
 def test_a_widget_is_short_enough_to_be_read():
     longer = {"expert_explorer": 580, "contribution_view": 500, "redundancy_lens": 480, "router_game": 460}
     for folder in (PACKAGE / "widgets").glob("[!k]*/view.js"):

@@ -109,7 +109,7 @@ class RouterGameView extends PointingView {
 
   build() {
     this.strip = new TokenStrip(this);
-    [this.stage, this.canvas] = [make("div", "moe-stage"), makeCanvas()];
+    [this.stage, this.canvas] = [make("div", "moe-stage moe-game"), makeCanvas()];
     takeKeys(this.stage, "three maps A, B and C of the experts that each token chose, over their load bars: arrow keys move from "
       + "token to token, Enter keeps one, Escape lets go");
     this.stage.append(this.canvas);
