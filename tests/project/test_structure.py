@@ -131,9 +131,11 @@ def test_every_widget_has_a_folder_with_its_data_its_view_and_its_tests():
 
 
 def test_a_widgets_style_reaches_no_other_widget_on_the_page():
+    def written(folder: Path) -> str:
+        return "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[jc]s*")))
+
     folders = [path.parent for path in (PACKAGE / "widgets").glob("*/style.css")]
-    classes = {folder.name: set(re.findall(r"moe-[a-z-]+", "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.[jc]s*"))))
-               for folder in folders}
+    classes = {folder.name: set(re.findall(r"moe-[a-z-]+", written(folder))) for folder in folders}
     for folder in (folder for folder in folders if folder.name != "kit"):
         others = set().union(*(those for name, those in classes.items() if name != folder.name))
         plain = re.sub(r"/\*.*?\*/", "", (folder / "style.css").read_text(encoding="utf-8"), flags=re.DOTALL)
