@@ -11,6 +11,7 @@ from ..lm.training import DEFAULT_BALANCE
 from ..moe.recipes import Budget, Dense, Recipe
 from .rungs import (
     BALANCED_GPU,
+    FACTS_CPU,
     LADDER_CPU,
     LADDER_GPU,
     SHORT_CPU,
@@ -26,11 +27,12 @@ from .rungs import (
     half_active,
     layer,
     matched,
+    matched_layer,
     noisy,
     segmented,
     top_2_of,
 )
-from .tasks import SkillsTask, Task, TextTask
+from .tasks import WORLDS, Task, TextTask
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,12 @@ class Experiment:
         seeds: how many fresh seeds are reported unless the command says otherwise.
         balance: rung -> how its experts are kept balanced, at the published strength; DeepSeekMoE's loss unless named here.
         loads: write the load of every expert along training, too.
-        worlds: train in a skills world, a new one for each seed: rung -> what is changed in it; None trains on text.
+        worlds: train in a world, a new one for each seed: rung -> what is changed in it; None trains on text.
+        learns: in which of `WORLDS`, if in one.
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
         scales: rung -> the gate scales that are tried for it, where they are not the preset's.
+        widens: try further learning rates and gate scales, all rungs the same, until none is best at an edge of the grid.
+        contrasts: what is to be shown, named before the first reported run: (figure, a rung, the rung it is compared with).
         changed: rungs whose reported models are changed and judged again, see `changes_of`.
         census: rungs whose reported models' routing is counted, see `census_of`.
         ablated: rungs whose reported models lose experts, see `ablations_of`.
@@ -63,8 +68,11 @@ class Experiment:
     balance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     loads: bool = False
     worlds: Mapping[str, Mapping[str, int]] | None = None
+    learns: str = "skills world"
     controls: Mapping[str, str] = field(default_factory=dict)
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    widens: bool = False
+    contrasts: tuple[tuple[str, str, str], ...] = ()
     changed: tuple[str, ...] = ()
     census: tuple[str, ...] = ()
     ablated: tuple[str, ...] = ()
@@ -78,7 +86,7 @@ class Experiment:
         """What a run is trained on and judged by."""
         if self.worlds is None:
             return TextTask(corpus, preset.eval_bytes)
-        return SkillsTask(seed, preset.eval_bytes, self.worlds.get(rung, {}))
+        return WORLDS[self.learns](seed, preset.eval_bytes, self.worlds.get(rung, {}))
 
     @property
     def data(self) -> Corpus | None:
@@ -95,6 +103,13 @@ NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the
 OTHER_BALANCING = {"unbalanced": {}, "balanced per sequence": {"sequence": 0.01}, "balanced by bias": {"bias": 1e-3}}
 SEGMENTED = {f"cut in {m}": segmented(2, m) for m in (1, 2, 4, 8)} | {
     f"{shared} shared": segmented(2, 4, shared) for shared in (1, 2, 4)}
+FACTS = {"dense": lambda preset, scale: dense_of_equal_active(matched_layer(2)(preset, scale), preset.width),
+         "dense of total size": lambda preset, scale: dense_of_equal_total(matched_layer(2)(preset, scale), preset.width),
+         "switch": matched_layer(1, renormalise=False), "gshard": matched_layer(2)} | {
+    f"cut in {m}": matched_layer(2, m) for m in (2, 4, 8)} | {f"{n} shared": matched_layer(2, 4, n) for n in (1, 2, 4)}
+FEWER_FACTS, NO_SKILL = ", fewer facts", ", no skill"
+REMEMBERING = ("dense", "dense of total size", "switch", "gshard", "cut in 4", "2 shared")  # they meet fewer facts, too
+SKILLED = ("gshard", "cut in 4", "2 shared")  # they have a control
 SHARING = ("cut in 4", "1 shared", "2 shared", "4 shared")  # none, one, two and four of the pieces
 
 EXPERIMENTS = {
@@ -148,6 +163,23 @@ EXPERIMENTS = {
         seeds=5,
         worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SHARING},
         controls={name + NOTHING_SHARED: name for name in SHARING},
+    ),
+    "facts": Experiment(
+        question="When each token pays the same: which layer remembers most, and where does it keep facts and the common skill?",
+        rungs=FACTS | {rung + FEWER_FACTS: FACTS[rung] for rung in REMEMBERING}
+        | {rung + NO_SKILL: FACTS[rung] for rung in SKILLED},
+        presets={"cpu": FACTS_CPU},
+        seeds=8,
+        worlds={rung + FEWER_FACTS: {"per_topic": 256} for rung in REMEMBERING}
+        | {rung + NO_SKILL: {"per_topic": 640, "common_units": 0} for rung in SKILLED},  # so many that no layer holds them all
+        learns="world of facts",
+        controls={rung + FEWER_FACTS: rung for rung in REMEMBERING if rung != "dense"}
+        | {rung + NO_SKILL: rung for rung in SKILLED},
+        widens=True,
+        contrasts=(("recall", "2 shared", "gshard"), ("recall", "2 shared", "cut in 4"), ("common", "2 shared", "gshard"),
+                   ("common", "2 shared", "cut in 4"), ("recall", "cut in 4", "gshard"),
+                   ("recall", "gshard" + FEWER_FACTS, "dense" + FEWER_FACTS),
+                   ("recall", "2 shared" + NO_SKILL, "cut in 4" + NO_SKILL)),
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",

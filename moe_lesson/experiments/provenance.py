@@ -9,7 +9,7 @@ from dataclasses import asdict
 from ..lm.checkpoints import load_model, save_model, save_snapshots, write_checksums
 from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel
-from .catalogue import Experiment
+from .catalogue import EXPERIMENTS, Experiment
 from .rungs import Preset
 from .tasks import TextTask
 
@@ -37,7 +37,7 @@ def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: 
         "seconds": round(sum(result["row"]["seconds"] for result in results)),
         "date": of_runs("date"),
         "preset": asdict(preset),
-        "corpus": corpus.fingerprint() if corpus else "skills world",
+        "corpus": corpus.fingerprint() if corpus else EXPERIMENTS[name].learns,
     }
 
 

@@ -3,21 +3,24 @@ seeds are trained and the test split is read once. Every run can be interrupted 
 """
 
 import datetime
+import functools
 import json
 import pathlib
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 
 import torch
+from filelock import FileLock, Timeout
 
 from ..base.devices import device_name, pick_device
 from ..base.errors import require
 from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
+from ..lm.model import ModelConfig
 from ..lm.training import History, TrainingConfig, TrainingDiverged, train
 from ..measure.evidence import write_table
-from ..moe.recipes import Dense
+from ..moe.recipes import Dense, Recipe
 from .catalogue import EXPERIMENTS, Experiment
 from .diagnoses import diagnose_once, diagnoses
 from .provenance import digest, git_commit, provenance, ship
@@ -73,11 +76,18 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     corpus = corpus or experiment.data
     folder = work / f"{name}-{preset_name}"
 
-    def result_of(run: Run) -> dict:
-        return run_once(experiment, preset, run, corpus, device, folder, progress)
+    def results_of(runs: Iterable[Run]) -> list[dict]:
+        """Every run's result, whoever trains it. On the way there, the runs that another process is at are left to it."""
+        first, runs = functools.partial(run_once, experiment, preset), list(runs)
+        for run in runs:
+            first(run, corpus, device, folder, progress, wait=False)
+        return [first(run, corpus, device, folder, progress) for run in runs]
 
-    tuned = [result_of(run) for run in tuning_runs(experiment, preset)]
-    finals = [result_of(run) for run in final_runs(experiment, tuned, seeds)]
+    tuned = results_of(tuning_runs(experiment, preset))
+    while experiment.widens and (wider := widened(preset, [each["row"] for each in tuned])) != preset:
+        preset = wider
+        tuned = results_of(tuning_runs(experiment, preset))
+    finals = results_of(final_runs(experiment, tuned, seeds))
     results = out / "results"
     made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
     write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
@@ -109,6 +119,17 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
                         yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
 
 
+def widened(preset: Preset, tuned: list[dict]) -> Preset:
+    """The preset with a further learning rate or gate scale wherever a rung is best at the edge of those that were tried."""
+    best = [best_setting(tuned, rung) for rung in dict.fromkeys(row["rung"] for row in tuned)]
+    for grid, place in (("lrs", 0), ("scales", 1)):
+        values, chosen = sorted(getattr(preset, grid)), {setting[place] for setting in best}
+        below = [values[0] ** 2 / values[1]] if values[0] in chosen else []
+        above = [values[-1] ** 2 / values[-2]] if values[-1] in chosen else []
+        preset = replace(preset, **{grid: tuple(float(f"{value:.6g}") for value in below + values + above)})
+    return preset
+
+
 def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:
     """Fresh seeds of every rung, with what had the lowest validation loss, the mean over the tuning seeds."""
     for rung in experiment.rungs:
@@ -127,10 +148,11 @@ def best_setting(tuned: list[dict], rung: str) -> tuple:
 
 
 def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | None, device: str, folder: pathlib.Path,
-             progress: bool) -> dict:
+             progress: bool, wait: bool = True) -> dict | None:
     """One training, from where it stopped: a table row, a thinned loss curve, and the file of the model.
 
-    A tuning run reads the validation split; only a final run reads the test split.
+    A tuning run reads the validation split; only a final run reads the test split. While another process is at this run, it is
+    waited for, or without `wait` there is no result.
     """
     task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
     final = run.stage == "final"
@@ -141,10 +163,26 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     machine = {"torch": torch.__version__, "device": device_name(device)}
     setting = digest(*task.identity(config), asdict(training), sizes, machine)
     here = folder / f"{run.stage}-seed{run.seed}-{setting}"  # not by rung: two rungs may ask for one and the same training
-    if (here / "result.json").exists():
-        result = json.loads((here / "result.json").read_text(encoding="utf-8"))
-        return result | {"row": result["row"] | {"rung": run.rung}, "folder": str(here)}
-    made = machine | {"python": platform.python_version(), "commit": git_commit(), "date": datetime.date.today().isoformat()}
+    here.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(here / "lock", blocking=wait):
+            if not (here / "result.json").exists():
+                made = {"made": machine | {"python": platform.python_version(), "commit": git_commit(),
+                                           "date": datetime.date.today().isoformat()}}
+                result = trained(experiment, preset, run, task, config, training, balance, device, here, progress)
+                (here / "result.json.partial").write_text(json.dumps(result | made))
+                (here / "result.json.partial").replace(here / "result.json")
+                (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
+            result = json.loads((here / "result.json").read_text(encoding="utf-8"))
+    except Timeout:
+        return None
+    return result | {"row": result["row"] | {"rung": run.rung}, "folder": str(here)}
+
+
+def trained(experiment: Experiment, preset: Preset, run: Run, task: Task, config: ModelConfig | Recipe, training: TrainingConfig,
+            balance: dict[str, float], device: str, here: pathlib.Path, progress: bool) -> dict:
+    """Train one run's model, judge it, and keep it where it can be loaded again."""
+    final = run.stage == "final"
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} balance {balance} seed {run.seed}", flush=True)
     model = task.build(config, run.seed).to(device)
     try:
@@ -159,7 +197,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
         history, judged = History(), {"validation": float("inf")}
     cost = task.cost(config)
     row = asdict(run) | {"total": cost.total, "active": cost.active, "flops": cost.flops,
-                         "tokens": steps * preset.batch * preset.context, "seconds": round(history.seconds, 1)} | judged
+                         "tokens": training.steps * preset.batch * preset.context, "seconds": round(history.seconds, 1)} | judged
     if final:
         row |= task.test(model)
     points = history.rows[:20] + history.rows[20::20]
@@ -170,11 +208,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
         save_model(here / "model.safetensors", model, {})
     followed = [{"step": point["step"] + 1} | point["followed"] for point in history.rows if "followed" in point]
     chosen = {point["step"] + 1: point["chosen"] for point in history.rows if "chosen" in point}
-    result = {"row": row, "curve": curve, "loads": loads, "followed": followed, "chosen": chosen, "made": made}
-    (here / "result.json.partial").write_text(json.dumps(result))
-    (here / "result.json.partial").replace(here / "result.json")
-    (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
-    return result | {"folder": str(here)}
+    return {"row": row, "curve": curve, "loads": loads, "followed": followed, "chosen": chosen}
 
 
 def following(experiment: Experiment, task: Task, run: Run) -> dict:

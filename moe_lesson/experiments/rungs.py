@@ -38,13 +38,15 @@ def deepseekmoe(preset: Preset, scale: float) -> ModelConfig:
     return model_of(preset, preset.budget.experts(top_k=2, segments=4, num_shared=2, scale=scale))
 
 
-def matched(top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Callable[[Preset, float], ModelConfig]:
+def matched_layer(top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Callable[[Preset, float], Sparse]:
     """A mixture that costs a token what GShard's two experts cut in four cost it, the router included."""
-    def rung(preset: Preset, scale: float) -> ModelConfig:
-        return model_of(preset, experts_of_equal_active(fine(preset), preset.width, top_k, segments, num_shared, scale=scale,
-                                                        **router))
+    return lambda preset, scale: experts_of_equal_active(fine(preset), preset.width, top_k, segments, num_shared, scale=scale,
+                                                         **router)
 
-    return rung
+
+def matched(*cut: int, **router) -> Callable[[Preset, float], ModelConfig]:
+    """A model with a `matched_layer` in every block."""
+    return lambda preset, scale: model_of(preset, matched_layer(*cut, **router)(preset, scale))
 
 
 def fine(preset: Preset) -> Sparse:
@@ -55,7 +57,7 @@ def fine(preset: Preset) -> Sparse:
 def gshard_times(factor: float) -> Callable[[Preset, float], ModelConfig]:
     """GShard with experts `factor` times as wide (arXiv 2401.06066, section 4.3: GShard×1.5)."""
     def rung(preset: Preset, scale: float) -> ModelConfig:
-        plain = matched(2)(preset, scale).recipes[0]
+        plain = matched_layer(2)(preset, scale)
         return model_of(preset, replace(plain, expert_width=round(factor * plain.expert_width)))
 
     return rung
@@ -112,6 +114,8 @@ BALANCED_GPU = replace(TEXT_GPU, lrs=(1e-3,), scales=(1.0,), strengths=(1.0, 3.0
 SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
 SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, batch=1024, steps=1500,
                     lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), eval_bytes=8000)
+FACTS_CPU = Preset(Budget(128, 512), layers=1, width=32, heads=1, context=1, batch=2048, steps=900,
+                   lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0), tuning_seeds=3, eval_bytes=4000)
 LADDER_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), tuning_seeds=2, tuning_steps=400)
 LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=128, steps=1300,
                     lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)

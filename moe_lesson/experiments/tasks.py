@@ -1,4 +1,5 @@
-"""What the rungs of an experiment are trained on and judged by: text, or a skills world. Both have the same methods."""
+"""What the rungs of an experiment are trained on and judged by: text, a skills world, or a world of facts. All have the same
+methods."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,12 +8,13 @@ from torch import Tensor, nn
 
 from ..lm.corpora import Corpus
 from ..lm.evaluate import evaluate_language, evaluate_load
-from ..lm.ledger import Cost, ffn_cost, model_cost
+from ..lm.ledger import Cost, ffn_cost, matrix, model_cost
 from ..lm.model import LanguageModel, ModelConfig, evaluating
 from ..lm.training import next_token
+from ..measure.facts import FactsModel, FactsWorld, knowledge, memory, remembering
 from ..measure.skills import VALIDATION_STEP, SkillsWorld, answer_of, diagnosis, regression, squared_error
 from ..moe import recipes
-from ..moe.layers import MoE
+from ..moe.layers import MoE, moe_layers
 from ..moe.recipes import Recipe
 from ..moe.routing import idle_experts, load_cv, load_entropy, max_violation
 
@@ -127,7 +129,58 @@ class SkillsTask:
         return {"test": squared_error(layer, tokens)} | figures
 
 
+class FactsTask(SkillsTask):
+    """Remember the facts of a world, around one layer; every seed is a world of its own.
+
+    Args:
+        seed: of the world.
+        evaluated: how many facts are asked to see where a layer keeps them; its memory is judged on all of them.
+        changes: arguments of `FactsWorld`, where they are not its own.
+    """
+
+    objective = staticmethod(remembering)
+
+    def __init__(self, seed: int, evaluated: int, changes: Mapping[str, int]):
+        self.world, self.evaluated, self.changes = FactsWorld(seed=seed, **changes), evaluated, dict(changes)
+
+    def cost(self, recipe: Recipe) -> Cost:
+        """Parameters and FLOPs of the whole model."""
+        around = matrix(self.world.width, self.world.width + self.world.num_answers + self.world.num_classes)
+        return ffn_cost(recipe, self.world.width) + around
+
+    def build(self, recipe: Recipe, seed: int) -> FactsModel:
+        """A fresh model."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return FactsModel(recipe, self.world)
+
+    @torch.no_grad()
+    def validate(self, model: FactsModel) -> dict[str, float]:
+        """The figures that tuning may see: the same facts, in other contexts than the test's."""
+        routing = model(self.world.ask(step=VALIDATION_STEP).x)[2]
+        return {"validation": memory(model, self.world, step=VALIDATION_STEP)["loss"]} | load_figures(
+            [routing.load] if routing else [])
+
+    @torch.no_grad()
+    def chosen(self, model: FactsModel) -> list[list[list[int]]]:
+        """The experts that the same few facts choose: for an MoE layer the K of every fact, [T][K]."""
+        with evaluating(model):
+            routing = model(self.world.ask(self.facts(self.evaluated // 10), step=VALIDATION_STEP).x)[2]
+        return [routing.expert_ids.tolist()] if routing else []
+
+    def test(self, model: FactsModel) -> dict[str, float]:
+        """The figures to report."""
+        found = memory(model, self.world)
+        figures = knowledge(model, self.world, self.facts(self.evaluated)) if moe_layers(model) else {}
+        return {"test": found.pop("loss")} | found | figures
+
+    def facts(self, count: int) -> Tensor:
+        """The numbers of some facts, of all topics."""
+        return torch.randperm(self.world.num_facts, generator=torch.Generator().manual_seed(0))[:count]
+
+
 Task = TextTask | SkillsTask
+WORLDS = {"skills world": SkillsTask, "world of facts": FactsTask}
 
 
 def load_figures(loads: list) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Numbers that may stand in a sentence: tables with their provenance, means with intervals, paired differences."""
 
 import csv
+import itertools
 import json
 import math
 import pathlib
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtrit
+from scipy.stats import ttest_ind
 
 from ..base.errors import require
 from ..base.storage import DATA
@@ -49,6 +51,25 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Mean of a - b with its interval, the two paired seed by seed."""
     require(len(a) == len(b), f"{len(a)} and {len(b)} values can't be paired")
     return interval([x - y for x, y in zip(a, b)])
+
+
+def welch_difference(a: Sequence[float], b: Sequence[float]) -> tuple[Interval, float]:
+    """Mean of a less that of b with its interval, and the p-value of no difference, from samples of unequal variance (Welch)."""
+    test = ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval()
+    return Interval(statistics.fmean(a) - statistics.fmean(b), float(low), float(high), min(len(a), len(b))), float(test.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm 1979): below 0.05, a contrast holds together with all others that do.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    steps = itertools.accumulate((min(1.0, (len(order) - rank) * p_values[i]) for rank, i in enumerate(order)), max)
+    corrected = dict(zip(order, steps))
+    return [corrected[i] for i in range(len(order))]
 
 
 def verdict(worse: Sequence[float], better: Sequence[float]) -> str:

@@ -11,6 +11,7 @@ all facts: a model can learn it once, or again and again.
 Letters: T tokens, D width, F facts, M topics, V answers, C classes of the common skill, N experts.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ class FactsWorld:
         ValueError: for sizes that can't be.
     """
 
-    def __init__(self, topics: int = 32, per_topic: int = 256, num_answers: int = 256, num_classes: int = 16, width: int = 32,
-                 common_units: int = 32, seed: int = 0):
+    def __init__(self, topics: int = 32, per_topic: int = 384, num_answers: int = 256, num_classes: int = 16, width: int = 32,
+                 common_units: int = 48, seed: int = 0):
         require(topics >= 1 and per_topic >= 1, f"topics {topics} and per_topic {per_topic} must both be at least 1")
         require(num_answers >= 2 and num_classes >= 2,
                 f"num_answers {num_answers} and num_classes {num_classes} must both be at least 2, or there is nothing to know")
@@ -173,23 +174,29 @@ def memory(model: FactsModel, world: FactsWorld, seed: int = 0, step: int = TEST
 
 
 @torch.no_grad()
-def survival(model: FactsModel, asked: Questions) -> Tensor:
-    """What of an expert's knowledge survives it: of what its tokens answer right, the share still right when it is taken away,
-    over all experts.
+def survival(model: FactsModel, asked: Questions, parts: int = 4) -> Tensor:
+    """What survives without a part of the routed experts, the mean over the parts; they are dealt out by load like cards, so that
+    layers of few and of many experts lose equally much.
 
-    Returns: [2, 2], facts and common skill; without the expert itself, and as its null without the one next to it in load. NaN of
-        what was never right.
+    Returns: [3]: of the facts that were right, the share that still is; of the common answers; and the share of tokens that had
+        called none of the missing experts, which can lose nothing. NaN of what was never right.
     """
     right_2T, routing = answered(model, asked), model(asked.x)[2]
-    order = routing.load.argsort().tolist()
-    kept, had = torch.zeros(2, 2), torch.zeros(2, 1)
-    for expert, other in zip(order, order[1:] + order[-2:-1]):
-        mine = (routing.expert_ids == expert).any(dim=1)
-        part = Questions(asked.x[mine], asked.facts[mine], asked.answers[mine], asked.common[mine])
-        still = [right_2T[:, mine] & answered(without_experts(model, [[gone]]), part) for gone in (expert, other)]
-        kept += torch.stack(still, dim=-1).sum(dim=1)
-        had += right_2T[:, mine].sum(dim=1, keepdim=True)
-    return kept / had
+    by_load, kept = routing.load.argsort(), torch.zeros(3)
+    for gone in (by_load[part::parts] for part in range(parts)):
+        still = (right_2T & answered(without_experts(model, [gone.tolist()]), asked)).sum(dim=1) / right_2T.sum(dim=1)
+        untouched = ~torch.isin(routing.expert_ids, gone).any(dim=1)
+        kept += torch.cat([still, untouched.float().mean()[None]]) / parts
+    return kept
+
+
+@torch.no_grad()
+def shared_alone(model: FactsModel, asked: Questions) -> Tensor:
+    """Which questions a model answers right by its shared experts alone, without any routed one: [2, T], see `answered`."""
+    alone = copy.deepcopy(model)
+    for layer in moe_layers(alone):
+        layer.experts.w_out.zero_()
+    return answered(alone, asked)
 
 
 def breadth_cost(routing: Routing, topics_TM: Tensor, right_T: Tensor) -> float:
@@ -214,7 +221,7 @@ def knowledge(model: FactsModel, world: FactsWorld, facts: Tensor) -> dict[str, 
         `hybridity`, topics that an expert serves, with `hybridity_random` of a random router and `hybridity_shuffled` of topics
         dealt out at random; `breadth_cost` and `breadth_cost_shuffled`. `same_experts`, the share of a fact's experts that it
         goes to in another context too, and `same_experts_null`, that another fact goes to. `facts_survive`, `common_survive` and
-        both with `_other`: see `survival`. `recall_without_shared` and `common_without_shared`.
+        `untouched`: see `survival`. `recall_` and `common_`: `without_shared` and `of_shared_alone`.
     """
     asked, (layer,) = world.ask(facts), moe_layers(model)
     routing, right_2T = model(asked.x)[2], answered(model, asked)
@@ -231,9 +238,9 @@ def knowledge(model: FactsModel, world: FactsWorld, facts: Tensor) -> dict[str, 
         "breadth_cost_shuffled": breadth_cost(routing, shuffled(topics_TM), right_2T[0].float()),
         "same_experts": same(other_TK), "same_experts_null": same(other_TK.roll(1, dims=0)),
     }
-    for what, (itself, other) in zip(("facts", "common"), survival(model, asked).tolist()):
-        found |= {f"{what}_survive": itself, f"{what}_survive_other": other}
+    found |= zip(("facts_survive", "common_survive", "untouched"), survival(model, asked).tolist())
     if layer.shared:
-        recall, common = answered(without_shared(model), asked).double().mean(dim=1).tolist()
-        found |= {"recall_without_shared": recall, "common_without_shared": common}
+        for what, right in (("without_shared", answered(without_shared(model), asked)),
+                            ("of_shared_alone", shared_alone(model, asked))):
+            found |= zip((f"recall_{what}", f"common_{what}"), right.double().mean(dim=1).tolist())
     return found if world.num_classes else {name: value for name, value in found.items() if not name.startswith("common")}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 
 from moe_lesson import load_model, machine_corpus, model_cost, result_table
 from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment
@@ -14,6 +15,7 @@ from moe_lesson.experiments.tasks import TextTask
 from moe_lesson.lm.checkpoints import shipped_snapshots
 from moe_lesson.lm.corpora import Corpus
 from moe_lesson.lm.training import TrainingDiverged
+from moe_lesson.measure.facts import FactsWorld
 from moe_lesson.measure.skills import TEST_STEP, VALIDATION_STEP, SkillsWorld
 
 NAME = "dense-or-moe"
@@ -189,10 +191,10 @@ def costs_of(name, preset):
 def test_no_rung_has_more_active_parameters_than_the_dense_one(name, preset):
     costs = costs_of(name, preset)
     dense = costs.pop("dense")
-    for rung in ("dense of total size", "gshard ×1.5", "half active"):  # of another size on purpose
-        costs.pop(rung, None)
+    sized = ("dense of total size", "gshard ×1.5", "half active")  # of another size on purpose
+    costs = {rung: cost for rung, cost in costs.items() if not rung.startswith(sized)}
     # in a layer that small the router is a large part; where it is paid for, the dense rung has the size of "cut in 8"
-    most = {"skills": 0.3, "pieces": 0.15, "ladder": 0.04}.get(name, 0.025)
+    most = {"skills": 0.3, "pieces": 0.15, "ladder": 0.04, "facts": 0.1}.get(name, 0.025)
     assert all(0 <= dense.active - cost.active < most * dense.active for cost in costs.values())
 
 
@@ -286,12 +288,61 @@ def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
     assert totals == sorted(totals) and totals[-1] > 10 * totals[0] and len(totals) >= 6
 
 
+def test_a_run_in_a_world_of_facts_counts_what_is_remembered_and_tunes_on_other_contexts(tmp_path, monkeypatch):
+    experiment, steps = EXPERIMENTS["facts"], []
+    preset = replace(experiment.presets["cpu"], steps=2, batch=64, eval_bytes=200)
+    real = FactsWorld.ask
+    monkeypatch.setattr(FactsWorld, "ask", lambda self, facts=None, seed=0, step=TEST_STEP: (
+        steps.append(step) or real(self, facts, seed, step)))
+
+    def row(rung, seed=0, stage="final"):
+        steps.clear()
+        run = running.Run(stage, rung, 1e-2, 1.0, seed)
+        return running.run_once(experiment, preset, run, None, "cpu", tmp_path, False)["row"]
+
+    assert {"test", "recall", "common", "bits", "hybridity", "facts_survive", "common_of_shared_alone"} <= row("2 shared").keys()
+    assert "recall" not in row("2 shared", stage="tune") and set(steps) == {VALIDATION_STEP}
+    assert "recall" in row("dense") and "hybridity" not in row("dense")
+    bare = row("2 shared, no skill")
+    assert "common" not in bare and "recall_of_shared_alone" in bare and bare["test"] != row("2 shared", seed=1)["test"]
+    facts = [experiment.task(preset, f"gshard{other}", 0, None).world.num_facts for other in (", fewer facts", "", ", no skill")]
+    assert facts == sorted(set(facts)), "fewer, those that are tuned on, and so many that a layer without the skill is full, too"
+    assert experiment.task(preset, "dense", 0, None).world.width == preset.width
+
+
+def test_contrasts_are_of_rungs_that_are_there_and_of_figures_that_are_reported():
+    for experiment in EXPERIMENTS.values():
+        for figure, *rungs in experiment.contrasts:
+            assert set(rungs) <= experiment.rungs.keys() and figure in ("recall", "common")
+
+
+def test_a_grid_is_widened_until_no_rung_is_best_at_its_edge():
+    def tuned(losses):
+        return [dict(zip(("rung", "lr", "scale", "validation"), row), strength=None) for row in losses]
+
+    preset = replace(EXPERIMENTS["facts"].presets["cpu"], lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0))
+    inside = [("a", 2e-2, 12.0, 1.0), ("a", 4e-2, 24.0, 2.0), ("dense", 2e-2, None, 1.0), ("dense", 1e-2, None, 2.0)]
+    assert running.widened(preset, tuned(inside)) == preset
+    fast = running.widened(preset, tuned([*inside, ("b", 4e-2, 12.0, 0.5)]))
+    assert (fast.lrs, fast.scales) == ((1e-2, 2e-2, 4e-2, 8e-2), preset.scales), "one rung is enough, and all get the wider grid"
+    quiet = running.widened(preset, tuned([*inside, ("b", 1e-2, 6.0, 0.5)]))
+    assert (quiet.lrs, quiet.scales) == ((5e-3, 1e-2, 2e-2, 4e-2), (3.0, 6.0, 12.0, 24.0))
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(small, corpus, tmp_path):
+    arguments = (EXPERIMENTS[NAME], small, running.Run("tune", "dense", 1e-3, None, 0), corpus, "cpu", tmp_path, False)
+    result = running.run_once(*arguments)
+    with FileLock(f"{result['folder']}/lock"):
+        assert running.run_once(*arguments, wait=False) is None
+    assert running.run_once(*arguments, wait=False)["row"] == result["row"]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(running, "run_once", lambda experiment, preset, run, *rest: asked.append(run) or {
-        "row": {"rung": run.rung, "seed": run.seed, "validation": 1.0, "lr": run.lr, "scale": run.scale, "strength": run.strength,
-                "seconds": 1.0},
+    monkeypatch.setattr(running, "run_once", lambda experiment, preset, run, *rest, wait=True: wait and asked.append(run) or {
+        "row": {"rung": run.rung, "seed": run.seed, "lr": run.lr, "scale": run.scale, "strength": run.strength, "seconds": 1.0,
+                "validation": (run.lr - 2e-2) ** 2 + ((run.scale or 12) - 12) ** 2},
         "curve": [], "loads": [], "followed": [], "chosen": {},
         "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
     shipped = []

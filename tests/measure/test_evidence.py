@@ -2,7 +2,15 @@
 
 import pytest
 
-from moe_lesson.measure.evidence import interval, paired_difference, power_law, result_table, write_table
+from moe_lesson.measure.evidence import (
+    holm,
+    interval,
+    paired_difference,
+    power_law,
+    result_table,
+    welch_difference,
+    write_table,
+)
 
 
 def test_an_interval_by_hand():
@@ -57,3 +65,12 @@ def test_a_power_law_is_found_again_and_a_disturbed_one_nearly():
 def test_a_power_law_needs_positive_pairs(sizes, losses):
     with pytest.raises(ValueError, match="can't be paired|needs positive numbers"):
         power_law(sizes, losses)
+
+
+def test_welch_and_holm_are_the_textbook_s():
+    difference, p = welch_difference([27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4],
+                                     [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 30.5, 24.4])
+    assert p == pytest.approx(0.021, abs=0.001) and difference.high < 0 and difference.n == 15
+    assert difference.mean == pytest.approx((difference.low + difference.high) / 2)
+    assert holm([0.04, 0.01]) == [0.04, 0.02] and holm([0.02, 0.02, 0.9]) == pytest.approx([0.06, 0.06, 0.9])
+    assert holm([]) == [] and holm([0.6, 0.6]) == [1, 1]
