@@ -1,6 +1,7 @@
 """Intervals by hand, and tables that come back as they were written."""
 
 import pytest
+from scipy.special import stdtr, stdtrit
 
 from moe_lesson.measure.evidence import (
     holm,
@@ -68,9 +69,9 @@ def test_a_power_law_needs_positive_pairs(sizes, losses):
 
 
 def test_welch_and_holm_are_the_textbook_s():
-    difference, p = welch_difference([27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4],
-                                     [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 30.5, 24.4])
-    assert p == pytest.approx(0.021, abs=0.001) and difference.high < 0 and difference.n == 15
-    assert difference.mean == pytest.approx((difference.low + difference.high) / 2)
+    difference, p = welch_difference([1, 2, 3], [2, 4, 6, 8])
+    error, freedom = 2 ** 0.5, 4 / ((1 / 3) ** 2 / 2 + (5 / 3) ** 2 / 3)  # variances 1 and 20/3, of 3 and of 4
+    assert p == pytest.approx(2 * stdtr(freedom, -3 / error)) and difference.mean == -3 and difference.n == 3
+    assert difference.high == pytest.approx(-3 + stdtrit(freedom, 0.975) * error) and difference.high > 0 > difference.low
     assert holm([0.04, 0.01]) == [0.04, 0.02] and holm([0.02, 0.02, 0.9]) == pytest.approx([0.06, 0.06, 0.9])
     assert holm([]) == [] and holm([0.6, 0.6]) == [1, 1]
