@@ -103,6 +103,7 @@ NOTHING_SHARED = ", nothing shared"  # the control of all that is said about the
 OTHER_BALANCING = {"unbalanced": {}, "balanced per sequence": {"sequence": 0.01}, "balanced by bias": {"bias": 1e-3}}
 SEGMENTED = {f"cut in {m}": segmented(2, m) for m in (1, 2, 4, 8)} | {
     f"{shared} shared": segmented(2, 4, shared) for shared in (1, 2, 4)}
+CUTS = ("cut in 1", "cut in 2", "cut in 4", "cut in 8")
 FACTS = {"dense": lambda preset, scale: dense_of_equal_active(matched_layer(2)(preset, scale), preset.width),
          "dense of total size": lambda preset, scale: dense_of_equal_total(matched_layer(2)(preset, scale), preset.width),
          "switch": matched_layer(1, renormalise=False), "gshard": matched_layer(2)} | {
@@ -163,6 +164,18 @@ EXPERIMENTS = {
         seeds=5,
         worlds={name + NOTHING_SHARED: {"shared_units": 0} for name in SHARING},
         controls={name + NOTHING_SHARED: name for name in SHARING},
+    ),
+    "crowded": Experiment(
+        question="Where there are four times as many skills as experts: does cutting the experts help, and make them purer?",
+        rungs={"dense": layer(lambda budget: dense_of_equal_active(segmented(2, 8)(budget), SKILLS_CPU.width))}
+        | {name: layer(SEGMENTED[name]) for name in CUTS},
+        presets={"cpu": replace(SKILLS_CPU, budget=Budget(64, 512), steps=800, lrs=(1e-2, 3e-2, 1e-1), tuning_seeds=3,
+                                eval_bytes=4000)},
+        seeds=8,
+        worlds={name: {"num_skills": 64, "per_token": 4} for name in ("dense", *CUTS)},
+        widens=True,
+        contrasts=(("test", "cut in 1", "cut in 2"), ("test", "cut in 1", "cut in 4"), ("test", "cut in 4", "cut in 8"),
+                   ("hybridity", "cut in 1", "cut in 4")),
     ),
     "facts": Experiment(
         question="When each token pays the same: which layer remembers most, and where does it keep facts and the common skill?",

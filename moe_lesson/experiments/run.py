@@ -124,6 +124,8 @@ def widened(preset: Preset, tuned: list[dict]) -> Preset:
     best = [best_setting(tuned, rung) for rung in dict.fromkeys(row["rung"] for row in tuned)]
     for grid, place in (("lrs", 0), ("scales", 1)):
         values, chosen = sorted(getattr(preset, grid)), {setting[place] for setting in best}
+        if len(values) == 1:  # not tuned
+            continue
         below = [values[0] ** 2 / values[1]] if values[0] in chosen else []
         above = [values[-1] ** 2 / values[-2]] if values[-1] in chosen else []
         preset = replace(preset, **{grid: tuple(float(f"{value:.6g}") for value in below + values + above)})

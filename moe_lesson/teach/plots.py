@@ -6,7 +6,7 @@ A mean over seeds is never drawn without its 95% interval and its seeds. Letters
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 try:
     import matplotlib
@@ -18,11 +18,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..base.errors import require
 from ..measure.evidence import interval
-from .design import DESIGN, INK, OTHERS, STYLE, colour_of, colours_of
+from ..moe.recipes import Sparse
+from .design import DESIGN, INK, LINE, OTHERS, STYLE, colour_of, colours_of
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -199,4 +201,38 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
                  cbar_kws={"label": "share of the expert's calls (√ spacing)"})
         ax.set_title(name, parse_math=False)
         ax.set_xlabel(labels)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def draw_layers(recipes: Mapping[str, Sparse], figure: Figure | None = None) -> Figure:
+    """Draw what one token passes through in layers of equal size: a diagram, side by side, not the routing of a model.
+
+    Args:
+        recipes: name -> recipe; an expert's box is as wide as it has hidden units.
+        figure: where to draw; None makes a bare figure.
+
+    Returns:
+        The figure; active experts are filled in the model's colour, shared ones dark.
+    """
+    require(bool(recipes), "recipes is empty; give at least one name with its recipe")
+    figure = blank(figure, 3.6 * len(recipes), 2.9)
+    panels = figure.subplots(1, len(recipes), squeeze=False)[0]
+    for ax, (name, recipe), colour in zip(panels, recipes.items(), colours_of(recipes)):
+        count = recipe.num_shared + recipe.num_experts
+        box, stride = 1 / count, max(1, recipe.num_experts // recipe.top_k)
+        routed = {recipe.num_shared + (5 * k) % stride + stride * k for k in range(recipe.top_k)}
+        for expert in range(count):
+            shared, middle = expert < recipe.num_shared, (expert + 0.5) * box
+            fill = INK if shared else colour if expert in routed else "none"
+            ax.add_patch(Rectangle(((expert + 0.12) * box, 0.44), 0.76 * box, 0.2, facecolor=fill, edgecolor=LINE))
+            if fill != "none":
+                for bottom, top in (((0.5, 0.12), (middle, 0.43)), ((middle, 0.65), (0.5, 0.92))):
+                    ax.annotate("", top, bottom, arrowprops={"arrowstyle": "-", "color": fill, "linewidth": 1.2, "alpha": 0.8})
+        ax.text(0.5, 0.05, "token x", ha="center", va="center")
+        ax.text(0.5, 0.98, "Σ weight · answer" + (" + shared" if recipe.num_shared else ""), ha="center", va="center")
+        ax.set(xlim=(0, 1), ylim=(0, 1.04))
+        ax.set_title(f"{name}\n{recipe.top_k} of {recipe.num_experts} experts of {recipe.expert_width}"
+                     + (f", and {recipe.num_shared} shared" if recipe.num_shared else ""))
+        ax.axis("off")
     return figure

@@ -194,7 +194,7 @@ def test_no_rung_has_more_active_parameters_than_the_dense_one(name, preset):
     sized = ("dense of total size", "gshard ×1.5", "half active")  # of another size on purpose
     costs = {rung: cost for rung, cost in costs.items() if not rung.startswith(sized)}
     # in a layer that small the router is a large part; where it is paid for, the dense rung has the size of "cut in 8"
-    most = {"skills": 0.3, "pieces": 0.15, "ladder": 0.04, "facts": 0.1}.get(name, 0.025)
+    most = {"skills": 0.3, "pieces": 0.15, "crowded": 0.15, "ladder": 0.04, "facts": 0.1}.get(name, 0.025)
     assert all(0 <= dense.active - cost.active < most * dense.active for cost in costs.values())
 
 
@@ -313,7 +313,7 @@ def test_a_run_in_a_world_of_facts_counts_what_is_remembered_and_tunes_on_other_
 def test_contrasts_are_of_rungs_that_are_there_and_of_figures_that_are_reported():
     for experiment in EXPERIMENTS.values():
         for figure, *rungs in experiment.contrasts:
-            assert set(rungs) <= experiment.rungs.keys() and figure in ("recall", "common")
+            assert set(rungs) <= experiment.rungs.keys() and figure in ("recall", "common", "test", "hybridity")
 
 
 def test_a_grid_is_widened_until_no_rung_is_best_at_its_edge():
@@ -325,6 +325,7 @@ def test_a_grid_is_widened_until_no_rung_is_best_at_its_edge():
     assert running.widened(preset, tuned(inside)) == preset
     fast = running.widened(preset, tuned([*inside, ("b", 4e-2, 12.0, 0.5)]))
     assert (fast.lrs, fast.scales) == ((1e-2, 2e-2, 4e-2, 8e-2), preset.scales), "one rung is enough, and all get the wider grid"
+    assert running.widened(replace(preset, scales=(6.0,)), tuned([("a", 2e-2, 6.0, 1.0)])).scales == (6.0,), "this is no grid"
     quiet = running.widened(preset, tuned([*inside, ("b", 1e-2, 6.0, 0.5)]))
     assert (quiet.lrs, quiet.scales) == ((5e-3, 1e-2, 2e-2, 4e-2), (3.0, 6.0, 12.0, 24.0))
 
