@@ -52,7 +52,7 @@ class Experiment:
         learns: in which of `WORLDS`, if in one.
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
         scales: rung -> the gate scales that are tried for it, where they are not the preset's.
-        widens: try further learning rates and gate scales, all rungs the same, until none is best at an edge of the grid.
+        widens: try further learning rates and gate scales for every rung that is best at the end of those it tried.
         contrasts: what is to be shown, named before the first reported run: (figure, a rung, the rung it is compared with).
         changed: rungs whose reported models are changed and judged again, see `changes_of`.
         census: rungs whose reported models' routing is counted, see `census_of`.

@@ -8,7 +8,7 @@ import json
 import pathlib
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from filelock import FileLock, Timeout
@@ -84,9 +84,8 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
         return [first(run, corpus, device, folder, progress) for run in runs]
 
     tuned = results_of(tuning_runs(experiment, preset))
-    while experiment.widens and (wider := widened(preset, [each["row"] for each in tuned])) != preset:
-        preset = wider
-        tuned = results_of(tuning_runs(experiment, preset))
+    while experiment.widens and (further := list(further_runs(experiment, preset, [each["row"] for each in tuned]))):
+        tuned += results_of(further)
     finals = results_of(final_runs(experiment, tuned, seeds))
     results = out / "results"
     made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
@@ -119,17 +118,18 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
                         yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
 
 
-def widened(preset: Preset, tuned: list[dict]) -> Preset:
-    """The preset with a further learning rate or gate scale wherever a rung is best at the edge of those that were tried."""
-    best = [best_setting(tuned, rung) for rung in dict.fromkeys(row["rung"] for row in tuned)]
-    for grid, place in (("lrs", 0), ("scales", 1)):
-        values, chosen = sorted(getattr(preset, grid)), {setting[place] for setting in best}
-        if len(values) == 1:  # not tuned
-            continue
-        below = [values[0] ** 2 / values[1]] if values[0] in chosen else []
-        above = [values[-1] ** 2 / values[-2]] if values[-1] in chosen else []
-        preset = replace(preset, **{grid: tuple(float(f"{value:.6g}") for value in below + values + above)})
-    return preset
+def further_runs(experiment: Experiment, preset: Preset, tuned: list[dict]) -> Iterator[Run]:
+    """The next learning rate or gate scale for every rung that is best at the end of what it tried, by the grid's step."""
+    for rung in dict.fromkeys(row["rung"] for row in tuned):
+        best = dict(zip(("lr", "scale", "strength"), best_setting(tuned, rung)))
+        for setting, grid in (("lr", sorted(preset.lrs)), ("scale", sorted(experiment.scales.get(rung, preset.scales)))):
+            others = best.items() - {(setting, best[setting])}
+            tried = sorted(row[setting] for row in tuned if row["rung"] == rung and others <= row.items())
+            if best[setting] is None or len(grid) == 1 or tried[0] < best[setting] < tried[-1]:
+                continue
+            step = grid[-1] / grid[-2] if best[setting] == tried[-1] else grid[0] / grid[1]
+            for seed in range(preset.tuning_seeds):
+                yield Run("tune", rung, seed=TUNING_SEED + seed, **best | {setting: float(f"{best[setting] * step:.6g}")})
 
 
 def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterator[Run]:

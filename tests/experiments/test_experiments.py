@@ -316,18 +316,19 @@ def test_contrasts_are_of_rungs_that_are_there_and_of_figures_that_are_reported(
             assert set(rungs) <= experiment.rungs.keys() and figure in ("recall", "common", "test", "hybridity")
 
 
-def test_a_grid_is_widened_until_no_rung_is_best_at_its_edge():
-    def tuned(losses):
-        return [dict(zip(("rung", "lr", "scale", "validation"), row), strength=None) for row in losses]
+def test_a_rung_that_is_best_at_the_end_of_what_it_tried_tries_further():
+    def further(losses, **grid):
+        preset = replace(EXPERIMENTS["facts"].presets["cpu"], **{"lrs": (1e-2, 2e-2, 4e-2), "scales": (6.0, 12.0, 24.0)} | grid)
+        tuned = [dict(zip(("rung", "lr", "scale", "validation"), row), strength=None) for row in losses]
+        return sorted({(run.rung, run.lr, run.scale) for run in running.further_runs(EXPERIMENTS["facts"], preset, tuned)})
 
-    preset = replace(EXPERIMENTS["facts"].presets["cpu"], lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0))
-    inside = [("a", 2e-2, 12.0, 1.0), ("a", 4e-2, 24.0, 2.0), ("dense", 2e-2, None, 1.0), ("dense", 1e-2, None, 2.0)]
-    assert running.widened(preset, tuned(inside)) == preset
-    fast = running.widened(preset, tuned([*inside, ("b", 4e-2, 12.0, 0.5)]))
-    assert (fast.lrs, fast.scales) == ((1e-2, 2e-2, 4e-2, 8e-2), preset.scales), "one rung is enough, and all get the wider grid"
-    assert running.widened(replace(preset, scales=(6.0,)), tuned([("a", 2e-2, 6.0, 1.0)])).scales == (6.0,), "this is no grid"
-    quiet = running.widened(preset, tuned([*inside, ("b", 1e-2, 6.0, 0.5)]))
-    assert (quiet.lrs, quiet.scales) == ((5e-3, 1e-2, 2e-2, 4e-2), (3.0, 6.0, 12.0, 24.0))
+    cross = [("a", 1e-2, 12.0, 2.0), ("a", 4e-2, 12.0, 2.0), ("a", 2e-2, 6.0, 2.0), ("a", 2e-2, 24.0, 2.0)]
+    assert further([*cross, ("a", 2e-2, 12.0, 1.0)]) == []
+    assert further([*cross, ("a", 2e-2, 12.0, 2.5), ("a", 4e-2, 24.0, 1.0)]) == [("a", 4e-2, 48.0), ("a", 8e-2, 24.0)]
+    assert further([("dense", 1e-2, None, 1.0), ("dense", 2e-2, None, 2.0)]) == [("dense", 5e-3, None)], "it has no gate"
+    known = [("a", lr, 6.0, loss) for lr, loss in ((5e-3, 3.0), (1e-2, 1.0), (2e-2, 2.0))]
+    assert further(known, scales=(6.0,)) == [], "a single value is no grid"
+    assert further([*known, ("a", 1e-2, 12.0, 2.0)]) == [("a", 1e-2, 3.0)], "what was tried further counts, and the steps are the grid's"
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(small, corpus, tmp_path):
