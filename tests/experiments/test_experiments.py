@@ -328,7 +328,7 @@ def test_a_rung_that_is_best_at_the_end_of_what_it_tried_tries_further():
     assert further([("dense", 1e-2, None, 1.0), ("dense", 2e-2, None, 2.0)]) == [("dense", 5e-3, None)], "it has no gate"
     known = [("a", lr, 6.0, loss) for lr, loss in ((5e-3, 3.0), (1e-2, 1.0), (2e-2, 2.0))]
     assert further(known, scales=(6.0,)) == [], "a single value is no grid"
-    assert further([*known, ("a", 1e-2, 12.0, 2.0)]) == [("a", 1e-2, 3.0)], "what was tried further counts, and the steps are the grid's"
+    assert further([*known, ("a", 1e-2, 12.0, 2.0)]) == [("a", 1e-2, 3.0)], "what was tried further counts"
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(small, corpus, tmp_path):
