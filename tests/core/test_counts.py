@@ -1,0 +1,71 @@
+"""The count model: the equation, written out slowly, and that its probabilities are some."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from moe_lesson.lm.counts import CountModel
+
+TEXT = torch.tensor([list(b"abracadabra abraxas"), list(b"a bra, a cadaver ab")])
+
+
+def slowly(order: int, discount: float):
+    """The equation word for word, on strings."""
+    lines = [bytes(row) for row in TEXT.tolist()]
+    counts = []
+    for n in range(1, order + 1):
+        each = [line[i:i + n] for line in lines for i in range(len(line) - n + 1)]
+        longer = {line[i:i + n + 1] for line in lines for i in range(len(line) - n)}
+        counts.append(Counter(each) if n == order else Counter(gram[1:] for gram in longer))
+
+    def p(context: bytes, byte: int) -> float:
+        n = len(context) + 1
+        lower = p(context[1:], byte) if context else 1 / 256
+        follow = {gram: count for gram, count in counts[n - 1].items() if gram[:-1] == context}
+        total = sum(follow.values())
+        if not total:
+            return lower
+        return max(follow.get(context + bytes([byte]), 0) - discount, 0) / total + discount * len(follow) / total * lower
+
+    return p
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_it_is_the_equation(order):
+    p, asked = slowly(order, 0.6), torch.tensor([list(b"cabra abzz"), list(b"dabraham a")])
+    fast = CountModel(TEXT, order, 0.6).probabilities(asked)
+    for row, line in zip(fast, asked.tolist()):
+        for i in range(1, len(line)):
+            assert row[i - 1] == pytest.approx(p(bytes(line[max(0, i + 1 - order):i]), line[i]))
+
+
+@pytest.mark.parametrize("order", [1, 3, 6])
+@pytest.mark.parametrize("context", [b"a", b"abra", b"zzzz", b"\x00\xff ab"])
+def test_the_probabilities_of_all_bytes_sum_to_one(order, context):
+    every = torch.tensor([[*context, byte] for byte in range(256)])
+    last = CountModel(TEXT, order).probabilities(every)[:, -1]
+    assert last.min() > 0 and last.sum() == pytest.approx(1)
+
+
+def test_a_context_is_never_taken_from_another_window():
+    ids = torch.tensor([list(b"xy"), list(b"zw")])
+    inside, across = (CountModel(ids, 2).probabilities(torch.tensor([list(pair)]))[0, 0] for pair in (b"xy", b"yz"))
+    assert inside > 0.2 > 0.1 > across
+
+
+def test_the_loss_falls_with_the_order_on_text_that_repeats_itself_and_is_that_of_chance_on_what_is_unseen():
+    losses = [CountModel(TEXT, order).loss(TEXT) for order in (1, 2, 3, 5)]
+    assert losses == sorted(losses, reverse=True)
+    assert CountModel(TEXT, 3).loss(torch.tensor([[200, 201, 202]])) > math.log(256)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((TEXT, 0), "order is 0"), ((TEXT, 8), "order is 8"), ((TEXT, 3, 1.0), "discount is 1"),
+    ((TEXT[:, :2], 3), r"shape \(2, 2\)"), ((TEXT[0], 1), r"shape \(19,\)")])
+def test_impossible_sizes_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CountModel(*arguments)
+    with pytest.raises(ValueError, match="expected windows"):
+        CountModel(TEXT, 2).probabilities(TEXT[:, :1])
