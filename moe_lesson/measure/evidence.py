@@ -116,6 +116,23 @@ def cell_value(text: str) -> float | str:
         return text
 
 
+def judged(table: "Table", contrasts: Sequence[tuple[str, str, str]]) -> list[dict]:
+    """Declared contrasts of an experiment's reported seeds, corrected together.
+
+    Args:
+        table: of the experiment.
+        contrasts: (figure, a rung, the rung it is compared with), see `Experiment.contrasts`.
+
+    Returns: for each the `figure`, the `contrast` in words, the `difference` with its interval (Welch), `p` after `holm`, and the
+        `verdict`: "shown" below 0.05, else "open".
+    """
+    found = [welch_difference(*(table.column(figure, stage="final", rung=rung) for rung in rungs))
+             for figure, *rungs in contrasts]
+    return [{"figure": figure, "contrast": f"{one} − {other}", "difference": difference, "p": p,
+             "verdict": "shown" if p < 0.05 else "open"}
+            for (figure, one, other), (difference, _), p in zip(contrasts, found, holm([p for _, p in found]))]
+
+
 @dataclass(frozen=True)
 class Table:
     """A result table: its rows, and how it was made."""

@@ -63,7 +63,7 @@ def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None
             "palette": {name: colour_of(name) or OTHERS[0] for name in groups}}
     seaborn.pointplot(**told, errorbar=student, linestyle="none", marker="|", markersize=20, markeredgewidth=3,
                       err_kws={"linewidth": 20, "alpha": 0.25, "solid_capstyle": "butt"})
-    seaborn.swarmplot(**told, size=8, marker="$\u25ef$", linewidth=1, edgecolor="face")  # equal values stand beside each other
+    seaborn.swarmplot(**told, size=8, marker="$\u25ef$", linewidth=1, edgecolor="face", warn_thresh=1)  # beside each other
     for row, mean in enumerate(means):  # beside the axes, where no ring can be
         ax.annotate(f"{mean:.3f}", (1.01, row), xycoords=ax.get_yaxis_transform(), va="center", fontweight="bold")
     ax.set(xlabel=f"{label}\n(rings: seeds; line and box: mean and 95% interval)", ylabel="", ylim=(len(groups) - 0.4, -0.7))

@@ -11,10 +11,12 @@ import torch
 from matplotlib.colors import same_color, to_rgb
 
 from moe_lesson.measure.evidence import interval
-from moe_lesson.teach.design import MODELS, OTHERS, colour_of, colours_of
+from moe_lesson.moe.recipes import Budget
+from moe_lesson.teach.design import INK, MODELS, OTHERS, colour_of, colours_of
 from moe_lesson.teach.plots import (
     draw_calls,
     draw_curves,
+    draw_layers,
     draw_load_history,
     draw_scaling,
     draw_seeds,
@@ -206,3 +208,15 @@ def test_calls_are_drawn_as_shares_on_one_scale():
     named = draw_calls({"trained": trained}, "domain", names=("python", "yaml"), limit=0.5)
     assert [label.get_text() for label in named.axes[0].get_xticklabels()] == ["python", "yaml"]
     assert named.axes[0].collections[0].get_clim() == (0, 0.5)
+
+
+def test_a_layer_s_boxes_are_its_experts_and_the_filled_ones_are_active():
+    budget = Budget(active=128, total=512)
+    recipes = {"GShard": budget.experts(top_k=2), "DeepSeekMoE": budget.experts(top_k=2, segments=4, num_shared=2)}
+    for ax, (name, recipe) in zip(draw_layers(recipes).axes, recipes.items()):
+        colours = [to_rgb(box.get_facecolor()) if box.get_facecolor()[3] else None for box in ax.patches]
+        assert len(colours) == recipe.num_experts + recipe.num_shared
+        assert colours.count(to_rgb(MODELS[name])) == recipe.top_k and colours.count(to_rgb(INK)) == recipe.num_shared
+        assert ax.get_title().startswith(name) and f"{recipe.top_k} of {recipe.num_experts}" in ax.get_title()
+    with pytest.raises(ValueError, match="recipes is empty"):
+        draw_layers({})

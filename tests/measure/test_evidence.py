@@ -4,8 +4,10 @@ import pytest
 from scipy.special import stdtr, stdtrit
 
 from moe_lesson.measure.evidence import (
+    Table,
     holm,
     interval,
+    judged,
     paired_difference,
     power_law,
     result_table,
@@ -75,3 +77,11 @@ def test_welch_and_holm_are_the_textbook_s():
     assert difference.high == pytest.approx(-3 + stdtrit(freedom, 0.975) * error) and difference.high > 0 > difference.low
     assert holm([0.04, 0.01]) == [0.04, 0.02] and holm([0.02, 0.02, 0.9]) == pytest.approx([0.06, 0.06, 0.9])
     assert holm([]) == [] and holm([0.6, 0.6]) == [1, 1]
+
+
+def test_declared_contrasts_are_judged_together():
+    rows = [{"stage": stage, "rung": rung, "recall": value} for rung, start in (("a", 0), ("b", 5), ("c", 5.5))
+            for stage, values in (("tune", [99]), ("final", [0.0, 1.0, 2.0])) for value in [start + value for value in values]]
+    found = judged(Table(rows, {}), [("recall", "b", "a"), ("recall", "c", "b")])
+    assert [(row["contrast"], row["verdict"]) for row in found] == [("b − a", "shown"), ("c − b", "open")]
+    assert found[0]["difference"].mean == 5 and found[0]["p"] == pytest.approx(2 * welch_difference([5, 6, 7], [0, 1, 2])[1])
