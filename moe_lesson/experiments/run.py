@@ -124,10 +124,10 @@ def further_runs(experiment: Experiment, preset: Preset, tuned: list[dict]) -> I
         best = dict(zip(("lr", "scale", "strength"), best_setting(tuned, rung)))
         for setting, grid in (("lr", sorted(preset.lrs)), ("scale", sorted(experiment.scales.get(rung, preset.scales)))):
             others = best.items() - {(setting, best[setting])}
-            tried = sorted(row[setting] for row in tuned if row["rung"] == rung and others <= row.items())
-            if best[setting] is None or len(grid) == 1 or tried[0] < best[setting] < tried[-1]:
+            tried = [row[setting] for row in tuned if row["rung"] == rung and others <= row.items()]
+            if best[setting] is None or len(grid) == 1 or min(tried) < best[setting] < max(tried):
                 continue
-            step = grid[-1] / grid[-2] if best[setting] == tried[-1] else grid[0] / grid[1]
+            step = grid[-1] / grid[-2] if best[setting] == max(tried) else grid[0] / grid[1]
             for seed in range(preset.tuning_seeds):
                 yield Run("tune", rung, seed=TUNING_SEED + seed, **best | {setting: float(f"{best[setting] * step:.6g}")})
 
