@@ -325,7 +325,8 @@ def test_a_rung_that_is_best_at_the_end_of_what_it_tried_tries_further():
     cross = [("a", 1e-2, 12.0, 2.0), ("a", 4e-2, 12.0, 2.0), ("a", 2e-2, 6.0, 2.0), ("a", 2e-2, 24.0, 2.0)]
     assert further([*cross, ("a", 2e-2, 12.0, 1.0)]) == []
     assert further([*cross, ("a", 2e-2, 12.0, 2.5), ("a", 4e-2, 24.0, 1.0)]) == [("a", 4e-2, 48.0), ("a", 8e-2, 24.0)]
-    assert further([("dense", 1e-2, None, 1.0), ("dense", 1e-2, None, 1.0), ("dense", 2e-2, None, 2.0)]) == [("dense", 5e-3, None)], "it has no gate"
+    ungated = [("dense", lr, None, loss) for lr, loss in ((1e-2, 1.0), (1e-2, 1.1), (2e-2, 2.0))]
+    assert further(ungated) == [("dense", 5e-3, None)]
     known = [("a", lr, 6.0, loss) for lr, loss in ((5e-3, 3.0), (1e-2, 1.0), (2e-2, 2.0))]
     assert further(known, scales=(6.0,)) == [], "a single value is no grid"
     assert further([*known, ("a", 1e-2, 12.0, 2.0)]) == [("a", 1e-2, 3.0)], "what was tried further counts"
