@@ -10,6 +10,7 @@ from .balancing_race.data import BalanceRuns, BalancingRace
 from .capacity_view.data import CapacityView
 from .contribution_view.data import Contribution, ContributionView
 from .expert_explorer.data import ExpertExplorer
+from .fact_finder.data import FactFinder
 from .ladder_explorer.data import LadderExplorer, RungRuns
 from .ledger_view.data import LedgerView
 from .redundancy_lens.data import RedundancyLens
@@ -21,7 +22,7 @@ from .specialisation_view.data import SpecialisationView
 
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer",
-    "LadderExplorer",
+    "FactFinder", "LadderExplorer",
     "LedgerView", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
     "SpecialisationView",
 ]

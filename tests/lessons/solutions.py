@@ -75,12 +75,13 @@ def cut_experts(w_in, w_out, segments):
             pieces_out.append(out_run)
     return torch.stack(pieces_in), torch.stack(pieces_out)
 """},
-    "06": {"shared_and_routed": """
-@torch.no_grad()
-def shared_and_routed(layer, x):
-    whole, _ = layer(x)
-    shared = layer.shared(x)
-    return shared, whole - shared
+    "06": {"deepseekmoe": """
+def deepseekmoe(layer, x):
+    logits = x @ layer.router.weight
+    best = logits.softmax(dim=-1).topk(layer.router.top_k, dim=-1)
+    weights = layer.router.scale * best.values / best.values.sum(dim=-1, keepdim=True)
+    routing = Routing(logits, best.indices, weights)
+    return layer.experts(x, routing) + layer.shared(x), routing
 """},
     "07": {"verdict": """
 def verdict(worse, better):

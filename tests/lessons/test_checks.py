@@ -3,12 +3,16 @@
 import math
 import random
 import statistics
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from moe_lesson.measure import census, evidence, instruments, interventions
+from moe_lesson.measure import census, evidence, interventions
+from moe_lesson.moe import layers
+from moe_lesson.moe.routing import Routing
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check
 
@@ -405,55 +409,56 @@ def one_tensor(w_in, w_out, m):
     return interventions.cut_experts(w_in, w_out, m)[0]
 
 
-def whole_as_routed(layer, x):
-    return layer.shared(x), layer(x)[0]
+def weighed(layer, x, scale=None, renormalise=True):
+    ids, weights = layers.choose(layers.gate(x, layer.router.weight).softmax(1), layer.router.top_k, renormalise=renormalise,
+                                 scale=layer.router.scale if scale is None else scale)
+    return Routing(layers.gate(x, layer.router.weight), ids, weights)
 
 
-def whole_as_shared(layer, x):
-    return layer(x)[0], layer(x)[0] - layer.shared(x)
+def with_routing(routing_of, shared=1.0, residual=0.0):
+    """A wrong layer: what it does with its routing, how often it adds the shared part, and x."""
+    def wrong(layer, x):
+        routing = routing_of(layer, x)
+        return layer.experts(x, routing) + shared * layer.shared(x) + residual * x, routing
+
+    return wrong
 
 
-def routed_first(layer, x):
-    return layer(x)[0] - layer.shared(x), layer.shared(x)
+def scales_all(layer, x):
+    return layer.router.scale * (layer.experts(x, weighed(layer, x, 1.0)) + layer.shared(x)), weighed(layer, x)
 
 
-def shared_twice(layer, x):
-    return 2 * layer.shared(x), layer(x)[0] - layer.shared(x)
+def shared_part_alone(layer, x):
+    return layer.shared(x), weighed(layer, x)
 
 
-def shared_mean(layer, x):
-    return layer.shared(x) / 2, layer(x)[0] - layer.shared(x)
+def routing_first(layer, x):
+    return layer(x)[::-1]
 
 
-def with_the_residual(layer, x):
-    return layer.shared(x) + x, layer(x)[0] - layer.shared(x)
+def routing_in_three(layer, x):
+    y, routing = layer(x)
+    return y, (routing.logits, routing.expert_ids, routing.weights)
 
 
-def all_experts(layer, x):
-    return layer.shared(x), instruments.expert_outputs(layer, x).sum(0)
+def says_other_weights(layer, x):
+    return layer(x)[0], weighed(layer, x, 1.0)
 
 
-def chosen_without_weights(layer, x):
-    ids = layer(x)[1].expert_ids
-    return layer.shared(x), instruments.expert_outputs(layer, x)[ids, torch.arange(len(x))[:, None]].sum(1)
+def says_probabilities(layer, x):
+    y, routing = layer(x)
+    return y, replace(routing, logits=routing.logits.softmax(1))
 
 
-def forgets_the_routing(layer, x):
-    return layer.shared(x), layer(x) - layer.shared(x)
+def teaches_no_router(layer, x):
+    routing = weighed(layer, x).detach()
+    return layer.experts(x, routing) + layer.shared(x), routing
 
 
-def whole_with_its_routing(layer, x):
-    return layer.shared(x), layer(x)
-
-
-def the_layer_itself(layer, x):
-    return layer(x)
-
-
-def of_two_shared(layer, x):
-    with torch.no_grad():
-        shared = layer.shared(x)
-        return shared, layer(x)[0] - layer.shared.w_in.shape[1] / 12 * shared
+def one_expert_fewer(layer, x):
+    y, routing = layer(x)
+    fewer = replace(routing, expert_ids=routing.expert_ids[:, :-1], weights=routing.weights[:, :-1])
+    return layer.experts(x, fewer) + layer.shared(x), fewer
 
 
 def by_the_means(worse, better):
@@ -511,12 +516,15 @@ WRONG_OF_LESSONS_05_TO_07 = {
                     (louder_pieces, "multiplied the pieces by 3"), (louder_tables, "multiplied the pieces by 3"),
                     (pieces_in_rows, "one dimension of mN"), (piece_after_piece, "first all pieces of expert 0"),
                     (one_tensor, "must return two things")],
-    "shared_and_routed": [(whole_as_routed, "routed is the whole output"), (whole_as_shared, "shared is the whole output"),
-                          (routed_first, "changed places"), (shared_twice, "don't multiply by their number"),
-                          (shared_mean, "sums, not means"), (with_the_residual, "you added x"),
-                          (all_experts, "all experts"), (chosen_without_weights, "count with their weights"),
-                          (forgets_the_routing, "the output and the routing"), (the_layer_itself, "the output and the routing"),
-                          (whole_with_its_routing, "the output and the routing"), (of_two_shared, "beyond the shared part")],
+    "deepseekmoe": [(with_routing(weighed, shared=0), "shared experts are missing"), (shared_part_alone, "shared part alone"),
+                    (with_routing(partial(weighed, scale=1.0)), "gate scale is missing"), (scales_all, "have no weight"),
+                    (with_routing(lambda layer, x: weighed(layer, x, 1 / layer.router.scale)), "divided by the gate scale"),
+                    (with_routing(partial(weighed, renormalise=False)), "raw probabilities"),
+                    (with_routing(weighed, shared=2.0), "don't multiply by their number"),
+                    (with_routing(weighed, shared=0.5), "they are no mean"), (with_routing(weighed, residual=1.0), "you added x"),
+                    (routing_first, "changed places"), (routing_in_three, "is no Routing"),
+                    (says_other_weights, "the routing says something else"), (says_probabilities, "before the softmax"),
+                    (one_expert_fewer, "wrong for 7 tokens and 3 of 5 experts"), (teaches_no_router, "gradient does not come")],
     "verdict": [(by_the_means, "contains 0"), (by_two_intervals, "Pair the seeds"), (never_opposite, "say the opposite"),
                 (turned_round, "turned round"), (at_zero_too, "must lie above 0"), (says_true, 'expected "holds"'),
                 (never_open, "your answer is None"),

@@ -21,6 +21,7 @@ from moe_lesson.measure import census, evidence, instruments, interventions
 from moe_lesson.moe import balance, dispatch, layers, routing
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check
+from moe_lesson.teach.checks.lesson06 import traced
 
 F = torch.nn.functional
 OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "power_law": [evidence.power_law],
@@ -28,7 +29,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "max_violation": [routing.max_violation], "balance_loss": [balance.shares, balance.balance_loss],
        "update_bias": [balance.update_bias], "labels_served": [instruments.labels_served],
        "output_similarity": [instruments.output_similarity], "cut_experts": [interventions.cut_experts],
-       "shared_and_routed": [instruments.shared_and_routed],
+       "deepseekmoe": [layers.MoE.forward],
        "verdict": [evidence.student_t, evidence.interval, evidence.paired_difference, evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents]}
 GRADIENTS = "ffn", "gate", "choose", "combine"  # through all arguments that are floats; balance_loss has one of its own
@@ -162,10 +163,10 @@ def sampled(r: random.Random) -> list[list[float]]:
 
 def layer_and_tokens(r: random.Random) -> list:
     """A small layer with shared experts, and tokens for it."""
-    n = r.randint(1, 5)
-    layer = layers.MoE(r.randint(1, 6), num_experts=n, top_k=r.randint(1, n), expert_width=r.randint(1, 4),
+    n = r.randint(2, 5)
+    layer = layers.MoE(r.randint(1, 6), num_experts=n, top_k=r.randint(2, n), expert_width=r.randint(1, 4),
                        num_shared=r.randint(1, 3), scale=r.random() * 3)
-    return [layer.double().requires_grad_(False), torch.randn(r.randint(1, 7), layer.router.width).double()]
+    return [layer.double(), torch.randn(r.randint(1, 7), layer.router.width).double()]
 
 
 def arguments(name: str, seed: int) -> list:
@@ -213,7 +214,7 @@ def arguments(name: str, seed: int) -> list:
             return [floats(a, b, c) * (floats(a, 1, 1)).exp()]
         case "cut_experts":
             return [floats(a, b, 2 * c * d), floats(a, c * d, b), c]
-        case "shared_and_routed":
+        case "deepseekmoe":
             return layer_and_tokens(r)
         case "verdict":
             return sampled(r)
@@ -228,6 +229,8 @@ def outcome(name: str, function: Callable, given: list) -> list:
     given = copy.deepcopy(given)
     if name == "dealt_to_documents":
         return deals(function, *given)
+    if name == "deepseekmoe":
+        return traced(function, *given)
     floating = [a.requires_grad_() for a in given if isinstance(a, Tensor) and a.is_floating_point() and name in GRADIENTS]
     if name == "balance_loss":
         floating = [given[0].logits.requires_grad_()]
@@ -281,7 +284,8 @@ def misjudged(name: str, whose: str, check: Check) -> tuple[list[str], list[str]
     if whose == "package":
         function, (text, names) = check.reference.__name__, source_of(OWN[name])
     else:
-        function, text, names = name, LEARNERS[name], {"torch": torch, "F": F, "paired_difference": evidence.paired_difference}
+        function, text, names = name, LEARNERS[name], {"torch": torch, "F": F, "Routing": routing.Routing,
+                                                  "paired_difference": evidence.paired_difference}
     several = [arguments(name, seed) for seed in range(15 if name == "dealt_to_documents" else 150)]
     rights = [(given, outcome(name, check.reference, given)) for given in several]
     assert right_everywhere(name, built(function, ast.unparse(parsed(text)), names), rights)

@@ -8,7 +8,8 @@ import benchmark_widgets
 import readme_picture
 
 from moe_lesson import interval, paired_difference, result_table
-from moe_lesson.measure.evidence import power_law, verdict
+from moe_lesson.experiments import EXPERIMENTS
+from moe_lesson.measure.evidence import judged, verdict
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -42,36 +43,22 @@ def test_the_headline_is_what_the_table_says():
     assert judged == ["holds", "holds", "open", "open", "open"], "what the README says in words"
 
 
-def test_the_numbers_of_lessons_00_and_06_are_what_their_tables_say():
-    table, pieces = result_table("dense-or-moe-cpu"), result_table("pieces-cpu")
+def test_the_numbers_of_lesson_00_are_what_its_table_says():
+    table = result_table("dense-or-moe-cpu")
     dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
-    shared, alone = (pieces.column("probe_shared", stage="final", rung=f"2 shared{rest}") for rest in ("", ", nothing shared"))
-    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse), paired_difference(shared, alone)):
+    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse)):
         assert str(number) in " ".join(README.split())
 
 
-def test_the_numbers_of_lessons_01_and_02_are_what_their_tables_say():
-    table = result_table("topk-cpu")
-    dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "2 of 16"))
-    scaling = result_table("scaling-cpu")
-    sizes = sorted(set(scaling.column("total", stage="final")))
-    tests = [scaling.column("test", stage="final", total=size) for size in sizes]
-    laws = [power_law(sizes[:-1], losses) for losses in zip(*tests[:-1])]
-    miss = paired_difference([factor * sizes[-1] ** -exponent for factor, exponent in laws], tests[-1])
-    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse), miss):
-        assert str(number) in " ".join(README.split())
-
-
-def test_the_numbers_of_lessons_03_and_04_are_what_their_tables_say():
-    def column(table, figure, rung):
-        return result_table(f"{table}-cpu").column(figure, stage="final", rung=rung)
-
-    none, batch = ([column("balance", figure, rung) for figure in ("max_violation", "test")]
-                   for rung in ("none", "loss per batch"))
-    alone, shared = (column("skills", "probe", rung) for rung in ("2 of 16, nothing shared", "2 of 16"))
-    for number in (interval(none[0]), interval(batch[0]), paired_difference(none[1], batch[1]), paired_difference(shared, alone),
-                   *(interval(column("skills", "hybridity", rung)) for rung in ("1 of 8", "2 of 16"))):
-        assert str(number) in " ".join(README.split())
+def test_the_numbers_of_the_world_of_facts_are_what_its_table_says():
+    table, text = result_table("facts-cpu"), " ".join(README.split())
+    for rung, figure in (("dense, fewer facts", "recall"), ("gshard, fewer facts", "recall"), ("gshard", "recall"),
+                         ("cut in 4", "recall"), ("2 shared", "recall"), ("2 shared", "common_of_shared_alone"),
+                         ("2 shared", "recall_of_shared_alone")):
+        assert str(interval(table.column(figure, stage="final", rung=rung))) in text, (rung, figure)
+    contrasts = judged(table, EXPERIMENTS["facts"].contrasts)
+    assert [row["verdict"] for row in contrasts] == ["open", *6 * ["shown"]], "what the README says in words"
+    assert all(str(row["difference"]) in text for row in contrasts[:4] + contrasts[6:])
 
 
 def test_the_speed_is_what_the_table_says():
@@ -84,15 +71,6 @@ def test_the_speed_is_what_the_table_says():
 def test_the_speed_of_the_widgets_is_what_the_table_says():
     section = benchmark_widgets.section(result_table("widget-speed-cpu"))
     assert benchmark_layer.with_section(CONTRIBUTING, section, benchmark_widgets.HEADING) == CONTRIBUTING
-
-
-def test_the_numbers_of_lesson_08_are_what_the_table_says():
-    table = result_table("ladder-cpu-census")
-    domain = {router: [sum(pair) / 2 for pair in zip(*(table.column("domain", rung="deepseekmoe", router=router, layer=layer)
-                                                       for layer in (0, 1)))] for router in ("trained", "random router")}
-    less = paired_difference(domain["random router"], domain["trained"])
-    for number in (*map(interval, domain.values()), less):
-        assert str(number) in " ".join(README.split())
 
 
 def test_the_picture_is_figure_1_of_lesson_00():

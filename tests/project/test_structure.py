@@ -144,7 +144,7 @@ def test_a_widgets_style_reaches_no_other_widget_on_the_page():
 
 
 def test_a_widget_is_short_enough_to_be_read():
-    longer = {"expert_explorer": 580, "contribution_view": 500, "redundancy_lens": 480, "router_game": 460}
+    longer = {"expert_explorer": 580, "contribution_view": 500, "fact_finder": 480, "redundancy_lens": 480, "router_game": 460}
     for folder in (PACKAGE / "widgets").glob("[!k]*/view.js"):
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.parent.glob("*.*"))
         assert lines <= longer.get(folder.parent.name, MOST_LINES_OF_A_WIDGET), f"{folder.parent.name}: {lines}"

@@ -22,6 +22,7 @@ import balancing_race.cases as race_cases
 import capacity_view.cases as capacity_cases
 import contribution_view.cases as contribution_cases
 import expert_explorer.cases as explorer_cases
+import fact_finder.cases as fact_cases
 import ladder_explorer.cases as ladder_cases
 import redundancy_lens.cases as lens_cases
 import router_game.cases as game_cases
@@ -214,6 +215,20 @@ EXPERT_EXPLORER = Entry(
     large=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6),
     types=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6))
 
+FACT_FINDER = Entry(
+    fact_cases.finder_of,
+    ({"shown": ["dense", "GShard"], "gone": {"GShard": ["expert 3"]}}, {"gone": {}},
+     {"shown": ["DeepSeekMoE", "dense"], "gone": {"DeepSeekMoE": ["shared 0", "expert 13"]}}),
+    held={"experts": ("[role=option][tabindex='0'] >> nth=0", "ArrowRight"), "model": RADIOS,
+          "cursor": ("[role=application] >> nth=0", "ArrowRight")},
+    hostile=Example(lambda: fact_cases.finder_of(dict(zip(MARKUP, fact_cases.THREE.values())), title=WORDS),
+                    ({"shown": list(MARKUP[1:])},)),
+    sizes={"one model": Example(partial(fact_cases.finder_of, {"dense": fact_cases.THREE["dense"]}, title=LONG)),
+           "many": Example(partial(fact_cases.finder_of, fact_cases.MANY, fact_cases.LARGE, 32, title=LONG),
+                           ({"shown": ["a model with a long name", "d"], "gone": {}},))},
+    projected={"as in a lesson": Example(partial(fact_cases.finder_of, fact_cases.LESSON, fact_cases.LARGE, 32))},
+    large=partial(fact_cases.finder_of, fact_cases.LESSON, fact_cases.LARGE, 32))
+
 LADDER_EXPLORER = Entry(
     ladder_cases.ladder_of, (OTHER_RUNG, {**OTHER_RUNG, "seed": None}, {**OTHER_RUNG, "seed": None, "axis": "FLOPs"}),
     held={"axis": RADIOS},
@@ -276,7 +291,7 @@ SPECIALISATION_VIEW = Entry(
 WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
-    "ExpertExplorer": EXPERT_EXPLORER,
+    "ExpertExplorer": EXPERT_EXPLORER, "FactFinder": FACT_FINDER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
     "RouterGame": ROUTER_GAME,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,

@@ -12,10 +12,10 @@ from .lesson02 import choose, combine, gate, tokens_of
 from .lesson03 import balance_loss, max_violation, update_bias
 from .lesson04 import labels_served, output_similarity
 from .lesson05 import cut_experts
-from .lesson06 import shared_and_routed
+from .lesson06 import deepseekmoe
 from .lesson07 import verdict
 from .lesson08 import dealt_to_documents, information
 
-__all__ = ["balance_loss", "choose", "combine", "cut_experts", "dealt_to_documents", "ffn", "gate", "information",
-           "labels_served", "load", "max_violation", "output_similarity", "power_law", "shared_and_routed", "tokens_of",
+__all__ = ["balance_loss", "choose", "combine", "cut_experts", "dealt_to_documents", "deepseekmoe", "ffn", "gate", "information",
+           "labels_served", "load", "max_violation", "output_similarity", "power_law", "tokens_of",
            "update_bias", "verdict"]

@@ -3,52 +3,63 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from ...measure import instruments
-from ...moe import layers
-from .kit import Check, Wrong, called_pair, drawn, must_agree, must_be_tensor, must_have_shape, same, sizes
+from ...moe.layers import MoE
+from ...moe.routing import Routing
+from .kit import Check, Wrong, called_pair, drawn, known_slip, must_be_tensor, must_have_shape, same, sizes
 
 
-def diagnose_shared_and_routed(attempt: Callable) -> str | None:
-    """What is wrong with a function (layer, x [T, D]) -> shared [T, D], routed [T, D]."""
+def traced(function: Callable, layer: MoE, x: Tensor) -> list[Tensor]:
+    """Output, logits and gates of a forward, and the gradients of its squares: of x and of every parameter."""
+    x = x.clone().requires_grad_()
+    y, routing = function(layer, x)
+    sources = [x, *layer.parameters()]
+    back = torch.autograd.grad(y.square().sum(), sources, materialize_grads=True) if y.requires_grad else []
+    return [y, routing.logits, routing.gates, *back]
+
+
+def diagnose_deepseekmoe(attempt: Callable) -> str | None:
+    """What is wrong with a function (layer, x [T, D]) -> y [T, D], Routing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layer, *others = [layers.MoE(6, num_experts=k + more, top_k=k, expert_width=h, num_shared=ks, scale=2.0).double()
-                          .requires_grad_(False) for k, more, h, ks in ([2, 3, 3, 2], *sizes(4))]
+        layer, *others = [MoE(6, num_experts=k + more, top_k=k, expert_width=h, num_shared=ks, scale=2.5).double()
+                          for k, more, h, ks in ([3, 2, 3, 2], *([k + 1, *rest] for k, *rest in sizes(4)))]
     x = drawn(7, 6)
-    try:
-        shared, routed = map(must_be_tensor, called_pair(attempt, "the shared part and the routed part", layer, x))
-    except (TypeError, Wrong) as error:
-        if "'tuple'" in str(error) or "not a tuple" in str(error) or "not a Routing" in str(error):
-            return "layer(x) returns two things, the output and the routing: take the output"
-        raise
-    right_shared, right_routed = instruments.shared_and_routed(layer, x)
-    for name, part in (("the shared part", shared), ("the routed part", routed)):
-        must_have_shape(part, *x.shape, part=name)
-    if same(shared, right_routed) and same(routed, right_shared):
-        return "the two have changed places: the shared part comes first"
-    if same(routed, right_shared + right_routed):
-        return "what you call routed is the whole output: take the shared part away from it"
-    if same(shared, right_shared + right_routed):
-        return "what you call shared is the whole output: layer.shared(x) is the shared part alone"
-    if same(shared, 2 * right_shared):
-        return "layer.shared holds both shared experts already, as one FFN: don't multiply by their number"
-    if same(shared, right_shared / 2) or same(routed, right_routed / 2):
-        return "the parts are sums, not means: y = shared + Σ weight · expert"
-    if same(shared - x, right_shared) or same(routed - x, right_routed):
-        return "you added x: the residual stream belongs to the block around the layer"
-    outputs = instruments.expert_outputs(layer, x)
-    chosen = layer(x)[1]
-    if same(routed, outputs.sum(0)):
-        return "you added up all experts: only the chosen ones answer, each with its weight"
-    rows = torch.arange(len(x))[:, None]
-    if same(routed, outputs[chosen.expert_ids, rows].sum(1)):
-        return "the chosen experts count with their weights, routing.weights"
-    if not same(shared, right_shared):
-        return "the shared part is what layer.shared gives for x, with no weight: every token passes through it"
-    cases = [(layer, x), *((other, drawn(t, 6)) for other, (t,) in zip(others, sizes(1)))]
-    beyond = "the routed part is what the layer's output has beyond the shared part"
-    return must_agree(attempt, instruments.shared_and_routed, cases, beyond)
+    y, routing = called_pair(attempt, "the output and the routing", layer, x)
+    if isinstance(y, Routing):
+        return "the two have changed places: first the output, then the routing"
+    must_have_shape(must_be_tensor(y), *x.shape, part="the output")
+    if not isinstance(routing, Routing):
+        return "the second thing you return is no Routing: Routing(logits, ids, weights) says who was chosen and how much"
+    right_y, right = layer(x)
+    shared, scores = layer.shared(x), right.logits.softmax(dim=1)
+    routed, raw = right_y - shared, Routing(right.logits, right.expert_ids, 2.5 * scores.gather(1, right.expert_ids))
+    slips = {
+        "the shared experts are missing: every token passes through layer.shared, and what it says is added": routed,
+        "the routed experts are missing: this is the shared part alone": shared,
+        "the gate scale is missing: without it the routed experts whisper beside the shared ones": routed / 2.5 + shared,
+        "the gate scale is for the routed experts: the shared ones have no weight": routed + 2.5 * shared,
+        "you divided by the gate scale": routed / 2.5 ** 2 + shared,
+        "your weights are the raw probabilities: divide those of the chosen by their sum": layer.experts(x, raw) + shared,
+        "layer.shared holds all shared experts already, as one FFN: don't multiply by their number": routed + 2 * shared,
+        "the shared experts add up, they are no mean": routed + shared / 2,
+        "you added x: the residual stream belongs to the block around the layer": right_y + x,
+    }
+    if hint := known_slip(y, slips):
+        return hint
+    if same(y, right_y) and not same(routing.gates, right.gates):
+        return "the output is right, and the routing says something else: its weights are those that the experts were given"
+    if same(y, right_y) and not same(routing.logits, right.logits):
+        return "the routing wants the logits, before the softmax: the balance loss takes its own softmax of them"
+    for each, (tokens,) in [(layer, [7]), *zip(others, sizes(1))]:
+        found, wanted = (traced(function, each, drawn(tokens, 6)) for function in (attempt, MoE.forward))
+        if not all(map(same, found[:3], wanted[:3])):
+            raise Wrong(f"wrong for {tokens} tokens and {each.router.top_k} of {each.router.num_experts} experts: y is what the "
+                        "shared experts say, and of the K chosen each one's answer times its weight")
+        if len(found) < len(wanted) or not all(map(same, found, wanted)):
+            raise Wrong("the numbers are right, but the gradient does not come through (detach, no_grad?): nothing would learn")
+    return None
 
 
-shared_and_routed = Check("shared_and_routed", instruments.shared_and_routed, diagnose_shared_and_routed)
+deepseekmoe = Check("deepseekmoe", MoE.forward, diagnose_deepseekmoe)
