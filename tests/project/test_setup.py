@@ -145,7 +145,7 @@ def fresh_import(first: str = "numpy, torch") -> tuple[set[str], set[str], dict[
 
 def test_import_needs_no_more_than_the_core_dependencies():
     """torch, numpy, scipy, tqdm and safetensors, with what these load themselves, and nothing of the lab."""
-    core = {"torch", "numpy", "scipy", "tqdm", "safetensors"} | {"charset-normalizer"}  # the last where text is not UTF-8
+    core = {"torch", "numpy", "scipy", "tqdm", "safetensors"} | {"charset-normalizer", "filelock"}  # these where they are used
     assert {Requirement(line).name for line in PROJECT["dependencies"]} == core
     added, loaded, _ = fresh_import("torch, numpy, scipy.special, tqdm.auto, safetensors.torch")
     assert added == {"moe_lesson"}, "import these where they are used, not at the top of a module"
