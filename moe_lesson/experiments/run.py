@@ -3,7 +3,6 @@ seeds are trained and the test split is read once. Every run can be interrupted 
 """
 
 import datetime
-import functools
 import json
 import pathlib
 import platform
@@ -77,30 +76,32 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     folder = work / f"{name}-{preset_name}"
 
     def results_of(runs: Iterable[Run]) -> list[dict]:
-        """Every run's result, whoever trains it. On the way there, the runs that another process is at are left to it."""
-        first, runs = functools.partial(run_once, experiment, preset), list(runs)
-        for run in runs:
-            first(run, corpus, device, folder, progress, wait=False)
-        return [first(run, corpus, device, folder, progress) for run in runs]
+        """Every run's result, whoever trains it: a run that another process is at is left to it, and waited for at the end."""
+        def result_of(run: Run, wait: bool) -> dict | None:
+            return run_once(experiment, preset, run, corpus, device, folder, progress, wait=wait)
+
+        found = [(run, result_of(run, wait=False)) for run in runs]
+        return [result or result_of(run, wait=True) for run, result in found]
 
     tuned = results_of(tuning_runs(experiment, preset))
     while experiment.widens and (further := list(further_runs(experiment, preset, [each["row"] for each in tuned]))):
         tuned += results_of(further)
     finals = results_of(final_runs(experiment, tuned, seeds))
     results = out / "results"
-    made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
-    write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
-    parts = {"curve": "curves"} | ({"loads": "loads"} if experiment.loads else {}) | (
-        {"followed": "followed"} if experiment.follow else {})
-    for part, table in parts.items():
-        along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
-        write_table(results, f"{name}-{preset_name}-{table}", along, made)
-    for table, (rungs, rows_of) in diagnoses(experiment, preset, device).items():
-        found = [row for r in finals if r["row"]["rung"] in rungs for row in diagnose_once(r, table, rows_of, corpus)]
-        if found:
-            write_table(results, f"{name}-{preset_name}-{table}", found, made)
-    if preset_name == "cpu" and experiment.ships:
-        ship(experiment, finals, corpus, out / "checkpoints", made)
+    with FileLock(folder / "lock"):  # of all that were started, one after the other writes the same tables
+        made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
+        write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
+        parts = {"curve": "curves"} | ({"loads": "loads"} if experiment.loads else {}) | (
+            {"followed": "followed"} if experiment.follow else {})
+        for part, table in parts.items():
+            along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
+            write_table(results, f"{name}-{preset_name}-{table}", along, made)
+        for table, (rungs, rows_of) in diagnoses(experiment, preset, device).items():
+            found = [row for r in finals if r["row"]["rung"] in rungs for row in diagnose_once(r, table, rows_of, corpus)]
+            if found:
+                write_table(results, f"{name}-{preset_name}-{table}", found, made)
+        if preset_name == "cpu" and experiment.ships:
+            ship(experiment, finals, corpus, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
 
 

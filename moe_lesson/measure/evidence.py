@@ -54,6 +54,8 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 def welch_difference(a: Sequence[float], b: Sequence[float]) -> tuple[Interval, float]:
     """Mean of a less that of b with its interval, and the p-value of no difference, from samples of unequal variance (Welch)."""
+    require(min(len(a), len(b)) >= 2 and len({*a}) + len({*b}) > 2,
+            f"{len(a)} and {len(b)} values that do not vary have no interval; expected at least 2 of each, one per seed")
     mean, parts = statistics.fmean(a) - statistics.fmean(b), [statistics.variance(values) / len(values) for values in (a, b)]
     error = sum(parts) ** 0.5
     freedom = sum(parts) ** 2 / sum(part ** 2 / (len(values) - 1) for part, values in zip(parts, (a, b)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from moe_lesson import load_model, machine_corpus, model_cost, result_table
 from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment
@@ -340,10 +340,23 @@ def test_a_run_that_another_process_is_at_is_left_to_it(small, corpus, tmp_path)
     assert running.run_once(*arguments, wait=False)["row"] == result["row"]
 
 
+def test_of_several_processes_one_at_a_time_writes_the_tables(small, corpus, tmp_path, monkeypatch):
+    def guarded(*arguments):
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "runs" / f"{NAME}-cpu" / "lock", blocking=False).acquire()
+        written.append(arguments[1])
+
+    written = []
+    monkeypatch.setattr(running, "write_table", guarded)
+    monkeypatch.setattr(running, "ship", lambda *arguments: guarded(None, "models"))
+    run(tmp_path, corpus, seeds=1)
+    assert written == [f"{NAME}-cpu", f"{NAME}-cpu-curves", "models"]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(running, "run_once", lambda experiment, preset, run, *rest, wait=True: wait and asked.append(run) or {
+    monkeypatch.setattr(running, "run_once", lambda experiment, preset, run, *rest, **wait: asked.append(run) or {
         "row": {"rung": run.rung, "seed": run.seed, "lr": run.lr, "scale": run.scale, "strength": run.strength, "seconds": 1.0,
                 "validation": (run.lr - 2e-2) ** 2 + ((run.scale or 12) - 12) ** 2},
         "curve": [], "loads": [], "followed": [], "chosen": {},

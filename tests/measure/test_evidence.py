@@ -77,6 +77,9 @@ def test_welch_and_holm_are_the_textbook_s():
     assert difference.high == pytest.approx(-3 + stdtrit(freedom, 0.975) * error) and difference.high > 0 > difference.low
     assert holm([0.04, 0.01]) == [0.04, 0.02] and holm([0.02, 0.02, 0.9]) == pytest.approx([0.06, 0.06, 0.9])
     assert holm([]) == [] and holm([0.6, 0.6]) == [1, 1]
+    for alike in ([1.0], [1.0, 1.0]):
+        with pytest.raises(ValueError, match="have no interval; expected at least 2 of each"):
+            welch_difference(alike, [2.0, 2.0])
 
 
 def test_declared_contrasts_are_judged_together():
