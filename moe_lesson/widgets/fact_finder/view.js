@@ -181,8 +181,9 @@ class FactFinderView extends WidgetView {
 
   describe() {
     const { finds, point, state: { per_topic: P } } = this;
-    const pointed = !point ? "" : "fact" in point ? factWords(finds, point.fact, P) : boxWords(finds[point.slot], point.box);
-    return `${finds.map(modelWords).join("; ")}. ${pointed}`.trim();
+    if (point && "fact" in point) return factWords(finds, point.fact, P); // alone: with the models it could fill four lines
+    return point ? `${modelWords(finds[point.slot])}. ${boxWords(finds[point.slot], point.box)}`
+      : `${finds.map(modelWords).join("; ")}.`;
   }
 
   draw() {
