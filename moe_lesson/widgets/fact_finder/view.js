@@ -149,7 +149,7 @@ class FactFinderView extends WidgetView {
     [this.cursor, this.hues] = [{ row: 0, column: 0 }, coloursOf(models.map(({ name }) => name))];
     this.rowUnits = Math.max(...models.map(({ boxes, hidden }) => hidden * Math.ceil(boxes.length / 2)));
     this.panels = shown.map((_, slot) => this.buildPanel(slot));
-    this.key = legend([["known", ""], ["lost with the missing experts", "#000000"], ["never known", "var(--moe-never)"]]);
+    this.key = legend([["known", ""], ["lost with the missing experts", "var(--moe-ink)"], ["never known", "var(--moe-never)"]]);
     this.key.prepend(make("span", "moe-entry", "Rows: topics. Cells: facts."));
     const all = make("div", "moe-facts");
     all.append(...this.panels.map(({ box }) => box));
@@ -248,7 +248,7 @@ class FactFinderView extends WidgetView {
     const callers = point?.slot === slot ? memory.callers(point.box, now) : null;
     for (let t = 0; t < memory.T; t++) {
       const never = !now.facts[t] && !memory.whole.facts[t];
-      ctx.fillStyle = now.facts[t] ? hue : never ? theme.ink : "#000000";
+      ctx.fillStyle = now.facts[t] ? hue : theme.ink;
       ctx.globalAlpha = (never ? NEVER : 1) * (callers && !callers[t] ? 0.4 : 1);
       ctx.fillRect(...place(t));
     }

@@ -1,0 +1,158 @@
+"""Where the time of an MoE layer goes: the work and the memory traffic of each of its stages, and what a device takes for them.
+
+A device multiplies at a rate and moves bytes at another; a stage takes as long as the slower of the two (the roofline, Williams,
+Waterman and Patterson 2009). It is a bound: no stage is faster, and a good kernel comes near it.
+
+Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows, m = R/N rows of one expert.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..base.devices import device_name, pick_device
+from ..base.errors import require
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can do at most: FLOPs per second of its matrix products, and bytes per second of its memory."""
+
+    name: str
+    flops: float
+    bandwidth: float
+
+    @property
+    def ridge(self) -> float:
+        """FLOPs per byte at which both take equally long: a stage with fewer waits for memory."""
+        return self.flops / self.bandwidth
+
+
+# Dense products of 16 bits, and the memory of the variant named; from NVIDIA's data sheets.
+DEVICES = {device.name: device for device in (
+    Device("H200", 989e12, 4.8e12), Device("H100 SXM", 989e12, 3.35e12), Device("A100 SXM 80 GB", 312e12, 2.04e12),
+    Device("T4", 65e12, 0.32e12))}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a layer: its FLOPs, and the bytes that it reads from memory and writes there."""
+
+    name: str
+    flops: float
+    bytes: float
+
+    def seconds(self, device: Device) -> float:
+        """The least time that a device needs."""
+        return max(self.flops / device.flops, self.bytes / device.bandwidth)
+
+
+def intensity(rows: float, columns_in: float, columns_out: float, bytes_each: int = 2) -> float:
+    """FLOPs per byte of the product [rows, in] × [in, out]; with 2 bytes a number it is 1 / (1/rows + 1/in + 1/out)."""
+    return 2 / bytes_each / (1 / rows + 1 / columns_in + 1 / columns_out)
+
+
+def least_rows(columns_in: int, columns_out: int, device: Device) -> float:
+    """With how many rows the product [rows, in] × [in, out] of 16-bit numbers keeps a device's units busy; ∞ if with none.
+
+    >>> round(least_rows(2048, 2 * 1408, DEVICES["H100 SXM"])), least_rows(2048, 512, Device("wide", 1e15, 1e12))
+    (393, inf)
+    """
+    left = 1 / device.ridge - 1 / columns_in - 1 / columns_out
+    return 1 / left if left > 0 else float("inf")
+
+
+def product(name: str, blocks: int, rows: float, columns_in: int, columns_out: int, bytes_each: int) -> Stage:
+    """One product for each of some blocks of rows, each with a matrix of its own: every matrix is read once."""
+    numbers = rows * columns_in + columns_in * columns_out + rows * columns_out
+    return Stage(name, 2 * blocks * rows * columns_in * columns_out, blocks * bytes_each * numbers)
+
+
+def dense_stages(tokens: int, width: int, hidden: int, bytes_each: int = 2) -> list[Stage]:
+    """The forward pass of a dense FFN.
+
+    Args:
+        tokens: T.
+        width: D.
+        hidden: its hidden units; K·H for the work of the routed part of a mixture.
+        bytes_each: of one number.
+    """
+    return [product("up", 1, tokens, width, 2 * hidden, bytes_each), activation(tokens, hidden, bytes_each),
+            product("down", 1, tokens, hidden, width, bytes_each)]
+
+
+def activation(rows: int, hidden: int, bytes_each: int) -> Stage:
+    """SwiGLU reads gate and up, and writes one of them."""
+    return Stage("activation", 0, 3 * rows * hidden * bytes_each)
+
+
+def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_width: int, fused: bool = False,
+               bytes_each: int = 2) -> list[Stage]:
+    """The forward pass of a routed layer, router included, its experts equally loaded.
+
+    Args:
+        tokens, num_experts, top_k, width, expert_width: T, N, K, D, H.
+        fused: gather, activation and weights happen inside the first product, as in `moe.fused`; else each is a stage as in
+            `moe.dispatch.at_once`.
+        bytes_each: of one number.
+
+    Returns: the stages in their order.
+    """
+    require(1 <= top_k <= num_experts, f"top_k is {top_k}, but there are {num_experts} experts; expected 1 … {num_experts}")
+    R, RD, RH = tokens * top_k, tokens * top_k * width * bytes_each, tokens * top_k * expert_width * bytes_each
+    TD, m = tokens * width * bytes_each, R / num_experts
+    router = product("router", 1, tokens, width, num_experts, bytes_each)
+    up = product("up", num_experts, m, width, 2 * expert_width, bytes_each)
+    down = product("down", num_experts, m, expert_width, width, bytes_each)
+    if fused:  # the first product writes gate and up, for the backward pass, and what the second one reads
+        return [router, Stage("up", up.flops, up.bytes + RH), down, Stage("combine", 0, RD + TD)]
+    return [router, Stage("gather", 0, 2 * RD), up, activation(R, expert_width, bytes_each), Stage("weigh", 0, 2 * RH), down,
+            Stage("combine", 0, 3 * RD + TD)]  # rows in the tokens' order, written and read again, then their sums
+
+
+def kept_for_backward(tokens: int, top_k: int, width: int, expert_width: int, fused: bool = False, bytes_each: int = 2) -> int:
+    """Bytes that a training keeps of the routed part of one layer until its backward pass.
+
+    Unfused the gathered rows, gate and up, silu of the gate, that times up, and that times the weight; fused gate and up, and
+    the tokens. The few numbers of the routing are not counted.
+    """
+    R = tokens * top_k
+    return bytes_each * (2 * R * expert_width + tokens * width if fused else R * (width + 5 * expert_width))
+
+
+def seconds(stages: list[Stage], device: Device) -> float:
+    """The least time of some stages one after the other."""
+    return sum(stage.seconds(device) for stage in stages)
+
+
+def measured_device(device: str = "auto", size: int = 1024, repeats: int = 9) -> Device:
+    """This machine's own two rates, from a product of two square matrices and from a copy that no cache holds.
+
+    Args:
+        device: see `pick_device`.
+        size: of the matrices; the copy is of 64 times as many numbers.
+        repeats: each is measured so often, and the median taken.
+    """
+    device = pick_device(device)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    a, many = torch.rand(size, size, device=device, dtype=dtype), torch.rand(64 * size * size, device=device, dtype=dtype)
+    return Device(device_name(device), 2 * size ** 3 / median_seconds(lambda: a @ a, device, repeats),
+                  2 * many.nbytes / median_seconds(lambda: many.clone(), device, repeats))
+
+
+def median_seconds(run: Callable[[], Tensor], device: str, repeats: int) -> float:
+    """The median time of something, after one time that does not count."""
+    wait, times = torch.get_device_module(device).synchronize, []
+    for _ in range(repeats + 1):
+        wait()
+        began = time.perf_counter()
+        run()
+        wait()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
