@@ -129,7 +129,7 @@ def test_without_all_routed_experts_it_is_what_the_package_calls_shared_alone():
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
-COLOURS = {(0, 0, 0): "lost", (217, 102, 10): "known", (47, 111, 179): "known"}  # black; GShard's and DeepSeekMoE's own
+COLOURS = {(22, 25, 29, 255): "lost", (217, 102, 10, 255): "known", (47, 111, 179, 255): "known"}  # ink; the models' own
 
 
 def cells(page, slot: int, topics: int, per_topic: int) -> list[list[str]]:
@@ -141,7 +141,7 @@ def cells(page, slot: int, topics: int, per_topic: int) -> list[list[str]]:
       ctx.drawImage(canvas, 0, 0);
       const [row, cell] = [Math.floor(canvas.height / M), (canvas.width - 30) / P];
       return [...Array(M * P).keys()].map((t) => Array.from(ctx.getImageData(
-        30 + (t % P + 0.5) * cell, (Math.floor(t / P) + 0.5) * row, 1, 1).data).slice(0, 3));
+        30 + (t % P + 0.5) * cell, (Math.floor(t / P) + 0.5) * row, 1, 1).data));
     }""", [topics, per_topic])
     words = [COLOURS.get(tuple(one), "never") for one in found]
     return [words[topic * per_topic:(topic + 1) * per_topic] for topic in range(topics)]
