@@ -3,11 +3,12 @@
     python tools/benchmark_layer.py                                        # measure and print
     OMP_NUM_THREADS=2 python tools/benchmark_layer.py --device cpu --out data    # and write data/results/layer-speed-cpu.csv
     python tools/benchmark_layer.py --contributing                         # put that table into CONTRIBUTING.md
+    python tools/benchmark_layer.py --device cuda --out data               # larger layers, bfloat16, compiled ones, and memory
 
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
 in turn, in a new order at every repeat, so that what else the machine does falls on all alike.
 
-Letters: T tokens, N experts, K active, H expert width.
+Letters: T tokens, D width, N experts, K active, Ks shared, H expert width, R routed rows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import importlib.util
 import os
 import platform
 import random
@@ -35,11 +37,13 @@ from moe_lesson import DenseFFN, MoE, result_table
 from moe_lesson.base.devices import device_name, pick_device
 from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, write_table
-from moe_lesson.moe.dispatch import DISPATCHES
+from moe_lesson.moe.dispatch import DISPATCHES, at_once, loop, swiglu
+from moe_lesson.moe.fused import fused
+from moe_lesson.moe.routing import Routing
+from moe_lesson.moe.rows import by_expert, grouped_product
 
 REPO = Path(__file__).resolve().parent.parent
 DENSE = "dense FFN of equal FLOPs"
-OURS = tuple(DISPATCHES)
 THEIRS = ("transformers eager", "transformers grouped_mm", "transformers batched_mm")
 FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
 LABELS = {DENSE: DENSE, "grouped": "our layer, `grouped`", "loop": "our layer, `loop`", "one_hot": "our layer, `one_hot`",
@@ -51,26 +55,33 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Size:
-    """One layer and one batch. The active hidden units are (K + 1)·H, one expert of H being shared."""
+    """One layer and one batch: T, N, K, H, D and Ks."""
 
     tokens: int
     experts: int
     top_k: int
     expert_width: int
     width: int = 256
+    shared: int = 1
 
     @property
     def hidden(self) -> int:
-        """Hidden units of the dense FFN of equal FLOPs; the router's T·D·N is left out."""
-        return (self.top_k + 1) * self.expert_width
+        """Hidden units of the dense FFN of equal FLOPs, as many as are active: (K + Ks)·H; the router's T·D·N is left out."""
+        return (self.top_k + self.shared) * self.expert_width
 
     def __str__(self) -> str:
-        return f"T={self.tokens}, N={self.experts}"
+        return f"T={self.tokens}, N={self.experts}, D={self.width}"
 
 
-def sizes(tokens: Iterable[int]) -> list[Size]:
-    """For each T 64 experts, 8 of them active, and 8 wider ones, 2 active: 1152 active hidden units in both."""
-    return [Size(t, experts, top_k, expert_width) for t in tokens for experts, top_k, expert_width in ((64, 8, 128), (8, 2, 384))]
+SHAPES = {  # N, K, H, D and Ks
+    "cpu": ((64, 8, 128, 256, 1), (8, 2, 384, 256, 1)),  # 1152 active hidden units in both
+    "cuda": ((64, 6, 1408, 2048, 2), (64, 6, 512, 1024, 2), (64, 8, 128, 256, 1)),  # DeepSeekMoE 16B's, half of it, the ladder's
+}
+
+
+def sizes(device: str, tokens: Iterable[int]) -> list[Size]:
+    """Every batch with every shape."""
+    return [Size(t, *shape) for t in tokens for shape in SHAPES["cuda" if device == "cuda" else "cpu"]]
 
 
 # ------------------------------------------------------------------------------------------------------- what is measured
@@ -78,13 +89,13 @@ def sizes(tokens: Iterable[int]) -> list[Size]:
 
 def transformers_layer(ours: MoE, size: Size) -> nn.Module | None:
     """Hugging Face's DeepseekV3MoE with our weights; None where transformers is not installed."""
-    try:
-        from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
-    except ImportError:
+    if not installed("transformers"):
         return None
+    from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
+
     config = deepseek.DeepseekV3Config(
         hidden_size=size.width, moe_intermediate_size=size.expert_width, n_routed_experts=size.experts,
-        num_experts_per_tok=size.top_k, n_shared_experts=1, n_group=1, topk_group=1, norm_topk_prob=True,
+        num_experts_per_tok=size.top_k, n_shared_experts=size.shared, n_group=1, topk_group=1, norm_topk_prob=True,
         routed_scaling_factor=1.0, experts_implementation="eager")
     theirs = deepseek.DeepseekV3MoE(config)
     gate, up = ours.shared.w_in.detach().T.chunk(2)
@@ -103,6 +114,28 @@ def transformers_layer(ours: MoE, size: Size) -> nn.Module | None:
     return theirs
 
 
+def scatter_add(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
+    """torchtitan's method: sort, gather, grouped products, weigh the outputs, scatter_add; no padding, nothing fused."""
+    token_R, weight_R, _, ends_N = by_expert(routing)
+    token_RD = token_R[:, None].expand(-1, x_TD.shape[1])
+    out_RD = grouped_product(swiglu(grouped_product(x_TD.gather(0, token_RD), w_in, ends_N)), w_out, ends_N)
+    return torch.zeros_like(x_TD).scatter_add(0, token_RD, (out_RD * weight_R[:, None]).to(x_TD.dtype))
+
+
+def scattermoe(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
+    """The kernels of ScatterMoE (arXiv 2403.08245)."""
+    from scattermoe.parallel_experts import flatten_sort_count, parallel_linear
+
+    order = flatten_sort_count(routing.expert_ids, routing.num_experts)
+    hidden_RH = swiglu(parallel_linear(x_TD, w_in, routing.top_k, *order, grouped_out=True))
+    return parallel_linear(hidden_RH, w_out, 1, *order, gates=routing.weights.to(x_TD.dtype), grouped_in=True)
+
+
+# `grouped` chooses on a GPU: here both that it may choose are measured
+ON_GPU = {"grouped": at_once, "fused": fused, "loop": loop, "scatter_add": scatter_add, "scattermoe": scattermoe}
+COMPILED = (f"{DENSE}, compiled", "grouped, compiled")
+
+
 @dataclass
 class Contest:
     """What is measured at one size: name -> function of x; name -> why it is left out; the modules behind the functions."""
@@ -116,34 +149,50 @@ class Contest:
 def contest(size: Size, dtype: torch.dtype, device: str) -> Contest:
     """Our layer with every dispatch, transformers' with every implementation, and the dense FFN."""
     torch.manual_seed(0)
-    ours = MoE(size.width, size.experts, size.top_k, size.expert_width, num_shared=1, score="sigmoid")
+    ours = MoE(size.width, size.experts, size.top_k, size.expert_width, num_shared=size.shared, score="sigmoid")
     dense, theirs = DenseFFN(size.width, size.hidden), transformers_layer(ours, size)
     modules = [module.to(device, dtype) for module in (dense, ours, theirs) if module is not None]
 
-    def with_dispatch(name: str) -> Callable[[Tensor], Tensor]:
+    def with_experts(compute: Callable, layer: Callable = ours) -> Callable[[Tensor], Tensor]:
+        def forward(x_TD: Tensor, routing: Routing) -> Tensor:
+            return compute(x_TD, routing, ours.experts.w_in, ours.experts.w_out)
+
         def run(x: Tensor) -> Tensor:
-            ours.experts.dispatch = name
-            return ours(x)[0]
+            ours.experts.forward = forward
+            return layer(x)[0]
         return run
 
-    def with_experts(name: str) -> Callable[[Tensor], Tensor]:
+    def of_transformers(name: str) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
             theirs.config._experts_implementation = name
             return theirs(x[None])[0]
         return run
 
-    functions = {DENSE: dense} | {name: with_dispatch(name) for name in OURS}
-    functions |= {name: with_experts(name.split()[1]) for name in THEIRS}
-    left_out = {} if theirs is not None else dict.fromkeys(THEIRS, "transformers is not installed")
+    ways = ON_GPU if device == "cuda" else DISPATCHES
+    functions = {DENSE: dense} | {name: with_experts(compute) for name, compute in ways.items()}
+    functions |= {name: of_transformers(name.split()[1]) for name in THEIRS}
+    if device == "cuda":
+        fast = [torch.compile(module, dynamic=False) for module in (dense, ours)]
+        functions |= dict(zip(COMPILED, (fast[0], with_experts(at_once, fast[1]))))
+    left_out = {name: why for name, why in missing(size, dtype).items() if name in functions}
+    return Contest({name: f for name, f in functions.items() if name not in left_out}, left_out, ours, modules)
+
+
+def missing(size: Size, dtype: torch.dtype) -> dict[str, str]:
+    """What can't be measured here, and why."""
     elements = {  # of the largest intermediate results
         "one_hot": size.tokens * size.experts * (3 * size.expert_width + size.width),
         "transformers batched_mm": size.tokens * size.top_k * 3 * size.width * size.expert_width,
     }
-    for name, number in elements.items():
-        gib = number * dtype.itemsize / 2 ** 30
-        if gib > MAX_GIB:
-            left_out.setdefault(name, f"its intermediate results take {gib:.1f} GiB")
-    return Contest({name: f for name, f in functions.items() if name not in left_out}, left_out, ours, modules)
+    gib = {name: number * dtype.itemsize / 2 ** 30 for name, number in elements.items()}
+    packages = {"fused": "triton", "scattermoe": "scattermoe"} | dict.fromkeys(THEIRS, "transformers")
+    return ({name: f"its intermediate results take {much:.1f} GiB" for name, much in gib.items() if much > MAX_GIB}
+            | {name: f"{package} is not installed" for name, package in packages.items() if not installed(package)})
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported; a test says that it can't with a None among the modules."""
+    return sys.modules.get(package, ...) is not None and importlib.util.find_spec(package) is not None
 
 
 def check_equal(functions: dict[str, Callable], x: Tensor, target: Tensor) -> None:
@@ -157,7 +206,7 @@ def check_equal(functions: dict[str, Callable], x: Tensor, target: Tensor) -> No
     tolerance = 1e-3 if x.dtype == torch.float32 else 0.05  # room for a token whose choice rounding decides
     oracle = run(functions["loop"])
     for name, function in functions.items():
-        if name == DENSE:
+        if name.startswith(DENSE):
             continue
         for what, mine, reference in zip(("output", "gradient"), run(function), oracle):
             error = ((mine - reference).norm() / reference.norm()).item()
@@ -178,17 +227,12 @@ def milliseconds(action: Callable[[], object], device: str) -> float:
     return (now() - start) * 1000
 
 
-def passes(function: Callable[[Tensor], Tensor], x: Tensor, target: Tensor) -> dict[str, Callable[[], object]]:
-    """The forward pass without, and the two passes with gradients, of the weights and of x."""
-    def forward() -> None:
-        with torch.no_grad():
-            function(x)
-
-    def both() -> None:
-        x.grad = None
-        function(x).backward(target)
-
-    return {FORWARD: forward, BOTH: both}
+def peak_gib(action: Callable[[], object]) -> float:
+    """How much of a CUDA device's memory an action takes at its worst, beyond what was there before."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    action()
+    return (torch.cuda.max_memory_allocated() - before) / 2 ** 30
 
 
 def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[list[dict], list[dict], dict[str, str]]:
@@ -197,21 +241,25 @@ def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[
     x, target = (torch.randn(size.tokens, size.width, device=device).to(dtype) for _ in range(2))
     check_equal(entered.functions, x, target)
     x.requires_grad_()
-    actions = {(name, what): action for name, function in entered.functions.items()
-               for what, action in passes(function, x, target).items()}
-    times = defaultdict(list)
+    actions = {(FORWARD, name): torch.no_grad()(lambda f=f: f(x)) for name, f in entered.functions.items()}
+    actions |= {(BOTH, name): lambda f=f: f(x).backward(target) for name, f in entered.functions.items()}
+
+    def fresh(key: tuple[str, str]) -> Callable[[], object]:
+        x.grad = None  # gradients, of the weights and of x, are written anew, not added to the last ones
+        for module in entered.modules:
+            module.zero_grad()
+        return actions[key]
+
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in actions}
     for repeat in range(-2, repeats):  # the first two warm up
         for key in random.Random(repeat).sample(list(actions), len(actions)):
-            for module in entered.modules:
-                module.zero_grad()  # gradients are written anew, not added to the last ones
-            spent = milliseconds(actions[key], device)
+            spent = milliseconds(fresh(key), device)
             if repeat >= 0:
                 times[key].append(spent)
-    median = {key: statistics.median(times[key]) for key in actions}
-    rows = [asdict(size) | {"pass": what, "implementation": name, "median_ms": ms, "min_ms": min(times[name, what]),
-                            "ratio": ms / median[DENSE, what]} for (name, what), ms in median.items()]
-    rows.sort(key=lambda row: row["pass"] == BOTH)
-    steps = breakdown(entered.ours, x, target, repeats) if device == "cpu" else []  # a GPU overlaps its operators
+    rows = [asdict(size) | {"pass": what, "implementation": name, "median_ms": statistics.median(spent), "min_ms": min(spent),
+                            "ratio": statistics.median(spent) / statistics.median(times[what, DENSE])}
+            | ({"peak_gib": peak_gib(fresh((what, name)))} if device == "cuda" else {}) for (what, name), spent in times.items()]
+    steps = breakdown(entered, x, target, repeats) if device == "cpu" else []  # a GPU overlaps its operators
     return rows, [asdict(size) | row for row in steps], entered.left_out
 
 
@@ -259,18 +307,17 @@ def named(module: nn.Module, name: str) -> Iterator[None]:
         del module.forward
 
 
-def breakdown(layer: MoE, x: Tensor, target: Tensor, repeats: int) -> list[dict]:
+def breakdown(entered: Contest, x: Tensor, target: Tensor, repeats: int) -> list[dict]:
     """Median share of each step of `grouped` in its forward and its backward pass.
 
     Backward, the operators of the router and of the shared expert count as those of the experts that they resemble.
     """
-    layer.experts.dispatch = "grouped"
     samples = defaultdict(list)
-    with named(layer.router, "router"), named(layer.shared, "shared expert"):
+    with named(entered.ours.router, "router"), named(entered.ours.shared, "shared expert"):
         for _ in range(repeats):
-            layer.zero_grad()
+            entered.ours.zero_grad()
             x.grad, outputs = None, []
-            forward = spent(lambda outputs=outputs: outputs.append(layer(x)[0]))
+            forward = spent(lambda outputs=outputs: outputs.append(entered.functions["grouped"](x)))
             backward = spent(lambda outputs=outputs: outputs[0].backward(target))
             for what, steps in ((FORWARD, forward), (BACKWARD, backward)):
                 for step, share in steps.items():
@@ -295,18 +342,18 @@ def table_name(device: str, dtype: str) -> str:
 
 def provenance(device: str, dtype: str, tokens: list[int], repeats: int, seconds: float, left_out: dict[str, str]) -> dict:
     """What made the table."""
-    transformers = sys.modules.get("transformers")
+    packages = {name: sys.modules.get(name) for name in ("torch", "transformers", "triton")}
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()} " if device == "cpu" else ""
     return {
         "command": f"{threads}python tools/benchmark_layer.py --device {device} --dtype {dtype} --repeats {repeats} "
                    f"--tokens {' '.join(map(str, tokens))} --out data",
         "commit": git_commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__ if transformers else "not installed"},
+        "versions": {"python": platform.python_version(),
+                     **{name: module.__version__ if module else "not used" for name, module in packages.items()}},
         "device": device_name(device),
         "seconds": round(seconds),
         "date": datetime.date.today().isoformat(),
-        "preset": {"dtype": dtype, "tokens": tokens, "repeats": repeats, "sizes": [asdict(size) for size in sizes(tokens)]},
+        "preset": {"dtype": dtype, "tokens": tokens, "repeats": repeats, "sizes": list(map(asdict, sizes(device, tokens)))},
         "corpus": "none",
         "left_out": left_out,
     }
@@ -320,7 +367,7 @@ def section(table: Table, steps: Table) -> str:
     largest = columns[0]
 
     def rows(of: Table, size: Size, what: str) -> list[dict]:
-        return [row for row in of.rows if (asdict(size) | {"pass": what}).items() <= row.items()]
+        return [row for row in of.rows if row["pass"] == what and all(row.get(k, v) == v for k, v in asdict(size).items())]
 
     def cell(name: str, size: Size) -> str:
         found = [row for what in (FORWARD, BOTH) for row in rows(table, size, what) if row["implementation"] == name]
@@ -358,7 +405,7 @@ def with_section(page: str, body: str, heading: str = HEADING) -> str:
 def benchmark(device: str, dtype: str, tokens: list[int], repeats: int) -> tuple[list[dict], list[dict], dict]:
     """Rows of the table, rows of the breakdown, and their provenance."""
     start, rows, steps, left_out = time.perf_counter(), [], [], {}
-    for size in sizes(tokens):
+    for size in sizes(device, tokens):
         table, where, missing = measure(size, DTYPES[dtype], device, repeats)
         rows, steps = rows + table, steps + where
         left_out |= {f"{name}, {size}": why for name, why in missing.items()}
@@ -370,8 +417,8 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 and 4096; on a GPU 65536 too)")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float32; on a CUDA device bfloat16")
+    parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 4096; on a CUDA device 4096 65536)")
     parser.add_argument("--repeats", type=int, default=20, help="how often each is measured (default 20)")
     parser.add_argument("--out", type=Path, help="data folder to write results/layer-speed-….csv into")
     parser.add_argument("--contributing", action="store_true",
@@ -388,13 +435,14 @@ def main(arguments: list[str] | None = None) -> None:
         device = pick_device(options.device)
     except ValueError as error:
         parser.error(str(error))
-    tokens = options.tokens or [256, 4096] + ([65536] if device == "cuda" else [])
-    rows, steps, made = benchmark(device, options.dtype, tokens, options.repeats)
+    dtype = options.dtype or ("bfloat16" if device == "cuda" else "float32")
+    tokens = options.tokens or ([4096, 65536] if device == "cuda" else [256, 4096])
+    rows, steps, made = benchmark(device, dtype, tokens, options.repeats)
     if steps:
         print(text_table(steps) + "\n")
     print("\n".join(f"left out: {name}: {why}" for name, why in made["left_out"].items()))
     if options.out:
-        name = table_name(device, options.dtype)
+        name = table_name(device, dtype)
         write_table(options.out / "results", name, rows, made)
         if steps:
             write_table(options.out / "results", f"{name}-steps", steps, made)

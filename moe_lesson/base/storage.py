@@ -15,6 +15,11 @@ from torch import Tensor
 DATA = pathlib.Path(os.environ.get("MOE_LESSON_DATA") or pathlib.Path(__file__).parents[2] / "data")
 
 
+def home() -> pathlib.Path:
+    """Where the course keeps what is the learner's: MOE_LESSON_HOME, or a folder in their home."""
+    return pathlib.Path(os.environ.get("MOE_LESSON_HOME") or pathlib.Path.home() / ".moe_lesson")
+
+
 def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file.
 

@@ -22,11 +22,13 @@ from ..base.errors import require
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do at most: FLOPs per second of its matrix products, and bytes per second of its memory."""
+    """What a device can do at most: FLOPs per second of its matrix products, and bytes per second of its memory; and how many
+    bytes each number has there, 2 in bfloat16, in which a GPU multiplies, 4 in float32."""
 
     name: str
     flops: float
     bandwidth: float
+    bytes_each: int = 2
 
     @property
     def ridge(self) -> float:
@@ -142,8 +144,9 @@ def measured_device(device: str = "auto", size: int = 1024, repeats: int = 9) ->
     device = pick_device(device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     a, many = torch.rand(size, size, device=device, dtype=dtype), torch.rand(64 * size * size, device=device, dtype=dtype)
+    copy = torch.zeros_like(many)  # memory that is there already: a CPU would spend its time on asking for it
     return Device(device_name(device), 2 * size ** 3 / median_seconds(lambda: a @ a, device, repeats),
-                  2 * many.nbytes / median_seconds(lambda: many.clone(), device, repeats))
+                  2 * many.nbytes / median_seconds(lambda: copy.copy_(many), device, repeats), many.element_size())
 
 
 def median_seconds(run: Callable[[], Tensor], device: str, repeats: int) -> float:

@@ -1,19 +1,29 @@
 """Three ways to compute the routed part of an MoE layer: y_t = Σ_k weight_tk · expert_{id_tk}(x_t).
 
 All three take the same tokens, the same routing and the same experts' weights, w_in [N, D, 2H] and w_out [N, H, D], and give
-the same output. `loop` is the equation, `one_hot` is the equation as one tensor expression, `grouped` is what one runs.
+the same output. `loop` is the equation, `one_hot` is the equation as one tensor expression, `grouped` is what one runs. What is
+fast depends on the machine, so `grouped` itself goes one of two ways:
+
+| where | goes | because |
+|---|---|---|
+| on a CPU | `in_chunks` | some experts' rows fit its cache, and adding them to their tokens there is the fastest |
+| on a GPU | `at_once` | adding rows to tokens would take atomics: slow, and rounded in an order that changes |
+| torch.compile, export, meta device | `at_once` | one graph without a value in it, whose steps are PyTorch's to fuse |
+
+`fused.fused` is `at_once` with fewer journeys to memory, in Triton. Call it by its name: its kernels are tested in Triton's
+interpreter, and until a GPU has run and timed them nothing chooses them by itself.
 
 Letters: T tokens, D model width, H expert width, N experts, K active, R routed rows: T·K of them, or a part.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from .routing import Routing
+from .rows import Combine, Gather, block_ends, by_expert, grouped_product
 
 # Rows that a CPU takes through the experts at a time. For 4096 tokens of width 256, 8 of 64 experts, 4 to 16 MiB are within 10%
 # of each other; all 32 MiB at once take 1.6 times as long forward, 1.3 times forward and backward (2 threads of an AMD EPYC).
@@ -69,83 +79,47 @@ def one_hot(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tens
 
 def grouped(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
     """Sort the routed rows by expert, multiply each expert's block of rows with its matrices, add back to the tokens."""
-    expert_R, order_R = routing.expert_ids.flatten().sort(stable=True)
-    token_R = order_R // routing.top_k
+    on_cpu = x_TD.device.type == "cpu" and not torch.compiler.is_compiling()
+    return (in_chunks if on_cpu else at_once)(x_TD, routing, w_in, w_out)
+
+
+def at_once(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
+    """`grouped` on a GPU and in a graph: tokens become rows by a permutation, rows become tokens by its inverse."""
+    token_R, weight_R, place_TK, ends_N = by_expert(routing)
+    hidden_RH = swiglu(grouped_product(Gather.apply(x_TD, token_R, place_TK), w_in.to(x_TD.dtype), ends_N))
+    # the product is linear: weighing the H hidden units before it is weighing the D outputs after it
+    hidden_RH = hidden_RH * weight_R[:, None].to(x_TD.dtype)
+    return Combine.apply(grouped_product(hidden_RH, w_out.to(x_TD.dtype), ends_N), token_R, place_TK)
+
+
+def in_chunks(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
+    """`grouped` on a CPU: as many experts at a time as its cache holds; their rows are added to the tokens at once."""
+    order_R, ends_N = routing.expert_ids.flatten().argsort(stable=True), block_ends(routing.expert_ids, routing.num_experts)
     weight_R = routing.weights.flatten().index_select(0, order_R).to(x_TD.dtype)
-    ends_N = torch.searchsorted(expert_R, torch.arange(routing.num_experts, device=x_TD.device), right=True, out_int32=True)
     y_TD = torch.zeros_like(x_TD)
-    chunks = in_cache(token_R, weight_R, ends_N, w_in.to(x_TD.dtype), w_out.to(x_TD.dtype))
+    chunks = in_cache(order_R // routing.top_k, weight_R, ends_N, w_in.to(x_TD.dtype), w_out.to(x_TD.dtype))
     for token_R, weight_R, ends_N, w_in, w_out in chunks:
         hidden_RH = swiglu(grouped_product(x_TD.index_select(0, token_R), w_in, ends_N))
-        # the product is linear: weighing the H hidden units before it is weighing the D outputs after it
         y_TD.index_add_(0, token_R, grouped_product(hidden_RH * weight_R[:, None], w_out, ends_N))
     return y_TD
 
 
 def in_cache(token_R: Tensor, weight_R: Tensor, ends_N: Tensor, w_in: Tensor, w_out: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut the sorted rows between experts: on a GPU into one chunk, on a CPU into chunks of about CHUNK_BYTES.
+    """Cut the sorted rows between experts into chunks of about CHUNK_BYTES.
 
     A CPU still has a chunk in its cache when the next step needs it, and gives its memory to the next chunk. All R rows at once
     need new memory from the operating system in every step.
 
     Yields: of each chunk the tokens and weights of its rows, where the blocks of its experts end, and their w_in and w_out.
     """
-    rows_bytes = token_R.shape[0] * max(w_in.shape[1:]) * w_in.element_size()  # len() ties a compiled layer to one number
-    if torch.compiler.is_compiling() or w_in.device.type != "cpu" or rows_bytes <= CHUNK_BYTES:
+    rows_bytes = len(token_R) * max(w_in.shape[1:]) * w_in.element_size()
+    if rows_bytes <= CHUNK_BYTES:
         return iter([(token_R, weight_R, ends_N, w_in, w_out)])
     few = max(1, len(ends_N) * CHUNK_BYTES // rows_bytes)  # experts in a chunk
     cuts = [0, *ends_N[few - 1:-1:few].tolist(), len(token_R)]
     sizes = [end - start for start, end in zip(cuts, cuts[1:])]
     ends = (ends - start for start, ends in zip(cuts, ends_N.split(few)))
     return zip(token_R.split(sizes), weight_R.split(sizes), ends, w_in.split(few), w_out.split(few))
-
-
-def grouped_product(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
-    """Rows of one expert after those of the other, each block times its own matrix: [R, A] × [N, A, B] -> [R, B].
-
-    Args:
-        rows_RA: the rows, sorted by expert.
-        other: w [N, A, B], one matrix per expert; or [R, B], rows in the same order: then each block meets the other's block,
-            rows.T @ rows, which is how matrices get their gradient [N, A, B].
-        ends_N: int32, where each expert's block of rows ends.
-    """
-    if torch.compiler.is_compiling() or rows_RA.is_meta:
-        return traced_product(rows_RA, other, ends_N)
-    # torch's kernel knows no float64, no Apple GPU, and no rows that don't start at multiples of 16 bytes: they go block by block
-    aligned = all(size * rows_RA.element_size() % 16 == 0 for size in (rows_RA.shape[1], other.shape[-1]))
-    if aligned and rows_RA.dtype != torch.float64 and rows_RA.device.type != "mps" and len(rows_RA):
-        return F.grouped_mm(rows_RA if other.ndim == 3 else rows_RA.T, other, offs=ends_N)
-    sizes = ends_N.diff(prepend=ends_N.new_zeros(1)).tolist()
-    if other.ndim == 3:
-        return torch.cat([rows @ w for rows, w in zip(rows_RA.split(sizes), other)])
-    return torch.stack([rows.T @ grad for rows, grad in zip(rows_RA.split(sizes), other.split(sizes))])
-
-
-# Where shapes are worked out without values (torch.compile, torch.export, the meta device), PyTorch's kernel knows bfloat16
-# alone. There this operator stands for it; elsewhere its way through Python would take 5% of the time of 256 tokens.
-traced_product = torch.library.custom_op("moe_lesson::grouped_product", grouped_product, mutates_args=())
-traced_product.register_fake(lambda rows_RA, other, ends_N: rows_RA.new_empty(
-    (rows_RA.shape[0], other.shape[2]) if other.ndim == 3 else (ends_N.shape[0], rows_RA.shape[1], other.shape[1])))
-
-
-def gradients(ctx, grad_RB: Tensor) -> tuple[Tensor, Tensor, None]:
-    """Of the rows and of the matrices."""
-    rows_RA, w_NAB, ends_N = ctx.saved_tensors
-    grad_RB = grad_RB.contiguous()  # one that was expanded has strides of 0, which the kernel refuses
-    return traced_product(grad_RB, w_NAB.transpose(1, 2), ends_N), traced_product(rows_RA, grad_RB, ends_N), None
-
-
-traced_product.register_autograd(gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
-
-
-@register_flop_formula([torch.ops.aten._grouped_mm, torch.ops.moe_lesson.grouped_product])
-def grouped_flops(a: Sequence[int], b: Sequence[int], *_, **__) -> int:
-    """What PyTorch's FlopCounterMode counts of a grouped product, which it does not know: every row meets one matrix.
-
-    Args:
-        a, b: the shapes, [R, A] × [N, A, B] forward and to the rows' gradient, [A, R] or [R, A] × [R, B] to the matrices'.
-    """
-    return 2 * a[0] * a[1] * b[-1]
 
 
 DISPATCHES = {"grouped": grouped, "one_hot": one_hot, "loop": loop}

@@ -27,6 +27,7 @@ import torch
 
 from ..base.devices import device_name, pick_device
 from ..base.errors import require
+from ..base.storage import home
 from ..measure.evidence import Interval
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
@@ -270,8 +271,8 @@ def chosen(text: str, choices: Sequence[str]) -> str:
 
 
 def predictions_file() -> pathlib.Path:
-    """Where guesses are kept: a folder in the learner's home, or MOE_LESSON_HOME."""
-    return pathlib.Path(os.environ.get("MOE_LESSON_HOME") or pathlib.Path.home() / ".moe_lesson") / "predictions.json"
+    """Where guesses are kept."""
+    return home() / "predictions.json"
 
 
 def read_predictions() -> dict[str, dict]:

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ..base.errors import require
 from ..measure.evidence import interval
+from ..measure.roofline import Device, Stage, seconds
 from ..moe.recipes import Sparse
-from .design import DESIGN, INK, LINE, OTHERS, STYLE, colour_of, colours_of
+from .design import ACCENT, BAR, DESIGN, INK, LINE, OTHERS, STYLE, colour_of, colours_of
 
 DASHES = ("-", "--", ":", "-.")
 
@@ -235,4 +236,39 @@ def draw_layers(recipes: Mapping[str, Sparse], figure: Figure | None = None) -> 
         ax.set_title(f"{name}\n{recipe.top_k} of {recipe.num_experts} experts of {recipe.expert_width}"
                      + (f", and {recipe.num_shared} shared" if recipe.num_shared else ""))
         ax.axis("off")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def draw_stages(panels: Mapping[str, Mapping[str, Sequence[Stage]]], device: Device, figure: Figure | None = None) -> Figure:
+    """The least time of layers by their stages, one after the other.
+
+    Args:
+        panels: title of a panel -> name of a layer -> its stages, see `measure.roofline`.
+        device: on which.
+        figure: where to draw; None makes a bare figure.
+
+    Returns:
+        The figure; a stage that waits for memory is hatched, one that keeps the units busy is filled.
+    """
+    require(bool(panels), "panels is empty; give at least one title with its layers")
+    figure = blank(figure, 9, 0.9 + 1.7 * len(panels))
+    for ax, (title, layers) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items()):
+        most = max(seconds(stages, device) for stages in layers.values())
+        for y, stages in enumerate(layers.values()):
+            left = 0.0
+            for stage in stages:
+                took, waits = stage.seconds(device), stage.flops / device.flops < stage.bytes / device.bandwidth
+                kind = {"facecolor": "white", "edgecolor": ACCENT, "hatch": "////", "label": "waits for memory"} if waits else {
+                    "facecolor": BAR, "edgecolor": "white", "label": "keeps the units busy"}
+                bar = ax.barh(y, 1000 * took, 0.7, 1000 * left, **kind)
+                if took > 0.08 * most:
+                    ax.bar_label(bar, [stage.name], label_type="center", color=INK if waits else "white",
+                                 bbox={"boxstyle": "round,pad=0.15", "color": "white"} if waits else None)
+                left += took
+        ax.set(title=title, yticks=range(len(layers)), yticklabels=list(layers), xlim=(0, 1050 * most))
+        ax.invert_yaxis()
+    ax.set_xlabel("milliseconds at least")
+    kinds = {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(kinds.values(), kinds.keys(), loc="outside lower center", ncols=2)
     return figure

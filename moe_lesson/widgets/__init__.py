@@ -9,6 +9,7 @@ from .ablation_view.data import AblationView
 from .balancing_race.data import BalanceRuns, BalancingRace
 from .capacity_view.data import CapacityView
 from .contribution_view.data import Contribution, ContributionView
+from .cost_explorer.data import CostExplorer
 from .expert_explorer.data import ExpertExplorer
 from .fact_finder.data import FactFinder
 from .ladder_explorer.data import LadderExplorer, RungRuns
@@ -21,8 +22,8 @@ from .segmentation_view.data import SegmentationView
 from .specialisation_view.data import SpecialisationView
 
 __all__ = [
-    "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "ExpertExplorer",
-    "FactFinder", "LadderExplorer",
+    "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "CostExplorer",
+    "ExpertExplorer", "FactFinder", "LadderExplorer",
     "LedgerView", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
     "SpecialisationView",
 ]

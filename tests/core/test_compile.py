@@ -10,8 +10,8 @@ from moe_lesson.lm.checkpoints import save_model
 from moe_lesson.lm.model import listening
 from moe_lesson.measure.instruments import layer_inputs
 from moe_lesson.measure.skills import regression
-from moe_lesson.moe.dispatch import traced_product
 from moe_lesson.moe.routing import Routing
+from moe_lesson.moe.rows import traced_product
 
 
 @pytest.fixture(autouse=True)

@@ -103,6 +103,25 @@ def dealt_to_documents(label, document, seed=0):
     each = each[torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))]
     return each[torch.searchsorted(names, document)]
 """},
+    "09": {"least_rows": """
+def least_rows(columns_in, columns_out, device):
+    share = device.bandwidth / device.flops - (columns_in + columns_out) / (columns_in * columns_out)
+    return float("inf") if share <= 0 else 1 / share
+""", "places": """
+def places(expert_ids):
+    _, order = torch.sort(expert_ids.flatten(), stable=True)
+    place = torch.zeros_like(order)
+    place[order] = torch.arange(len(order))
+    return order, place.reshape(expert_ids.shape)
+""", "block_ends": """
+def block_ends(expert_ids, num_experts):
+    chose = expert_ids.flatten()[:, None] <= torch.arange(num_experts)
+    return chose.sum(dim=0)
+""", "send_counts": """
+def send_counts(expert_ids, num_experts):
+    each = num_experts // len(expert_ids)
+    return torch.stack([torch.bincount(ids.flatten() // each, minlength=len(expert_ids)) for ids in expert_ids])
+"""},
 }
 STUB = r"def {name}\(.*?\n    return \.\.\.\n"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from moe_lesson.measure import census, evidence, interventions
-from moe_lesson.moe import layers
+from moe_lesson.moe import layers, parallel, rows
 from moe_lesson.moe.routing import Routing
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check
@@ -615,6 +615,81 @@ WRONG |= {
                            (drawn_anew, "a permutation"), (always_the_same, "use the seed"),
                            (without_a_seed, "the same seed gives another deal"), (first_document_is_zero, "need not begin at 0"),
                            (turned_by_the_seed, "some never come")],
+}
+
+
+def changed_places(change):
+    """A wrong pair: what it makes of the right order and place."""
+    return lambda ids: change(*rows.places(ids))
+
+
+def unstable(ids):
+    order = ids.flatten().add(torch.linspace(0.5, 0, ids.numel())).argsort()
+    return order, order.argsort().view_as(ids)
+
+
+def best_first(ids):
+    order = ids.flatten().argsort(stable=True, descending=True)
+    return order, order.argsort().view_as(ids)
+
+
+def rows_needed(change):
+    """Wrong least rows: what it makes of the ridge and the two sides."""
+    return lambda columns_in, columns_out, device: change(device.ridge, columns_in, columns_out)
+
+
+def below_zero(ridge, a, b):
+    return 1 / (1 / ridge - 1 / a - 1 / b)
+
+
+def one_by_one(ids, n):
+    return torch.tensor([int((ids == i).sum()) for i in range(n)]).cumsum(0)
+
+
+def with_a_mask(ids, n):
+    return torch.stack([(ids[ids <= i] >= 0).sum() for i in range(n)])
+
+
+def counted_by(change):
+    """Wrong plans: what it counts of each device's choices; P devices, N experts."""
+    return lambda choices, n: torch.stack([torch.bincount(change(ids, n, len(choices)).flatten(), minlength=len(choices))
+                                           for ids in choices])
+
+
+WRONG |= {
+    "places": [(changed_places(lambda order, place: (place.flatten(), order.view_as(place))), "have changed places"),
+               (changed_places(lambda order, place: (order, order.view_as(place))), "place is order once more"),
+               (changed_places(lambda order, place: (order, place.flatten())), "the shape of the choices is missing"),
+               (changed_places(lambda order, place: (order, place.view(2, 5).T)), "column by column"),
+               (changed_places(lambda order, place: (order // 2, place)), "each of the numbers"),
+               (changed_places(lambda order, place: (order, place.flip(0))), "does not undo order"),
+               (unstable, "stable=True"), (best_first, "not sorted by expert"), (lambda ids: ids, "must return two things")],
+    "least_rows": [(rows_needed(lambda ridge, a, b: ridge), "the ridge itself"),
+                   (rows_needed(lambda ridge, a, b: 1 / (1 / ridge - 1 / a)), "columns that come out"),
+                   (rows_needed(lambda ridge, a, b: 1 / (1 / ridge - 1 / b)), "columns that go in"),
+                   (rows_needed(lambda ridge, a, b: 1 / (2 / ridge - 1 / a - 1 / b)), "the twos cancel"),
+                   (rows_needed(lambda ridge, a, b: 1 / (0.5 / ridge - 1 / a - 1 / b)), "four bytes"),
+                   (rows_needed(lambda ridge, a, b: 1 / (ridge - 1 / a - 1 / b)), "peak over bandwidth"),
+                   (rows_needed(lambda ridge, a, b: 1 / below_zero(ridge, a, b)), "1 over the answer"),
+                   (rows_needed(below_zero), "a negative number of rows"),
+                   (rows_needed(lambda ridge, a, b: abs(below_zero(ridge, a, b))), "return math.inf"),
+                   (rows_needed(lambda ridge, a, b: math.inf), "wrong for a matrix")],
+    "block_ends": [(lambda ids, n: torch.bincount(ids.flatten(), minlength=n), "lengths of the blocks"),
+                   (lambda ids, n: rows.block_ends(ids, n) - torch.bincount(ids.flatten(), minlength=n), "beginnings"),
+                   (lambda ids, n: rows.block_ends(ids, n) - 1, "one too few"), (one_by_one, "it waits"),
+                   (with_a_mask, "it waits"),
+                   (lambda ids, n: rows.block_ends(ids, n).float(), "an integer dtype"),
+                   (lambda ids, n: rows.block_ends(ids, int(ids.max()) + 1), "also for those without a token"),
+                   (lambda ids, n: (ids.flatten()[:, None] <= torch.arange(n)).sum(0).clamp(max=10), "add the counts up")],
+    "send_counts": [(lambda choices, n: parallel.send_counts(choices, n).T, "row i is what device i sends"),
+                    (parallel.deduplicated_counts, "count choices, not tokens"),
+                    (counted_by(lambda ids, n, p: ids[:, 0] // (n // p)), "the first choices alone"),
+                    (counted_by(lambda ids, n, p: ids % p), "not every P-th one"),
+                    (lambda choices, n: parallel.send_counts(choices, n).fill_diagonal_(0), "left out the rows that stay"),
+                    (lambda choices, n: parallel.send_counts(choices, n) / parallel.send_counts(choices, n).sum(1, keepdim=True),
+                     "expected numbers of rows"),
+                    (counted_by(lambda ids, n, p: ids // 2), "wrong for"),
+                    (lambda choices, n: parallel.send_counts(choices, n)[0], "expected (4, 4)")],
 }
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, Check)}
 

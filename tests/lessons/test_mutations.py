@@ -17,8 +17,8 @@ import torch
 from solutions import SOLUTIONS
 from torch import Tensor
 
-from moe_lesson.measure import census, evidence, instruments, interventions
-from moe_lesson.moe import balance, dispatch, layers, routing
+from moe_lesson.measure import census, evidence, instruments, interventions, roofline
+from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check
 from moe_lesson.teach.checks.lesson06 import traced
@@ -31,7 +31,9 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "output_similarity": [instruments.output_similarity], "cut_experts": [interventions.cut_experts],
        "deepseekmoe": [layers.MoE.forward],
        "verdict": [evidence.student_t, evidence.interval, evidence.paired_difference, evidence.verdict],
-       "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents]}
+       "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
+       "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
+       "send_counts": [parallel.devices_of, parallel.send_counts]}
 GRADIENTS = "ffn", "gate", "choose", "combine"  # through all arguments that are floats; balance_loss has one of its own
 LEARNERS = {name: source for solved in SOLUTIONS.values() for name, source in solved.items()}
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: ast.Mult, ast.Pow: ast.Mult,
@@ -218,6 +220,14 @@ def arguments(name: str, seed: int) -> list:
             return layer_and_tokens(r)
         case "verdict":
             return sampled(r)
+        case "places":
+            return [torch.randint(a, (b, c))]
+        case "block_ends":
+            return [torch.randint(a, (b, c)), a]
+        case "least_rows":
+            return [r.randint(30, 5000), r.randint(30, 5000), r.choice([*roofline.DEVICES.values()])]
+        case "send_counts":
+            return [[torch.randint(a * b, (r.randint(1, 5), c)) for _ in range(a)], a * b]
         case "dealt_to_documents":
             names = torch.randperm(20)[:a]
             of_document, document = torch.randint(0, 3, (20,)), names[torch.cat([torch.arange(a), torch.randint(0, a, (9,))])]

@@ -77,7 +77,8 @@ def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
                 "perf_counter(", "histories", "trained(", "calls(routing", "expert_outputs(", "text_loss(", "model(ids)",
                 "RedundancyLens.of_layer(", "letters[", "changed(ids)", "layer_inputs(", "ContributionView.of_model(",
                 "RouterGame.of_model(", "take_census(", ".calls(", "information_about(", "SpecialisationView.of_census(",
-                "ExpertExplorer.of_model(", "chosen_by_load(", "calibration()")
+                "ExpertExplorer.of_model(", "chosen_by_load(", "calibration()", "measured_device(", "median_seconds(",
+                "parallel_demo.run(", "subprocess.run(", "_dynamo.explain(")
     for cell in code_cells(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             assert any(word in cell.source for word in measures), cell.id

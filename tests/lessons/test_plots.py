@@ -11,6 +11,7 @@ import torch
 from matplotlib.colors import same_color, to_rgb
 
 from moe_lesson.measure.evidence import interval
+from moe_lesson.measure.roofline import Device, Stage
 from moe_lesson.moe.recipes import Budget
 from moe_lesson.teach.design import INK, MODELS, OTHERS, colour_of, colours_of
 from moe_lesson.teach.plots import (
@@ -20,6 +21,7 @@ from moe_lesson.teach.plots import (
     draw_load_history,
     draw_scaling,
     draw_seeds,
+    draw_stages,
 )
 
 
@@ -220,3 +222,14 @@ def test_a_layer_s_boxes_are_its_experts_and_the_filled_ones_are_active():
         assert ax.get_title().startswith(name) and f"{recipe.top_k} of {recipe.num_experts}" in ax.get_title()
     with pytest.raises(ValueError, match="recipes is empty"):
         draw_layers({})
+
+
+def test_stages_stand_one_after_the_other_and_those_that_wait_are_hatched():
+    device = Device("slow memory", 1e12, 1e12)
+    layer = [Stage("up", 3e9, 1e9), Stage("gather", 0, 2e9)]
+    [ax] = draw_stages({"a layer": {"plain": layer, "fused": layer[:1]}}, device).axes
+    bars = [(round(bar.get_x(), 9), round(bar.get_width(), 9), bool(bar.get_hatch())) for bar in ax.patches]
+    assert bars == [(0, 3, False), (3, 2, True), (0, 3, False)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "fused"] and "up" in {t.get_text() for t in ax.texts}
+    with pytest.raises(ValueError, match="panels is empty"):
+        draw_stages({}, device)

@@ -6,7 +6,10 @@ import sys
 import benchmark_layer
 import pytest
 import torch
-from benchmark_layer import BOTH, DENSE, FORWARD, OURS, THEIRS, Size
+from benchmark_layer import BOTH, COMPILED, DENSE, FORWARD, ON_GPU, THEIRS, Size
+from torch import nn
+
+from moe_lesson.moe.dispatch import DISPATCHES as OURS
 
 SIZE = Size(tokens=12, experts=8, top_k=3, expert_width=16, width=32)
 
@@ -69,7 +72,25 @@ def test_the_table_has_a_row_for_each_and_ratio_1_for_dense(transformers, tokens
 
 
 def test_the_dense_ffn_has_as_many_hidden_units_as_are_active_at_every_size():
-    assert {size.hidden for size in benchmark_layer.sizes([256, 4096])} == {1152}
+    assert {size.hidden for size in benchmark_layer.sizes("cpu", [256, 4096])} == {1152}
+    assert [size.hidden for size in benchmark_layer.sizes("cuda", [4096])] == [8 * 1408, 8 * 512, 9 * 128]
+
+
+def test_what_is_measured_on_a_gpu_gives_the_same_output_here(transformers, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module, **options: lambda x: module(x))
+    monkeypatch.setattr(benchmark_layer, "missing", lambda size, dtype: {"fused": "no GPU", "scattermoe": "no GPU"})
+    monkeypatch.setattr(nn.Module, "to", lambda module, device, dtype: module)
+    entered = benchmark_layer.contest(Size(12, 8, 3, 16, width=32, shared=2), torch.float32, "cuda")
+    assert entered.functions.keys() | entered.left_out.keys() == {DENSE, *ON_GPU, *THEIRS, *COMPILED}
+    assert entered.left_out.keys() == {"fused", "scattermoe"}
+    benchmark_layer.check_equal(entered.functions, *torch.randn(2, 12, 32))
+
+
+def test_a_layer_compiles_with_the_experts_that_are_measured():
+    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
+    x = torch.randn(SIZE.tokens, SIZE.width)
+    fast = torch.compile(entered.ours, backend="eager", fullgraph=True)
+    torch.testing.assert_close(entered.functions["grouped"](x), fast(x)[0])
 
 
 def test_what_needs_too_much_memory_is_left_out_and_said(monkeypatch):
@@ -91,7 +112,7 @@ def test_without_transformers_our_layers_are_measured(monkeypatch):
 
 
 def test_the_command_writes_the_tables_with_their_provenance(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(benchmark_layer, "sizes", lambda tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
+    monkeypatch.setattr(benchmark_layer, "sizes", lambda device, tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
     monkeypatch.setattr(benchmark_layer, "THEIRS", ())
     benchmark_layer.main(["--device", "cpu", "--tokens", "5", "6", "--repeats", "1", "--out", str(tmp_path)])
     names = ("layer-speed-cpu", "layer-speed-cpu-steps")

@@ -21,6 +21,7 @@ import ablation_view.cases as ablation_cases
 import balancing_race.cases as race_cases
 import capacity_view.cases as capacity_cases
 import contribution_view.cases as contribution_cases
+import cost_explorer.cases as cost_cases
 import expert_explorer.cases as explorer_cases
 import fact_finder.cases as fact_cases
 import ladder_explorer.cases as ladder_cases
@@ -109,6 +110,7 @@ EARLY = {"step": 7, "layer": 0, "seed": 2, "method": "importance + load", "by_lo
 TIGHT = {"factor": 0.5, "by": "weight", "batch": "shuffled", "shuffle": 3, "layer": 1, "locked_token": 7}
 BY_ROUTED = {"layer": 1, "order": BY_SHARE, "locked_token": 7}
 OTHER_RUNG = {"rung": "dense of total size", "beside": "gshard ×1.5", "seed": 3, "axis": "seconds", "domain": "yaml"}
+MANY_DEVICES = {"view": "several devices", "num_devices": 8, "imbalance": 3.0, "limit": 2, "fused": True}
 MERGED = {"kind": "co-routing", "merges": 9, "order": "by group", "pair": [3, 12]}
 FULLEST = {"world": "skills world", "segments": 8, "num_shared": 2}
 REFUSED = {"world": "text", "segments": 1, "num_shared": 4}
@@ -198,6 +200,14 @@ CONTRIBUTION_VIEW = Entry(
         (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
     follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
     types=partial(contribution_cases.model_view, "the moon and the sea, " * 11, experts=62, k=6, width=64))
+
+COST_EXPLORER = Entry(
+    cost_cases.explorer_of,
+    (MANY_DEVICES, {**MANY_DEVICES, "link": "InfiniBand", "num_experts": 8, "limit": 1},
+     {"tokens": 256, "num_experts": 256, "top_k": 1, "width": 7168, "device": "this machine"}, {"fused": True}),
+    held={"H slider": slider("H, expert width"), "T slider": slider("T, tokens", "ArrowLeft"), "view": RADIOS},
+    hostile=Example(lambda: cost_cases.explorer_of(dispatch=WORDS, title=WORDS)),
+    sizes={"nothing measured": Example(cost_cases.CostExplorer)}, follows="svg")
 
 EXPERT_EXPLORER = Entry(
     explorer_cases.explorer_of,
@@ -291,7 +301,7 @@ SPECIALISATION_VIEW = Entry(
 WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
-    "ExpertExplorer": EXPERT_EXPLORER, "FactFinder": FACT_FINDER,
+    "CostExplorer": COST_EXPLORER, "ExpertExplorer": EXPERT_EXPLORER, "FactFinder": FACT_FINDER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
     "RouterGame": ROUTER_GAME,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,

@@ -1,0 +1,240 @@
+"""Expert parallelism: each device holds some of the experts, and tokens travel to them and back (GShard, arXiv 2006.16668).
+
+A token goes to K experts, as K rows. Every device sorts its rows by expert and sends each to the device that holds the expert;
+there a row is a token that has chosen one expert, and the layer's own dispatch computes it. The results go the same way back.
+
+The first half says what travels where, and at what cost: pure functions, for one process. The second half does it.
+
+Letters: P devices, a process each; T tokens of one device, D model width, H expert width, N experts, K active, E = N/P experts of
+one device; S = T·K rows that leave a device, R rows that reach it, its own included.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ParallelStyle
+
+from ..base.errors import require
+from .dispatch import DISPATCHES
+from .layers import Experts, compute_dtype
+from .routing import Routing, expert_load
+
+# ------------------------------------------------------------------------------------------------------- what travels where
+
+
+def experts_each(num_experts: int, devices: int) -> int:
+    """E, the experts of one device: device p of P holds the experts p·E … (p+1)·E - 1."""
+    require(devices >= 1 and num_experts % devices == 0,
+            f"{num_experts} experts can't be shared out evenly over {devices}; choose a number that divides {num_experts}")
+    return num_experts // devices
+
+
+def leaving(expert_ids_TK: Tensor, num_experts: int, devices: int) -> tuple[Tensor, Tensor]:
+    """What one device sends: its rows in the order of their experts, and so of their devices.
+
+    Args:
+        expert_ids_TK: the choices of its tokens.
+        num_experts: N.
+        devices: P.
+
+    Returns: order [T·K], at which place t·K + k of the choices each row stands, an expert's rows in the order of the tokens;
+        counts [P, E], how many rows go to each expert of each device.
+    """
+    order_S = expert_ids_TK.flatten().argsort(stable=True)
+    return order_S, expert_load(expert_ids_TK, num_experts).view(devices, experts_each(num_experts, devices))
+
+
+def check_ids(expert_ids_TK: Tensor, num_experts: int) -> None:
+    """Refuse what is not [T, K] choices among N experts."""
+    require(expert_ids_TK.ndim == 2 and not expert_ids_TK.is_floating_point(),
+            f"expert_ids have shape {tuple(expert_ids_TK.shape)} and dtype {expert_ids_TK.dtype}; expected integers [T, K]")
+    require(not expert_ids_TK.numel() or 0 <= int(expert_ids_TK.min()) <= int(expert_ids_TK.max()) < num_experts,
+            f"expert_ids must be 0 … {num_experts - 1}, but are {expert_ids_TK.flatten().tolist()[:8]} …")
+
+
+def devices_of(expert_ids_TK: Tensor, num_experts: int, devices: int) -> Tensor:
+    """How many of each token's K experts each device holds: [T, P]."""
+    check_ids(expert_ids_TK, num_experts)
+    return F.one_hot(expert_ids_TK // experts_each(num_experts, devices), devices).sum(1)
+
+
+def devices_visited(expert_ids_TK: Tensor, num_experts: int, devices: int) -> Tensor:
+    """On how many different devices each token's experts are: [T], from 1 to the smaller of K and P."""
+    return (devices_of(expert_ids_TK, num_experts, devices) > 0).sum(1)
+
+
+def send_counts(expert_ids: Sequence[Tensor], num_experts: int) -> Tensor:
+    """The plan of P devices: how many rows device i sends to device j, [P, P].
+
+    Args:
+        expert_ids: of every device the choices of its tokens, [T, K]; T may differ.
+        num_experts: N.
+
+    >>> send_counts([torch.tensor([[3, 0], [1, 0]]), torch.tensor([[2, 3]])], num_experts=4).tolist()
+    [[3, 1], [0, 2]]
+    """
+    require(len(expert_ids) >= 1, "there is no device; give the choices [T, K] of at least one")
+    return torch.stack([devices_of(ids_TK, num_experts, len(expert_ids)).sum(0) for ids_TK in expert_ids])
+
+
+def deduplicated_counts(expert_ids: Sequence[Tensor], num_experts: int) -> Tensor:
+    """The `send_counts` where a token with several experts on one device is sent there once."""
+    return torch.stack([(devices_of(ids_TK, num_experts, len(expert_ids)) > 0).sum(0) for ids_TK in expert_ids])
+
+
+def straggler_factor(send_counts_PP: Tensor) -> float:
+    """Most rows that reach one device over their mean: what a step takes longer, since all wait for the slowest. 1 is balance."""
+    received_P = send_counts_PP.sum(0).double()
+    return (received_P.max() / received_P.mean()).item() if received_P.sum() else 1.0
+
+
+JOURNEYS = 4  # of a row's D numbers: to the expert and back, and their gradients the other way round
+
+
+def bytes_sent(send_counts_PP: Tensor, width: int, bytes_each: int = 2) -> Tensor:
+    """What each device sends to others for the rows of one layer, forward and backward: [P] bytes.
+
+    Args:
+        send_counts_PP: rows from device i to device j; those that stay, on the diagonal, are not sent.
+        width: D.
+        bytes_each: of one number, 2 in bfloat16.
+    """
+    away_PP = send_counts_PP.clone().fill_diagonal_(0)
+    return (away_PP.sum(1) + away_PP.sum(0)) * (JOURNEYS // 2 * width * bytes_each)  # half of its journeys start at either end
+
+
+def bytes_per_token(top_k: int, devices: int, width: int, bytes_each: int = 2) -> float:
+    """The mean of `bytes_sent` for one token, where all experts are chosen equally often: 8·K·(1 - 1/P)·D in bfloat16."""
+    return JOURNEYS * bytes_each * width * top_k * (1 - 1 / devices)
+
+
+# ------------------------------------------------------------------------------------------------ routing that travels less
+
+
+def closed_groups(scores_TN: Tensor, groups: int, limit: int, best: int) -> Tensor:
+    """Close all experts of a token but those of its `limit` best groups.
+
+    Args:
+        scores_TN: what the experts are chosen by; a group is N/groups neighbours.
+        groups: how many there are.
+        limit: groups that a token may go to; together they need at least K experts.
+        best: a group is worth the sum of so many of its highest scores.
+
+    Returns: [T, N] True where an expert is closed; give it to `choose` or `Router` as `closed_TN`.
+    """
+    size = experts_each(scores_TN.shape[1], groups)
+    require(1 <= limit <= groups, f"limit is {limit}; expected 1 … {groups} of the {groups} groups")
+    require(1 <= best <= size, f"best is {best}; expected 1 … {size}, the experts of one group")
+    worth_TG = scores_TN.unflatten(1, (groups, size)).topk(best, dim=-1).values.sum(-1)
+    closed_TG = torch.ones_like(worth_TG, dtype=torch.bool).scatter(1, worth_TG.topk(limit, dim=-1).indices, False)
+    return closed_TG.repeat_interleave(size, dim=1)
+
+
+def device_limited(scores_TN: Tensor, devices: int, limit: int = 3) -> Tensor:
+    """DeepSeek-V2's: each token stays on the `limit` devices that have its best experts (arXiv 2405.04434, section 2.2.2).
+
+    Returns: closed [T, N], as in `closed_groups`.
+    """
+    return closed_groups(scores_TN, devices, limit, best=1)
+
+
+def node_limited(scores_TN: Tensor, nodes: int = 8, limit: int = 4, best: int = 2) -> Tensor:
+    """DeepSeek-V3's: each token stays on the `limit` nodes whose `best` highest scores have the highest sum; best = K/limit
+    (arXiv 2412.19437, section 2.1.2). Its scores include the selection bias.
+
+    Returns: closed [T, N], as in `closed_groups`.
+    """
+    return closed_groups(scores_TN, nodes, limit, best)
+
+
+# ---------------------------------------------------------------------------------------------------------- the real thing
+
+
+class AllToAll(torch.autograd.Function):
+    """Every device sends rows to every device; their gradients travel the other way.
+
+    Args (apply):
+        x: rows, those for device 0 first.
+        send, receive: how many go to each device, and how many come from each.
+        group: the processes of the devices.
+
+    Returns: the rows that came, those of device 0 first.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, send: list[int], receive: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.journey = send, receive, group
+        out = x.new_empty(sum(receive), *x.shape[1:])
+        dist.all_to_all_single(out, x.contiguous(), receive, send, group)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        send, receive, group = ctx.journey
+        return AllToAll.apply(grad, receive, send, group), None, None, None
+
+
+class ShardedExperts(Experts):
+    """`Experts` of which this device holds E: w_in [N, D, 2H] and w_out [N, H, D] are DTensors, sharded over the experts.
+
+    Returns (forward): for this device's tokens x [T, D] and their routing, the routed part [T, D]. All devices must call it.
+    """
+
+    def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        x_TD = x_TD.to(compute_dtype(x_TD))
+        w_in, w_out = cast(DTensor, self.w_in), cast(DTensor, self.w_out)
+        group, devices = w_in.device_mesh.get_group(), w_in.device_mesh.size()
+
+        order_S, leaving_PE = leaving(routing.expert_ids, routing.num_experts, devices)
+        arriving_PE = torch.empty_like(leaving_PE)
+        dist.all_to_all_single(arriving_PE, leaving_PE, group=group)
+        send, receive = leaving_PE.sum(1).tolist(), arriving_PE.sum(1).tolist()  # a GPU is waited for: sizes must be known here
+
+        token_S = order_S // routing.top_k
+        rows_RD = AllToAll.apply(x_TD.index_select(0, token_S), send, receive, group)
+        weight_R = AllToAll.apply(routing.weights.flatten().index_select(0, order_S), send, receive, group)
+        here = each_with_its_expert(arriving_PE, weight_R)
+        out_RD = DISPATCHES[self.dispatch](rows_RD, here, w_in.to_local(), w_out.to_local())
+        out_SD = AllToAll.apply(out_RD, receive, send, group)
+        return torch.zeros_like(x_TD).index_add(0, token_S, out_SD)
+
+
+def each_with_its_expert(arriving_PE: Tensor, weight_R: Tensor) -> Routing:
+    """The rows that came as tokens of their own, K = 1: those of device 0 first, the rows of each device by expert."""
+    devices, experts = arriving_PE.shape
+    expert_PE = torch.arange(experts, device=arriving_PE.device).expand(devices, experts)
+    expert_R = expert_PE.flatten().repeat_interleave(arriving_PE.flatten())
+    no_logits = weight_R.new_zeros(()).expand(len(weight_R), experts)  # they stayed at home
+    return Routing(no_logits, expert_R[:, None], weight_R[:, None])
+
+
+class ExpertParallel(ParallelStyle):
+    """Shares the experts of a layer out over a mesh of devices: `parallelize_module(moe.experts, mesh, ExpertParallel())`.
+
+    Device 0's weights go to all. Router and shared experts stay whole on each device: see `sum_gradients`, or use FSDP.
+
+    Raises:
+        ValueError: if the module is not `Experts`, or the devices don't divide them.
+    """
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        require(type(module) is Experts, f"ExpertParallel shares out Experts, not {type(module).__name__}; give it moe.experts")
+        experts_each(len(module.get_parameter("w_in")), device_mesh.size())
+        for name, parameter in list(module.named_parameters()):
+            setattr(module, name, nn.Parameter(distribute_tensor(parameter.data, device_mesh, [Shard(0)])))
+        module.__class__ = ShardedExperts
+        return module
+
+
+def sum_gradients(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Sum over the devices the gradients of what each has a copy of. Those of sharded experts are whole already: all tokens
+    that chose an expert went to it."""
+    for parameter in model.parameters():
+        if not isinstance(parameter, DTensor) and parameter.grad is not None:
+            dist.all_reduce(parameter.grad, group=mesh.get_group())

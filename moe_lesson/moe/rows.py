@@ -1,0 +1,152 @@
+"""Routed rows: the tokens' rows sorted by expert, the product of each expert's block of them, and the sums that go back.
+
+Letters: T tokens, D model width, N experts, K active, R = T·K routed rows (or a part); A and B are any two widths.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from .routing import Routing
+
+
+class Rows(NamedTuple):
+    """The T·K choices of a routing as R rows, those of one expert after those of the other.
+
+    Args:
+        token_R: which token each row is of.
+        weight_R: what the expert's output for the row is multiplied by.
+        place_TK: the other way round: where the rows of each token's K choices are.
+        ends_N: int32, where each expert's block of rows ends.
+    """
+
+    token_R: Tensor
+    weight_R: Tensor
+    place_TK: Tensor
+    ends_N: Tensor
+
+
+def by_expert(routing: Routing) -> Rows:
+    """The rows of a routing, for those who go to the experts and back without adding anything by its index."""
+    order_R, place_TK = places(routing.expert_ids)
+    weight_R = Gather.apply(routing.weights.reshape(-1, 1), order_R, place_TK.reshape(-1, 1)).squeeze(1)
+    return Rows(order_R // routing.top_k, weight_R, place_TK, block_ends(routing.expert_ids, routing.num_experts))
+
+
+def places(expert_ids_TK: Tensor) -> tuple[Tensor, Tensor]:
+    """The choices sorted by expert, and the inverse of that permutation.
+
+    Returns: order [T·K], which choice t·K + k each row is, an expert's rows in the order of their tokens; place [T, K], in which
+        row each choice stands.
+    """
+    order_R = expert_ids_TK.flatten().argsort(stable=True)
+    place_R = torch.empty_like(order_R).scatter(0, order_R, torch.arange(order_R.shape[0], device=order_R.device))
+    return order_R, place_R.view_as(expert_ids_TK)
+
+
+def block_ends(expert_ids_TK: Tensor, num_experts: int) -> Tensor:
+    """Where each expert's block of sorted rows ends: [N], int32. No value leaves the device, so nobody waits for one."""
+    expert_R = expert_ids_TK.flatten()
+    ones_R = torch.ones_like(expert_R, dtype=torch.int32)
+    return ones_R.new_zeros(num_experts).scatter_add(0, expert_R, ones_R).cumsum(0, dtype=torch.int32)
+
+
+class Gather(torch.autograd.Function):
+    """A copy of a token's row for each of its K experts: [T, D] -> [R, D]. Its gradient is `Combine`.
+
+    PyTorch's own gradient adds rows to tokens by atomics on a GPU: in an order that changes, in bfloat16 rounded each time.
+    """
+
+    @staticmethod
+    def forward(x_TD: Tensor, token_R: Tensor, place_TK: Tensor) -> Tensor:
+        return x_TD.index_select(0, token_R)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx, grad_RD):
+        return Combine.apply(grad_RD, *ctx.saved_tensors), None, None
+
+
+class Combine(torch.autograd.Function):
+    """The sum of each token's K rows: [R, D] -> [T, D], rounded once. Its gradient is `Gather`."""
+
+    @staticmethod
+    def forward(rows_RD: Tensor, token_R: Tensor, place_TK: Tensor) -> Tensor:
+        return rows_RD.index_select(0, place_TK.flatten()).unflatten(0, place_TK.shape).sum(1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx, grad_TD):
+        return Gather.apply(grad_TD, *ctx.saved_tensors), None, None
+
+
+def grouped_product(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
+    """Rows of one expert after those of the other, each block times its own matrix: [R, A] × [N, A, B] -> [R, B].
+
+    Args:
+        rows_RA: the rows, sorted by expert.
+        other: w [N, A, B], one matrix per expert; or [R, B], rows in the same order: then each block meets the other's block,
+            rows.T @ rows, which is how matrices get their gradient [N, A, B].
+        ends_N: int32, where each expert's block of rows ends.
+    """
+    if torch.compiler.is_compiling() or rows_RA.is_meta:
+        return traced_product(rows_RA, other, ends_N)
+    # torch's kernel knows no float64, no Apple GPU, and no rows that don't start at multiples of 16 bytes
+    if rows_RA.dtype == torch.float64 or rows_RA.device.type == "mps" or not rows_RA.shape[0]:
+        return block_by_block(rows_RA, other, ends_N)
+    if all(size * rows_RA.element_size() % 16 == 0 for size in (rows_RA.shape[1], other.shape[-1])):
+        return F.grouped_mm(rows_RA if other.ndim == 3 else rows_RA.T, other, offs=ends_N)
+    return (padded if rows_RA.is_cuda else block_by_block)(rows_RA, other, ends_N)
+
+
+def block_by_block(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
+    """`grouped_product` of any widths and dtype, one product after the other: it waits for the sizes of the blocks."""
+    sizes = ends_N.diff(prepend=ends_N.new_zeros(1)).tolist()
+    if other.ndim == 3:
+        return torch.cat([rows @ w for rows, w in zip(rows_RA.split(sizes), other)])
+    return torch.stack([rows.T @ grad for rows, grad in zip(rows_RA.split(sizes), other.split(sizes))])
+
+
+def padded(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
+    """`grouped_product` of any widths: zeros are added up to multiples of 16 bytes, and cut off the result. Nobody waits."""
+    more_A, more_B = (-size % (16 // rows_RA.element_size()) for size in (rows_RA.shape[1], other.shape[-1]))
+    rows, both = F.pad(rows_RA, (0, more_A)), other.ndim == 2
+    found = F.grouped_mm(rows.T if both else rows, F.pad(other, (0, more_B) if both else (0, more_B, 0, more_A)), offs=ends_N)
+    return (found[:, :rows_RA.shape[1], :other.shape[-1]] if both else found[:, :other.shape[-1]]).contiguous()
+
+
+# Where shapes are worked out without values (torch.compile, torch.export, the meta device), PyTorch's kernel knows bfloat16
+# alone. There this operator stands for it; elsewhere its way through Python would take 5% of the time of 256 tokens.
+traced_product = torch.library.custom_op("moe_lesson::grouped_product", grouped_product, mutates_args=())
+traced_product.register_fake(lambda rows_RA, other, ends_N: rows_RA.new_empty(
+    (rows_RA.shape[0], other.shape[2]) if other.ndim == 3 else (ends_N.shape[0], rows_RA.shape[1], other.shape[1])))
+
+
+def gradients(ctx, grad_RB: Tensor) -> tuple[Tensor, Tensor, None]:
+    """Of the rows and of the matrices."""
+    rows_RA, w_NAB, ends_N = ctx.saved_tensors
+    grad_RB = grad_RB.contiguous()  # one that was expanded has strides of 0, which the kernel refuses
+    return traced_product(grad_RB, w_NAB.transpose(1, 2), ends_N), traced_product(rows_RA, grad_RB, ends_N), None
+
+
+traced_product.register_autograd(gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+
+
+@register_flop_formula([torch.ops.aten._grouped_mm, torch.ops.moe_lesson.grouped_product])
+def grouped_flops(a: Sequence[int], b: Sequence[int], *_, **__) -> int:
+    """What PyTorch's FlopCounterMode counts of a grouped product, which it does not know: every row meets one matrix.
+
+    Args:
+        a, b: the shapes, [R, A] × [N, A, B] forward and to the rows' gradient, [A, R] or [R, A] × [R, B] to the matrices'.
+    """
+    return 2 * a[0] * a[1] * b[-1]

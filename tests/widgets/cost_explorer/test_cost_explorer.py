@@ -1,0 +1,308 @@
+"""The cost explorer: what it refuses, that it counts as the package does, and by meaning what it shows.
+
+test_every_widget_browser.py asks the rest. What is measured here is made up; cases.py makes it.
+"""
+
+import itertools
+import math
+import re
+
+import pytest
+import torch
+from cost_explorer.cases import POINT, SLOW, explorer_of
+from traitlets import TraitError
+from widget_harness import run_node, status
+
+from moe_lesson.measure.roofline import DEVICES, Device, Stage, dense_stages, moe_stages, seconds
+from moe_lesson.moe.layers import choose
+from moe_lesson.moe.parallel import bytes_per_token, device_limited, devices_visited
+from moe_lesson.widgets import CostExplorer
+from moe_lesson.widgets.cost_explorer.data import CHOICES, LINKS, MINE, START
+
+SIZES = ("tokens", "num_experts", "top_k", "width", "expert_width")
+H100 = DEVICES["H100 SXM"]
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ({"view": "no device"}, "view is 'no device'; choose one of one device, several devices"),
+    ({"machine": "my laptop"}, r"machine is 'my laptop'; give it what measured_device\(\) returns"),
+    ({"measured": [{"device": "H200", "ratio": 1.5}]}, r"measured\[0\] has no dispatch, tokens, D, N, K, H; expected"),
+    ({"measured": [POINT, POINT | {"device": "H100"}]}, r"measured\[1\] was measured on 'H100'; name it as .*: H200, H100 SXM"),
+    ({"measured": [POINT | {"device": MINE}]}, "measured on 'this machine'"),
+    *(({"measured": [POINT | wrong]}, r"measured\[0\] is .*; expected K from 1 to N, H from 64 to 4096, and a ratio above 0")
+      for wrong in ({"K": 65}, {"H": 8}, {"ratio": 0}, {"ratio": math.inf}, {"ratio": math.nan}, {"tokens": 0}))])
+def test_what_can_not_be_is_refused_with_value_and_remedy(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        CostExplorer(**arguments)
+
+
+@pytest.mark.parametrize("trait, value", [("tokens", 300), ("expert_width", 100), ("top_k", 0), ("top_k", 17), ("num_devices", 3),
+                                          ("imbalance", 0.5), ("limit", 0), ("device", MINE), ("link", "post"), ("view", "both")])
+def test_a_value_that_the_control_has_not_is_refused_and_nothing_moves(trait, value):
+    explorer = CostExplorer()
+    before = getattr(explorer, trait)
+    with pytest.raises(TraitError, match=f"{trait} is {value!r}; choose one of "):
+        setattr(explorer, trait, value)
+    assert getattr(explorer, trait) == before
+
+
+def test_it_starts_at_values_that_its_sliders_have_and_on_the_view_that_is_asked_for():
+    assert all(START[name] in values for name, values in CHOICES.items())
+    explorer = CostExplorer(view="several devices")
+    assert explorer.view == explorer.start["view"] == "several devices"
+
+
+# --- arithmetic in the browser ----------------------------------------------------------------------------------------
+
+
+def stage_of(stage: Stage, device: Device) -> dict:
+    return {"name": stage.name, "flops": stage.flops, "bytes": stage.bytes, "seconds": stage.seconds(device),
+            "waits": stage.bytes / device.bandwidth > stage.flops / device.flops}
+
+
+def least_by_search(name: str, sizes: dict, device: Device, bytes_each: int) -> float | None:
+    """With how many rows of one expert its product takes as long to multiply as to move; None where that many are not enough."""
+    def busy(rows: float) -> bool:
+        stages = moe_stages(rows, 1, 1, sizes["width"], sizes["expert_width"], sizes["fused"], bytes_each)
+        stage, = (one for one in stages if one.name == name)
+        return stage.flops / device.flops >= stage.bytes / device.bandwidth
+
+    low, high = 0.0, 1e9
+    if not busy(high):
+        return None
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if busy(middle) else (middle, high)
+    return high
+
+
+def layers() -> list[dict]:
+    """Every end of every slider, fused and unfused, on each device and on a machine whose numbers have four bytes."""
+    first = {name: START[name] for name in SIZES}
+    some = [first, first | {"expert_width": 1408}, *({**first, name: CHOICES[name][end]} for name in SIZES for end in (0, -1)),
+            *({name: CHOICES[name][end] for name in SIZES} for end in (0, -1))]
+    some = [sizes | {"top_k": min(sizes["top_k"], sizes["num_experts"]), "fused": fused}
+            for sizes in some for fused in (False, True)]
+    traits = explorer_of().devices
+    return [layer_of(sizes, device, 4 if name == MINE else 2) | {"device": traits[name]}
+            for sizes in some for name, device in {**DEVICES, MINE: SLOW}.items()]
+
+
+def layer_of(sizes: dict, device: Device, bytes_each: int) -> dict:
+    moe = moe_stages(**sizes, bytes_each=bytes_each)
+    dense = dense_stages(sizes["tokens"], sizes["width"], sizes["top_k"] * sizes["expert_width"], bytes_each)
+    return {"sizes": sizes, "bytes_each": bytes_each, "moe": [stage_of(stage, device) for stage in moe],
+            "dense": [stage_of(stage, device) for stage in dense], "ratio": seconds(moe, device) / seconds(dense, device),
+            "least": [least_by_search(product, sizes, device, bytes_each) for product in ("up", "down")]}
+
+
+def reached() -> list[dict]:
+    """Over all choices, over all orders of the experts under DeepSeek-V2's limit, and by the formula without one."""
+    found = {}
+    for N, K, P in ((8, 3, 2), (8, 5, 4), (8, 1, 8), (8, 8, 4), (16, 4, 4)):
+        every = torch.tensor(list(itertools.combinations(range(N), K)))
+        found[N, K, P, P] = devices_visited(every, N, P).double().mean().item()
+    orders = torch.tensor(list(itertools.permutations(range(8)))).double()
+    for K, P, M in ((3, 4, 2), (4, 4, 2), (4, 4, 3), (5, 8, 5), (4, 2, 1)):
+        ids, _ = choose(orders, K, closed_TN=device_limited(orders, P, M))
+        found[8, K, P, M] = devices_visited(ids, 8, P).double().mean().item()
+    for N, K, P in ((64, 6, 4), (256, 8, 8), (256, 16, 8), (128, 16, 2)):
+        found[N, K, P, P] = (1 - math.comb(N - N // P, K) / math.comb(N, K)) * P
+    return [{"sizes": sizes, "reached": value} for sizes, value in found.items()]
+
+
+def steps() -> list[dict]:
+    """Steps of 16 experts and K = 2, so that both of a token's are on one of P devices with a probability of 7/15 or 3/15."""
+    alone, found = 0.003, []
+    for P, imbalance, limit, link in itertools.product((2, 4), (1.0, 1.5), (1, 2, 8), LINKS.values()):
+        sizes = {"tokens": 1024, "num_experts": 16, "top_k": 2, "width": 512, "num_devices": P, "imbalance": imbalance,
+                 "limit": limit}
+        copies = 2 - {2: 7 / 15, 4: 3 / 15}[P]
+        sent = [bytes_per_token(2, P, 512) * each / 2 for each in (2, copies, 1 if limit == 1 else copies)]
+        busy = [(3 * alone / P, 1024 / P * each / link) for each in sent]  # forward, and twice that backward
+        found.append({"sizes": sizes, "seconds": alone, "link": link, "bytes": sent, "steps": [
+            [compute, send, (imbalance - 1) * (compute + send), imbalance * (compute + send)] for compute, send in busy]})
+    return found
+
+
+def test_javascript_counts_what_python_does(tmp_path):
+    vectors = {"layers": layers(), "reached": reached(), "steps": steps()}
+    assert "pass 7" in run_node("cost_explorer/cost_explorer.test.mjs", vectors, tmp_path)
+
+
+# --- what it shows: one device ----------------------------------------------------------------------------------------
+
+
+def put(page, **state) -> str:
+    page.evaluate("(state) => model.receive(state)", state)
+    return status(page)
+
+
+def large(page) -> str:
+    return page.locator(".moe-cost-large:visible").inner_text()
+
+
+def bars(page, chart: int) -> list[dict]:
+    """The rectangles of a chart in multiples of its axis' unit, in the order they were drawn."""
+    status(page)
+    chart = page.locator(".moe-chart").nth(chart)
+    ticks = chart.locator(".moe-x .tick").evaluate_all(
+        "(nodes) => nodes.map((node) => [Number(node.textContent), node.transform.baseVal[0].matrix.e])")
+    (first, left), *_, (last, right) = ticks
+    unit = (right - left) / (last - first)
+    drawn = chart.locator("rect.moe-bar").evaluate_all(
+        "(nodes) => nodes.map((node) => [node.x.baseVal.value, node.width.baseVal.value, node.getAttribute('fill')])")
+    return [{"from": x / unit, "long": width / unit, "fill": fill} for x, width, fill in drawn]
+
+
+def ratio_of(device: Device = H100, **change) -> float:
+    sizes = {name: START[name] for name in (*SIZES, "fused")} | change
+    dense = dense_stages(sizes["tokens"], sizes["width"], sizes["top_k"] * sizes["expert_width"])
+    return seconds(moe_stages(**sizes), device) / seconds(dense, device)
+
+
+def test_it_opens_on_three_times_the_time_at_equal_flops_and_says_what_decides(show):
+    page = show(CostExplorer())
+    assert status(page).replace("\u00a0", " ") == (
+        "H100 SXM, unfused: at least 4.26 ms, 2.98 × the 1.43 ms of the dense FFN of equal FLOPs. In 65% of it no product runs. "
+        "Up needs 1,057 rows an expert to keep the units busy and has 6,144: it does. Down would wait for memory with any number "
+        "of rows: its matrices are too narrow.")
+    assert large(page) == "2.98 × the time of the dense FFN, at equal FLOPs" and f"{ratio_of():.2f}" == "2.98"
+    assert page.get_by_text("bounds of a model, not measured", exact=True).is_visible()
+    assert page.get_by_text("No GPU has been measured for this copy of the course.", exact=True).is_visible()
+
+
+def test_wider_experts_and_fusing_take_the_tax_away_and_more_tokens_do_not(show):
+    page = show(CostExplorer())
+    for state in ({"expert_width": 1408}, {"fused": True}, {"fused": False}, {"expert_width": 256, "tokens": 262_144},
+                  {"tokens": 16_384}, {"num_experts": 256, "tokens": 256}):
+        put(page, **state)
+        sizes = page.evaluate("(names) => Object.fromEntries(names.map((name) => [name, model.get(name)]))", [*SIZES, "fused"])
+        assert large(page) == f"{float(f'{ratio_of(**sizes):.3g}'):g} × the time of the dense FFN, at equal FLOPs"
+    assert ratio_of(tokens=262_144) == pytest.approx(ratio_of(tokens=16_384), rel=0.02)
+
+
+def test_bars_are_as_long_as_their_stages_striped_where_they_wait_for_memory(show):
+    page = show(CostExplorer())
+    unit = seconds(dense_stages(65_536, 2048, 6 * 256), H100)
+    dense, moe = dense_stages(65_536, 2048, 6 * 256), moe_stages(65_536, 64, 6, 2048, 256)
+    drawn = bars(page, 0)
+    assert len(drawn) == len(dense) + 2 * len(moe)
+    for stages, place in ((dense, 0), (moe, 3), (moe, 10)):
+        end = 0.0
+        for stage, bar in zip(stages, drawn[place:]):
+            long = stage.seconds(H100) / unit
+            assert (bar["from"], bar["long"]) == (pytest.approx(end, abs=0.01), pytest.approx(long, abs=0.012))  # a pixel between
+            assert bar["fill"].startswith("url(#moe-stripes-") is (stage.bytes / H100.bandwidth > stage.flops / H100.flops)
+            end += long
+    assert page.locator(f"pattern[id='{drawn[3]['fill'][5:-1]}']").count() == 1 and not re.search(r"\d", drawn[3]["fill"])
+
+
+def test_what_is_fused_says_where_it_went_and_the_axis_stands_still(show):
+    page = show(CostExplorer())
+    assert ratio_of(expert_width=128) > 4 > ratio_of(expert_width=128, fused=True)
+    put(page, expert_width=128)
+    axis = page.locator(".moe-x").first.inner_html()
+    said = put(page, fused=True)
+    assert "H100 SXM, fused: at least" in said and page.get_by_text("within up", exact=True).count() == 3
+    assert page.locator(".moe-x").first.inner_html() == axis
+    assert "Below 1" not in said and "Below 1 ×: the dense FFN's activation is not fused." in put(page, expert_width=4096)
+    put(page, fused=False, expert_width=64)
+    assert page.get_by_text("× dense; the axis has grown × 4", exact=True).is_visible()
+
+
+def test_few_rows_an_expert_make_products_wait_and_it_says_how_many_they_need(show):
+    said = put(show(CostExplorer()), tokens=4096, expert_width=1408)
+    assert "Up needs 393 rows an expert to keep the units busy and has 384: it waits for memory." in said
+    assert "Down needs 457 rows an expert to keep the units busy and has 384: it waits for memory." in said
+
+
+def test_more_active_experts_than_there_are_count_as_all_of_them(show):
+    page = show(explorer_of())
+    put(page, num_experts=8, top_k=12)
+    assert page.get_by_label("K, active experts", exact=True).get_attribute("aria-valuetext") == "K = 8 active, not 12"
+    assert large(page).startswith(f"{ratio_of(num_experts=8, top_k=8):.3g} ×")
+
+
+def test_this_machine_s_numbers_have_the_bytes_that_it_was_measured_with(show):
+    page = show(explorer_of())
+    put(page, device=MINE)
+    four, two = (Device("", SLOW.flops, SLOW.bandwidth * 2 / each) for each in (4, 2))
+    assert large(page).startswith(f"{ratio_of(four):.3g} ×") and f"{ratio_of(four):.3g}" != f"{ratio_of(two):.3g}"
+
+
+def test_measured_points_stand_at_their_ratio_on_the_curve_that_they_belong_to_and_are_told_from_it(show):
+    page = show(explorer_of())
+    status(page)
+    chart = page.locator(".moe-chart").nth(1)
+    points = "(nodes) => nodes.map((node) => [node.cx.baseVal.value, node.cy.baseVal.value, node.getAttribute('fill')])"
+    (x, y, fill), *measured = chart.locator("circle").evaluate_all(points)
+    ticks = dict(chart.locator(".moe-y .tick").evaluate_all(
+        "(nodes) => nodes.map((node) => [Number(node.textContent), node.transform.baseVal[0].matrix.f])"))
+    heights = [ticks[0] + ratio * (ticks[1] - ticks[0]) for ratio in (ratio_of(), 1.9, 1.2)]
+    assert [y, *(one[1] for one in measured)] == pytest.approx(heights, abs=1)
+    assert fill != "none" and [one[2] for one in measured] == ["none", "none"] and measured[0][0] == measured[1][0] > x
+    assert page.get_by_text("Circles: measured, 2 of 3 on this device at this T, D, N and K.", exact=True).is_visible()
+    assert chart.get_by_text("grouped", exact=True).is_visible()
+    put(page, device="H200")
+    assert chart.locator("circle").count() == 2
+    put(page, width=1024)
+    assert chart.locator("circle").count() == 1 and page.get_by_text("Circles: measured, 0 of 3 on this device").is_visible()
+
+
+def test_a_measured_ratio_beyond_the_axis_makes_it_grow(show):
+    page = show(CostExplorer(measured=[POINT | {"ratio": 5.0}]))
+    assert page.get_by_text("× dense; the axis has grown × 4", exact=True).is_visible()
+
+
+# --- what it shows: several devices -----------------------------------------------------------------------------------
+
+
+def test_on_several_devices_it_says_what_is_sent_and_what_that_takes(show):
+    page = show(CostExplorer(view="several devices"))
+    assert status(page).replace("\u00a0", " ") == (
+        "4 devices with 16 experts each, NVLink. 6 rows a token, 73.7 kB: 7.35 ms, 1.74 × as fast as one device: 3.20 ms to "
+        "compute, 2.68 ms to send, 1.47 ms until the fullest is done. A copy a device, 3.35 a token, 41.1 kB: 5.87 ms, 2.18 × as "
+        "fast. At most 3 copies, 2.93 a token, 36.0 kB: 5.63 ms, 2.27 × as fast.")
+    assert f"{bytes_per_token(6, 4, 2048) / 1000:.1f}" == "73.7"
+    assert large(page) == "4 devices: 1.74 × as fast as one, 2.27 × with fewer sends"
+
+
+def test_the_bars_of_a_step_are_as_long_as_its_parts(show):
+    page = show(CostExplorer(view="several devices"))
+    alone = 3 * seconds(moe_stages(65_536, 64, 6, 2048, 256), H100)
+    send = 65_536 / 4 * bytes_per_token(6, 4, 2048) / 450e9
+    lengths = [alone, 0, 0, alone / 4, send, 0.25 * (alone / 4 + send)]
+    drawn = bars(page, 2)
+    assert [bar["long"] for bar in drawn[:6]] == pytest.approx([one / alone for one in lengths], abs=0.005)
+    assert [bar["from"] for bar in drawn[3:6]] == pytest.approx([0, 1 / 4, 1 / 4 + send / alone], abs=0.005)
+    assert len(drawn) == 12 and drawn[4]["long"] > drawn[7]["long"] > drawn[10]["long"]
+
+
+def test_a_slow_link_makes_several_devices_slower_than_one_and_balance_takes_the_waiting_away(show):
+    page = show(CostExplorer(view="several devices"))
+    put(page, link="InfiniBand", num_devices=8)
+    assert float(large(page).split()[2]) < 1 and page.get_by_text("× one device; the axis has grown × 4", exact=True).is_visible()
+    assert "0.00 s until the fullest is done" in put(page, imbalance=1.0).replace("\u00a0", " ")
+
+
+def test_a_limit_that_can_not_hold_a_tokens_experts_is_lifted_and_says_so(show):
+    page = show(explorer_of(view="several devices"), live=True)
+    slider = page.get_by_label("M, devices of a token at most", exact=True)
+    assert slider.get_attribute("aria-valuetext") == "M = 3 at most"
+    said = put(page, num_experts=8, num_devices=8)
+    assert slider.get_attribute("aria-valuetext") == "M = 6 at most, not 3" and "At most 6 copies, 6 a token" in said
+    assert "8 devices with 1 expert each" in said
+    put(page, num_experts=64, limit=8, num_devices=2)
+    assert slider.get_attribute("aria-valuetext") == "M = 2 at most" and slider.input_value() == "2"
+
+
+def test_controls_of_several_devices_stand_with_them_alone(show):
+    page = show(CostExplorer(), live=True)
+    assert not page.get_by_label("link").is_visible() and not page.get_by_label("imbalance of the devices").is_visible()
+    page.get_by_label("several devices", exact=True).check()
+    status(page)
+    assert page.get_by_label("imbalance of the devices").is_visible() and page.get_by_label("T, tokens").is_visible()
+    assert not page.get_by_text("× the time of the dense FFN, at equal FLOPs").is_visible()
