@@ -147,7 +147,7 @@ def test_import_needs_no_more_than_the_core_dependencies():
     """torch, numpy, scipy, tqdm and safetensors, with what these load themselves, and nothing of the lab."""
     core = {"torch", "numpy", "scipy", "tqdm", "safetensors"} | {"charset-normalizer", "filelock"}  # these where they are used
     assert {Requirement(line).name for line in PROJECT["dependencies"]} == core
-    added, loaded, _ = fresh_import("torch, numpy, scipy.special, tqdm.auto, safetensors.torch")
+    added, loaded, _ = fresh_import("torch.utils.flop_counter, numpy, scipy.special, tqdm.auto, safetensors.torch")
     assert added == {"moe_lesson"}, "import these where they are used, not at the top of a module"
     lab = {Requirement(line).name for line in EXTRAS["lab"]} | {"IPython"}
     assert {"matplotlib", "ipywidgets", "pandas"} <= lab and not loaded & lab, "these are for moe_lesson.teach and widgets"
