@@ -36,10 +36,8 @@ export class Chart {
   sized() {
     const { top, right, bottom, left } = this.margin;
     const outer = this.box.clientWidth;
-    if (outer !== this.wide) { // sizes that are set again are worked out again
-      this.svg.attr("width", outer).attr("height", this.outer);
-      this.inside.attr("y", -4).attr("width", Math.max(outer - left - right, 1) + 2).attr("height", this.outer - top - bottom + 8);
-    }
+    this.svg.attr("width", outer).attr("height", this.outer);
+    this.inside.attr("y", -4).attr("width", Math.max(outer - left - right, 1) + 2).attr("height", this.outer - top - bottom + 8);
     this.duration = this.drawn && this.wide === outer ? motion() : 0;
     [this.drawn, this.wide] = [outer > 0, outer];
     return { width: Math.max(outer - left - right, 1), height: this.outer - top - bottom };
