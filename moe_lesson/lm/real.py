@@ -10,7 +10,7 @@ Letters: T tokens, D model width, N experts, K active experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -104,8 +104,7 @@ def moe_blocks(model: nn.Module) -> list[Block]:
 # ------------------------------------------------------------------------------------------------------------- listening
 
 
-@torch.no_grad()
-def routings_of(model: nn.Module, ids_T: Tensor, tokens: Sequence[str] | None = None) -> dict[str, Routing]:
+def routings_of(model: Any, ids_T: Tensor, tokens: Sequence[str] | None = None) -> dict[str, Routing]:
     """What each router of a real model decides for a text.
 
     Args:
@@ -115,28 +114,40 @@ def routings_of(model: nn.Module, ids_T: Tensor, tokens: Sequence[str] | None = 
 
     Returns: the name of each mixture's module -> its `Routing`, on the CPU; the heaviest expert of a token first.
     """
-    blocks, routings = moe_blocks(model), {}
-    with ExitStack() as stack:
-        heard = [stack.enter_context(hearing(block)) for block in blocks]
-        device = stack.enter_context(evaluating(model))
-        model(input_ids=ids_T[None].to(device), use_cache=False)
-    for block, calls in zip(blocks, heard):
-        require(len(calls) == 1, f"the router of {block.name} was called {len(calls)} times in one pass; expected once")
-        routing = calls[0].detach()
-        require(routing.num_tokens == len(ids_T), f"{block.name} routed {routing.num_tokens} tokens of {len(ids_T)}")
-        routings[block.name] = routing if tokens is None else routing.with_tokens(tokens)
-    return routings
+    kind = moe_blocks(model)[0].kind
+    with evaluating(model) as device:
+        heard = listen(model, ids_T.to(device), f"{kind.block}.{kind.router}")
+    routings = {name.removesuffix(f".{kind.router}"): routing.detach() for name, routing in heard.items()}
+    return routings if tokens is None else {name: routing.with_tokens(tokens) for name, routing in routings.items()}
 
 
-@contextmanager
-def hearing(block: Block) -> Iterator[list[Routing]]:
-    """Write down what a router decides while the model runs: yields a list that grows by one `Routing` at every call."""
-    heard: list[Routing] = []
-    hook = block.router.register_forward_hook(lambda _, inputs, output: heard.append(decided(output, block.name)))
+@torch.no_grad()
+def listen(model: nn.Module, ids_T: Tensor, router: str) -> dict[str, Routing]:
+    """Run a model once, and write down what its routers decide.
+
+    Args:
+        model: takes token ids [1, T].
+        ids_T: token ids [T].
+        router: what the routers are called in it, e.g. "mlp.gate": a module is one if its name ends so, after a dot.
+
+    Returns: the name of each router's module -> its `Routing`; a dense layer has no router, and so no entry.
+    """
+    heard: dict[str, Routing] = {}
+
+    def hook_for(name: str) -> Callable:
+        def hook(module, inputs, output):
+            heard[name] = decided(output, name)
+
+        return hook
+
+    routers = [(name, module) for name, module in model.named_modules() if name.endswith(f".{router}")]
+    hooks = [module.register_forward_hook(hook_for(name)) for name, module in routers]
     try:
-        yield heard
+        model(ids_T[None])
     finally:
-        hook.remove()
+        for one in hooks:
+            one.remove()
+    return heard
 
 
 def decided(output: object, name: str = "router") -> Routing:
@@ -157,11 +168,11 @@ def decided(output: object, name: str = "router") -> Routing:
 
 
 @torch.no_grad()
-def block_inputs(model: nn.Module, ids_T: Tensor) -> dict[str, Tensor]:
+def block_inputs(model: Any, ids_T: Tensor) -> dict[str, Tensor]:
     """What goes into each mixture of experts: the name of its module -> [T, D], on the CPU."""
     blocks = moe_blocks(model)
     with evaluating(model) as device, listening([block.router for block in blocks]) as inputs:
-        model(input_ids=ids_T[None].to(device), use_cache=False)
+        model(ids_T[None].to(device))
     return {block.name: x.flatten(0, -2).float().cpu() for block, x in zip(blocks, inputs)}
 
 
@@ -174,7 +185,8 @@ def expert_outputs(block: Block, x_TD: Tensor) -> Tensor:
     experts, weight = block.module.experts, block.router.weight
     x_TD = x_TD.to(weight.device, weight.dtype)
     once_T1 = x_TD.new_ones(len(x_TD), 1)
-    return torch.stack([experts(x_TD, torch.full_like(once_T1, i, dtype=torch.long), once_T1) for i in range(len(weight))]).float().cpu()
+    outputs = [experts(x_TD, torch.full_like(once_T1, i, dtype=torch.long), once_T1) for i in range(len(weight))]
+    return torch.stack(outputs).float().cpu()
 
 
 def router_of(block: Block) -> Router:
