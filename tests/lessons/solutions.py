@@ -122,6 +122,23 @@ def send_counts(expert_ids, num_experts):
     each = num_experts // len(expert_ids)
     return torch.stack([torch.bincount(ids.flatten() // each, minlength=len(expert_ids)) for ids in expert_ids])
 """},
+    "11": {"listen": """
+def listen(model, ids, router):
+    heard = {}
+
+    def hook_for(name):
+        def hook(module, inputs, output):
+            logits, weights, indices = output
+            heard[name] = Routing(logits, indices, weights)
+        return hook
+
+    routers = [(name, module) for name, module in model.named_modules() if name.endswith("." + router)]
+    hooks = [module.register_forward_hook(hook_for(name)) for name, module in routers]
+    model(ids[None])
+    for hook in hooks:
+        hook.remove()
+    return heard
+"""},
 }
 STUB = r"def {name}\(.*?\n    return \.\.\.\n"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_lesson.lm import real
 from moe_lesson.measure import census, evidence, interventions
 from moe_lesson.moe import layers, parallel, rows
 from moe_lesson.moe.routing import Routing
@@ -690,6 +691,71 @@ WRONG |= {
                      "expected numbers of rows"),
                     (counted_by(lambda ids, n, p: ids // 2), "wrong for"),
                     (lambda choices, n: parallel.send_counts(choices, n)[0], "expected (4, 4)")],
+}
+
+
+def listening(make, ending=".gate", remove=True, change=lambda routing: routing):
+    """A wrong way to listen: `make` gives the Routing of logits, weights and indices."""
+    def listen(model, ids, router):
+        heard = {}
+        hooks = [module.register_forward_hook(lambda _, inputs, output, name=name: heard.update({name: make(*output)}))
+                 for name, module in model.named_modules() if name.endswith(ending)]
+        model(ids[None])
+        for hook in hooks if remove else ():
+            hook.remove()
+        return change(heard)
+    return listen
+
+
+def chosen_again(logits, weights, indices):
+    best = logits.softmax(1).topk(weights.shape[1])
+    return Routing(logits, best.indices, best.values / best.values.sum(1, keepdim=True))
+
+
+def with_one_name(model, ids, router):
+    heard, hooks = {}, []
+    for name, module in model.named_modules():
+        if name.endswith("." + router):
+            def hook(module, inputs, output):
+                for one in routers:
+                    heard[one] = as_given(*output)
+            hooks.append(module.register_forward_hook(hook))
+    routers = [name for name, _ in model.named_modules() if name.endswith("." + router)]
+    model(ids[None])
+    for one in hooks:
+        one.remove()
+    return heard
+
+
+def returning(model, ids, router):
+    for name, module in model.named_modules():
+        if name.endswith("." + router):
+            module.register_forward_hook(lambda _, inputs, output: as_given(*output))
+    model(ids[None])
+
+
+def as_given(logits, weights, indices):
+    return Routing(logits, indices, weights)
+
+
+def dense_too(model, ids, router):
+    routings = real.listen(model, ids, router)
+    return {f"layers.{i}": next(iter(routings.values())) for i in range(len(model.layers))}
+
+
+WRONG |= {
+    "listen": [(listening(chosen_again), "chosen again"), (listening(as_given, remove=False), "still on the model"),
+               (listening(lambda logits, weights, ids: Routing(logits, ids, weights.sort(descending=True).values)),
+                "not side by side"),
+               (listening(lambda logits, weights, ids: Routing(logits, ids, logits.softmax(1).gather(1, ids))), "computed anew"),
+               (listening(lambda logits, weights, ids: Routing(logits, (ids + 1) % logits.shape[1], weights)), "its third part"),
+               (listening(lambda logits, weights, ids: Routing(logits.softmax(1), ids, weights)), "not what the router returned"),
+               (listening(lambda *output: output, ".gate_proj"), "is no router"),
+               (listening(lambda *output: output), "kept a tuple"),
+               (listening(as_given, ".router"), "heard: nothing"), (with_one_name, "the routing of the last router"),
+               (returning, "takes the place of the module's output"), (dense_too, "the first layer is dense"),
+               (listening(as_given, change=lambda heard: list(heard.values())), "not a list"),
+               (lambda model, ids, router: {}, "ran 0 times"), (lambda model, ids, router: model(ids), "a batch of one text")],
 }
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, Check)}
 

@@ -17,11 +17,13 @@ import torch
 from solutions import SOLUTIONS
 from torch import Tensor
 
+from moe_lesson.lm import real
 from moe_lesson.measure import census, evidence, instruments, interventions, roofline
 from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check
 from moe_lesson.teach.checks.lesson06 import traced
+from moe_lesson.teach.checks.lesson11 import ToyModel
 
 F = torch.nn.functional
 OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "power_law": [evidence.power_law],
@@ -33,7 +35,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "verdict": [evidence.student_t, evidence.interval, evidence.paired_difference, evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
-       "send_counts": [parallel.devices_of, parallel.send_counts]}
+       "send_counts": [parallel.devices_of, parallel.send_counts], "listen": [real.decided, real.listen]}
 GRADIENTS = "ffn", "gate", "choose", "combine"  # through all arguments that are floats; balance_loss has one of its own
 LEARNERS = {name: source for solved in SOLUTIONS.values() for name, source in solved.items()}
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: ast.Mult, ast.Pow: ast.Mult,
@@ -228,6 +230,8 @@ def arguments(name: str, seed: int) -> list:
             return [r.randint(30, 5000), r.randint(30, 5000), r.choice([*roofline.DEVICES.values()])]
         case "send_counts":
             return [[torch.randint(a * b, (r.randint(1, 5), c)) for _ in range(a)], a * b]
+        case "listen":
+            return [ToyModel(a, b + c, b, seed), torch.randint(9, (d,)), "gate"]
         case "dealt_to_documents":
             names = torch.randperm(20)[:a]
             of_document, document = torch.randint(0, 3, (20,)), names[torch.cat([torch.arange(a), torch.randint(0, a, (9,))])]
@@ -241,6 +245,10 @@ def outcome(name: str, function: Callable, given: list) -> list:
         return deals(function, *given)
     if name == "deepseekmoe":
         return traced(function, *given)
+    if name == "listen":
+        heard = function(*given)
+        parts = [part for one in heard.values() for part in (one.logits, one.gates)]
+        return [sorted(heard), given[0].runs, given[0].hooks(), *parts]
     floating = [a.requires_grad_() for a in given if isinstance(a, Tensor) and a.is_floating_point() and name in GRADIENTS]
     if name == "balance_loss":
         floating = [given[0].logits.requires_grad_()]
@@ -296,7 +304,7 @@ def misjudged(name: str, whose: str, check: Check) -> tuple[list[str], list[str]
     else:
         function, text, names = name, LEARNERS[name], {"torch": torch, "F": F, "Routing": routing.Routing,
                                                   "paired_difference": evidence.paired_difference}
-    several = [arguments(name, seed) for seed in range(15 if name == "dealt_to_documents" else 150)]
+    several = [arguments(name, seed) for seed in range(15 if name in ("dealt_to_documents", "listen") else 150)]
     rights = [(given, outcome(name, check.reference, given)) for given in several]
     assert right_everywhere(name, built(function, ast.unparse(parsed(text)), names), rights)
     passed, refused = [], []

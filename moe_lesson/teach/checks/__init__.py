@@ -16,7 +16,8 @@ from .lesson06 import deepseekmoe
 from .lesson07 import verdict
 from .lesson08 import dealt_to_documents, information
 from .lesson09 import block_ends, least_rows, places, send_counts
+from .lesson11 import listen
 
 __all__ = ["balance_loss", "block_ends", "choose", "combine", "cut_experts", "dealt_to_documents", "deepseekmoe", "ffn", "gate",
-           "information", "labels_served", "least_rows", "load", "max_violation", "output_similarity", "places", "power_law",
-           "send_counts", "tokens_of", "update_bias", "verdict"]
+           "information", "labels_served", "least_rows", "listen", "load", "max_violation", "output_similarity", "places",
+           "power_law", "send_counts", "tokens_of", "update_bias", "verdict"]

@@ -1,0 +1,192 @@
+"""A real model reads documents: who was sent where, and what kinds of tokens these were. For models whose tokens are words, too.
+
+Letters: T tokens, N experts, K experts per token, M labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..base.errors import require
+from ..lm.corpora import Document
+from ..lm.real import Block, block_inputs, expert_outputs, moe_blocks, rerouted, router_of, routings_of
+from ..lm.real_models import RealModel
+from ..moe.routing import Routing
+from .instruments import co_routing, output_similarity
+from .merging import Merging, merge_order, random_similarity
+from .nulls import random_router
+
+KINDS = ("blank", "number", "capital", "small letter", "sign")
+MARGIN = " \n\t\r␣⏎⇥▁Ġ"  # how tokenizers write the blank that a word brings along
+
+
+def kind_of(token: str) -> str:
+    """What a token looks like, whether it is a byte or a word: one of `KINDS`, by its first sign after blanks.
+
+    >>> kind_of(" The"), kind_of("e"), kind_of("42"), kind_of("␣"), kind_of("("), kind_of("中 1/3")
+    ('capital', 'small letter', 'number', 'blank', 'sign', 'small letter')
+    """
+    core = token.strip(MARGIN)
+    if not core:
+        return "blank"
+    if core[0].isdigit() and not core.startswith("0x"):
+        return "number"
+    return "sign" if not core[0].isalpha() else "capital" if core[0].isupper() else "small letter"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the routers of a real model decided in some documents.
+
+    Args:
+        tokens: T of them, as text.
+        domains: names of the documents' domains.
+        domain_T: which of them each token is of.
+        piece_T: which piece of text each token is in: neighbours in one piece were neighbours in the text.
+        routings: the name of each mixture's module -> its `Routing` of the T tokens.
+        random: the same of random routers that saw the same hidden states.
+    """
+
+    tokens: tuple[str, ...]
+    domains: tuple[str, ...]
+    domain_T: Tensor
+    piece_T: Tensor
+    routings: dict[str, Routing]
+    random: dict[str, Routing]
+
+    def labels(self, what: str) -> tuple[Tensor, tuple[str, ...]]:
+        """A label of each token [T], and the labels' names: its "domain", its "kind" (`kind_of`), or the "token" itself."""
+        require(what in ("domain", "kind", "token"), f"unknown label {what!r}; choose one of domain, kind, token")
+        if what == "domain":
+            return self.domain_T, self.domains
+        named = [kind_of(token) for token in self.tokens] if what == "kind" else list(self.tokens)
+        names = tuple(name for name in KINDS if name in named) if what == "kind" else tuple(dict.fromkeys(named))
+        place = {name: i for i, name in enumerate(names)}
+        return torch.tensor([place[name] for name in named], device="cpu"), names
+
+    def calls(self, routing: Routing, what: str) -> Tensor:
+        """How many of each label's tokens call each expert: [N, M]."""
+        label_T, names = self.labels(what)
+        place_TK = routing.expert_ids * len(names) + label_T[:, None]
+        return torch.bincount(place_TK.flatten(), minlength=routing.num_experts * len(names)).view(-1, len(names)).double()
+
+
+def read_documents(real: RealModel, documents: list[Document], characters: int = 200, pieces: int = 3, seed: int = 0) -> Reading:
+    """Let a real model read the beginnings of some documents.
+
+    Args:
+        real: whose routers the course's `Router` can say (`router_of`), for the null.
+        documents: of any domains.
+        characters: of one piece, each read by itself.
+        pieces: of one document, at most.
+        seed: of the random routers.
+    """
+    require(len(documents) > 0, "there is no document to read; give at least one")
+    domains, blocks = tuple(dict.fromkeys(d.domain for d in documents)), moe_blocks(real.model)
+    nulls = {block.name: random_router(router_of(block), seed + i) for i, block in enumerate(blocks)}
+    tokens: list[str] = []
+    domain, piece = [], []
+    heard: dict[str, list[Routing]] = {block.name: [] for block in blocks}
+    random: dict[str, list[Routing]] = {block.name: [] for block in blocks}
+    texts = [(d.domain, d.text[at:at + characters]) for d in documents
+             for at in range(0, min(len(d.text), characters * pieces), characters)]
+    for i, (name, text) in enumerate(texts):
+        ids_T, named = real.read(text)
+        for block, routing in routings_of(real.model, ids_T).items():
+            heard[block].append(routing)
+        for block, x_TD in block_inputs(real.model, ids_T).items():
+            random[block].append(nulls[block](x_TD).detach())
+        tokens += named
+        domain += [domains.index(name)] * len(named)
+        piece += [i] * len(named)
+    trained, null = ({name: joined(parts) for name, parts in found.items()} for found in (heard, random))
+    return Reading(tuple(tokens), domains, torch.tensor(domain, device="cpu"), torch.tensor(piece, device="cpu"), trained, null)
+
+
+def joined(routings: list[Routing]) -> Routing:
+    """The routings of several texts as one."""
+    logits_TN, ids_TK, weights_TK = (torch.cat([getattr(one, part) for one in routings])
+                                     for part in ("logits", "expert_ids", "weights"))
+    return Routing(logits_TN, ids_TK, weights_TK)
+
+
+def repeated_first_choice(routing: Routing, piece_T: Tensor) -> tuple[float, float]:
+    """How often a token's first expert is its predecessor's first, too (Mixtral, arXiv 2401.04088, section 5).
+
+    Returns: the share of neighbours; and what the loads alone would give, Σ p_n², if tokens stood in any order.
+    """
+    first_T = routing.expert_ids[:, 0]
+    same_piece = piece_T[1:] == piece_T[:-1]
+    share_N = torch.bincount(first_T, minlength=routing.num_experts).double() / len(first_T)
+    return (first_T[1:] == first_T[:-1])[same_piece].double().mean().item(), share_N.square().sum().item()
+
+
+def mass(routing: Routing, label_T: Tensor, num_labels: int) -> Tensor:
+    """Which share of its routing weight each label gives to each expert: [M, N], rows sum to 1."""
+    gates_TN = routing.gates.double()
+    sums_MN = torch.zeros(num_labels, routing.num_experts, dtype=torch.float64, device="cpu").index_add(0, label_T, gates_TN)
+    return sums_MN / sums_MN.sum(dim=1, keepdim=True)
+
+
+def silenced(routing: Routing, expert: int) -> Routing:
+    """The same choices, one expert's weights 0."""
+    return routing.reweighted(routing.weights * (routing.expert_ids != expert))
+
+
+def losses_without(real: RealModel, texts: list[str]) -> dict[str, Tensor]:
+    """The loss of some texts with one expert silenced at a time: the name of each mixture's module -> [N], nats per token.
+
+    A silenced expert answers nothing; the weights of the others stay as they are.
+    """
+    found, read = {}, [real.read(text)[0] for text in texts]
+    for block in moe_blocks(real.model):
+        losses = []
+        for i in range(len(block.router.weight)):
+            with rerouted(block, partial(silenced, expert=i)):
+                losses.append(sum(map(real.loss_of, read)) / len(read))
+        found[block.name] = torch.tensor(losses)
+    return found
+
+
+def real_mergings(real: RealModel, block: Block, texts: list[str], merges: int = 8,
+                  draws: int = 3) -> tuple[dict[str, Merging], list[tuple[float, ...]]]:
+    """What it costs a real model to merge its most alike experts: by outputs, by co-routing, and, as control, at random.
+
+    The busiest expert of a group answers for all; the weights stay.
+
+    Args:
+        block: whose experts.
+        texts: on which they are compared, and the loss is measured, in nats per token.
+        merges: how many.
+        draws: of the control.
+
+    Returns: what `RedundancyLens` takes: "outputs" and "co-routing" -> `Merging`, and the losses of each draw.
+    """
+    read = [real.read(text)[0] for text in texts]
+    routing = joined([routings_of(real.model, ids_T)[block.name] for ids_T in read])
+    x_TD = torch.cat([block_inputs(real.model, ids_T)[block.name] for ids_T in read])
+    load_N, n = routing.load, routing.num_experts
+
+    def merged(similarity_NN: Tensor) -> Merging:
+        thresholds, partitions = merge_order(similarity_NN, merges)
+        losses = []
+        for groups in partitions:
+            stand_in_N = torch.arange(n, device="cpu")
+            for group in groups:
+                stand_in_N[list(group)] = max(group, key=lambda i: load_N[i])
+            with rerouted(block, partial(answered_by, stand_in_N=stand_in_N)):
+                losses.append(sum(map(real.loss_of, read)) / len(read))
+        return Merging(similarity_NN, thresholds, partitions, tuple(losses))
+
+    alike = {"outputs": output_similarity(expert_outputs(block, x_TD)), "co-routing": co_routing(routing)}
+    return ({kind: merged(similarity) for kind, similarity in alike.items()},
+            [merged(random_similarity(n, seed)).losses for seed in range(draws)])
+
+
+def answered_by(routing: Routing, stand_in_N: Tensor) -> Routing:
+    """The same weights, each expert's tokens given to the one that stands in for it."""
+    return Routing(routing.logits, stand_in_N.to(routing.expert_ids)[routing.expert_ids], routing.weights)
