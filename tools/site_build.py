@@ -71,7 +71,8 @@ class Files:
         """A file of traits and all files that it names."""
         held = json.loads((self.folder / name).read_text(encoding="utf-8"))
         buffers = {value["file"] for value in held.values() if isinstance(value, dict) and "file" in value}
-        return {name} | buffers | (self.all_of(held["weights"]) if held.get("weights") else set())
+        model = held.get("weights")  # a name, where it is not a widget's own numbers
+        return {name} | buffers | (self.all_of(model) if model and isinstance(model, str) else set())
 
 
 def fingerprint(nb: NotebookNode) -> str:
@@ -160,7 +161,7 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
                 output.data, output.metadata = NotebookNode({"text/html": place}), NotebookNode()
         cell.metadata = NotebookNode({"tags": tags} if tags else {})
     if waiting:
-        raise Unfit(f"cell {waiting[0]['cell']} of {path.name} shows a widget that is not stored: make notebooks NOTEBOOKS={path}")
+        raise Unfit(f"cell {waiting[0]['cell']} of {path.name} shows what is not stored: make notebooks NOTEBOOKS={path}")
     return nb
 
 
@@ -251,7 +252,7 @@ def main() -> int:
         print(f"FAILED {unfit}")
         return 1
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{options.out}: {len(options.notebooks)} lessons, {size / 1e6:.1f} MB. Look: python -m http.server -d {options.out} 8000")
+    print(f"{len(options.notebooks)} lessons, {size / 1e6:.1f} MB; see it with python -m http.server -d {options.out}")
     return 0
 
 

@@ -59,7 +59,8 @@ const styles = {};
 /** Load a style sheet once. */
 function wear(name) {
   styles[name] ??= new Promise((done, fail) => {
-    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL(name, FILES), onload: done, onerror: fail });
+    const link = document.createElement("link");
+    Object.assign(link, { rel: "stylesheet", href: new URL(name, FILES), onload: done, onerror: fail });
     document.head.prepend(link); // the page's own sheet has the last word
   });
   return styles[name];
@@ -72,7 +73,7 @@ async function mount(place) {
   const [host, still] = [document.createElement("div"), document.createElement("div")];
   host.className = "moe-host";
   still.className = "moe-fallback";
-  const model = new Model(question ? remembered(traits, question) : traits, question && ((one, sent) => answer(one, sent, question)));
+  const model = question ? asking(traits, question) : new Model(traits);
   widget.render({ model, el: host });
   still.append(...place.childNodes);
   place.append(host, still);
@@ -101,10 +102,12 @@ function guesses() {
   }
 }
 
-function remembered(traits, question) {
+/** The model of a question: with the guess that is kept already, if any, and an answer to the next. */
+function asking(traits, question) {
   const values = guesses()[question];
-  if (!values) return traits;
-  return { ...traits, entered: { times: 0, values: values.map(String) }, answer: { times: 0, kept: true, words: "Kept earlier." } };
+  const kept = values && { entered: { times: 0, values: values.map(String) },
+    answer: { times: 0, kept: true, words: "Kept earlier." } };
+  return new Model({ ...traits, ...kept }, (model, sent) => answer(model, sent, question));
 }
 
 /** The number that a visitor wrote, or null: 14, 0.5, 0,5, 1,000, 2e9; the twin of read_number in teach/lesson.py. */
@@ -115,13 +118,19 @@ export function readNumber(text) {
   return Number.isFinite(value) ? value : null;
 }
 
-/** What Python would answer to a guess. */
+/** A guess as it is kept, or why it cannot be: { read } or { refusal }. */
+export function readGuess(values, choices) {
+  const read = choices.length ? values.map((value) => (choices.includes(value) ? value : null)) : values.map(readNumber);
+  const wrong = read.indexOf(null);
+  if (wrong < 0) return { read };
+  if (choices.length) return { refusal: "please choose one" };
+  return { refusal: `'${values[wrong]}' is no number that can be kept; write one such as 14, 0.5 or 1,000` };
+}
+
+/** Keep a guess in this browser, and say so, as Python would. */
 function answer(model, { entered: { times, values } }, question) {
-  const choices = model.get("choices");
-  const read = choices.length ? values : values.map(readNumber);
-  const wrong = choices.length ? read.findIndex((value) => !choices.includes(value)) : read.indexOf(null);
-  const refusal = choices.length ? "please choose one" : `'${values[wrong]}' is no number that can be kept; write one such as 14, 0.5 or 1,000`;
-  if (wrong >= 0) return model.set("answer", { times, kept: false, words: `Not kept: ${refusal}` });
+  const { read, refusal } = readGuess(values, model.get("choices"));
+  if (refusal) return model.set("answer", { times, kept: false, words: `Not kept: ${refusal}` });
   let where = "Kept in this browser";
   try {
     localStorage.setItem(GUESSES, JSON.stringify({ ...guesses(), [question]: read }));
@@ -136,11 +145,13 @@ function answer(model, { entered: { times, values } }, question) {
 function compare(question, values) {
   for (const { cell, cover, line } of reveals.filter((one) => one.question === question)) {
     cover.open = true;
-    if (line) line.textContent = line.dataset.stored.replace(/(It is .*?) ?\(You kept no guess\.\)/, `You said ${values.join(", ")}. $1`);
+    const beside = (_, result) => `You said ${values.join(", ")}. ${result}`;
+    if (line) line.textContent = line.dataset.stored.replace(UNGUESSED, beside);
     cell.classList.add("moe-answered");
   }
 }
 
+const UNGUESSED = /(It is .*?) ?\(You kept no guess\.\)/; // what `reveal` of teach/lesson.py printed
 const reveals = [];
 
 /** Cover what a cell reveals, until the visitor has guessed or wants to see it. */
@@ -155,7 +166,7 @@ function coverReveals() {
     cover.append(Object.assign(document.createElement("summary"), { textContent: "The result: guess first, or open it" }));
     output.before(cover);
     cover.append(output);
-    const line = [...output.querySelectorAll("pre, pre span")].filter((node) => node.textContent.includes("(You kept no guess.)")).at(-1);
+    const line = [...output.querySelectorAll("pre, pre span")].filter((node) => UNGUESSED.test(node.textContent)).at(-1);
     if (line) line.dataset.stored = line.textContent;
     reveals.push({ cell, cover, line, question });
     if (kept[question]) compare(question, kept[question]);
@@ -170,6 +181,9 @@ function unfold() {
   }
 }
 
+if (document.readyState === "loading") {
+  await new Promise((done) => { document.addEventListener("readystatechange", done, { once: true }); });
+}
 markTheme();
 new MutationObserver(markTheme).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 addEventListener("beforeprint", unfold);
