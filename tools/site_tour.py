@@ -83,11 +83,13 @@ def move_all(place) -> tuple[int, bool]:
     """Move each control of a widget once; returns how many there were, and whether what it shows has ever changed."""
     start, changed = place.evaluate(LOOK), False
     place.locator("details").evaluate_all("(folds) => folds.forEach((fold) => { fold.open = true; })")
-    controls = place.locator(".moe-host").locator(CONTROLS).element_handles()
-    for control in controls:
-        control.evaluate(MOVE)
-        changed = changed or place.evaluate(LOOK) != start
-    return len(controls), changed
+    moved = 0
+    for control in place.locator(".moe-host").locator(CONTROLS).element_handles():
+        if control.is_visible():
+            control.evaluate(MOVE)
+            moved += 1
+            changed = changed or place.evaluate(LOOK) != start
+    return moved, changed
 
 
 def serious(page) -> list[str]:

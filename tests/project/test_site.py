@@ -213,7 +213,7 @@ def test_the_landing_page_leads_to_every_lesson_and_its_map_is_in_sight(visit):
     card = page.locator(".moe-card").first
     assert card.inner_text().split("\n") == ["00 · Small", "Where does a letter go?", "5 minutes"]
     card.click()
-    page.get_by_role("link", name="next").click()
+    page.locator("a.right-next").click()
     assert page.url.endswith("notebooks/01-all.html")
 
 
