@@ -27,7 +27,7 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab test test-colab-widgets notebooks bundle experiments clean
+.PHONY: help lab test test-colab-widgets notebooks bundle site experiments clean
 
 help:
 	@echo "make lab          install, and open the first lesson in JupyterLab (LAB_ARGS=--no-browser on a server)"
@@ -35,6 +35,7 @@ help:
 	@echo "make test-colab-widgets   the widgets' Python again, and the lessons, under Colab's ipywidgets 7"
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
 	@echo "make bundle       build dist/moe-lesson-bundle.zip, to upload to Google Colab"
+	@echo "make site         build dist/site, the web edition (NOTEBOOKS=notebooks/03-*.ipynb for some; minutes the first time)"
 	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name for one)"
 	@echo "make clean        remove .venv, .venv-widgets7 and what the tools left behind"
 	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
@@ -65,6 +66,9 @@ notebooks: .venv/test
 bundle: .venv/test
 	$(RUN) tools/bundle.py
 
+site: .venv/site
+	$(RUN) tools/site_build.py $(NOTEBOOKS)
+
 experiments: .venv/lab
 	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --out data
 
@@ -84,6 +88,11 @@ clean:
 	$(INSTALL) -e '.[lab,test]'
 	$(SETTINGS)
 	@touch $@ .venv/lab
+
+.venv/site: .venv/test
+	@echo "Installing what builds the web edition into .venv ..."
+	$(INSTALL) -e '.[lab,test,site]'
+	@touch $@
 
 # All of .venv, with the ipywidgets of Colab in front: a .pth file leads to .venv's packages, so that torch is not there twice.
 # The .pth files in that folder are not read, hence the folder of the course.
