@@ -128,7 +128,8 @@ def visit(browser, address: str, name: str) -> tuple[str, list[str]]:
                 wrong.append(f"{widget} does not answer")
         except Exception as error:  # the tour goes on
             wrong.append(f"{widget}: {str(error).splitlines()[0]}")
-    wrong = wrong + serious(page)  # a new list: axe itself asks for a style sheet at a wrong place
+    wrong = list(wrong)  # what comes later is not noted: axe itself asks for a style sheet at a wrong place
+    wrong += serious(page)
     page.context.close()
     return f"{name}: {len(places)} widgets, {moved} controls moved" + (f", first picture {took:.0f} ms" if took else ""), wrong
 
