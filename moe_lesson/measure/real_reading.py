@@ -5,6 +5,7 @@ Letters: T tokens, N experts, K experts per token, M labels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +49,7 @@ class Reading:
         domain_T: which of them each token is of.
         piece_T: which piece of text each token is in: neighbours in one piece were neighbours in the text.
         routings: the name of each mixture's module -> its `Routing` of the T tokens.
-        random: the same of random routers that saw the same hidden states.
+        random: the same of several random routers, one after the other, that saw the same hidden states.
     """
 
     tokens: tuple[str, ...]
@@ -56,7 +57,7 @@ class Reading:
     domain_T: Tensor
     piece_T: Tensor
     routings: dict[str, Routing]
-    random: dict[str, Routing]
+    random: dict[str, list[Routing]]
 
     def labels(self, what: str) -> tuple[Tensor, tuple[str, ...]]:
         """A label of each token [T], and the labels' names: its "domain", its "kind" (`kind_of`), or the "token" itself."""
@@ -74,8 +75,18 @@ class Reading:
         place_TK = routing.expert_ids * len(names) + label_T[:, None]
         return torch.bincount(place_TK.flatten(), minlength=routing.num_experts * len(names)).view(-1, len(names)).double()
 
+    def beside_random(self, measure: Callable[[Routing], float]) -> list[dict]:
+        """A measure of a routing, for each mixture: of the trained router, and where that stands among the random ones'."""
+        rows = []
+        for name, routing in self.routings.items():
+            trained, random = measure(routing), sorted(map(measure, self.random[name]))
+            place = "above all" if trained > random[-1] else "below all" if trained < random[0] else "among them"
+            rows.append({"mixture": name, "trained": trained, "random, lowest": random[0], "highest": random[-1],
+                         "trained is": place})
+        return rows
 
-def read_documents(real: RealModel, documents: list[Document], characters: int = 200, pieces: int = 3, seed: int = 0) -> Reading:
+
+def read_documents(real: RealModel, documents: list[Document], characters: int = 200, pieces: int = 3, draws: int = 5) -> Reading:
     """Let a real model read the beginnings of some documents.
 
     Args:
@@ -83,15 +94,16 @@ def read_documents(real: RealModel, documents: list[Document], characters: int =
         documents: of any domains.
         characters: of one piece, each read by itself.
         pieces: of one document, at most.
-        seed: of the random routers.
+        draws: how many random routers stand in the place of each router.
     """
     require(len(documents) > 0, "there is no document to read; give at least one")
     domains, blocks = tuple(dict.fromkeys(d.domain for d in documents)), moe_blocks(real.model)
-    nulls = {block.name: random_router(router_of(block), seed + i) for i, block in enumerate(blocks)}
+    nulls = {block.name: [random_router(router_of(block), draws * i + draw) for draw in range(draws)]
+             for i, block in enumerate(blocks)}
     tokens: list[str] = []
     domain, piece = [], []
     heard: dict[str, list[Routing]] = {block.name: [] for block in blocks}
-    random: dict[str, list[Routing]] = {block.name: [] for block in blocks}
+    random: dict[str, list[list[Routing]]] = {block.name: [[] for _ in range(draws)] for block in blocks}
     texts = [(d.domain, d.text[at:at + characters]) for d in documents
              for at in range(0, min(len(d.text), characters * pieces), characters)]
     for i, (name, text) in enumerate(texts):
@@ -99,12 +111,14 @@ def read_documents(real: RealModel, documents: list[Document], characters: int =
         for block, routing in routings_of(real.model, ids_T).items():
             heard[block].append(routing)
         for block, x_TD in block_inputs(real.model, ids_T).items():
-            random[block].append(nulls[block](x_TD).detach())
+            for draw, router in zip(random[block], nulls[block]):
+                draw.append(router(x_TD).detach())
         tokens += named
         domain += [domains.index(name)] * len(named)
         piece += [i] * len(named)
-    trained, null = ({name: joined(parts) for name, parts in found.items()} for found in (heard, random))
-    return Reading(tuple(tokens), domains, torch.tensor(domain, device="cpu"), torch.tensor(piece, device="cpu"), trained, null)
+    return Reading(tuple(tokens), domains, torch.tensor(domain, device="cpu"), torch.tensor(piece, device="cpu"),
+                   {name: joined(parts) for name, parts in heard.items()},
+                   {name: [joined(parts) for parts in drawn] for name, drawn in random.items()})
 
 
 def joined(routings: list[Routing]) -> Routing:

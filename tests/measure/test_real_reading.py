@@ -1,5 +1,7 @@
 """What is counted of a real model's reading is what a count by hand gives."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -50,16 +52,29 @@ def test_blanks_before_a_word_say_nothing_of_its_kind():
 def test_a_model_reads_documents_piece_by_piece_beside_random_routers():
     real = own_model()
     documents = [Document("x", "a", "the cat sat on the mat, " * 5, "test"), Document("y", "b", "x = 1\n" * 30, "test")]
-    reading = read_documents(real, documents, characters=60, pieces=2)
+    reading = read_documents(real, documents, characters=60, pieces=2, draws=2)
     assert len(reading.tokens) == len(reading.piece_T) == len(reading.domain_T)
     assert set(reading.piece_T.tolist()) == {0, 1, 2, 3} and reading.domain_T.tolist() == sorted(reading.domain_T.tolist())
     first = real.route(documents[0].text[:60])
     for name, routing in reading.routings.items():
         torch.testing.assert_close(routing.gates[:first[name].num_tokens], first[name].gates)
-        other = reading.random[name]
-        assert other.expert_ids.shape == routing.expert_ids.shape and not torch.equal(other.expert_ids, routing.expert_ids)
+        ids = [routing.expert_ids, *(other.expert_ids for other in reading.random[name])]
+        assert len(ids) == 3 and len({one.shape for one in ids}) == 1
+        assert not any(torch.equal(one, other) for one, other in itertools.combinations(ids, 2)), "each draw is another router"
     with pytest.raises(ValueError, match="no document"):
         read_documents(real, [])
+
+
+def test_a_measure_of_the_trained_router_has_its_place_among_those_of_random_ones():
+    one = own_model().route("the cat")
+    name, routing = next(iter(one.items()))
+    others = [routing.reweighted(routing.weights * factor) for factor in (2, 3)]
+    reading = Reading((), (), torch.tensor([]), torch.tensor([]), {name: routing}, {name: others})
+    for measure, place in ((lambda one: one.weights.sum().item(), "below all"),
+                           (lambda one: -one.weights.sum().item(), "above all"), (lambda one: 2.0, "among them")):
+        lowest, highest = sorted(map(measure, others))
+        assert reading.beside_random(measure) == [{"mixture": name, "trained": measure(routing), "random, lowest": lowest,
+                                                   "highest": highest, "trained is": place}]
 
 
 def test_without_an_expert_the_loss_changes_where_it_is_called_and_nowhere_else():
