@@ -12,7 +12,7 @@ import sys
 import zipfile
 
 NEEDED = ("torch", "numpy", "safetensors", "scipy", "tqdm", "ipywidgets", "anywidget", "matplotlib", "seaborn", "pandas",
-          "jinja2", "charset_normalizer", "filelock")
+          "jinja2", "transformers", "charset_normalizer", "filelock")
 # Installed where they are missing, since they are small; with what they need, for pip is told to fetch nothing else.
 SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"], "charset_normalizer": ["charset-normalizer"]}
 

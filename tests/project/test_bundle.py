@@ -206,8 +206,7 @@ def test_a_bundle_comes_before_the_address_and_an_address_that_fails_is_said(col
 
 
 def test_only_small_packages_are_installed_and_nothing_with_them(monkeypatch):
-    here = {"torch", "numpy", "scipy", "tqdm", "ipywidgets", "matplotlib", "seaborn", "pandas", "jinja2",
-            "charset_normalizer", "filelock"}
+    here = {*bootstrap.NEEDED} - {"safetensors", "anywidget"}
     commands = []
 
     def install(command, **named):
