@@ -2,8 +2,9 @@
 
     python tools/colab.py       # stamp README.md (the lessons are stamped by tools/store_notebooks.py)
 
-The address of the published repository stands in pyproject.toml alone, as Repository in [project.urls]. While there is
-none, there are no badges, and the cell knows the bundle alone.
+The address of the published repository stands in pyproject.toml alone, as Repository in [project.urls], and that of the web
+edition as Documentation. While there is none, there are no badges but those of licence and Python, and the cell knows the
+bundle alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ REPO = Path(__file__).resolve().parent.parent
 BUNDLE = "moe-lesson-bundle.zip"
 CLONE = "moe-lesson-clone"  # not moe_lesson: a folder of that name would be taken for the package
 FIRST_LESSON = "00-start-here.ipynb"
+GITHUB, SHIELDS = "https://github.com/", "https://img.shields.io/badge"
 
 # A mere folder named moe_lesson has a spec, but no origin. An upload that has not ended is no zip file yet.
 CELL = """\
@@ -46,9 +48,14 @@ FETCH = """\
 """
 
 
-def address(pyproject: Path = REPO / "pyproject.toml") -> str | None:
-    """Where the repository is published, or None."""
-    return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository")
+def project(pyproject: Path = REPO / "pyproject.toml") -> dict:
+    """What pyproject.toml says of the project."""
+    return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+
+
+def address(pyproject: Path = REPO / "pyproject.toml", of: str = "Repository") -> str | None:
+    """Where the repository is published, or the web edition (`of` is Documentation then), or None."""
+    return project(pyproject).get("urls", {}).get(of)
 
 
 def cell_source(address: str | None) -> str:
@@ -60,9 +67,9 @@ def cell_source(address: str | None) -> str:
 
 def badge(lesson: str, address: str | None) -> str | None:
     """The badge that opens a lesson in Colab, which opens what lies on GitHub and nowhere else."""
-    if not address or not address.startswith("https://github.com/"):
+    if not address or not address.startswith(GITHUB):
         return None
-    repository = address.removeprefix("https://github.com/").removesuffix("/").removesuffix(".git")
+    repository = address.removeprefix(GITHUB).removesuffix("/").removesuffix(".git")
     colab = "https://colab.research.google.com"
     return (f"[![Open in Colab]({colab}/assets/colab-badge.svg)]"
             f"({colab}/github/{repository}/blob/main/notebooks/{lesson})")
@@ -81,11 +88,26 @@ def stamp(nb: NotebookNode, lesson: str, address: str | None) -> None:
     nb.cells = [title, new_code_cell(cell_source(address), id="bootstrap"), *(c for c in others if c.id != "bootstrap")]
 
 
-def stamped_readme(text: str, address: str | None) -> str:
-    """README.md with the badge of the first lesson, or without."""
-    return with_badge(text, badge(FIRST_LESSON, address))
+def shields() -> list[str]:
+    """The badges that need no address."""
+    about = project()
+    pythons = [line.rpartition(" ")[2] for line in about["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    return [f"[![Licence: {about['license']}]({SHIELDS}/licence-{about['license'].replace('-', '--')}-2a7f62)](LICENSE)",
+            f"[![Python {pythons[0]} to {pythons[-1]}]({SHIELDS}/python-{pythons[0]}_to_{pythons[-1]}-2f6fb3)](pyproject.toml)"]
+
+
+def stamped_readme(text: str, address: str | None, site: str | None = None) -> str:
+    """README.md with its badges under the title, and a door to the web edition if there is one: no others."""
+    title, *paragraphs = text.split("\n\n")
+    badges, door = shields(), [f"**[Open the lessons in your browser]({site})**: nothing to install."] if site else []
+    if colab := badge(FIRST_LESSON, address):
+        workflow = f"{address.removesuffix('/').removesuffix('.git')}/actions/workflows/ci.yml"
+        badges = [f"[![CI]({workflow}/badge.svg)]({workflow})", *badges, colab]
+    rest = [one for one in paragraphs if not one.startswith(("[![", "**[Open the lessons in your browser]"))]
+    return "\n\n".join([title, " ".join(badges), *door, *rest])
 
 
 if __name__ == "__main__":
     readme = REPO / "README.md"
-    readme.write_text(stamped_readme(readme.read_text(encoding="utf-8"), address()), encoding="utf-8")
+    stamped = stamped_readme(readme.read_text(encoding="utf-8"), address(), address(of="Documentation"))
+    readme.write_text(stamped, encoding="utf-8")

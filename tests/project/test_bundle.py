@@ -249,7 +249,8 @@ def test_every_lesson_has_the_cell_and_the_badge_of_the_stamp(path):
 
 def test_the_readme_has_the_badge_of_the_stamp():
     readme = (REPO / "README.md").read_text(encoding="utf-8")
-    assert readme == colab.stamped_readme(readme, colab.address()), "run `make notebooks`"
+    site = colab.address(of="Documentation")
+    assert readme == colab.stamped_readme(readme, colab.address(), site), "run `make notebooks`"
     assert "make bundle" in readme and colab.BUNDLE in readme
 
 
@@ -277,6 +278,18 @@ def test_badges_come_with_an_address_in_pyproject_and_go_with_it(tmp_path):
         assert [cell.id for cell in nb.cells].count("bootstrap") == 1
     colab.stamp(nb, colab.FIRST_LESSON, None)
     assert before == [nb.cells[0].source, nb.cells[1].source, colab.stamped_readme(readme, None)]
+
+
+def test_the_readmes_badges_of_ci_and_the_door_to_the_site_come_with_their_addresses_and_go_with_them():
+    plain = colab.stamped_readme((REPO / "README.md").read_text(encoding="utf-8"), None)
+    assert "![Licence: Apache-2.0]" in plain and "![Python 3.10 to 3.14]" in plain
+    assert "![CI]" not in plain and "Open the lessons in your browser" not in plain
+    full = colab.stamped_readme(plain, ADDRESS, "https://someone.example/moe")
+    assert f"[![CI]({ADDRESS}/actions/workflows/ci.yml/badge.svg)]" in full
+    assert full.split("\n\n")[2] == "**[Open the lessons in your browser](https://someone.example/moe)**: nothing to install."
+    assert colab.stamped_readme(full, ADDRESS, "https://someone.example/moe") == full, "a second stamp adds nothing"
+    assert colab.stamped_readme(full, None) == plain
+    assert "![CI]" not in colab.stamped_readme(plain, "https://gitlab.com/someone/moe")
 
 
 def test_an_address_that_colab_cannot_open_gives_no_badge():
