@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from jupyterlab.labapp import LabApp
 
 REPO = Path(__file__).resolve().parent.parent
 LESSONS, COPIES = REPO / "notebooks", REPO / "my-lessons"
@@ -105,15 +106,15 @@ def named(number: str, lessons: Path) -> str:
         f"There is no lesson {number!r}: choose one of {', '.join(name[:2] for name in names)}.")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fresh", metavar="NN", help="the number of a lesson to copy anew")
     options, for_jupyter = parser.parse_known_args(arguments)
     opened = named(options.fresh or "00", LESSONS)
     for line in update(LESSONS, COPIES, [opened] if options.fresh else []):
         print(line, flush=True)
-    return subprocess.call([sys.executable, "-m", "jupyter", "lab", *SETTINGS, *for_jupyter, str(COPIES / opened)], cwd=REPO)
+    LabApp.launch_instance([*SETTINGS, *for_jupyter, str(COPIES / opened)])  # here, not in a child: it asks at Ctrl + C
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
