@@ -3,14 +3,13 @@
 PYTHON ?= python3
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 LAB_ARGS ?=
+FRESH ?=
 EXPERIMENT ?= all
 
 RUN := .venv/bin/python
 # pip reports to a person, and keeps quiet in CI's log. Modules are compiled when they are first used: most never are.
 PIP := $(RUN) -m pip install --disable-pip-version-check --no-compile $(if $(CI),-q)
 INSTALL := $(PIP) -c constraints.txt
-# JupyterLab keeps the state of widgets in what a learner saves: a lesson that is opened again is alive before anything is run.
-SETTINGS = @mkdir -p .venv/share/jupyter/lab/settings && cp tools/jupyterlab/overrides.json .venv/share/jupyter/lab/settings
 
 define CHECK_PYTHON
 import platform, sys
@@ -30,7 +29,8 @@ export CHECK_PYTHON
 .PHONY: help lab test test-colab-widgets notebooks bundle site experiments clean
 
 help:
-	@echo "make lab          install, and open the first lesson in JupyterLab (LAB_ARGS=--no-browser on a server)"
+	@echo "make lab          install, and open your copy of the lessons in JupyterLab (LAB_ARGS=--no-browser on a server,"
+	@echo "                  FRESH=03 for a new copy of lesson 03; yours is kept under another name)"
 	@echo "make test         install, then lint, types, unit tests, notebooks and browser tests"
 	@echo "make test-colab-widgets   the widgets' Python again, and the lessons, under Colab's ipywidgets 7"
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
@@ -41,7 +41,7 @@ help:
 	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
 
 lab: .venv/lab
-	$(RUN) -m jupyter lab $(LAB_ARGS) notebooks/00-start-here.ipynb
+	$(RUN) tools/my_lessons.py $(if $(FRESH),--fresh $(FRESH)) $(LAB_ARGS)
 
 # One thread per test process, since the processes share the cores. Notebooks keep the learner's predictions in
 # MOE_LESSON_HOME: here that is a fresh folder, and the store_notebooks plugin gives each notebook its own part of it.
@@ -59,6 +59,7 @@ test-colab-widgets: .venv-widgets7/ready
 		tests/lessons/test_lesson.py $$(grep -rl --include='test_*.py' '^from moe_lesson.widgets' tests | grep -v _browser.py)
 
 notebooks: .venv/test
+	$(RUN) tools/heroes.py
 	$(RUN) tools/store_notebooks.py $(NOTEBOOKS)
 	$(RUN) tools/readme_picture.py
 	$(RUN) tools/colab.py
@@ -77,16 +78,14 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The files .venv/lab and .venv/test are stamps: pip runs again only when the lists of packages change.
-.venv/lab: pyproject.toml constraints.txt tools/jupyterlab/overrides.json | $(RUN)
+.venv/lab: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the course into .venv (some minutes the first time) ..."
 	$(INSTALL) -e '.[lab]'
-	$(SETTINGS)
 	@touch $@
 
-.venv/test: pyproject.toml constraints.txt tools/jupyterlab/overrides.json | $(RUN)
+.venv/test: pyproject.toml constraints.txt | $(RUN)
 	@echo "Installing the course and its tests into .venv (some minutes the first time) ..."
 	$(INSTALL) -e '.[lab,test]'
-	$(SETTINGS)
 	@touch $@ .venv/lab
 
 .venv/site: .venv/test

@@ -1,17 +1,20 @@
-"""What leads a reader to Google Colab, stamped from here: the first code cell of every lesson, and the badges.
+"""The head of every lesson, stamped from here: the way to its neighbours, its picture, the first code cell, and the badges.
 
     python tools/colab.py       # stamp README.md (the lessons are stamped by tools/store_notebooks.py)
 
-The address of the published repository stands in pyproject.toml alone, as Repository in [project.urls]. While there is
-none, there are no badges, and the cell knows the bundle alone.
+The address of the published repository stands in pyproject.toml alone, as Repository in [project.urls], and that of the web
+edition as Documentation. While there is none, there are no badges but those of licence and Python, and the cell knows the
+bundle alone.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import heroes
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
@@ -23,7 +26,8 @@ else:
 REPO = Path(__file__).resolve().parent.parent
 BUNDLE = "moe-lesson-bundle.zip"
 CLONE = "moe-lesson-clone"  # not moe_lesson: a folder of that name would be taken for the package
-FIRST_LESSON = "00-start-here.ipynb"
+FIRST_LESSON, CONTENTS = "00-start-here.ipynb", "#The-map-of-the-course"
+GITHUB, SHIELDS = "https://github.com/", "https://img.shields.io/badge"
 
 # A mere folder named moe_lesson has a spec, but no origin. An upload that has not ended is no zip file yet.
 CELL = """\
@@ -46,9 +50,14 @@ FETCH = """\
 """
 
 
-def address(pyproject: Path = REPO / "pyproject.toml") -> str | None:
-    """Where the repository is published, or None."""
-    return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository")
+def project(pyproject: Path = REPO / "pyproject.toml") -> dict:
+    """What pyproject.toml says of the project."""
+    return tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+
+
+def address(pyproject: Path = REPO / "pyproject.toml", of: str = "Repository") -> str | None:
+    """Where the repository is published, or the web edition (`of` is Documentation then), or None."""
+    return project(pyproject).get("urls", {}).get(of)
 
 
 def cell_source(address: str | None) -> str:
@@ -60,32 +69,65 @@ def cell_source(address: str | None) -> str:
 
 def badge(lesson: str, address: str | None) -> str | None:
     """The badge that opens a lesson in Colab, which opens what lies on GitHub and nowhere else."""
-    if not address or not address.startswith("https://github.com/"):
+    if not address or not address.startswith(GITHUB):
         return None
-    repository = address.removeprefix("https://github.com/").removesuffix("/").removesuffix(".git")
+    repository = address.removeprefix(GITHUB).removesuffix("/").removesuffix(".git")
     colab = "https://colab.research.google.com"
     return (f"[![Open in Colab]({colab}/assets/colab-badge.svg)]"
             f"({colab}/github/{repository}/blob/main/notebooks/{lesson})")
 
 
-def with_badge(markdown: str, badge: str | None) -> str:
-    """The text with this badge under its title and no other; without any if badge is None."""
-    title, blank, rest = re.sub(r"\n\n\[!\[Open in Colab\]\(.*?\)\]\(.*?\)", "", markdown).partition("\n\n")
-    return title + (f"\n\n{badge}" if badge else "") + blank + rest
+def neighbours(lesson: str, lessons: Path = REPO / "notebooks") -> str:
+    """The line with the lesson before, the contents of the course and the lesson after."""
+    names = sorted(path.name for path in lessons.glob("*.ipynb"))
+    before, after = names[:names.index(lesson)][-1:], names[names.index(lesson) + 1:][:1]
+    titles = {name: json.loads((lessons / name).read_text(encoding="utf-8"))["cells"][0]["source"][0][2:].strip()
+              for name in before + after}
+    contents = CONTENTS if lesson == FIRST_LESSON else FIRST_LESSON + CONTENTS
+    return " | ".join([*(f"[← {titles[name]}]({name})" for name in before), f"[contents]({contents})",
+                       *(f"[{titles[name]} →]({name})" for name in after)])
+
+
+def with_head(markdown: str, *head: str | None) -> str:
+    """The text with these paragraphs under its title, in the place of those of an earlier stamp."""
+    title, *paragraphs = markdown.split("\n\n")
+    stamped = ("[![Open in Colab]", "[← ", "[contents]", "![")
+    rest = [one for one in paragraphs if not one.startswith(stamped)]
+    return "\n\n".join([title, *filter(None, head), *rest])
 
 
 def stamp(nb: NotebookNode, lesson: str, address: str | None) -> None:
-    """Give a notebook its badge, in the first cell, and its bootstrap cell, after it. Changes nb."""
+    """Give a notebook its head, in the first cell, and its bootstrap cell, folded, after it. Changes nb."""
     title, *others = nb.cells
-    title.source = with_badge(title.source, badge(lesson, address))
-    nb.cells = [title, new_code_cell(cell_source(address), id="bootstrap"), *(c for c in others if c.id != "bootstrap")]
+    way, picture = None, None
+    if (number := lesson[:2]) in heroes.LESSONS:
+        way, picture = neighbours(lesson), f"![{heroes.LESSONS[number][1]}](pictures/{number}.svg)"
+    title.source = with_head(title.source, badge(lesson, address), way, picture)
+    folded = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, and in JupyterLab
+    first = new_code_cell(cell_source(address), id="bootstrap", metadata=folded)
+    nb.cells = [title, first, *(cell for cell in others if cell.id != "bootstrap")]
 
 
-def stamped_readme(text: str, address: str | None) -> str:
-    """README.md with the badge of the first lesson, or without."""
-    return with_badge(text, badge(FIRST_LESSON, address))
+def shields() -> list[str]:
+    """The badges that need no address."""
+    about = project()
+    pythons = [line.rpartition(" ")[2] for line in about["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    return [f"[![Licence: {about['license']}]({SHIELDS}/licence-{about['license'].replace('-', '--')}-2a7f62)](LICENSE)",
+            f"[![Python {pythons[0]} to {pythons[-1]}]({SHIELDS}/python-{pythons[0]}_to_{pythons[-1]}-2f6fb3)](pyproject.toml)"]
+
+
+def stamped_readme(text: str, address: str | None, site: str | None = None) -> str:
+    """README.md with its badges under the title, and a door to the web edition if there is one: no others."""
+    title, *paragraphs = text.split("\n\n")
+    badges, door = shields(), [f"**[Open the lessons in your browser]({site})**: nothing to install."] if site else []
+    if colab := badge(FIRST_LESSON, address):
+        workflow = f"{address.removesuffix('/').removesuffix('.git')}/actions/workflows/ci.yml"
+        badges = [f"[![CI]({workflow}/badge.svg)]({workflow})", *badges, colab]
+    rest = [one for one in paragraphs if not one.startswith(("[![", "**[Open the lessons in your browser]"))]
+    return "\n\n".join([title, " ".join(badges), *door, *rest])
 
 
 if __name__ == "__main__":
     readme = REPO / "README.md"
-    readme.write_text(stamped_readme(readme.read_text(encoding="utf-8"), address()), encoding="utf-8")
+    stamped = stamped_readme(readme.read_text(encoding="utf-8"), address(), address(of="Documentation"))
+    readme.write_text(stamped, encoding="utf-8")

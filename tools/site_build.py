@@ -149,6 +149,7 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
     for cell in nb.cells:
         tags = ["remove-cell"] if cell.id == "bootstrap" else []
         if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\n\n[^\n]*\[contents\].*", "", cell.source)  # the theme shows the way
             cell.source = re.sub(r"\[([^\]]*)\]\(([\w.-]+\.ipynb)\)", lambda link: link[link[2] not in lessons], cell.source)
         else:
             tags += [name for key in keys(cell.source, "reveal")[:1] for name in ("reveal", f"reveal_{path.stem}/{key}")]
@@ -219,6 +220,7 @@ def build(notebooks: list[Path], out: Path, work: Path = REPO / "build/site") ->
     shutil.copytree(SITE, source, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     for old in set(source.glob("notebooks/*.ipynb")) - {source / "notebooks" / path.name for path in notebooks}:
         old.unlink()
+    shutil.copytree(REPO / "notebooks" / "pictures", source / "notebooks" / "pictures", dirs_exist_ok=True)
     for path in notebooks:
         nb = nbformat.read(path, as_version=4)
         cards.append(card(path, nb, files))

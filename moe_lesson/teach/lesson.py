@@ -126,6 +126,16 @@ class Lesson:
         self.guesses |= read_predictions() | {f"{self.name}/{key}": kept}
         return write_predictions(self.guesses)
 
+    # ------------------------------------------------------------------------------------------------------------- quiz
+
+    def quiz(self):
+        """Five questions about this lesson: a widget. Each answer is explained; what was answered is kept beside the guesses."""
+        from ..widgets.quiz.data import Quiz
+
+        number = self.name
+        return Quiz(read_quiz(number), f"Lesson {number}: five questions", self.guesses.get(f"{number}/quiz", {}).get("tries"),
+                    keep=lambda tries: self.store("quiz", {"tries": tries}))
+
     # ----------------------------------------------------------------------------------------------------------- claims
 
     def claim(self, sentence: str, holds: bool, **numbers: object) -> None:
@@ -268,6 +278,17 @@ def chosen(text: str, choices: Sequence[str]) -> str:
     """One of the choices."""
     require(text in choices, "please choose one")
     return text
+
+
+def read_quiz(lesson: str) -> list[dict]:
+    """The questions of a lesson, e.g. "00", as `Quiz` takes them.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    path = pathlib.Path(__file__).parent / "quizzes" / f"lesson{lesson}.json"
+    require(path.is_file(), f"lesson {lesson!r} has no quiz: expected {path.name} in {path.parent.name}/")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def predictions_file() -> pathlib.Path:

@@ -14,6 +14,7 @@ from .expert_explorer.data import ExpertExplorer
 from .fact_finder.data import FactFinder
 from .ladder_explorer.data import LadderExplorer, RungRuns
 from .ledger_view.data import LedgerView
+from .quiz.data import Quiz
 from .redundancy_lens.data import RedundancyLens
 from .router_game.data import RouterGame
 from .router_microscope.data import RouterMicroscope
@@ -24,6 +25,6 @@ from .specialisation_view.data import SpecialisationView
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "CostExplorer",
     "ExpertExplorer", "FactFinder", "LadderExplorer",
-    "LedgerView", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
+    "LedgerView", "Quiz", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
     "SpecialisationView",
 ]

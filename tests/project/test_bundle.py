@@ -76,7 +76,7 @@ def test_the_bundle_holds_the_whole_package_the_lessons_and_the_data(the_course,
         bytes_of = {name: archive.read(name) for name in names}
     package = {path.relative_to(the_course).as_posix() for path in (the_course / "moe_lesson").rglob("*") if path.is_file()}
     assert {name for name in packed if ".dist-info/" not in name} == package
-    assert {f"notebooks/{path.name}" for path in (the_course / "notebooks").iterdir()} <= set(names)
+    assert {path.relative_to(the_course).as_posix() for path in (the_course / "notebooks").rglob("*.*")} <= set(names)
     assert {"__main__.py", "data/README.md", "data/checkpoints/SHA256SUMS"} <= set(names)
     for name in set(names) - {"__main__.py", wheel}:
         assert bytes_of[name] == (the_course / name).read_bytes()
@@ -243,12 +243,13 @@ def test_every_lesson_has_the_cell_and_the_badge_of_the_stamp(path):
     assert [(cell.id, cell.source) for cell in stored.cells] == [(cell.id, cell.source) for cell in stamped.cells], (
         "run `make notebooks`")  # fmt: skip
     assert [cell.id for cell in stored.cells if cell.cell_type == "code"][0] == "bootstrap"
-    assert stored.cells[1].outputs == [] and stored.cells[1].metadata == {}
+    assert stored.cells[1].outputs == [] and stored.cells[1].metadata == stamped.cells[1].metadata
 
 
 def test_the_readme_has_the_badge_of_the_stamp():
     readme = (REPO / "README.md").read_text(encoding="utf-8")
-    assert readme == colab.stamped_readme(readme, colab.address()), "run `make notebooks`"
+    site = colab.address(of="Documentation")
+    assert readme == colab.stamped_readme(readme, colab.address(), site), "run `make notebooks`"
     assert "make bundle" in readme and colab.BUNDLE in readme
 
 
@@ -276,6 +277,18 @@ def test_badges_come_with_an_address_in_pyproject_and_go_with_it(tmp_path):
         assert [cell.id for cell in nb.cells].count("bootstrap") == 1
     colab.stamp(nb, colab.FIRST_LESSON, None)
     assert before == [nb.cells[0].source, nb.cells[1].source, colab.stamped_readme(readme, None)]
+
+
+def test_the_readmes_badges_of_ci_and_the_door_to_the_site_come_with_their_addresses_and_go_with_them():
+    plain = colab.stamped_readme((REPO / "README.md").read_text(encoding="utf-8"), None)
+    assert "![Licence: Apache-2.0]" in plain and "![Python 3.10 to 3.14]" in plain
+    assert "![CI]" not in plain and "Open the lessons in your browser" not in plain
+    full = colab.stamped_readme(plain, ADDRESS, "https://someone.example/moe")
+    assert f"[![CI]({ADDRESS}/actions/workflows/ci.yml/badge.svg)]" in full
+    assert full.split("\n\n")[2] == "**[Open the lessons in your browser](https://someone.example/moe)**: nothing to install."
+    assert colab.stamped_readme(full, ADDRESS, "https://someone.example/moe") == full, "a second stamp adds nothing"
+    assert colab.stamped_readme(full, None) == plain
+    assert "![CI]" not in colab.stamped_readme(plain, "https://gitlab.com/someone/moe")
 
 
 def test_an_address_that_colab_cannot_open_gives_no_badge():

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import my_lessons
 import pytest
 from chromium import launch_chromium
 
@@ -24,7 +24,7 @@ TOKEN = "lesson"
 def lab(tmp_path_factory):
     """A JupyterLab server over a copy of the lesson, with settings of its own; gives its address."""
     home = tmp_path_factory.mktemp("lab")
-    shutil.copy(LESSON, home)
+    my_lessons.update(LESSON.parent, home)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -35,7 +35,8 @@ def lab(tmp_path_factory):
     with open(log, "w") as out:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
-             f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home}", "--ServerApp.port_retries=0"],
+             f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home}", "--ServerApp.port_retries=0",
+             *my_lessons.SETTINGS],
             stdout=out, stderr=subprocess.STDOUT, env=environment)
     address = f"http://127.0.0.1:{port}"
     try:

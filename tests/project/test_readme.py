@@ -1,23 +1,32 @@
-"""The README: short, its links lead somewhere, its picture is the lesson's, its code runs. CONTRIBUTING: links and speed."""
+"""The README: short, its links lead somewhere, its pictures are the lessons', its code runs; it and the data card quote the
+tables. CONTRIBUTING: links and speed."""
 
+import io
 import re
 from pathlib import Path
 
 import benchmark_layer
 import benchmark_widgets
+import nbformat
+import numpy as np
 import readme_picture
+from PIL import Image
 
 from moe_lesson import interval, paired_difference, result_table
+from moe_lesson.base.storage import DATA
 from moe_lesson.experiments import EXPERIMENTS
 from moe_lesson.measure.evidence import judged, verdict
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
+CARD = " ".join((REPO / "data" / "README.md").read_text(encoding="utf-8").split())
+WORDS = " ".join(README.split())
 CONTRIBUTING = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_it_is_short_and_names_the_two_commands():
-    assert len(README.splitlines()) < 111 and "make lab" in README and "make test" in README
+    assert len(README.splitlines()) < 111
+    assert all(command in README for command in ("make lab", "make test", "make lab FRESH=03", "python tools/my_lessons.py"))
 
 
 def test_every_link_leads_to_a_file():
@@ -25,47 +34,68 @@ def test_every_link_leads_to_a_file():
         assert (REPO / target).is_file(), target
 
 
-def test_every_lesson_is_in_the_table():
-    for path in (REPO / "notebooks").glob("*.ipynb"):
-        assert f"(notebooks/{path.name})" in README
+def test_every_lesson_is_in_the_table_with_its_picture_and_its_minutes():
+    for path in readme_picture.LESSONS:
+        (row,) = [line for line in README.splitlines() if line.startswith("|") and f"(notebooks/{path.name})" in line]
+        minutes = re.search(r"[Aa]bout (\d+) minutes", nbformat.read(path, as_version=4).cells[0].source)[1]
+        assert row.endswith(f" | {minutes} |") and f'src=".github/pictures/{path.name[:2]}.png"' in row
 
 
 def test_the_headline_is_what_the_table_says():
-    table, text = result_table("ladder-cpu"), " ".join(README.split())
+    table = result_table("ladder-cpu")
     test = {row["rung"]: table.column("test", stage="final", rung=row["rung"]) for row in table.rows}
     for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "gshard ×1.5", "dense of total size"):
         total, active = (table.column(figure, stage="final", rung=rung)[0] for figure in ("total", "active"))
-        assert f"| {total:,.0f} | {active:,.0f} | {interval(test[rung])} |" in text
+        assert f"| {total:,.0f} | {active:,.0f} | {interval(test[rung])} |" in CARD
     for worse, better in (("gshard", "fine"), ("dense of total size", "deepseekmoe"), ("gshard", "deepseekmoe")):
-        assert str(paired_difference(test[worse], test[better])) in text
+        assert str(paired_difference(test[worse], test[better])) in CARD
+    small, both = (paired_difference(test["gshard"], test[better]) for better in ("fine", "deepseekmoe"))
+    assert f"predict better at equal cost**, narrowly: by {small}" in WORDS and f"do not settle it**: {both}" in WORDS
+    paper = {row["model"]: row["pile_loss"] for row in result_table("deepseekmoe-ladder", DATA / "paper").rows}
+    share = both.mean / interval(test["gshard"]).mean
+    assert 0.5 < share / (1 - paper["DeepSeekMoE"] / paper["GShard"]) < 2, "about the paper's size"
     judged = [verdict(test[worse], test[better]) for worse, better in (
         ("switch", "gshard"), ("dense", "gshard"), ("dense", "switch"), ("fine", "deepseekmoe"), ("gshard", "deepseekmoe"))]
-    assert judged == ["holds", "holds", "open", "open", "open"], "what the README says in words"
+    assert judged == ["holds", "holds", "open", "open", "open"], "what README and card say in words"
 
 
 def test_the_numbers_of_lesson_00_are_what_its_table_says():
     table = result_table("dense-or-moe-cpu")
     dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
-    for number in (interval(dense), interval(sparse), paired_difference(dense, sparse)):
-        assert str(number) in " ".join(README.split())
+    assert f"by {paired_difference(dense, sparse)} nats per byte" in WORDS and verdict(dense, sparse) == "holds"
 
 
 def test_the_numbers_of_the_world_of_facts_are_what_its_table_says():
-    table, text = result_table("facts-cpu"), " ".join(README.split())
+    table = result_table("facts-cpu")
     for rung, figure in (("dense, fewer facts", "recall"), ("gshard, fewer facts", "recall"), ("gshard", "recall"),
                          ("cut in 4", "recall"), ("2 shared", "recall"), ("2 shared", "common_of_shared_alone"),
                          ("2 shared", "recall_of_shared_alone")):
-        assert str(interval(table.column(figure, stage="final", rung=rung))) in text, (rung, figure)
+        assert str(interval(table.column(figure, stage="final", rung=rung))) in CARD, (rung, figure)
     contrasts = judged(table, EXPERIMENTS["facts"].contrasts)
-    assert [row["verdict"] for row in contrasts] == ["open", *6 * ["shown"]], "what the README says in words"
-    assert all(str(row["difference"]) in text for row in contrasts[:4] + contrasts[6:])
+    assert [row["verdict"] for row in contrasts] == ["open", *6 * ["shown"]], "what the card says in words"
+    assert all(str(row["difference"]) in CARD for row in contrasts[:4] + contrasts[6:])
+
+
+def test_the_memories_and_the_calls_of_the_readme_are_what_the_tables_say():
+    facts, census = result_table("facts-cpu"), result_table("ladder-cpu-census")
+
+    def of_facts(rung: str, figure: str = "recall") -> str:
+        return f"{interval(facts.column(figure, stage='final', rung=rung)).mean:.0%}"
+
+    def told(router: str) -> float:
+        return interval(census.column("domain", rung="deepseekmoe", router=router)).mean
+
+    dense, mixture = of_facts("dense, fewer facts"), of_facts("gshard, fewer facts")
+    assert f"a dense layer remembers {dense}, a mixture of the same cost {mixture}" in WORDS
+    common, own = of_facts("2 shared", "common_of_shared_alone"), of_facts("2 shared", "recall_of_shared_alone")
+    assert f"alone they answer {common} of the common questions and {own} of the facts" in WORDS
+    assert f"a trained expert tells {told('trained'):.1%} of" in WORDS
+    assert f"a random router's {told('random router'):.1%}" in WORDS
 
 
 def test_the_speed_is_what_the_table_says():
     table, steps = result_table("layer-speed-cpu"), result_table("layer-speed-cpu-steps")
     assert benchmark_layer.with_section(CONTRIBUTING, benchmark_layer.section(table, steps)) == CONTRIBUTING
-    (ours,) = table.column("ratio", implementation="grouped", tokens=4096, experts=64, **{"pass": benchmark_layer.FORWARD})
-    assert f"takes {ours:.2f}× the time of a dense FFN" in " ".join(README.split())
 
 
 def test_the_speed_of_the_widgets_is_what_the_table_says():
@@ -73,8 +103,29 @@ def test_the_speed_of_the_widgets_is_what_the_table_says():
     assert benchmark_layer.with_section(CONTRIBUTING, section, benchmark_widgets.HEADING) == CONTRIBUTING
 
 
-def test_the_picture_is_figure_1_of_lesson_00():
-    assert readme_picture.PICTURE.read_bytes() == readme_picture.figure_1()
+def test_the_still_is_figure_1_of_lesson_00_and_the_moving_picture_is_small_and_moves():
+    assert readme_picture.STILL.read_bytes() == readme_picture.figure_1()
+    with Image.open(readme_picture.TYPING) as moving:
+        frames = [moving.seek(place) or moving.convert("RGB").tobytes() for place in range(moving.n_frames)]
+    assert len(set(frames)) == len(readme_picture.SENTENCE) + 1, "an empty line, and one picture for each character"
+    assert readme_picture.TYPING.stat().st_size < 2_000_000 and "prefers-reduced-motion" in README
+
+
+def test_the_small_pictures_are_of_the_lessons_as_they_are_stored():
+    for path in readme_picture.LESSONS:
+        shown = np.asarray(Image.open(readme_picture.PICTURES / f"{path.name[:2]}.png").convert("RGB"), float)
+        made = np.asarray(readme_picture.thumbnail(readme_picture.stored_pictures(path)), float)
+        assert abs(shown - made).mean() < 5, f"{path.name}: python tools/readme_picture.py"
+
+
+def test_a_thumbnail_is_the_most_colourful_part():
+    picture = Image.new("RGB", (400, 900), "white")
+    picture.paste("red", (0, 500, 400, 740))
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    small = readme_picture.thumbnail([out.getvalue()])
+    assert small.size == readme_picture.THUMBNAIL and small.getpixel((100, 60)) == (255, 0, 0)
+    assert readme_picture.colourfulness(small) > 245
 
 
 def test_the_example_runs(monkeypatch, tmp_path):

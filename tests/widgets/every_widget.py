@@ -25,6 +25,7 @@ import cost_explorer.cases as cost_cases
 import expert_explorer.cases as explorer_cases
 import fact_finder.cases as fact_cases
 import ladder_explorer.cases as ladder_cases
+import quiz.cases as quiz_cases
 import redundancy_lens.cases as lens_cases
 import router_game.cases as game_cases
 import segmentation_view.cases as segmentation_cases
@@ -36,7 +37,7 @@ from routings import HOSTILE, logits_of, routing_of
 from moe_lesson import ModelConfig, Sparse
 from moe_lesson.lm.ledger import PUBLISHED
 from moe_lesson.lm.model import LanguageModel
-from moe_lesson.widgets import LedgerView, RoutingMap, SegmentationView
+from moe_lesson.widgets import LedgerView, Quiz, RoutingMap, SegmentationView
 from moe_lesson.widgets.contribution_view.data import BY_SHARE
 from moe_lesson.widgets.kit.base import LessonWidget
 
@@ -255,6 +256,15 @@ LEDGER_VIEW = Entry(
     hostile=Example(lambda: LedgerView(ModelConfig(Sparse(7, 3, 20), layers=5, width=72, heads=3), name=WORDS)),
     sizes={"toy": Example(LedgerView)}, follows="svg")
 
+QUIZ = Entry(
+    quiz_cases.quiz_of,
+    ({"tries": {"ask 0": ["a 0"]}}, {"question": 1, "tries": {"ask 0": ["a 0", "b 0"]}},
+     {"question": 2, "tries": {"ask 1": ["b 1"]}}),
+    held={"question": RADIOS},
+    hostile=Example(lambda: quiz_cases.quiz_of(MARKUP, WORDS), ({"tries": {f"ask 0{MARKUP[0]}": [f"a 0{MARKUP[0]}"]}},)),
+    sizes={"long": Example(lambda: Quiz(quiz_cases.longest(), title=LONG), ({"question": 1},))},
+    projected={"long": Example(lambda: Quiz(quiz_cases.longest(), title=LONG), ({"question": 1},))}, follows=".moe-options")
+
 REDUNDANCY_LENS = Entry(
     lens_cases.lens_of, (MERGED,),
     held={"merges slider": slider("merges, most similar first"), "cursor": ("[role=application]", "ArrowDown")},
@@ -302,7 +312,7 @@ WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
     "CostExplorer": COST_EXPLORER, "ExpertExplorer": EXPERT_EXPLORER, "FactFinder": FACT_FINDER,
-    "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "RedundancyLens": REDUNDANCY_LENS,
+    "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "Quiz": QUIZ, "RedundancyLens": REDUNDANCY_LENS,
     "RouterGame": ROUTER_GAME,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
     "SpecialisationView": SPECIALISATION_VIEW,
