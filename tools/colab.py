@@ -99,10 +99,11 @@ def with_head(markdown: str, *head: str | None) -> str:
 def stamp(nb: NotebookNode, lesson: str, address: str | None) -> None:
     """Give a notebook its head, in the first cell, and its bootstrap cell, folded, after it. Changes nb."""
     title, *others = nb.cells
-    way, picture = None, None
-    if (number := lesson[:2]) in heroes.LESSONS:
-        way, picture = neighbours(lesson), f"![{heroes.LESSONS[number][1]}](pictures/{number}.svg)"
-    title.source = with_head(title.source, badge(lesson, address), way, picture)
+    head = [badge(lesson, address)]
+    if (REPO / "notebooks" / lesson).is_file():
+        number = lesson[:2]
+        head += [neighbours(lesson), f"![{heroes.LESSONS[number][1]}](pictures/{number}.svg)"]
+    title.source = with_head(title.source, *head)
     folded = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, and in JupyterLab
     first = new_code_cell(cell_source(address), id="bootstrap", metadata=folded)
     nb.cells = [title, first, *(cell for cell in others if cell.id != "bootstrap")]

@@ -2,7 +2,7 @@
 // alive when it is nearly in sight. Guesses stay in this browser. Nothing is asked of any other machine.
 
 const FILES = new URL("../_widgets/", import.meta.url);
-const GUESSES = "moe_lesson"; // the key in the browser's storage: { question: list of values }
+const GUESSES = "moe_lesson"; // the key in the browser's storage: { question: list of values; lesson/quiz: what was answered }
 
 // --- themes: the kit follows JupyterLab's marks ----------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ async function mount(place) {
   const [host, still] = [document.createElement("div"), document.createElement("div")];
   host.className = "moe-host";
   still.className = "moe-fallback";
-  const model = question ? asking(traits, question) : new Model(traits);
+  const model = !question ? new Model(traits) : traits.tries ? quizzing(traits, question) : asking(traits, question);
   widget.render({ model, el: host });
   still.append(...place.childNodes);
   place.append(host, still);
@@ -110,6 +110,21 @@ function asking(traits, question) {
   return new Model({ ...traits, ...kept }, (model, sent) => answer(model, sent, question));
 }
 
+/** The model of a quiz, with what was answered earlier. */
+function quizzing(traits, question) {
+  return new Model({ ...traits, tries: guesses()[question] ?? {} }, (model, { tries }) => tries && keep(question, tries));
+}
+
+/** Keep something in this browser; says whether that is possible. */
+function keep(question, value) {
+  try {
+    localStorage.setItem(GUESSES, JSON.stringify({ ...guesses(), [question]: value }));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The number that a visitor wrote, or null: 14, 0.5, 0,5, 1,000, 2e9; the twin of read_number in teach/lesson.py. */
 export function readNumber(text) {
   const written = text.trim().replace("−", "-");
@@ -131,12 +146,7 @@ export function readGuess(values, choices) {
 function answer(model, { entered: { times, values } }, question) {
   const { read, refusal } = readGuess(values, model.get("choices"));
   if (refusal) return model.set("answer", { times, kept: false, words: `Not kept: ${refusal}` });
-  let where = "Kept in this browser";
-  try {
-    localStorage.setItem(GUESSES, JSON.stringify({ ...guesses(), [question]: read }));
-  } catch {
-    where = "Kept until you leave this page";
-  }
+  const where = keep(question, read) ? "Kept in this browser" : "Kept until you leave this page";
   model.set("answer", { times, kept: true, words: `${where}: ${read.join(", ")}. Now look at the result.` });
   return compare(question, read);
 }

@@ -29,6 +29,7 @@ from moe_lesson.widgets import RoutingMap
 recipe = Sparse(8, 2, 8)
 RoutingMap.of_model(LanguageModel(ModelConfig((recipe, recipe), width=16, heads=2, context=64)), "to be")"""
 PREDICT = 'from moe_lesson.teach.lesson import Lesson\nlesson = Lesson("00")\nlesson.predict("idle", "How many?")'
+QUIZ = "Quiz('Lesson 00: five questions'): run this cell to see it live"
 REVEAL = 'lesson.reveal("idle", 14)\nprint("archipelago")'
 
 
@@ -49,6 +50,7 @@ def small_lessons(folder: Path) -> list[Path]:
     first = [new_markdown_cell(TITLE, id="title"), code("bootstrap", "print('unseen machinery')"),
              code("predict", PREDICT, shown("Predict: How many?", picture=False)),
              code("map", MAP, shown("RoutingMap('routing map', trained): run this cell to see it live")),
+             code("quiz", "lesson.quiz()", shown(QUIZ, picture=False)),
              code("reveal", REVEAL, new_output("stream", text="It is 14. (You kept no guess.)\narchipelago\n")),
              new_markdown_cell(HINT, id="hint")]
     path = f"import sys\nsys.path.insert(0, {str(REPO / 'tests/widgets')!r})\nfrom every_widget import WIDGETS"
@@ -125,6 +127,16 @@ def test_the_visitors_own_text_changes_the_map_and_no_model_is_fetched_before(vi
     assert place.evaluate(LOOK) != before and any(weights_of_map in url for url in asked)
 
 
+def test_what_was_answered_in_a_quiz_is_there_when_the_visitor_comes_back(visit):
+    page = visit("notebooks/00-small.html")
+    quiz = place_of(page, "Quiz")
+    quiz.locator(".moe-option").first.click()
+    said = quiz.locator(".moe-status").inner_text()
+    page.reload()
+    again = place_of(page, "Quiz")
+    assert again.locator(".moe-tried").count() == 1 and again.locator(".moe-status").inner_text() == said != ""
+
+
 def test_a_guess_uncovers_the_result_and_is_there_when_the_visitor_comes_back(visit):
     page = visit("notebooks/00-small.html")
     cover, question = page.locator(".moe-cover"), place_of(page, "Question")
@@ -188,7 +200,7 @@ def test_print_shows_the_photographs_and_what_is_folded(visit):
     pdf = page.pdf()
     assert b"/Subtype /Image" in pdf
     page.emulate_media(media="print")
-    assert page.locator(".moe-still").is_visible() and not page.locator(".moe-host .moe-root").is_visible()
+    assert page.locator(".moe-still").is_visible() and not page.locator(".moe-host .moe-root").first.is_visible()
 
 
 def test_without_javascript_a_lesson_reads_with_its_photographs(visit):
@@ -231,7 +243,7 @@ def test_a_second_build_runs_no_notebook_and_a_stale_one_is_named(built, monkeyp
     first, second = ({path.name for path in (folder / "_widgets").iterdir()} for folder in (built, tmp_path / "again"))
     assert first == second
     stale = nbformat.read(lessons[0], 4)
-    stale.cells[3].outputs = []
+    stale.cells[3].outputs = []  # of the map: the next widget is not what is shown there
     nbformat.write(stale, tmp_path / lessons[0].name)
-    with pytest.raises(site_build.Unfit, match="cell map .* make notebooks"):
+    with pytest.raises(site_build.Unfit, match="cell quiz .* make notebooks"):
         site_build.build([tmp_path / lessons[0].name], tmp_path / "out", built.parent / "work")
