@@ -22,6 +22,7 @@ from jupyterlab.labapp import LabApp
 REPO = Path(__file__).resolve().parent.parent
 LESSONS, COPIES = REPO / "notebooks", REPO / "my-lessons"
 # JupyterLab keeps the state of widgets in what a learner saves: a lesson that is opened again is alive before anything is run.
+# And it asks nobody on the first screen whether they want news.
 SETTINGS = [f"--LabApp.app_settings_dir={REPO / 'tools' / 'jupyterlab'}"]
 GIVEN = ".given.json"  # name of a lesson -> hash of the copy that the learner was given
 
