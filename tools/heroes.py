@@ -53,7 +53,7 @@ class Film:
         """One line under the picture, which changes with the steps."""
         starts = sorted(words)
         for start, end in zip(starts, [*starts[1:], None]):
-            line = self.text(WIDTH / 2, HEIGHT - 22, words[start], 16, opacity="1" if start == 0 else "0")
+            line = self.text(WIDTH / 2, HEIGHT - 24, words[start], 19, opacity="1" if start == 0 else "0")
             self.at(start, line, opacity="1")
             if end is not None:
                 self.at(end, line, opacity="0")
@@ -129,7 +129,7 @@ def start_here() -> Film:
 def dense() -> Film:
     film = Film(steps=7, still=3, seconds=1.3)
     units = [film.box(*corner, 22, 22) for corner in grid(90, 18, 190, 38, 22, 22)]
-    film.text(440, 20, "a dense FFN", 14, fill=FAINT)
+    film.text(440, 20, "a dense FFN", 16, fill=FAINT)
     for i, step in enumerate((0, 2, 4)):
         start, end = (80, 105), (800, 105)
         token = film.dot(*start, 14, COLOURS[i], opacity="1" if i == 0 else "0")
@@ -150,7 +150,7 @@ def topk() -> Film:
     corners = grid(8, 4, 500, 46, 64, 60, 10)
     tiles = [film.box(*corner, 64, 60) for corner in corners]
     film.box(210, 46, 190, 130, fill="none", stroke=LINE)
-    film.text(305, 64, "router", 14, fill=FAINT)
+    film.text(305, 64, "router", 16, fill=FAINT)
     tokens = ((COLOURS[0], (30, 62, 18, 40, 12, 76, 24, 34)), (COLOURS[1], (70, 16, 34, 20, 48, 26, 12, 84)))
     for i, (colour, scores) in enumerate(tokens):
         first, place, out = 5 * i, (80, 111), (830, 111)
@@ -198,7 +198,7 @@ def balance() -> Film:
         film.at(5, token, transform=moved(start, (xs[then], 178 - 17 * levels[then])))
         levels[then] += 1
     for i in (1, 3, 4, 6):
-        idle = film.text(xs[i], 160, "idle", 14, fill=FAINT, opacity="0")
+        idle = film.text(xs[i], 160, "idle", 16, fill=FAINT, opacity="0")
         film.at(3, idle, opacity="1")
         film.at(5, idle, opacity="0")
     film.captions({0: "eight experts, sixteen tokens", 1: "who is chosen, learns; who has learned, is chosen",
@@ -212,7 +212,7 @@ def hybridity() -> Film:
     shared = film.box(60, 44, 120, 100, fill=LINE, opacity="0")
     pieces = [film.box(x, y, 110, 62, opacity="0") for x, y in grid(8, 4, 270, 40, 110, 62, 16)]
     film.at(6, *wholes, opacity="0")
-    film.at(6, shared, *pieces, film.text(120, 162, "shared", 14, FAINT, opacity="0"), opacity="1")
+    film.at(6, shared, *pieces, film.text(120, 162, "shared", 16, FAINT, opacity="0"), opacity="1")
     for i in range(4):
         home = 170 + 180 * i, 104
         common = film.dot(*home, 15, COMMON)
@@ -259,7 +259,7 @@ def shared_experts() -> Film:
     corners, home = grid(8, 4, 340, 40, 110, 62, 14), (130, 75)
     hall = film.box(70, 40, 150, 138, fill=LINE, opacity="0")
     film.at(3, hall, opacity="1")
-    film.at(3, film.text(145, 194, "shared: every token comes here", 13, fill=FAINT, opacity="0"), opacity="1")
+    film.at(3, film.text(145, 194, "shared: every token comes here", 15, fill=FAINT, opacity="0"), opacity="1")
     for i, (x, y) in enumerate(corners):
         film.box(x, y, 110, 62)
         film.box(x + 8, y + 36, 94, 18, fill=COLOURS[i % 5])
@@ -294,7 +294,7 @@ def ladder() -> Film:
         w = side / columns - 3 if columns > 1 else side / 4 * 2 ** .5
         places = grid(columns ** 2, columns, x, 44, w, w, 3) if columns > 1 else [(x + (side - w) / 2, 44 + (side - w) / 2)]
         boxes = [film.box(*place, w, w, opacity="0") for place in places]
-        label = film.text(x + side / 2, 192, name, 15, fill=FAINT, opacity="0")
+        label = film.text(x + side / 2, 192, name, 16, fill=FAINT, opacity="0")
         film.at(2 * i, *boxes, label, opacity="1")
         film.at(2 * i + 1, *(boxes[j] for j in chosen), fill=colour)
         film.at(2 * i + 1, *(boxes[j] for j in shared), fill=COMMON)
@@ -342,7 +342,7 @@ def gpu() -> Film:
         matrix = film.box(490, 36 + 44 * expert, 40, 36, fill=TILE)
         film.at(3, matrix, fill=COLOURS[expert])
         film.at(5, matrix, fill=TILE)
-    film.text(510, 20, "experts", 14, fill=FAINT)
+    film.text(510, 20, "experts", 16, fill=FAINT)
     film.captions({0: "a batch: every row wants another expert", 2: "carried into order, expert by expert",
                    3: "one matrix product for each, and the GPU is busy", 5: "and carried back by the inverse permutation",
                    6: "the carrying is not free: that is this lesson"})
@@ -376,7 +376,7 @@ def real_models() -> Film:
     routes = ((1, 6), (3, 9), (0, 4), (7, 11))
     for y in ys:
         film.box(110, y - 14, 230, 28)
-        film.text(300, y, "router", 13, fill=FAINT)
+        film.text(300, y, "router", 15, fill=FAINT)
     token = film.dot(150, 196, 10, COLOURS[1])
     cells = {(y, j): film.box(520 + 24 * j, y - 10, 20, 20) for y in ys for j in range(12)}
     for step, (y, experts) in enumerate(zip(ys, routes), 1):
