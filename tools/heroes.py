@@ -36,7 +36,8 @@ class Film:
         return len(self.things) - 1
 
     def box(self, x: float, y: float, w: float, h: float, fill: str = TILE, **looks: str) -> int:
-        return self.add(f"rect x='{x:g}' y='{y:g}' width='{w:g}' height='{h:g}' rx='{min(6, w / 4, h / 4):g}'", fill=fill, **looks)
+        round = min(6, w / 4, h / 4)
+        return self.add(f"rect x='{x:g}' y='{y:g}' width='{w:g}' height='{h:g}' rx='{round:g}'", fill=fill, **looks)
 
     def dot(self, x: float, y: float, r: float, fill: str, **looks: str) -> int:
         return self.add(f"circle cx='{x:g}' cy='{y:g}' r='{r:g}'", fill=fill, **looks)
@@ -66,8 +67,8 @@ class Film:
             for step in range(self.steps):
                 seen.append((seen[-1] if seen else {}) | looks.get(step, {}))
             every = set().union(*seen)
-            seen = [{"transform": "translate(0,0)", "opacity": "1"} | one if every & {"transform", "opacity"} else one for one in seen]
-            seen = [{key: one[key] for key in sorted(every & one.keys())} for one in seen]
+            unsaid = {"transform": "translate(0,0)", "opacity": "1"}
+            seen = [{key: (unsaid | one)[key] for key in sorted(every)} for one in seen]
             base = ";".join(f"{key}:{value}" for key, value in seen[self.still].items())
             if any(one != seen[0] for one in seen):
                 frames = [f"0%{{{css(seen[0])}}}"]
@@ -77,14 +78,16 @@ class Film:
                         start, end = (0, FADE) if word and seen[step].get("opacity") == "0" else (FADE * word, MOVE)
                         frames += [f"{100 * (step + start) / self.steps:.2f}%{{{css(seen[step - 1])}}}",
                                    f"{100 * (step + end) / self.steps:.2f}%{{{css(seen[step])}}}"]
-                styles.append(f"@keyframes k{number}{{{''.join(frames)}100%{{{css(seen[-1])}}}}}#k{number}{{animation-name:k{number}}}")
+                frames.append(f"100%{{{css(seen[-1])}}}")
+                styles.append(f"@keyframes k{number}{{{''.join(frames)}}}#k{number}{{animation-name:k{number}}}")
             name, _, rest = svg.partition(" ")
             drawn.append(f"<{name} id='k{number}' style='{base}' {rest}{'' if name == 'text' else '/'}>")
         style = (f"#film>*{{animation:{self.steps * self.seconds:g}s ease-in-out infinite}}{''.join(styles)}"
                  "@media (prefers-reduced-motion:reduce){#film>*{animation:none!important}}")
-        return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' role='img'>"
-                f"<title>{escape(alt)}</title><style>{style}</style>"
-                f"<rect width='{WIDTH}' height='{HEIGHT}' rx='12' fill='{GROUND}'/><g id='film'>\n" + "\n".join(drawn) + "\n</g></svg>\n")
+        size = f"width='{WIDTH}' height='{HEIGHT}'"
+        return "\n".join([f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' {size} role='img'>",
+                          f"<title>{escape(alt)}</title><style>{style}</style>",
+                          f"<rect {size} rx='12' fill='{GROUND}'/><g id='film'>", *drawn, "</g></svg>\n"])
 
 
 def css(looks: dict[str, str]) -> str:
@@ -244,8 +247,8 @@ def fine_grained() -> Film:
         film.at(step, *pieces.values(), fill=TILE)
         film.at(step, *(pieces[i] for i in lit), fill=COLOURS[0])
     for step, until, ways, what in ((1, 3, comb(16, 2), "2 of 16"), (4, None, comb(64, 8), "8 of 64")):
-        words = [film.text(712, 76, what, 17, fill=FAINT, opacity="0"), film.text(712, 112, f"{ways:,}", 30, fill=COLOURS[0], opacity="0"),
-                 film.text(712, 144, "possible choices", 15, fill=FAINT, opacity="0")]
+        words = [film.text(712, 76, what, 17, FAINT, opacity="0"), film.text(712, 112, f"{ways:,}", 30, COLOURS[0], opacity="0"),
+                 film.text(712, 144, "possible choices", 15, FAINT, opacity="0")]
         film.at(step, *words, opacity="1")
         if until:
             film.at(until, *words, opacity="0")
@@ -299,8 +302,9 @@ def ladder() -> Film:
         film.at(2 * i + 1, *(boxes[j] for j in chosen), fill=colour)
         film.at(2 * i + 1, *(boxes[j] for j in shared), fill=COMMON)
     film.captions({0: "one FFN for all", 1: "every token pays for all of it", 2: "sixteen of half its size",
-                   3: "a token pays for two: as much as before", 4: "sixty-four, a quarter as large", 5: "for eight: as much as before",
-                   6: "two of them for every token", 7: "and six by choice: as much as before. Which predicts best?"})
+                   3: "a token pays for two: as much as before", 4: "sixty-four, a quarter as large",
+                   5: "for eight: as much as before", 6: "two of them for every token",
+                   7: "and six by choice: as much as before. Which predicts best?"})
     return film
 
 
@@ -317,7 +321,8 @@ def specialisation() -> Film:
         token = film.dot(*start, 8, COLOURS[k // 8])
         for step, experts in by_step.items():
             expert, place = experts[k], filled[step]
-            film.at(step, token, transform=moved(start, (xs[expert] - 27 + 18 * (place[expert] % 4), 160 + 18 * (place[expert] // 4))))
+            x, y = xs[expert] - 27 + 18 * (place[expert] % 4), 160 + 18 * (place[expert] // 4)
+            film.at(step, token, transform=moved(start, (x, y)))
             place[expert] += 1
         film.at(3, token, transform="translate(0px,0px)")
         film.at(8, token, transform="translate(0px,0px)")
@@ -364,8 +369,9 @@ def beyond() -> Film:
         film.at(step + 1, *(tiles[i][0] for i in experts), fill=TILE)
     for i, colour in enumerate((0, 1, 3, 1, 3, 2)):
         film.at(6, tiles[i][0], fill=COLOURS[colour])
-    film.captions({0: "must all experts be of one size?", 1: "an easy token, a small expert", 2: "a token of two skills, two experts",
-                   3: "a hard one, a large expert", 4: "a token of three skills, three", 5: "a beautiful idea",
+    film.captions({0: "must all experts be of one size?", 1: "an easy token, a small expert",
+                   2: "a token of two skills, two experts", 3: "a hard one, a large expert",
+                   4: "a token of three skills, three", 5: "a beautiful idea",
                    6: "is it better at the same cost?"})
     return film
 
@@ -386,8 +392,8 @@ def real_models() -> Film:
             film.at(step, heard, opacity="1")
             film.at(step + 1, heard, transform=moved((300, y), to), opacity="0")
             film.at(step + 1, cells[y, expert], fill=COLOURS[0])
-    film.captions({0: "a model that other people trained", 1: "a small hook on each router", 2: "hears which experts, and how much of each",
-                   6: "and all instruments of this course work on it"})
+    film.captions({0: "a model that other people trained", 1: "a small hook on each router",
+                   2: "hears which experts, and how much of each", 6: "and all instruments of this course work on it"})
     return film
 
 
@@ -396,7 +402,7 @@ LESSONS = {
     "01": (dense, "Tokens pass through a dense FFN, and all its units work for each of them"),
     "02": (topk, "A token is scored by a router, goes to two of eight experts, and their answers are added"),
     "03": (balance, "Sixteen tokens crowd on two of eight experts; then they are spread evenly"),
-    "04": (hybridity, "Four large experts hold mixed topics and the same common piece; small experts and a shared one sort them out"),
+    "04": (hybridity, "Large experts hold mixed topics and the same common piece; small experts and a shared one sort them out"),
     "05": (fine_grained, "Sixteen experts are cut into sixty-four pieces: 120 choices become billions at the same cost"),
     "06": (shared_experts, "What all experts hold in common moves into one shared expert, and each has more room of its own"),
     "07": (ladder, "Dense, GShard, cut in four and DeepSeekMoE side by side, with the same area at work"),

@@ -157,7 +157,8 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
             for output in filter(is_widget, cell.get("outputs", [])):
                 if not waiting or (waiting[0]["cell"], waiting[0]["text"]) != (cell.id, output.data["text/plain"]):
                     raise Unfit(f"cell {cell.id} of {path.name} no longer shows what is stored: make notebooks NOTEBOOKS={path}")
-                asks = questions if waiting[0]["class"].endswith(".Question") else ["quiz"] if "lesson.quiz(" in cell.source else []
+                kind = waiting[0]["class"].rpartition(".")[2]
+                asks = questions if kind == "Question" else ["quiz"] if kind == "Quiz" else []
                 asked = f"{path.stem}/{asks.pop(0)}" if asks else ""
                 place = mount(waiting.pop(0), photograph(output, files), files, asked)
                 output.data, output.metadata = NotebookNode({"text/html": place}), NotebookNode()

@@ -23,11 +23,12 @@ def code_cells(notebook):
 def test_there_are_lessons_and_nothing_else_beside_them():
     assert NOTEBOOKS
     tracked = {path.name for path in (REPO / "notebooks").iterdir() if not path.name.startswith(".")}
-    assert tracked == {path.name for path in NOTEBOOKS}
+    assert tracked == {path.name for path in NOTEBOOKS} | {"pictures"}
 
 
 def test_a_lesson_is_short_and_so_are_its_cells(notebook):
-    assert len(code_cells(notebook)) <= 30
+    asking = re.compile(r"lesson\.(predict|quiz)\(")
+    assert len([cell for cell in code_cells(notebook)[1:] if not asking.match(cell.source)]) <= 30
     for cell in code_cells(notebook):
         assert len(cell.source.splitlines()) <= 25, cell.id
 
