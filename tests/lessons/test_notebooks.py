@@ -29,7 +29,7 @@ def test_there_are_lessons_and_nothing_else_beside_them():
 def test_a_lesson_is_short_and_so_are_its_cells(notebook):
     assert len(code_cells(notebook)) <= 30
     for cell in code_cells(notebook):
-        assert len(cell.source.splitlines()) <= 30, cell.id
+        assert len(cell.source.splitlines()) <= 25, cell.id
 
 
 def test_cells_have_readable_names(notebook):
