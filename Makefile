@@ -56,7 +56,7 @@ test: .venv/test
 # can't be imitated. The long tests come first, and each process takes the next test when it is free.
 test-colab-widgets: .venv-widgets7/ready
 	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/lessons/colab_widgets.py \
-		tests/lessons/test_lesson.py $$(grep -rl --include='test_*.py' '^from moe_lesson.widgets' tests | grep -v _browser.py)
+		tests/lessons/test_lesson.py $$(grep -rl --include='test_*.py' '^from moe_lesson.widgets' tests/widgets | grep -v _browser.py)
 
 notebooks: .venv/test
 	$(RUN) tools/heroes.py
