@@ -96,13 +96,28 @@ def well_formed(text: str) -> str:
 
 def byte_texts(raw: bytes) -> list[str]:
     """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` …; or `0xff`."""
-    out: list[str] = []
-    while len(out) < len(raw):
-        start = len(out)
+    return shown_bytes(raw, [1] * len(raw))
+
+
+def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
+    """A readable name for each part of a text, `sizes` bytes long each; characters that lie in two parts are numbered."""
+    of_byte: list[tuple[str, int, int]] = []  # the character's name, which byte of it this is, how many it has
+    while len(of_byte) < len(raw):
+        start = len(of_byte)
         char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[start:start + size]))), "")
         size = len(char.encode()) or 1
         shown = visible(char) if char and (size > 1 or char.isprintable() or char in NAMES) else f"0x{raw[start]:02x}"
-        out += [shown] if size == 1 else [f"{shown} {i + 1}/{size}" for i in range(size)]
+        of_byte += [(shown, i, size) for i in range(size)]
+    out, end = [], 0
+    for length in sizes:
+        start, end = end, end + length
+        names = []
+        for place, (shown, i, size) in enumerate(of_byte[start:end], start):
+            if start <= place - i and place - i + size <= end:
+                names += [shown] if i == 0 else []
+            else:
+                names.append(f"{shown} {i + 1}/{size}")
+        out.append("".join(names))
     return out
 
 

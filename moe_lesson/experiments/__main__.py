@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder for tables and models (default {OUT})")
     parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"folder for runs in progress (default {WORK})")
+    parser.add_argument("--compile", action="store_true", help="train what torch.compile makes of the models: faster")
     options = parser.parse_args(arguments)
     if options.name is None:
         for name, experiment in EXPERIMENTS.items():
@@ -26,7 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         for name in EXPERIMENTS if options.name == "all" else [options.name]:
-            table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work)
+            table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work,
+                                   compiled=options.compile)
             print(f"wrote {table}")
     except (ValueError, OSError, MemoryError, TrainingDiverged) as error:
         sys.exit(f"experiments: {error}")

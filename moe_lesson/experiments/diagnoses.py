@@ -38,13 +38,13 @@ def changes_of(model: LanguageModel) -> Iterator[tuple[str, float, LanguageModel
 
 def changes_measured(model: LanguageModel, corpus: Corpus, seed: int, preset: Preset, device: str) -> Iterator[dict]:
     """The test losses of a trained model with each of its changes, on a fifth of the text."""
-    task = TextTask(corpus, preset.eval_bytes // 5)
+    task = TextTask(corpus, preset.evaluated // 5)
     for change, amount, changed in changes_of(model):
         yield {"change": change, "amount": amount} | task.test(changed.to(device))
 
 
 def census_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]:
-    """What one call of an expert tells about the token's domain, its byte, the byte predicted after it, and the token's other
+    """What one call of an expert tells about the token's domain, the token itself, the one predicted after it, and its other
     experts: for each layer, beside a random router, a hash router, the untrained model, and shuffled documents."""
     found = take_census(model, corpus, "test", seed=seed)
     found["untrained"] = take_census(LanguageModel(model.config, seed), corpus, "test")["trained"]

@@ -30,7 +30,8 @@ def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: 
         return ", ".join(sorted({result["made"][key] for result in results}))
 
     return {
-        "command": f"python -m moe_lesson.experiments {name} --preset {preset_name} --seeds {seeds} --device {device}",
+        "command": f"python -m moe_lesson.experiments {name} --preset {preset_name} --seeds {seeds} --device {device}"
+        + (" --compile" if any("compiled" in result["made"] for result in results) else ""),
         "commit": of_runs("commit"),
         "versions": {"python": of_runs("python"), "torch": of_runs("torch")},
         "device": of_runs("device"),

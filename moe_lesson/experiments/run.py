@@ -6,6 +6,7 @@ import datetime
 import json
 import pathlib
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,7 @@ from ..base.devices import device_name, pick_device
 from ..base.errors import require
 from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
+from ..lm.counts import baselines
 from ..lm.model import ModelConfig
 from ..lm.training import History, TrainingConfig, TrainingDiverged, train
 from ..measure.evidence import write_table
@@ -45,7 +47,7 @@ class Run:
 
 def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None, device: str = "auto",
                    out: pathlib.Path = OUT, work: pathlib.Path = WORK, corpus: Corpus | None = None,
-                   progress: bool = True) -> pathlib.Path:
+                   progress: bool = True, compiled: bool = False) -> pathlib.Path:
     """Run a named experiment, or what is left of it, and write its table, its provenance and its models.
 
     Args:
@@ -57,6 +59,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
         work: folder for runs in progress.
         corpus: what to train on; the machine corpus unless given.
         progress: show bars.
+        compiled: train what torch.compile makes of the models: faster, and equal but for rounding.
 
     Returns: the path of the table.
 
@@ -78,13 +81,13 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     def results_of(runs: Iterable[Run]) -> list[dict]:
         """Every run's result, whoever trains it: a run that another process is at is left to it, and waited for at the end."""
         def result_of(run: Run, wait: bool) -> dict | None:
-            return run_once(experiment, preset, run, corpus, device, folder, progress, wait=wait)
+            return run_once(experiment, preset, run, corpus, device, folder, progress, compiled, wait=wait)
 
         found = [(run, result_of(run, wait=False)) for run in runs]
         return [result or result_of(run, wait=True) for run, result in found]
 
     tuned = results_of(tuning_runs(experiment, preset))
-    while experiment.widens and (further := list(further_runs(experiment, preset, [each["row"] for each in tuned]))):
+    while further := list(further_runs(experiment, preset, [each["row"] for each in tuned])):
         tuned += results_of(further)
     finals = results_of(final_runs(experiment, tuned, seeds))
     results = out / "results"
@@ -100,13 +103,19 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
             found = [row for r in finals if r["row"]["rung"] in rungs for row in diagnose_once(r, table, rows_of, corpus)]
             if found:
                 write_table(results, f"{name}-{preset_name}-{table}", found, made)
+        if experiment.baselines and corpus:
+            write_table(results, f"{name}-{preset_name}-baselines", baselines(corpus, preset.context, preset.evaluated), made)
         if preset_name == "cpu" and experiment.ships:
             ship(experiment, finals, corpus, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"
 
 
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
-    """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing."""
+    """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing.
+
+    With one seed where the best settings get the others later, see `further_runs`.
+    """
+    seeds = 1 if preset.finalists else preset.tuning_seeds
     for rung, config_of in experiment.rungs.items():
         if rung in experiment.controls:
             continue
@@ -115,13 +124,23 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
         for lr in preset.lrs:
             for scale in (None,) if is_dense else experiment.scales.get(rung, preset.scales):
                 for strength in preset.strengths if experiment.balance.get(rung) else (None,):
-                    for seed in range(preset.tuning_seeds):
+                    for seed in range(seeds):
                         yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
 
 
 def further_runs(experiment: Experiment, preset: Preset, tuned: list[dict]) -> Iterator[Run]:
-    """The next learning rate or gate scale for every rung that is best at the end of what it tried, by the grid's step."""
+    """What is still to be tried for every rung, given what was: its finalists with all tuning seeds; then, where it is best at
+    the end of the learning rates or gate scales that it tried, the next one, by the grid's step."""
+    seeds = 1 if preset.finalists else preset.tuning_seeds
     for rung in dict.fromkeys(row["rung"] for row in tuned):
+        tried_with = {(row["lr"], row["scale"], row["strength"], row["seed"]) for row in tuned if row["rung"] == rung}
+        finals = [(*setting, seed) for setting in ranked(tuned, rung)[:preset.finalists or 0]
+                  for seed in range(TUNING_SEED, TUNING_SEED + preset.tuning_seeds)]
+        if missing := [one for one in finals if one not in tried_with]:
+            yield from (Run("tune", rung, lr, scale, seed, strength) for lr, scale, strength, seed in missing)
+            continue
+        if not experiment.widens:
+            continue
         best = dict(zip(("lr", "scale", "strength"), best_setting(tuned, rung)))
         for setting, grid in (("lr", sorted(preset.lrs)), ("scale", sorted(experiment.scales.get(rung, preset.scales)))):
             others = best.items() - {(setting, best[setting])}
@@ -129,7 +148,7 @@ def further_runs(experiment: Experiment, preset: Preset, tuned: list[dict]) -> I
             if best[setting] is None or len(grid) == 1 or min(tried) < best[setting] < max(tried):
                 continue
             step = grid[-1] / grid[-2] if best[setting] == max(tried) else grid[0] / grid[1]
-            for seed in range(preset.tuning_seeds):
+            for seed in range(seeds):
                 yield Run("tune", rung, seed=TUNING_SEED + seed, **best | {setting: float(f"{best[setting] * step:.6g}")})
 
 
@@ -137,21 +156,28 @@ def final_runs(experiment: Experiment, tuned: list[dict], seeds: int) -> Iterato
     """Fresh seeds of every rung, with what had the lowest validation loss, the mean over the tuning seeds."""
     for rung in experiment.rungs:
         lr, scale, strength = best_setting([each["row"] for each in tuned], experiment.controls.get(rung, rung))
-        for seed in range(seeds):
+        for seed in range(min(seeds, experiment.fewer_seeds.get(rung, seeds))):
             yield Run("final", rung, lr, scale, seed, strength)
 
 
 def best_setting(tuned: list[dict], rung: str) -> tuple:
-    """The learning rate, gate scale and strength of a rung whose validation loss is lowest, as the mean over tuning seeds."""
+    """The learning rate, gate scale and strength of a rung whose validation loss is lowest, as the mean over tuning seeds; of
+    those that were tried with all seeds."""
+    seeds = Counter((row["lr"], row["scale"], row["strength"]) for row in tuned if row["rung"] == rung)
+    return next(setting for setting in ranked(tuned, rung) if seeds[setting] == max(seeds.values()))
+
+
+def ranked(tuned: list[dict], rung: str) -> list[tuple]:
+    """The settings of a rung, that of the lowest validation loss first, the mean over the seeds it was tried with."""
     losses: dict[tuple, list[float]] = {}
     for row in tuned:
         if row["rung"] == rung:
             losses.setdefault((row["lr"], row["scale"], row["strength"]), []).append(row["validation"])
-    return min(losses, key=lambda setting: sum(losses[setting]) / len(losses[setting]))
+    return sorted(losses, key=lambda setting: sum(losses[setting]) / len(losses[setting]))
 
 
 def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | None, device: str, folder: pathlib.Path,
-             progress: bool, wait: bool = True) -> dict | None:
+             progress: bool, compiled: bool = False, wait: bool = True) -> dict | None:
     """One training, from where it stopped: a table row, a thinned loss curve, and the file of the model.
 
     A tuning run reads the validation split; only a final run reads the test split. While another process is at this run, it is
@@ -162,8 +188,8 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     steps = preset.steps if final else preset.tuning_steps or preset.steps
     training = TrainingConfig(steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     balance = experiment.balance_of(run.rung, run.strength)
-    sizes = {"batch": preset.batch, "balance": balance, "eval_bytes": preset.eval_bytes}
-    machine = {"torch": torch.__version__, "device": device_name(device)}
+    sizes = {"batch": preset.batch, "balance": balance, "evaluated": preset.evaluated}
+    machine = {"torch": torch.__version__, "device": device_name(device)} | ({"compiled": "yes"} if compiled else {})
     setting = digest(*task.identity(config), asdict(training), sizes, machine)
     here = folder / f"{run.stage}-seed{run.seed}-{setting}"  # not by rung: two rungs may ask for one and the same training
     here.mkdir(parents=True, exist_ok=True)
@@ -172,7 +198,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
             if not (here / "result.json").exists():
                 made = {"made": machine | {"python": platform.python_version(), "commit": git_commit(),
                                            "date": datetime.date.today().isoformat()}}
-                result = trained(experiment, preset, run, task, config, training, balance, device, here, progress)
+                result = trained(experiment, preset, run, task, config, training, balance, device, here, progress, compiled)
                 (here / "result.json.partial").write_text(json.dumps(result | made))
                 (here / "result.json.partial").replace(here / "result.json")
                 (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
@@ -183,14 +209,15 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
 
 
 def trained(experiment: Experiment, preset: Preset, run: Run, task: Task, config: ModelConfig | Recipe, training: TrainingConfig,
-            balance: dict[str, float], device: str, here: pathlib.Path, progress: bool) -> dict:
+            balance: dict[str, float], device: str, here: pathlib.Path, progress: bool, compiled: bool) -> dict:
     """Train one run's model, judge it, and keep it where it can be loaded again."""
     final = run.stage == "final"
     print(f"{run.stage} {run.rung} lr {run.lr:g} gate scale {run.scale} balance {balance} seed {run.seed}", flush=True)
     model = task.build(config, run.seed).to(device)
     try:
-        history = train(model, task.batches(preset.batch, preset.context, run.seed), training,
-                        objective=task.objective(balance), checkpoint=here / "state.safetensors", progress=progress,
+        history = train(torch.compile(model) if compiled else model,
+                        task.batches(preset.batch, preset.context, run.seed), training, objective=task.objective(balance),
+                        checkpoint=here / "state.safetensors", progress=progress,
                         **(following(experiment, task, run) if final and experiment.follow else {}))
         judged = task.validate(model)
     except TrainingDiverged as diverged:

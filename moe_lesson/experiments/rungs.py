@@ -25,7 +25,9 @@ class Preset:
     tuning_seeds: int = 1
     tuning_steps: int | None = None  # of the runs that tune; as many as `steps` unless given
     bfloat16: bool = False
-    eval_bytes: int = 100_000  # of each domain; in a skills world, tokens
+    evaluated: int = 50_000  # tokens that a model is judged on, of each domain of a text
+    multiple: int = 1  # expert widths are multiples of this: 16 where a GPU multiplies in bfloat16
+    finalists: int | None = None  # how many settings of a rung get all tuning seeds, the others one; all unless given
 
 
 def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:
@@ -33,15 +35,10 @@ def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:
     return ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
 
 
-def deepseekmoe(preset: Preset, scale: float) -> ModelConfig:
-    """GShard's two experts each cut in four, two of the eight pieces shared (arXiv 2401.06066, section 4.1)."""
-    return model_of(preset, preset.budget.experts(top_k=2, segments=4, num_shared=2, scale=scale))
-
-
 def matched_layer(top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Callable[[Preset, float], Sparse]:
     """A mixture that costs a token what GShard's two experts cut in four cost it, the router included."""
-    return lambda preset, scale: experts_of_equal_active(fine(preset), preset.width, top_k, segments, num_shared, scale=scale,
-                                                         **router)
+    return lambda preset, scale: experts_of_equal_active(fine(preset), preset.width, top_k, segments, num_shared,
+                                                         preset.multiple, scale=scale, **router)
 
 
 def matched(*cut: int, **router) -> Callable[[Preset, float], ModelConfig]:
@@ -58,7 +55,18 @@ def gshard_times(factor: float) -> Callable[[Preset, float], ModelConfig]:
     """GShard with experts `factor` times as wide (arXiv 2401.06066, section 4.3: GShard×1.5)."""
     def rung(preset: Preset, scale: float) -> ModelConfig:
         plain = matched_layer(2)(preset, scale)
-        return model_of(preset, replace(plain, expert_width=round(factor * plain.expert_width)))
+        width = preset.multiple * round(factor * plain.expert_width / preset.multiple)
+        return model_of(preset, replace(plain, expert_width=width))
+
+    return rung
+
+
+def gshard_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
+    """GShard with fewer experts, each as much wider as its router is narrower: a token pays the same, to a unit."""
+    def rung(preset: Preset, scale: float) -> ModelConfig:
+        plain = matched_layer(2)(preset, scale)
+        wider = preset.multiple * round((plain.num_experts - num_experts) / (3 * plain.top_k * preset.multiple))
+        return model_of(preset, replace(plain, num_experts=num_experts, expert_width=plain.expert_width + wider))
 
     return rung
 
@@ -107,18 +115,15 @@ def layer(recipe_of: Callable[[Budget], Recipe]) -> Callable[[Preset, float], Re
 
 
 TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
-                  lrs=(2e-3, 4e-3, 8e-3, 1.6e-2), scales=(1.0, 6.0))
-TEXT_GPU = Preset(Budget(1024, 8192), layers=6, width=384, heads=6, context=256, batch=64, steps=4000,
-                  lrs=(5e-4, 1e-3, 2e-3), scales=(1.0, 6.0), bfloat16=True)
-BALANCED_GPU = replace(TEXT_GPU, lrs=(1e-3,), scales=(1.0,), strengths=(1.0, 3.0))
-SHORT_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
+                  lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
+LADDER_CPU = replace(TEXT_CPU, steps=3000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0, 4.0), tuning_seeds=3, finalists=2)
+LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=32, steps=4000,
+                    lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 3.0, 6.0), tuning_seeds=3, finalists=2, bfloat16=True, multiple=16)
+BALANCED_GPU = replace(LADDER_GPU, lrs=(2e-3,), scales=(1.0,), strengths=(1.0, 3.0), tuning_seeds=1, finalists=None)
 SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, batch=1024, steps=1500,
-                    lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), eval_bytes=8000)
+                    lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), evaluated=8000)
 FACTS_CPU = Preset(Budget(128, 512), layers=1, width=32, heads=1, context=1, batch=2048, steps=900,
-                   lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0), tuning_seeds=3, eval_bytes=4000)
-LADDER_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), tuning_seeds=2, tuning_steps=400)
-LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=128, steps=1300,
-                    lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)
+                   lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0), tuning_seeds=3, evaluated=4000)
 
 
 def segmented(*cut: int) -> Callable[[Budget], Recipe]:

@@ -20,11 +20,11 @@ from ..moe.routing import idle_experts, load_cv, load_entropy, max_violation
 
 
 class TextTask:
-    """Predict the next byte of a corpus.
+    """Predict the next token of a corpus.
 
     Args:
         corpus: the text.
-        evaluated: how many bytes of each domain are read to judge a model.
+        evaluated: how many tokens of each domain are read to judge a model.
     """
 
     cost = staticmethod(model_cost)

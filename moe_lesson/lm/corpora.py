@@ -1,6 +1,6 @@
 """Text to train on: documents by domain and split. `machine_text` reads what is on this machine, `own_text` what is yours.
 
-Tokens are bytes. Documents, never random bytes, are split into train, validation and test, by a hash of their name: the
+Documents, never random tokens, are split into train, validation and test, by a hash of their name: the
 same file is in the same split on every machine, so a model trained elsewhere has not seen the test documents here.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base.errors import require
 from ..base.seeds import mixed_seed
 from ..base.text import DOCUMENT_START, to_bytes
+from ..base.tokens import VOCABULARY, encode
 
 SPLITS = ("train", "validation", "test")
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Corpus:
 
     Args:
         documents: all documents; a domain without documents in a split can't be asked for there.
+        vocabulary: V, of the tokens that they are read in; 256 reads bytes.
     """
 
     documents: tuple[Document, ...]
+    vocabulary: int = VOCABULARY
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
@@ -48,14 +51,14 @@ class Corpus:
 
     @cached_property
     def streams(self) -> dict[tuple[str, str], Tensor]:
-        """The bytes of all documents of one domain and split after each other: (domain, split) -> uint8 [bytes]."""
-        parts: dict[tuple[str, str], list[bytes]] = {}
+        """The tokens of all documents of one domain and split after each other: (domain, split) -> int16 [tokens]."""
+        parts: dict[tuple[str, str], list[int]] = {}
         for d in self.documents:
-            parts.setdefault((d.domain, d.split), []).append(DOCUMENT_START + to_bytes(d.text))
-        return {key: torch.frombuffer(bytearray(b"".join(texts)), dtype=torch.uint8) for key, texts in parts.items()}
+            parts.setdefault((d.domain, d.split), []).extend(encode(DOCUMENT_START + to_bytes(d.text), self.vocabulary))
+        return {key: torch.tensor(ids, dtype=torch.int16, device="cpu") for key, ids in parts.items()}
 
     def stream(self, domain: str, split: str) -> Tensor:
-        """The bytes of one domain in one split: uint8 [bytes]."""
+        """The tokens of one domain in one split: int16 [tokens]."""
         require(split in SPLITS, f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
         require(domain in self.domains, f"unknown domain {domain!r}; this corpus has {', '.join(self.domains)}")
         require((domain, split) in self.streams, f"no document of domain {domain!r} is in the {split} split")
@@ -71,7 +74,7 @@ class Corpus:
         streams = [self.stream(domain, split) for domain in self.domains]
         for domain, stream in zip(self.domains, streams):
             require(len(stream) > context,
-                    f"domain {domain!r} has {len(stream)} bytes for {split}; sequences need at least {context + 1}")
+                    f"domain {domain!r} has {len(stream)} tokens for {split}; sequences need at least {context + 1}")
 
         def sample(step: int) -> Tensor:
             generator = torch.Generator().manual_seed(mixed_seed(seed, step))
@@ -82,12 +85,17 @@ class Corpus:
         return sample
 
     def windows(self, domain: str, split: str, context: int, limit: int) -> Tensor:
-        """The first `limit` bytes of a stream cut into [windows, context + 1]; neighbours share one byte, as target and input."""
-        require(1 <= context <= limit, f"context = {context} and limit = {limit} bytes; expected 1 ≤ context ≤ limit")
-        stream = self.stream(domain, split)[:limit + 1]
+        """Windows of a stream, at most `limit` tokens in all, from the whole length of it: [windows, context + 1] ids.
+
+        Neighbours share one token, as target and input. A few documents are not a domain: so windows are left out evenly.
+        """
+        require(1 <= context <= limit, f"context = {context} and limit = {limit} tokens; expected 1 ≤ context ≤ limit")
+        stream = self.stream(domain, split)
         require(len(stream) > context,
-                f"domain {domain!r} has {len(stream)} bytes for {split}; windows need at least {context + 1}")
-        return stream.unfold(0, context + 1, context).long()
+                f"domain {domain!r} has {len(stream)} tokens for {split}; windows need at least {context + 1}")
+        all_windows = stream.unfold(0, context + 1, context)
+        count = min(limit // context, len(all_windows))
+        return all_windows[torch.arange(count, device="cpu") * len(all_windows) // count].long()
 
     def fingerprint(self) -> dict[str, dict]:
         """What the corpus is made of, for a record: per domain its documents, bytes, and a hash over both."""

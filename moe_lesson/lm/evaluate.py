@@ -6,23 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.tokens import SIZES
 from .corpora import Corpus
 from .model import LanguageModel, evaluating
 
 
 @torch.no_grad()
-def read_by(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int, batch: int) -> Iterator[tuple]:
-    """A model reads the first `max_bytes` bytes of each domain: yields domain, ids [B, S+1], logits and routings of a batch."""
+def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, batch: int) -> Iterator[tuple]:
+    """A model reads `max_tokens` tokens of each domain: yields domain, ids [B, S+1], logits and routings of a batch."""
     with evaluating(model) as device:
         for domain in corpus.domains:
-            for ids in corpus.windows(domain, split, model.config.context, max_bytes).split(batch):
+            for ids in corpus.windows(domain, split, model.config.context, max_tokens).split(batch):
                 ids = ids.to(device)
                 yield domain, ids, *model(ids[:, :-1])
 
 
-def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int = 100_000,
+def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 100_000,
                       batch: int = 64) -> dict[str, float]:
-    """Mean next-byte loss in nats, per domain, over the first `max_bytes` bytes of each.
+    """Mean loss per domain in nats per byte, over `max_tokens` tokens of each, so that it is the same scale for any vocabulary.
 
     Args:
         model: a language model.
@@ -31,19 +32,20 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_byte
 
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
+    size_V = torch.tensor(SIZES, device="cpu")  # of a token, in bytes
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
-    for domain, ids, logits, _ in read_by(model, corpus, split, max_bytes, batch):
+    for domain, ids, logits, _ in read_by(model, corpus, split, max_tokens, batch):
         total[domain] += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
-        count[domain] += ids[:, 1:].numel()
+        count[domain] += int(size_V[ids[:, 1:].cpu()].sum())
     losses = {domain: total[domain] / count[domain] for domain in corpus.domains}
     return losses | {"mean": sum(losses.values()) / len(losses)}
 
 
-def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_bytes: int = 100_000, batch: int = 64) -> list[Tensor]:
-    """The load [N] of each MoE layer over the first `max_bytes` bytes of each domain; [] for a dense model.
+def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 100_000, batch: int = 64) -> list[Tensor]:
+    """The load [N] of each MoE layer over `max_tokens` tokens of each domain; [] for a dense model.
 
     Args: as `evaluate_language`.
     """
     found = [[routing.load for routing in routings if routing is not None]
-             for _, _, _, routings in read_by(model, corpus, split, max_bytes, batch)]
+             for _, _, _, routings in read_by(model, corpus, split, max_tokens, batch)]
     return [torch.stack(loads).sum(dim=0) for loads in zip(*found)]

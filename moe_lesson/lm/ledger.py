@@ -117,7 +117,7 @@ def dense_of(parameters: int, width: int) -> Dense:
 
 
 def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: int = 1, num_shared: int = 0,
-                            **router) -> Sparse:
+                            multiple: int = 1, **router) -> Sparse:
     """The mixture of another granularity that costs a token as many parameters as a recipe, its router included.
 
     Cutting experts into pieces keeps the hidden units and adds columns to the router; at small widths they are a good part of
@@ -127,6 +127,7 @@ def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: in
         recipe: whose active parameters, and whose ratio of experts to active experts, to keep.
         width: D, the model width.
         top_k, segments, num_shared, router: as in `Budget.experts`.
+        multiple: the experts' width is one of this.
 
     Raises:
         ValueError: if nothing is left to route, or the router alone costs more than the recipe.
@@ -135,7 +136,8 @@ def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: in
     require(0 <= num_shared < active,
             f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
     experts = (recipe.num_experts + recipe.num_shared) * active // (recipe.top_k + recipe.num_shared) - num_shared
-    expert_width = round((ffn_cost(recipe, width).active - matrix(width, experts).active) / matrix(width, 3 * active).active)
+    spare = ffn_cost(recipe, width).active - matrix(width, experts).active
+    expert_width = multiple * round(spare / matrix(width, 3 * active * multiple).active)
     require(expert_width >= 1, f"a router for {experts} experts leaves no parameters for the experts themselves; cut them into "
                                f"fewer than {segments} pieces")
     return Sparse(experts, active - num_shared, expert_width, num_shared, **router)

@@ -1,7 +1,9 @@
 """The machine corpus: real text that is already on any machine with PyTorch, by domain. Nothing is downloaded."""
 
 import ast
+import doctest
 import hashlib
+import importlib.util
 import pathlib
 import re
 import sysconfig
@@ -23,7 +25,7 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
 
     Args:
         domains: some of `python` (standard library code, without comments and docstrings), `english`
-            (docstrings), `cpp` (headers that ship with torch, without comments), `yaml` (torch's operator tables).
+            (docstrings), `cpp` (headers that ship with torch, without comments), `maths` (sympy's examples, which torch needs).
         splits: read these alone; leaving out train is much faster.
         max_bytes: per domain, all splits together.
 
@@ -97,18 +99,16 @@ def cpp_sources():
         yield name, lambda path=path: without_cpp_comments(read_text(path))
 
 
-def yaml_sources():
-    """The tables of torch's operators and their derivatives: one document per operator name."""
-    entries: dict[str, list[str]] = {}
-    for _, path in files(pathlib.Path(torch.__file__).parent.parent / "torchgen", (".yaml",), set()):
-        for entry in re.split(r"^(?=- )", without_hash_comments(read_text(path)), flags=re.MULTILINE)[1:]:
-            found = re.match(r"- (?:func|name): *_*([A-Za-z0-9]+)", entry)
-            entries.setdefault(found[1] if found else path.name, []).append(entry.strip())
-    for operator, texts in sorted(entries.items()):
-        yield operator, lambda texts=texts: "\n\n".join(texts)
+def maths_sources():
+    """The examples in sympy's docstrings: what is typed at a Python prompt, and the answer."""
+    spec = importlib.util.find_spec("sympy")  # not imported: that takes seconds
+    if spec is None or spec.origin is None:
+        return
+    for name, path in files(pathlib.Path(spec.origin).parent, (".py",), {"tests", "benchmarks", "testing"}):
+        yield name, lambda path=path: "\n\n".join(filter(None, (examples(text) for _, text in documented(parsed(path)))))
 
 
-SOURCES = {"python": python_sources, "english": english_sources, "cpp": cpp_sources, "yaml": yaml_sources}
+SOURCES = {"python": python_sources, "english": english_sources, "cpp": cpp_sources, "maths": maths_sources}
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -153,9 +153,13 @@ def without_cpp_comments(text: str) -> str:
     if "generated" in text[:600].lower():
         return ""
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"^#(include|pragma)[^\n]*\n", "", text, flags=re.MULTILINE)  # the same lists stand in file after file
     return re.sub(r"\n\s*\n+", "\n\n", re.sub(r"[ \t]*//[^\n]*", "", text))
 
 
-def without_hash_comments(text: str) -> str:
-    """YAML without whole-line comments."""
-    return re.sub(r"^\s*#[^\n]*\n", "", text, flags=re.MULTILINE)
+def examples(text: str) -> str:
+    """The examples of a docstring, one after the other."""
+    try:
+        return "".join(f">>> {one.source}{one.want}" for one in doctest.DocTestParser().get_examples(text))
+    except ValueError:  # an example that is not written as doctest wants it
+        return ""

@@ -1,6 +1,6 @@
 """A small decoder language model whose feed-forward layers are any recipes: the Transformer block of the course.
 
-Letters: B sequences, S tokens in each, D model width, V vocabulary. Tokens are bytes (V = 256) unless the config says otherwise.
+Letters: B sequences, S tokens in each, D model width, V vocabulary: of the course's tokens, see `tokens`; V = 256 reads bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.errors import require
-from ..base.text import DOCUMENT_START, byte_texts, to_bytes
+from ..base.seeds import named_seed
+from ..base.text import DOCUMENT_START, to_bytes
+from ..base.tokens import VOCABULARY, decode, encode, token_texts
 from ..moe.layers import DenseFFN, MoE
 from ..moe.recipes import Dense, Recipe, build, from_dict, to_dict
 from ..moe.routing import Routing
@@ -43,7 +45,7 @@ class ModelConfig:
     width: int = 64
     heads: int = 4
     context: int = 128
-    vocabulary: int = 256
+    vocabulary: int = VOCABULARY
 
     def __post_init__(self):
         for name in ("layers", "width", "heads", "context", "vocabulary"):
@@ -117,7 +119,8 @@ class LanguageModel(nn.Module):
 
     Args:
         config: the sizes.
-        seed: of the initial weights.
+        seed: of the initial weights. Each is drawn by seed and name, so that models of one seed which differ in their FFN
+            alone have embedding, attention and head in common.
 
     Returns (forward): logits [B, S, V]; a tuple with one `Routing` of the B·S tokens per layer (None for dense layers).
 
@@ -131,15 +134,16 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay where they were
-            torch.manual_seed(seed)
             self.embedding = nn.Embedding(config.vocabulary, config.width)
             self.blocks = cast(Sequence[Block], nn.ModuleList(Block(config, recipe) for recipe in config.recipes))
             self.norm = nn.RMSNorm(config.width)
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1 and not name.endswith("router.noise"):  # which starts at zero
-                    # one standard deviation for all, as in DeepSeekMoE: no recipe starts with an advantage
-                    nn.init.normal_(parameter, std=0.5 * config.width ** -0.5)
+                    torch.manual_seed(named_seed(seed, name))
+                    # by the numbers that are summed up: a wide FFN does not start louder than a narrow one
+                    inputs = parameter.shape[-2] if name.endswith("w_out") else config.width
+                    nn.init.normal_(parameter, std=0.5 * inputs ** -0.5)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Routing | None, ...]]:
         check_ids(ids, self.config)
@@ -154,38 +158,36 @@ class LanguageModel(nn.Module):
         """What each layer's router does with a text: one `Routing` per layer, its tokens readable.
 
         Args:
-            text: at most `context` bytes; longer text is refused, since a token's route depends on what it can see.
+            text: at most `context` tokens; longer text is refused, since a token's route depends on what it can see.
         """
-        raw = to_bytes(text)
-        ids = torch.tensor(list(raw), dtype=torch.long, device="cpu")
+        ids = encode(to_bytes(text), self.config.vocabulary)
         with evaluating(self):
-            routings = self(ids[None])[1]
-        texts = byte_texts(raw)
+            routings = self(torch.tensor([ids], dtype=torch.long, device="cpu"))[1]
+        texts = token_texts(ids)
         return tuple(r and r.detach().with_tokens(texts) for r in routings)
 
     @torch.no_grad()
     def generate(self, prompt: str | bytes, length: int, temperature: float = 0.8, seed: int = 0) -> str:
-        """Continue a text by `length` bytes, each drawn from the model's prediction.
+        """Continue a text by `length` tokens, each drawn from the model's prediction.
 
         Args:
             prompt: the beginning; empty text starts a new document.
-            length: bytes to add.
+            length: tokens to add.
             temperature: above 0; small values make the likely likelier.
             seed: of the draws.
 
         Returns: prompt and continuation; bytes that are not UTF-8 are shown as �.
         """
         require(temperature > 0, f"temperature is {temperature}; it must be above 0 (0.01 is nearly greedy)")
-        require(length >= 0, f"length is {length}; expected 0 or more bytes")
+        require(length >= 0, f"length is {length}; expected 0 or more tokens")
         generator = torch.Generator().manual_seed(seed)
-        raw = to_bytes(prompt)
-        ids = torch.tensor([list(DOCUMENT_START + raw)], device="cpu")
+        ids = torch.tensor([encode(DOCUMENT_START + to_bytes(prompt), self.config.vocabulary)], device="cpu")
         with evaluating(self):
             for _ in range(length):
                 logits = self(ids[:, -self.config.context:])[0][0, -1].float().cpu()
                 drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
                 ids = torch.cat([ids, drawn[None]], dim=1)
-        return bytes(ids[0, len(DOCUMENT_START):].tolist()).decode("utf-8", errors="replace")
+        return decode(ids[0].tolist())[len(DOCUMENT_START):].decode("utf-8", errors="replace")
 
 
 def device_of(model: nn.Module) -> torch.device:

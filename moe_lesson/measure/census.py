@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..base.errors import require
 from ..base.text import DOCUMENT_START, to_bytes
+from ..base.tokens import SIZES, VOCABULARY, encode
 from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel, evaluating, listening
 from ..moe.balance import update_bias
@@ -26,7 +27,7 @@ from ..moe.routing import entropy, expert_load
 from .evidence import Interval
 from .nulls import hash_routing, random_router
 
-LABELS = ("domain", "byte", "predicted")
+LABELS = ("domain", "token", "predicted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,28 +38,30 @@ class Census:
         domains: their names.
         domain_F: [F] which domain each document is of.
         document_T: [T] which document each token is in.
-        byte_T: [T] the token itself.
-        predicted_T: [T] the byte that the model thinks most likely to come next.
+        token_T: [T] the token itself.
+        predicted_T: [T] the token that the model thinks most likely to come next.
         expert_ids: for each MoE layer the experts that each token chose, [T, K].
         sizes: for each MoE layer N.
+        vocabulary: V.
     """
 
     domains: tuple[str, ...]
     domain_F: Tensor
     document_T: Tensor
-    byte_T: Tensor
+    token_T: Tensor
     predicted_T: Tensor
     expert_ids: tuple[Tensor, ...]
     sizes: tuple[int, ...]
+    vocabulary: int = VOCABULARY
 
     def labels(self, what: str) -> Tensor:
-        """[T] one label per token: its "domain", its "byte", or the byte "predicted" after it."""
+        """[T] one label per token: its "domain", the "token" itself, or the token "predicted" after it."""
         require(what in LABELS, f"unknown label {what!r}; choose one of {', '.join(LABELS)}")
-        return {"domain": self.domain_F[self.document_T], "byte": self.byte_T, "predicted": self.predicted_T}[what]
+        return {"domain": self.domain_F[self.document_T], "token": self.token_T, "predicted": self.predicted_T}[what]
 
     def calls(self, layer: int, what: str = "domain") -> Tensor:
         """How many calls each expert of a layer gets from each label's tokens, document by document: [F, N, M]."""
-        ids_TK, n, m = self.expert_ids[layer], self.sizes[layer], len(self.domains) if what == "domain" else 256
+        ids_TK, n, m = self.expert_ids[layer], self.sizes[layer], len(self.domains) if what == "domain" else self.vocabulary
         place_TK = (self.document_T[:, None] * n + ids_TK) * m + self.labels(what)[:, None]
         return torch.bincount(place_TK.flatten(), minlength=len(self.domain_F) * n * m).view(-1, n, m).double()
 
@@ -84,7 +87,7 @@ class Census:
 
     def shuffled(self, seed: int = 0) -> Census:
         """A null: the same choices, dealt out to the tokens at random. Every expert keeps its load."""
-        order_T = torch.randperm(len(self.byte_T), generator=torch.Generator().manual_seed(seed), device="cpu")
+        order_T = torch.randperm(len(self.token_T), generator=torch.Generator().manual_seed(seed), device="cpu")
         return replace(self, expert_ids=tuple(ids_TK[order_T] for ids_TK in self.expert_ids))
 
     def shuffled_documents(self, seed: int = 0) -> Census:
@@ -107,18 +110,18 @@ def dealt_to_documents(label_T: Tensor, document_T: Tensor, seed: int = 0) -> Te
     return label_F[torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed), device="cpu")][place_T]
 
 
-def windows(corpus: Corpus, split: str, context: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+def windows(corpus: Corpus, split: str, context: int, limit: int, vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
     """The beginnings of all documents of a split.
 
     Args:
-        limit: how many bytes of each.
+        limit: how many tokens of each.
 
     Returns: ids [B, context + 1], zeros after the end of a document; which of the [B, context] inputs are real; and which
         document of the split each window is of, [B].
     """
     rows, known, document = [], [], []
     for r, one in enumerate(d for d in corpus.documents if d.split == split):
-        raw = torch.tensor(list((DOCUMENT_START + to_bytes(one.text))[:limit + 1]), device="cpu")
+        raw = torch.tensor(encode(DOCUMENT_START + to_bytes(one.text), vocabulary)[:limit + 1], device="cpu")
         for start in range(0, len(raw) - 1, context):
             piece = raw[start:start + context + 1]
             rows.append(F.pad(piece, (0, context + 1 - len(piece))))
@@ -136,7 +139,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     Args:
         model: with at least one MoE layer.
         corpus: whose documents of `split` are read.
-        limit: how many bytes of each document.
+        limit: how many tokens of each document.
         seed: of the nulls.
 
     Returns: "trained", what the model's routers choose; "random router", what random weights would choose (`random_router`);
@@ -146,7 +149,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     Raises:
         ValueError: if the model has no MoE layer, or there is no document.
     """
-    ids, known, document = windows(corpus, split, model.config.context, limit)
+    ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)
     routers = [layer.router for layer in moe_layers(model)]
     trained: list[list[Tensor]] = [[] for _ in routers]
     scores: list[list[Tensor]] = [[] for _ in routers]
@@ -161,17 +164,17 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
                 trained[i].append(routing.expert_ids[real_T].cpu())
                 scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)).cpu())
             seen.clear()
-    byte_T, scored = ids[:, :-1][known], list(zip(map(torch.cat, scores), random))
+    token_T, scored = ids[:, :-1][known], list(zip(map(torch.cat, scores), random))
     chosen = {
         "trained": [torch.cat(parts) for parts in trained],
         "random router": [s.topk(r.top_k).indices for s, r in scored],
         "balanced random router": [(s + evening_bias(s, r.top_k)).topk(r.top_k).indices for s, r in scored],
-        "hash router": [hash_routing(router, byte_T, seed=seed + i).expert_ids for i, router in enumerate(routers)],
+        "hash router": [hash_routing(router, token_T, seed=seed + i).expert_ids for i, router in enumerate(routers)],
     }
     domains, documents = corpus.domains, [d for d in corpus.documents if d.split == split]
     counted = Census(domains, torch.tensor([domains.index(d.domain) for d in documents], device="cpu"),
-                     document[:, None].expand_as(known)[known], byte_T, torch.cat(predicted), (),
-                     tuple(router.weight.shape[1] for router in routers))
+                     document[:, None].expand_as(known)[known], token_T, torch.cat(predicted), (),
+                     tuple(router.weight.shape[1] for router in routers), model.config.vocabulary)
     return {name: replace(counted, expert_ids=tuple(found)) for name, found in chosen.items()}
 
 
@@ -193,8 +196,8 @@ def evening_bias(scores_TN: Tensor, top_k: int, steps: int = 200) -> Tensor:
 
 @torch.no_grad()
 def document_losses(model: LanguageModel, corpus: Corpus, split: str = "test", limit: int = 512, batch: int = 32) -> Tensor:
-    """The mean next-byte loss of each document's beginning, in nats: [F], in the order of a census of the same split."""
-    ids, known, document = windows(corpus, split, model.config.context, limit)
+    """The mean loss of each document's beginning in nats per byte: [F], in the order of a census of the same split."""
+    ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)
     losses = []
     with evaluating(model) as device:
         for ids_BS in ids.to(device).split(batch):
@@ -202,9 +205,10 @@ def document_losses(model: LanguageModel, corpus: Corpus, split: str = "test", l
             losses.append(F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none").cpu())
     loss_BS = torch.cat(losses).view(known.shape).double() * known
     size = int(document.max()) + 1
-    total_F, tokens_F = (torch.zeros(size, dtype=torch.float64, device="cpu").index_add(0, document, part.double().sum(dim=1))
-                         for part in (loss_BS, known))
-    return total_F / tokens_F
+    bytes_BS = torch.tensor(SIZES, device="cpu")[ids[:, 1:]] * known
+    total_F, bytes_F = (torch.zeros(size, dtype=torch.float64, device="cpu").index_add(0, document, part.double().sum(dim=1))
+                        for part in (loss_BS, bytes_BS))
+    return total_F / bytes_F
 
 
 # ------------------------------------------------------------------------------------------------- instruments and intervals
@@ -263,7 +267,7 @@ def information_about(census: Census, layer: int, what: str = "domain", draws: i
     Args:
         census: of the routing.
         layer: which MoE layer, from 0.
-        what: "domain", "byte" or "predicted", see `Census.labels`.
+        what: "domain", "token" or "predicted", see `Census.labels`.
         draws: see `bootstrap`.
         null: a census of the same documents.
     """

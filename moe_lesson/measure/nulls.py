@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from ..base.tokens import VOCABULARY
 from ..lm.model import LanguageModel, listening
 from ..moe.layers import SCORES, MoE, Router, choose, moe_layers
 from ..moe.routing import Routing
@@ -46,7 +47,8 @@ def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int =
         spread: standard deviation of the logits; it decides the weights, never the choice.
         seed: of the hash.
     """
-    table_VN = torch.randn(256, router.num_experts, generator=torch.Generator().manual_seed(seed), device="cpu") * spread
+    generator = torch.Generator().manual_seed(seed)
+    table_VN = torch.randn(VOCABULARY, router.num_experts, generator=generator, device="cpu") * spread
     logits_TN = table_VN[ids_T.cpu()]
     return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
                                       scale=router.scale))
@@ -58,7 +60,7 @@ def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) ->
 
     Args:
         model: with at least one MoE layer.
-        text: at most the model's context, in bytes.
+        text: at most the model's context, in tokens.
         seed: of the random routers.
 
     Returns: two lists with one `Routing` for each MoE layer.
