@@ -123,7 +123,7 @@ DESCRIBED = {"gshard ×1.5": "gshard", "2 of 4": "gshard", "2 of 8": "gshard", "
 EXPERIMENTS = {
     "scaling": Experiment(
         question="How does the loss of a dense model fall with its size, at the same number of training tokens?",
-        rungs={f"width {width}": dense_of_width(width) for width in (12, 16, 24, 32, 48, 64)},
+        rungs={f"width {width}": dense_of_width(width) for width in (12, 16, 24, 32, 48, 64, 96)},
         presets={"cpu": replace(TEXT_CPU, lrs=(4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))},  # the small ones learn best at large rates
     ),
     "balance": Experiment(

@@ -7,6 +7,7 @@ counted as it is computed by the plain formula: every position against every pos
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..base.errors import require
@@ -137,7 +138,7 @@ def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: in
             f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
     experts = (recipe.num_experts + recipe.num_shared) * active // (recipe.top_k + recipe.num_shared) - num_shared
     spare = ffn_cost(recipe, width).active - matrix(width, experts).active
-    expert_width = multiple * round(spare / matrix(width, 3 * active * multiple).active)
+    expert_width = multiple * math.floor(spare / matrix(width, 3 * active * multiple).active + 0.5)
     require(expert_width >= 1, f"a router for {experts} experts leaves no parameters for the experts themselves; cut them into "
                                f"fewer than {segments} pieces")
     return Sparse(experts, active - num_shared, expert_width, num_shared, **router)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..base.errors import require
+from ..base.tokens import decode
 from .corpora import Corpus
 
 REPEAT = 80  # bytes: a passage that is as long as this and stands in an earlier document is a repeat
@@ -22,7 +23,7 @@ def leak(corpus: Corpus, domain: str, length: int = REPEAT, split: str = "test")
     Returns: between 0 and 1; 0 where the split is shorter than one passage.
     """
     require(length >= 1, f"length = {length}; a passage has at least 1 byte")
-    train, test = (corpus.stream(domain, one).numpy().tobytes() for one in ("train", split))
+    train, test = (decode(corpus.stream(domain, one).tolist()) for one in ("train", split))
     return float(repeated_bytes([train, test], length)[1].mean())
 
 

@@ -6,7 +6,9 @@ from collections import Counter
 import pytest
 import torch
 
-from moe_lesson.lm.counts import CountModel
+from moe_lesson.base.tokens import decode, encode
+from moe_lesson.lm.corpora import Corpus, Document
+from moe_lesson.lm.counts import CountModel, baselines
 
 TEXT = torch.tensor([list(b"abracadabra abraxas"), list(b"a bra, a cadaver ab")])
 
@@ -35,7 +37,7 @@ def slowly(order: int, discount: float):
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_it_is_the_equation(order):
     p, asked = slowly(order, 0.6), torch.tensor([list(b"cabra abzz"), list(b"dabraham a")])
-    fast = CountModel(TEXT, order, 0.6).probabilities(asked)
+    fast = CountModel(TEXT, order, 256, 0.6).probabilities(asked)
     for row, line in zip(fast, asked.tolist()):
         for i in range(1, len(line)):
             assert row[i - 1] == pytest.approx(p(bytes(line[max(0, i + 1 - order):i]), line[i]))
@@ -45,7 +47,7 @@ def test_it_is_the_equation(order):
 @pytest.mark.parametrize("context", [b"a", b"abra", b"zzzz", b"\x00\xff ab"])
 def test_the_probabilities_of_all_bytes_sum_to_one(order, context):
     every = torch.tensor([[*context, byte] for byte in range(256)])
-    last = CountModel(TEXT, order).probabilities(every)[:, -1]
+    last = CountModel(TEXT, order, 256).probabilities(every)[:, -1]
     assert last.min() > 0 and last.sum() == pytest.approx(1)
 
 
@@ -56,13 +58,31 @@ def test_a_context_is_never_taken_from_another_window():
 
 
 def test_the_loss_falls_with_the_order_on_text_that_repeats_itself_and_is_that_of_chance_on_what_is_unseen():
-    losses = [CountModel(TEXT, order).loss(TEXT) for order in (1, 2, 3, 5)]
+    losses = [CountModel(TEXT, order, 256).loss(TEXT) for order in (1, 2, 3, 5)]
     assert losses == sorted(losses, reverse=True)
-    assert CountModel(TEXT, 3).loss(torch.tensor([[200, 201, 202]])) > math.log(256)
+    assert CountModel(TEXT, 3, 256).loss(torch.tensor([[200, 201, 202]])) > math.log(256)
+
+
+def test_the_loss_of_tokens_is_counted_by_the_byte():
+    ids = torch.tensor([encode(b"to be or not to be, that is the question of the return")])
+    model = CountModel(ids, 2)
+    nats = -sum(math.log(p) for p in model.probabilities(ids)[0])
+    assert model.loss(ids) == pytest.approx(nats / len(decode(ids[0, 1:].tolist())))
+
+
+def test_the_baselines_have_a_loss_for_every_domain_and_learn_from_train_text_alone():
+    text = "".join(f"{i} times {i} is {i * i}\n" for i in range(900))
+    documents = [Document("sums", split, text if split == "train" else text[-3000:], split) for split in ("train", "test")]
+    rows = baselines(Corpus(tuple(documents)), context=32, max_tokens=1000)
+    losses = {row["model"]: row["test_sums"] for row in rows}
+    assert list(losses) == [f"{n}-gram of bytes" for n in (3, 5, 6)] + [f"{n}-gram of tokens" for n in (2, 3, 4)]
+    assert losses["6-gram of bytes"] < losses["3-gram of bytes"] and rows[0]["test"] == rows[0]["test_sums"]
+    unlike = [Document("sums", "train", "nothing of this kind, " * 400, "train"), documents[1]]
+    assert baselines(Corpus(tuple(unlike)), 32, 1000)[0]["test"] > losses["3-gram of bytes"] + 1
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ((TEXT, 0), "order is 0"), ((TEXT, 8), "order is 8"), ((TEXT, 3, 1.0), "discount is 1"),
+    ((TEXT, 0), "order is 0"), ((TEXT, 8, 256), "order is 8"), ((TEXT, 7), "1 … 6"), ((TEXT, 3, 256, 1.0), "discount is 1"),
     ((TEXT[:, :2], 3), r"shape \(2, 2\)"), ((TEXT[0], 1), r"shape \(19,\)")])
 def test_impossible_sizes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

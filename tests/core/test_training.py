@@ -23,6 +23,7 @@ from moe_lesson import (
     save_model,
     train,
 )
+from moe_lesson.base.tokens import decode
 from moe_lesson.lm.checkpoints import read_training_state
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
@@ -205,11 +206,12 @@ def test_evaluation_figures_stand_in_the_history(corpus):
     assert [row["step"] for row in history.rows if "validation" in row] == [3, 7, 9]
 
 
-def test_the_evaluated_loss_is_the_mean_over_all_bytes(corpus):
+def test_the_evaluated_loss_is_in_nats_per_byte(corpus):
     model = LanguageModel(CONFIG).eval()
     windows = corpus.windows("mine", "test", 16, 100_000)
-    one_by_one = [torch.nn.functional.cross_entropy(model(w[None, :-1])[0][0], w[1:]).item() for w in windows]
-    assert evaluate_language(model, corpus, "test", batch=7)["mine"] == pytest.approx(sum(one_by_one) / len(one_by_one), rel=1e-5)
+    nats = [torch.nn.functional.cross_entropy(model(w[None, :-1])[0][0], w[1:], reduction="sum").item() for w in windows]
+    size = len(decode(windows[:, 1:].flatten().tolist()))
+    assert evaluate_language(model, corpus, "test", batch=7)["mine"] == pytest.approx(sum(nats) / size, rel=1e-5)
 
 
 def test_the_schedule_warms_up_and_falls_to_a_tenth():

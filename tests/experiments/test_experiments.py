@@ -1,6 +1,7 @@
 """The experiment command: fair tuning, a test split that tuning never sees, resuming, provenance, clear refusals."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from moe_lesson import load_model, machine_corpus, model_cost, result_table
 from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment
 from moe_lesson.experiments import run as running
 from moe_lesson.experiments.__main__ import main
+from moe_lesson.experiments.catalogue import Experiment
 from moe_lesson.experiments.tasks import TextTask
 from moe_lesson.lm.checkpoints import shipped_snapshots
 from moe_lesson.lm.corpora import Corpus
@@ -18,7 +20,7 @@ from moe_lesson.lm.training import TrainingDiverged
 from moe_lesson.measure.facts import FactsWorld
 from moe_lesson.measure.skills import TEST_STEP, VALIDATION_STEP, SkillsWorld
 
-NAME = "dense-or-moe"
+NAME = "two"  # rungs, for the tests alone
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,12 @@ def corpus():
 
 @pytest.fixture
 def small(monkeypatch):
-    """The cpu preset with a few steps."""
-    preset = replace(EXPERIMENTS[NAME].presets["cpu"], steps=3, lrs=(1e-3, 4e-3), eval_bytes=2_000, batch=2, context=32)
-    monkeypatch.setitem(EXPERIMENTS[NAME].presets, "cpu", preset)
+    """A small experiment with two rungs."""
+    ladder = EXPERIMENTS["ladder"]
+    preset = replace(ladder.presets["cpu"], steps=3, lrs=(1e-3, 4e-3), tuning_seeds=1, finalists=None, evaluated=2_000, batch=2,
+                     context=32)
+    rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe")}
+    monkeypatch.setitem(EXPERIMENTS, NAME, Experiment("Which?", rungs, {"cpu": preset}, ships={rung: rung for rung in rungs}))
     return preset
 
 
@@ -52,7 +57,7 @@ def test_one_run_end_to_end(small, corpus, tmp_path, capsys):
         assert all((row["lr"], row["scale"]) == (best["lr"], best["scale"]) for row in finals if row["rung"] == rung)
     made = table.provenance
     assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus"} <= made.keys()
-    assert made["command"].startswith("python -m moe_lesson.experiments dense-or-moe --preset cpu --seeds 2")
+    assert made["command"].startswith("python -m moe_lesson.experiments two --preset cpu --seeds 2")
     model, about = load_model(tmp_path / "data" / "checkpoints" / "deepseekmoe.safetensors")
     assert model_cost(model.config).active == finals[2]["active"] and about["run"]["seed"] == 0
     assert sorted((tmp_path / "data" / "checkpoints" / "SHA256SUMS").read_text().split()[1::2]) == [
@@ -84,7 +89,7 @@ def test_tuning_never_draws_the_test_tokens_of_a_skills_world(tmp_path, monkeypa
     real = SkillsWorld.tokens
     monkeypatch.setattr(SkillsWorld, "tokens", lambda self, count, seed=0, step=TEST_STEP: (
         drawn.append(step) or real(self, count, seed, step)))
-    preset = replace(experiment.presets["cpu"], steps=1, eval_bytes=200)
+    preset = replace(experiment.presets["cpu"], steps=1, evaluated=200)
     for stage in ("tune", "final"):
         drawn.clear()
         running.run_once(experiment, preset, running.Run(stage, "2 of 16", 1e-2, 1.0, 0), None, "cpu", tmp_path, False)
@@ -93,7 +98,7 @@ def test_tuning_never_draws_the_test_tokens_of_a_skills_world(tmp_path, monkeypa
 
 def test_an_experiment_in_a_skills_world_can_be_followed(tmp_path, monkeypatch):
     skills = EXPERIMENTS["skills"]
-    preset = replace(skills.presets["cpu"], steps=4, lrs=(1e-2,), eval_bytes=200)
+    preset = replace(skills.presets["cpu"], steps=4, lrs=(1e-2,), evaluated=200)
     rungs = {rung: skills.rungs[rung] for rung in ("dense", "2 of 16")}
     monkeypatch.setitem(EXPERIMENTS, "skills", replace(skills, rungs=rungs, presets={"cpu": preset}, controls={}, follow=2))
     run_experiment("skills", seeds=1, device="cpu", out=tmp_path / "data", work=tmp_path / "runs", progress=False)
@@ -132,21 +137,25 @@ def test_other_settings_are_other_runs(small, corpus, tmp_path, monkeypatch):
 def short_ladder(monkeypatch):
     """The ladder with three rungs and a few steps."""
     ladder = EXPERIMENTS["ladder"]
-    preset = replace(ladder.presets["cpu"], steps=4, tuning_steps=2, lrs=(4e-3,), eval_bytes=2_000, batch=2, context=32)
-    rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "fine, gate scale 6")}
-    monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2))
+    preset = replace(ladder.presets["cpu"], steps=4, tuning_steps=2, lrs=(4e-3,), evaluated=2_000, batch=2, context=32)
+    rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "1 shared")}
+    monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2, widens=False,
+                                                       fewer_seeds={"1 shared": 1}, changed=("deepseekmoe",)))
     return preset
 
 
 def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladder, corpus, tmp_path, monkeypatch):
     options = {"device": "cpu", "out": tmp_path / "data", "work": tmp_path / "runs", "corpus": corpus, "progress": False}
     run_experiment("ladder", seeds=2, **options)
-    table, followed, changed = (result_table(f"ladder-cpu{part}", tmp_path / "data" / "results")
-                                for part in ("", "-followed", "-probes"))
+    table, followed, changed, counted = (result_table(f"ladder-cpu{part}", tmp_path / "data" / "results")
+                                         for part in ("", "-followed", "-probes", "-baselines"))
     assert {stage: set(table.column("tokens", stage=stage)) for stage in ("tune", "final")} == {"tune": {128}, "final": {256}}
-    assert set(table.column("seed", stage="tune")) == {1000, 1001}
-    assert set(table.column("scale", rung="fine, gate scale 6")) == {6.0}, "this rung has a gate scale of its own"
-    assert followed.column("step", rung="dense", seed=1) == [2, 4] and "validation_yaml" in followed.rows[0]
+    tried = Counter(table.column("scale", stage="tune", rung="deepseekmoe"))
+    assert tried == {1.0: 3, 4.0: 3}, "both are finalists: one seed, then two more"
+    assert not any(row["rung"] == "1 shared" for row in table.rows if row["stage"] == "tune"), "it takes deepseekmoe's settings"
+    assert table.column("seed", rung="1 shared") == [0] and table.column("seed", rung="dense", stage="final") == [0, 1]
+    assert counted.column("model")[0] == "3-gram of bytes" and counted.column("test_maths")[0] > 0
+    assert followed.column("step", rung="dense", seed=1) == [2, 4] and "validation_maths" in followed.rows[0]
     mine = [row for row in changed.rows if row["seed"] == 1]
     assert {row["rung"] for row in mine} == {"deepseekmoe"}
     assert [row["amount"] for row in mine if row["change"] == "active"] == [1, 2, 3, 4, 5, 6]
@@ -158,7 +167,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     assert about["run"]["seed"] == 0 and next(model.parameters()).dtype == torch.float32
     assert again.test(model)["test"] == pytest.approx(next(
         row["test"] for row in changed.rows if (row["seed"], row["change"], row["amount"]) == (0, "active", 6)), rel=1e-4)
-    assert 4 < unchanged < 7
+    assert 2 < unchanged < 4
     monkeypatch.setattr("moe_lesson.lm.checkpoints.DATA", tmp_path / "data")
     snapshots = shipped_snapshots("ladder-deepseekmoe")
     assert list(snapshots) == [0, 2, 4] and [ids.shape for ids in snapshots[4]] == [(4 * 2 * 32, 6)] * 2
@@ -217,13 +226,15 @@ def test_the_rungs_of_the_ladder_cost_a_token_the_same_router_included(preset):
 
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
 def test_more_experts_add_to_the_total_alone(preset):
-    costs = costs_of("topk", preset)
-    sizes = EXPERIMENTS["topk"].presets[preset]
-    two_more = sizes.layers * sizes.width * 3 * sizes.budget.active  # the weights of two experts
-    for few, many in ((4, 8), (8, 16)):
-        gates = sizes.layers * sizes.width * (many - few)  # every expert has its column in the router
-        assert costs[f"2 of {many}"].total - costs[f"2 of {few}"].total == two_more * (many - few) // 2 + gates
-        assert costs[f"2 of {many}"].active - costs[f"2 of {few}"].active == gates
+    costs = costs_of("ladder", preset)
+    few, some, many = (costs[rung] for rung in ("2 of 4", "2 of 8", "gshard"))
+    assert few.total < some.total < many.total and many.total > 2 * few.total - costs["dense"].total
+
+
+def test_expert_widths_suit_the_tensor_cores_of_a_gpu():
+    for config_of in EXPERIMENTS["ladder"].rungs.values():
+        recipe = config_of(EXPERIMENTS["ladder"].presets["gpu"], 1.0).recipes[0]
+        assert getattr(recipe, "expert_width", 16) % 16 == 0
 
 
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
@@ -244,7 +255,7 @@ def test_the_strength_of_a_balancing_is_tuned_where_there_is_one():
     assert set(grids["none"]) == set(grids["noise"]) == {None}
     assert all(set(grid) == {1.0, 3.0, 10.0} for rung, grid in grids.items() if rung not in ("none", "noise"))
     assert experiment.balance_of("importance + load", 3.0) == pytest.approx({"importance": 0.3, "load": 0.3})
-    assert EXPERIMENTS["topk"].balance_of("2 of 4") == {"batch": 0.01}
+    assert EXPERIMENTS["ladder"].balance_of("2 of 4") == {"batch": 0.01}
 
 
 def test_the_layers_of_the_skills_world_spend_the_same_budget_and_differ_in_their_experts():
@@ -269,7 +280,7 @@ def test_a_control_takes_the_settings_of_its_rung_and_is_not_tuned():
 
 def test_a_run_in_a_skills_world_reports_both_diseases_in_a_world_of_its_seed(tmp_path):
     experiment = EXPERIMENTS["skills"]
-    preset = replace(experiment.presets["cpu"], steps=2, eval_bytes=200)
+    preset = replace(experiment.presets["cpu"], steps=2, evaluated=200)
 
     def row(rung, seed, stage="final"):
         run = running.Run(stage, rung, 1e-2, 1.0, seed)
@@ -290,7 +301,7 @@ def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
 
 def test_a_run_in_a_world_of_facts_counts_what_is_remembered_and_tunes_on_other_contexts(tmp_path, monkeypatch):
     experiment, steps = EXPERIMENTS["facts"], []
-    preset = replace(experiment.presets["cpu"], steps=2, batch=64, eval_bytes=200)
+    preset = replace(experiment.presets["cpu"], steps=2, batch=64, evaluated=200)
     real = FactsWorld.ask
     monkeypatch.setattr(FactsWorld, "ask", lambda self, facts=None, seed=0, step=TEST_STEP: (
         steps.append(step) or real(self, facts, seed, step)))
@@ -319,7 +330,7 @@ def test_contrasts_are_of_rungs_that_are_there_and_of_figures_that_are_reported(
 def test_a_rung_that_is_best_at_the_end_of_what_it_tried_tries_further():
     def further(losses, **grid):
         preset = replace(EXPERIMENTS["facts"].presets["cpu"], **{"lrs": (1e-2, 2e-2, 4e-2), "scales": (6.0, 12.0, 24.0)} | grid)
-        tuned = [dict(zip(("rung", "lr", "scale", "validation"), row), strength=None) for row in losses]
+        tuned = [dict(zip(("rung", "lr", "scale", "validation"), row), strength=None, seed=1000) for row in losses]
         return sorted({(run.rung, run.lr, run.scale) for run in running.further_runs(EXPERIMENTS["facts"], preset, tuned)})
 
     cross = [("a", 1e-2, 12.0, 2.0), ("a", 4e-2, 12.0, 2.0), ("a", 2e-2, 6.0, 2.0), ("a", 2e-2, 24.0, 2.0)]
@@ -367,21 +378,23 @@ def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_p
     table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
     finals = [run for run in asked if run.stage == "final"]
     assert bool(shipped) == bool(EXPERIMENTS[name].ships)
-    assert len(finals) == EXPERIMENTS[name].seeds * len(EXPERIMENTS[name].rungs) and EXPERIMENTS[name].seeds >= 3
+    experiment = EXPERIMENTS[name]
+    assert len(finals) == sum(experiment.fewer_seeds.get(rung, experiment.seeds) for rung in experiment.rungs)
+    assert min(experiment.seeds, *experiment.fewer_seeds.values(), 99) >= 3
     assert f"--seeds {EXPERIMENTS[name].seeds}" in table.with_suffix(".json").read_text()
 
 
 def test_the_command_lists_the_experiments(capsys):
     main([])
     out = capsys.readouterr().out
-    assert NAME in out and EXPERIMENTS[NAME].question in out
+    assert "ladder" in out and EXPERIMENTS["ladder"].question in out
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["alchemy"], "unknown experiment 'alchemy'; there are dense-or-moe"),
-    ([NAME, "--preset", "abacus"], "unknown preset 'abacus'; choose one of cpu, gpu"),
-    ([NAME, "--seeds", "0"], "seeds is 0"),
-    ([NAME, "--device", "tpu"], "unknown device 'tpu'"),
+    (["alchemy"], "unknown experiment 'alchemy'; there are scaling"),
+    (["ladder", "--preset", "abacus"], "unknown preset 'abacus'; choose one of cpu, gpu"),
+    (["ladder", "--seeds", "0"], "seeds is 0"),
+    (["ladder", "--device", "tpu"], "unknown device 'tpu'"),
 ])
 def test_bad_requests_are_refused_in_one_sentence(arguments, message):
     with pytest.raises(SystemExit, match=message):
@@ -391,7 +404,7 @@ def test_bad_requests_are_refused_in_one_sentence(arguments, message):
 def test_no_gpu_is_told(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU is there.*--device cpu"):
-        main([NAME, "--device", "cuda"])
+        main(["ladder", "--device", "cuda"])
 
 
 def test_the_record_names_the_code_that_ran_not_the_code_that_wrote_the_table(small, corpus, tmp_path, monkeypatch):
@@ -428,4 +441,4 @@ def test_a_folder_that_cant_be_written_is_told_before_anything_is_trained(tmp_pa
     (tmp_path / "file").write_text("")
     for option in ("--out", "--work"):
         with pytest.raises(SystemExit, match="experiments: .*file"):
-            main([NAME, option, str(tmp_path / "file" / "below")])
+            main(["ladder", option, str(tmp_path / "file" / "below")])

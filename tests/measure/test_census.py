@@ -8,6 +8,7 @@ import torch
 
 from moe_lesson import Corpus, Dense, Document, LanguageModel, ModelConfig, Sparse, machine_corpus
 from moe_lesson.base.text import DOCUMENT_START, to_bytes
+from moe_lesson.base.tokens import decode, encode
 from moe_lesson.measure.census import (
     Census,
     bootstrap,
@@ -44,6 +45,11 @@ def made(ids, documents, domains=(0, 1), sizes=None, bytes_=None, **more) -> Cen
     return Census(("a", "b"), torch.tensor(domains), torch.tensor(documents), tokens, tokens, (ids,), (sizes or 4,), **more)
 
 
+def tokens_of(document) -> list[int]:
+    """The tokens of a document, its start among them."""
+    return encode(DOCUMENT_START + to_bytes(document.text))
+
+
 # --- taking it -------------------------------------------------------------------------------------------------------
 
 
@@ -53,27 +59,28 @@ def test_every_token_of_every_document_is_counted_once(corpus, model):
     census = found["trained"]
     assert len(census.domain_F) == len(documents) and census.sizes == (8, 6)
     for r in (0, 7, len(documents) - 1):
-        raw = (DOCUMENT_START + to_bytes(documents[r].text))[:151]
-        assert census.byte_T[census.document_T == r].tolist() == list(raw[:-1])  # the last one is a target only
+        ids = tokens_of(documents[r])[:151]
+        assert census.token_T[census.document_T == r].tolist() == ids[:-1]  # the last one is a target only
         assert census.domains[census.domain_F[r]] == documents[r].domain
     for layer, (n, k) in enumerate([(8, 2), (6, 3)]):
-        assert census.expert_ids[layer].shape == (len(census.byte_T), k)
-        for what in ("domain", "byte", "predicted"):
-            assert census.calls(layer, what).sum() == k * len(census.byte_T)
-        assert census.pairs(layer).sum() == k * (k - 1) * len(census.byte_T)
+        assert census.expert_ids[layer].shape == (len(census.token_T), k)
+        for what in ("domain", "token", "predicted"):
+            assert census.calls(layer, what).sum() == k * len(census.token_T)
+        assert census.pairs(layer).sum() == k * (k - 1) * len(census.token_T)
         assert found["random router"].expert_ids[layer].max() < n
 
 
 def test_it_is_what_the_model_does_with_the_text(corpus, model):
     census = take_census(model, corpus, "validation", limit=100, batch=3)["trained"]
     document = [d for d in corpus.documents if d.split == "validation"][2]
-    raw = (DOCUMENT_START + to_bytes(document.text))[:101]
+    ids = tokens_of(document)[:101]
     mine = census.document_T == 2
-    routings = [r for start in (0, 64) for r in [model.route(raw[:-1][start:start + 64])]]  # windows of the context
+    with torch.no_grad():
+        routings = [model(torch.tensor([ids[:-1][start:start + 64]]))[1] for start in (0, 64)]  # windows of the context
     for layer, block in ((0, 0), (1, 2)):
         expected = torch.cat([parts[block].expert_ids for parts in routings])
         assert census.expert_ids[layer][mine].tolist() == expected.tolist()
-    logits = model(torch.tensor([list(raw[:64])]))[0]
+    logits = model(torch.tensor([ids[:64]]))[0]
     assert census.predicted_T[mine][:64].tolist() == logits.argmax(-1)[0].tolist()
 
 
@@ -81,7 +88,7 @@ def test_the_hash_router_knows_the_token_alone_and_the_random_router_the_state(c
     found = take_census(model, corpus, "validation", limit=200)
     for layer in (0, 1):
         seen: dict[int, set] = {}
-        for byte, ids in zip(found["hash router"].byte_T.tolist(), found["hash router"].expert_ids[layer].tolist()):
+        for byte, ids in zip(found["hash router"].token_T.tolist(), found["hash router"].expert_ids[layer].tolist()):
             seen.setdefault(byte, set()).add(tuple(ids))
         assert all(len(choices) == 1 for choices in seen.values()) and len(set.union(*seen.values())) > 5
     first, again = (take_census(model, corpus, "validation", limit=50, seed=seed) for seed in (0, 1))
@@ -103,10 +110,10 @@ def test_the_balanced_null_is_the_random_router_with_its_load_evened(corpus, mod
 def test_the_losses_are_those_of_the_documents(corpus, model):
     losses = document_losses(model, corpus, "validation", limit=90, batch=5)
     document = [d for d in corpus.documents if d.split == "validation"][4]
-    raw = torch.tensor([list((DOCUMENT_START + to_bytes(document.text))[:91])])
+    raw = torch.tensor([tokens_of(document)[:91]])
     expected = [torch.nn.functional.cross_entropy(model(raw[:, a:b])[0][0], raw[0, a + 1:b + 1], reduction="sum")
                 for a, b in ((0, 64), (64, raw.shape[1] - 1))]
-    assert losses[4].item() == pytest.approx((sum(expected) / (raw.shape[1] - 1)).item(), rel=1e-5)
+    assert losses[4].item() == pytest.approx((sum(expected) / len(decode(raw[0, 1:].tolist()))).item(), rel=1e-5)
 
 
 def test_a_split_without_documents_is_refused(corpus, model):
@@ -117,7 +124,7 @@ def test_a_split_without_documents_is_refused(corpus, model):
 def test_a_short_document_is_read_to_its_end():
     corpus = Corpus((Document("a", "x", "hello", "test"), Document("b", "y", "hi" * 50, "test")))
     census = take_census(LanguageModel(ModelConfig(Sparse(4, 2, 8), layers=1, width=16, heads=2, context=16)), corpus)["trained"]
-    assert torch.bincount(census.document_T).tolist() == [5, 100]
+    assert torch.bincount(census.document_T).tolist() == [len(tokens_of(one)) - 1 for one in corpus.documents]
 
 
 # --- information -----------------------------------------------------------------------------------------------------
@@ -180,12 +187,12 @@ def test_intervals_are_over_documents_and_hold_the_truth():
 
 def test_a_difference_to_itself_is_nothing(corpus, model):
     census = take_census(model, corpus, "validation", limit=100)["trained"]
-    nothing = information_about(census, 0, "byte", draws=20, null=census)
+    nothing = information_about(census, 0, "token", draws=20, null=census)
     assert (nothing.mean, nothing.low, nothing.high) == (0, 0, 0)
 
 
 def test_unknown_labels_are_refused(corpus, model):
-    with pytest.raises(ValueError, match="unknown label 'colour'; choose one of domain, byte, predicted"):
+    with pytest.raises(ValueError, match="unknown label 'colour'; choose one of domain, token, predicted"):
         take_census(model, corpus, "validation", limit=20)["trained"].calls(0, "colour")
 
 
