@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import sys
 
+from ..lm.fetched_text import fetched_corpus
 from ..lm.training import TrainingDiverged
 from . import __doc__ as about
 from .catalogue import EXPERIMENTS
@@ -19,6 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder for tables and models (default {OUT})")
     parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"folder for runs in progress (default {WORK})")
+    parser.add_argument("--text", type=pathlib.Path, help="the file that moe_lesson.lm.fetched_text --save wrote, to train on it")
     parser.add_argument("--compile", action="store_true", help="train what torch.compile makes of the models: faster")
     options = parser.parse_args(arguments)
     if options.name is None:
@@ -26,8 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{name}\n    {experiment.question}\n    rungs: {', '.join(experiment.rungs)}")
         return
     try:
+        corpus = fetched_corpus(saved=options.text) if options.text else None
         for name in EXPERIMENTS if options.name == "all" else [options.name]:
-            table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work,
+            table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work, corpus,
                                    compiled=options.compile)
             print(f"wrote {table}")
     except (ValueError, OSError, MemoryError, TrainingDiverged) as error:

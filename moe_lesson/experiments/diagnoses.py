@@ -5,6 +5,8 @@ import json
 import pathlib
 from collections.abc import Callable, Iterator
 
+from filelock import FileLock, Timeout
+
 from ..lm.checkpoints import load_model
 from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel
@@ -90,13 +92,17 @@ def diagnoses(experiment: Experiment, preset: Preset, device: str) -> dict[str, 
             "ablations": (experiment.ablated, ablations_of)}
 
 
-def diagnose_once(result: dict, table: str, rows_of: RowsOf, corpus: Corpus) -> list[dict]:
-    """The rows of a diagnosis of a trained model; kept beside the model."""
+def diagnose_once(result: dict, table: str, rows_of: RowsOf, corpus: Corpus, wait: bool = True) -> list[dict]:
+    """The rows of a diagnosis of a trained model; kept beside the model. Without `wait`, none while another process is at it."""
     row, sizes = result["row"], digest({"masked": MASKED, "controls": CONTROLS})
     kept = pathlib.Path(result["folder"]) / f"{table}-{sizes}.json"
-    if not kept.exists():
-        model, _ = load_model(kept.parent / "model.safetensors")
-        found = list(rows_of(model, corpus, row["seed"]))
-        kept.with_suffix(".partial").write_text(json.dumps(found))
-        kept.with_suffix(".partial").replace(kept)
+    try:
+        with FileLock(kept.with_suffix(".lock"), blocking=wait):
+            if not kept.exists():
+                model, _ = load_model(kept.parent / "model.safetensors")
+                found = list(rows_of(model, corpus, row["seed"]))
+                kept.with_suffix(".partial").write_text(json.dumps(found))
+                kept.with_suffix(".partial").replace(kept)
+    except Timeout:
+        return []
     return [{"rung": row["rung"], "seed": row["seed"]} | found for found in json.loads(kept.read_text())]

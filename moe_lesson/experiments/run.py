@@ -78,10 +78,16 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     corpus = corpus or experiment.data
     folder = work / f"{name}-{preset_name}"
 
+    found_in = diagnoses(experiment, preset, device)
+
     def results_of(runs: Iterable[Run]) -> list[dict]:
         """Every run's result, whoever trains it: a run that another process is at is left to it, and waited for at the end."""
         def result_of(run: Run, wait: bool) -> dict | None:
-            return run_once(experiment, preset, run, corpus, device, folder, progress, compiled, wait=wait)
+            result = run_once(experiment, preset, run, corpus, device, folder, progress, compiled, wait=wait)
+            for table, (rungs, rows_of) in found_in.items() if result and corpus and run.stage == "final" else ():
+                if run.rung in rungs:  # at once: where several processes are at work, they share this, too
+                    diagnose_once(result, table, rows_of, corpus, wait=False)
+            return result
 
         found = [(run, result_of(run, wait=False)) for run in runs]
         return [result or result_of(run, wait=True) for run, result in found]
@@ -99,7 +105,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
         for part, table in parts.items():
             along = [{"rung": r["row"]["rung"], "seed": r["row"]["seed"]} | point for r in finals for point in r[part]]
             write_table(results, f"{name}-{preset_name}-{table}", along, made)
-        for table, (rungs, rows_of) in diagnoses(experiment, preset, device).items():
+        for table, (rungs, rows_of) in found_in.items() if corpus else ():
             found = [row for r in finals if r["row"]["rung"] in rungs for row in diagnose_once(r, table, rows_of, corpus)]
             if found:
                 write_table(results, f"{name}-{preset_name}-{table}", found, made)

@@ -365,4 +365,5 @@ def test_a_data_set_becomes_documents(monkeypatch):
 
 @pytest.mark.parametrize("length", [200, 300, 999])
 def test_one_long_line_is_text_also_where_no_file_name_is_so_long(length):
-    assert b"".join(decode(one.tolist()) for one in own_corpus("so it goes " * (length // 11)).streams.values()).count(b"goes") > 10
+    streams = own_corpus("so it goes " * (length // 11)).streams.values()
+    assert b"".join(decode(one.tolist()) for one in streams).count(b"goes") > 10

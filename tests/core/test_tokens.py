@@ -8,7 +8,8 @@ from moe_lesson import machine_corpus
 from moe_lesson.base.text import to_bytes
 from moe_lesson.base.tokens import BYTES, MERGES, PIECE, TOKEN_BYTES, VOCABULARY, decode, encode, learn_merges, token_texts
 
-TEXTS = ["", "a", "The  cat\n    sat on the mat\t.", "é中😀 \ud800 e\u0301", "x = [1, 23, 456]", "\0\0 start", "   \n\n  ", "if __name__:",
+TEXTS = ["", "a",
+         "The  cat\n    sat on the mat\t.", "é中😀 \ud800 e\u0301", "x = [1, 23, 456]", "\0\0 start", "   \n\n  ", "if __name__:",
          bytes(range(256))]
 
 
