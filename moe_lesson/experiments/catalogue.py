@@ -54,6 +54,7 @@ class Experiment:
         fewer_seeds: rung -> how many of the fresh seeds it gets, where not all.
         baselines: write what count models lose on the same text, too.
         contrasts: what is to be shown, named before the first reported run: (figure, a rung, the rung it is compared with).
+        margin: a smaller difference makes none: where the interval lies within it, two rungs are alike.
         changed: rungs whose reported models are changed and judged again, see `changes_of`.
         census: rungs whose reported models' routing is counted, see `census_of`.
         ablated: rungs whose reported models lose experts, see `ablations_of`.
@@ -75,6 +76,7 @@ class Experiment:
     fewer_seeds: Mapping[str, int] = field(default_factory=dict)
     baselines: bool = False
     contrasts: tuple[tuple[str, str, str], ...] = ()
+    margin: float = 0.0
     changed: tuple[str, ...] = ()
     census: tuple[str, ...] = ()
     ablated: tuple[str, ...] = ()
@@ -120,6 +122,8 @@ DESCRIBED = {"gshard ×1.5": "gshard", "2 of 4": "gshard", "2 of 8": "gshard", "
              "1 shared": "deepseekmoe", "4 shared": "deepseekmoe"} | {
     f"deepseekmoe, {balancing}": "deepseekmoe" for balancing in OTHER_BALANCING}
 
+EVENING = ("importance + load", "loss per sequence", "loss per batch", "bias")  # what is to keep the load even
+
 EXPERIMENTS = {
     "scaling": Experiment(
         question="How does the loss of a dense model fall with its size, at the same number of training tokens?",
@@ -135,6 +139,9 @@ EXPERIMENTS = {
                  "loss per sequence": {"sequence": 0.01}, "loss per batch": {"batch": 0.01}, "bias": {"bias": 1e-3}},
         presets={"cpu": replace(TEXT_CPU, steps=500, strengths=(1.0, 3.0, 10.0)), "gpu": BALANCED_GPU},
         seeds=5,
+        contrasts=tuple(("test", way, "none") for way in ("noise", *EVENING))
+        + tuple(("max_violation", "none", way) for way in EVENING),
+        margin=0.02,
         loads=True,
     ),
     "skills": Experiment(
@@ -203,10 +210,10 @@ EXPERIMENTS = {
         balance={f"deepseekmoe, {balancing}": losses for balancing, losses in OTHER_BALANCING.items()},
         controls=DESCRIBED,
         widens=True,
-        # Welch, Holm over the four, 95%. "Alike" is said where the interval lies within ±0.01 nats per byte, "open" where it
-        # holds 0 and more than that. All else that the tables show is a description.
+        # Welch, Holm over the four, 95%; see `judged`. All else that the tables show is a description.
         contrasts=(("test", "gshard", "deepseekmoe"), ("test", "dense of total size", "deepseekmoe"),
                    ("test", "switch", "gshard"), ("test", "dense", "gshard")),
+        margin=0.01,
         baselines=True,
         changed=("gshard", "gshard ×1.5", "fine", "1 shared", "deepseekmoe", "4 shared"),
         census=("gshard", "fine", "deepseekmoe", *(f"deepseekmoe, {balancing}" for balancing in OTHER_BALANCING)),

@@ -119,20 +119,24 @@ def cell_value(text: str) -> float | str:
         return text
 
 
-def judged(table: "Table", contrasts: Sequence[tuple[str, str, str]]) -> list[dict]:
+def judged(table: "Table", contrasts: Sequence[tuple[str, str, str]], margin: float = 0.0) -> list[dict]:
     """Declared contrasts of an experiment's reported seeds, corrected together.
 
     Args:
         table: of the experiment.
         contrasts: (figure, a rung, the rung it is compared with), see `Experiment.contrasts`.
+        margin: a difference below this makes no difference, see `Experiment.margin`.
 
     Returns: for each the `figure`, the `contrast` in words, the `difference` with its interval (Welch), `p` after `holm`, and the
-        `verdict`: "shown" below 0.05, else "open".
+        `verdict`: "shown" where p is below 0.05, else "alike" where the interval lies within the margin, else "open".
     """
+    def verdict(difference: Interval, p: float) -> str:
+        return "shown" if p < 0.05 else "alike" if -margin < difference.low and difference.high < margin else "open"
+
     found = [welch_difference(*(table.column(figure, stage="final", rung=rung) for rung in rungs))
              for figure, *rungs in contrasts]
     return [{"figure": figure, "contrast": f"{one} − {other}", "difference": difference, "p": p,
-             "verdict": "shown" if p < 0.05 else "open"}
+             "verdict": verdict(difference, p)}
             for (figure, one, other), (difference, _), p in zip(contrasts, found, holm([p for _, p in found]))]
 
 

@@ -87,4 +87,6 @@ def test_declared_contrasts_are_judged_together():
             for stage, values in (("tune", [99]), ("final", [0.0, 1.0, 2.0])) for value in [start + value for value in values]]
     found = judged(Table(rows, {}), [("recall", "b", "a"), ("recall", "c", "b")])
     assert [(row["contrast"], row["verdict"]) for row in found] == [("b − a", "shown"), ("c − b", "open")]
+    assert [row["verdict"] for row in judged(Table(rows, {}), [("recall", "c", "b")], margin=4)] == ["alike"]
+    assert [row["verdict"] for row in judged(Table(rows, {}), [("recall", "c", "b")], margin=1)] == ["open"]
     assert found[0]["difference"].mean == 5 and found[0]["p"] == pytest.approx(2 * welch_difference([5, 6, 7], [0, 1, 2])[1])
