@@ -5,12 +5,13 @@ import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, placeWithin } from "../kit/events.js";
-import { byteNames, bytesOf, forward, readModel } from "../kit/moe.js";
+import { forward, readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
 import { numbers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
+import { encode, tokenNames } from "../kit/vocabulary.js";
 import { count, listed, rounded } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
@@ -36,10 +37,10 @@ export function recorded({ tokens, sizes, top_k: k, parts, expert_ids, expert_we
 
 /** The same of a text that the learner wrote, computed from the weights of the model and of the untrained one. */
 export function computed(text, model, untrained) {
-  const bytes = bytesOf(text);
-  const [one, none] = [model, untrained].map((each) => forward(each, bytes).layers);
+  const ids = encode(text, model.vocabulary);
+  const [one, none] = [model, untrained].map((each) => forward(each, ids).layers);
   const parts = (layer) => measured(layer.shared, layer.experts, model.config.width);
-  return { tokens: byteNames(bytes), layers: one.map((layer, i) => ({ one: parts(layer), none: parts(none[i]),
+  return { tokens: tokenNames(ids, model.vocabulary), layers: one.map((layer, i) => ({ one: parts(layer), none: parts(none[i]),
     ids: layer.routed.ids, weights: layer.routed.weights })) };
 }
 
@@ -66,12 +67,12 @@ export function median(values) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-/** What kind of byte this is, by its readable name. */
+/** What kind of token this is, by its readable name; a blank in front of others does not count. */
 export function kindOf(token) {
-  if (["␣", "⏎", "⇥"].includes(token)) return "space";
-  if (/^[A-Za-z]$/.test(token)) return "letter";
-  if (/^[0-9]$/.test(token)) return "digit";
-  return /^[!-~]$/.test(token) ? "sign" : "other";
+  if (/^[␣⏎⇥]+$/.test(token)) return "spaces";
+  if (/^␣?[A-Za-z]+$/.test(token)) return "letters";
+  if (/^␣?[0-9]+$/.test(token)) return "digits";
+  return /^␣?[!-/:-@[-`{-~]+$/.test(token) ? "signs" : "other";
 }
 
 // --- in words --------------------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ function angleWords(cosine, width) {
 /** Of all tokens, and of each kind that the text has: how many, and the medians of share and cosine beside the null's. */
 export function tableRows(tokens, { one, none }) {
   const kinds = tokens.map(kindOf);
-  const present = ["letter", "space", "digit", "sign", "other"].filter((kind) => kinds.includes(kind));
+  const present = ["letters", "spaces", "digits", "signs", "other"].filter((kind) => kinds.includes(kind));
   return [["medians", "tokens", "shared part's share", "untrained", "cosine", "untrained"],
     ...[["all", () => true], ...present.map((kind) => [kind, (_, t) => kinds[t] === kind])].map(([name, mine]) => [name,
       kinds.filter(mine).length, ...[one, none].map(({ share }) => percent(median(share.filter(mine)))),
@@ -140,7 +141,7 @@ const filled = (name, colour, values, base = () => 0) => ({ name, colour, strong
   band: stairs(values).map(([x, value]) => [x, base(value), value]) });
 
 class ContributionView extends ReadingView {
-  static data = ["name", "origin", "seed", "width", "num_shared", "max_bytes", "tokens", "sizes", "top_k", "parts", "expert_ids",
+  static data = ["name", "origin", "seed", "width", "num_shared", "max_tokens", "tokens", "sizes", "top_k", "parts", "expert_ids",
     "expert_weights", "weights", "untrained", "start"];
 
   static settings = ["text", "layer", "order", "locked_token"];
@@ -150,7 +151,7 @@ class ContributionView extends ReadingView {
   declare() {
     const layers = this.state.sizes.length;
     return [
-      textField("Your text", { most: (state) => state.max_bytes, hidden: (state) => !state.weights,
+      textField("Your text", { most: (state) => state.max_tokens, hidden: (state) => !state.weights,
         set: (text) => ({ text, locked_token: null }) }),
       slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
         words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value) => ({ layer: value - 1 }) }),
@@ -169,7 +170,7 @@ class ContributionView extends ReadingView {
     this.stage.append(...[this.lengths, this.shares, this.cosines].map(({ box }) => box));
     takeKeys(this.stage, "lengths of the routed and the shared part for each token, over their share and their cosine: "
       + "arrow keys move, Enter keeps a token, Escape lets go");
-    this.table = makeSheet("medians by kind of byte");
+    this.table = makeSheet("medians by kind of token");
     this.folded.append(this.table,
       make("div", "", "A length is loudness, not worth: that, only the loss without the part can tell."));
     return [this.strip.box, this.stage, legend([[`routed part: the sum of K = ${top_k}`, "var(--moe-bar)"],
