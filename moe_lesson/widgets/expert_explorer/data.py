@@ -232,5 +232,6 @@ def context(census: Census, ids: list[int], t: int) -> list[str]:
     same = (census.document_T[max(t - BEFORE, 0):t + AFTER + 1] == census.document_T[t]).tolist()
     first = max(t - BEFORE, 0) + same.index(True)
     around = decode(ids[first:t])[-BEFORE:], decode(ids[t + 1:first + sum(same)])[:AFTER]
-    before, after = ("".join(" " if sign == " " else visible(sign) for sign in part.decode("utf-8", "replace")) for part in around)
+    before, after = ("".join(" " if sign == " " else visible(sign) for sign in part.decode("utf-8", "replace"))
+                     for part in around)
     return [well_formed(census.domains[census.domain_F[census.document_T[t]]]), before, token_texts(ids[t:t + 1])[0], after]
