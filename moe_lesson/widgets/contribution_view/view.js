@@ -123,7 +123,7 @@ export function tableRows(tokens, { one, none }) {
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 const MARGIN = { top: 24, right: 8, bottom: 8, left: 54 };
-const LETTERS = 22; // pixels for the tokens under the lengths
+const LETTERS = 36; // pixels for the tokens under the lengths, in two lanes if need be
 const LETTER = 9;   // pixels that a letter needs
 
 /** Lengths at the axis, evenly spaced under the root, up and down. */
@@ -131,6 +131,12 @@ function ticksOf({ shared, routed }) {
   const roots = d3.scaleLinear([0, Math.sqrt(Math.max(shared, routed))], [0, 1]).ticks(4);
   const lengths = roots.flatMap((root) => [root ** 2, -(root ** 2)]);
   return [...new Set(lengths)].filter((y) => y <= routed && y >= -shared);
+}
+
+/** A name of at most so many letters: as it is, its beginning, or a dot for none of it. */
+export function within(name, most) {
+  if (name.length <= most) return name;
+  return most < 3 ? "·" : `${name.slice(0, most - 1)}…`;
 }
 
 /** One step for each value, as points of a curve. */
@@ -163,9 +169,9 @@ class ContributionView extends ReadingView {
   build() {
     const { num_shared, top_k, seed } = this.state;
     this.strip = new TokenStrip(this);
-    this.lengths = new Chart({ height: 148, margin: { ...MARGIN, bottom: LETTERS } });
-    this.shares = new Chart({ height: 78, margin: MARGIN });
-    this.cosines = new Chart({ height: 82, margin: MARGIN });
+    this.lengths = new Chart({ height: 162, margin: { ...MARGIN, bottom: LETTERS } });
+    this.shares = new Chart({ height: 70, margin: MARGIN });
+    this.cosines = new Chart({ height: 76, margin: MARGIN });
     this.stage = make("div", "moe-stage moe-contribution");
     this.stage.append(...[this.lengths, this.shares, this.cosines].map(({ box }) => box));
     takeKeys(this.stage, "lengths of the routed and the shared part for each token, over their share and their cosine: "
@@ -234,8 +240,10 @@ class ContributionView extends ReadingView {
       line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length);
     const step = Math.ceil(LETTER / this.cell);
     const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other letter of a text would make other words
+    const most = Math.floor((step * this.cell) / LETTER);
+    const lanes = shown.every((token, column) => column % step || tokens[token].length <= most) ? 1 : 2;
     this.lengths.words(shown.flatMap((token, column) => (column % step ? [] : [{ key: column, x: this.x(column + 0.5),
-      y: height + 16, text: tokens[token].length > 1 ? "·" : tokens[token], anchor: "middle" }])));
+      y: height + 16 + 14 * ((column / step) % lanes), text: within(tokens[token], lanes * most), anchor: "middle" }])));
 
     const share = d3.scaleLinear([0, 1], [this.shares.sized().height, 0]);
     this.shares.axes(null, share, { yTitle: "the shared part's share of the two lengths", yValues: [0, 0.5, 1],

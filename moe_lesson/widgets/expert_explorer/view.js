@@ -116,8 +116,8 @@ function askedWords(state, census, { ids }, vocabulary) {
 
 /** What stands beside the experts that serve a token. */
 export function serverWords({ counted, names }, layer, id) {
-  if (id === null) return `Layer ${layer + 1}: no token`;
-  return `Layer ${layer + 1}: '${names[id]}' ${counted.includes(id) ? "is served by" : "is too rare"}`;
+  if (id === null) return `L${layer + 1}: no token`;
+  return `L${layer + 1}: '${cut(names[id])}' ${counted.includes(id) ? "is served by" : "is too rare"}`;
 }
 
 /** How busy the expert is: if a token always chooses it, the lift is one over its share of all tokens. */
@@ -222,8 +222,8 @@ class ExpertExplorerView extends ReadingView {
     state.sizes.forEach((_, i) => {
       const { k, ids: chosen, weights } = layers[i];
       const own = token === null ? [] : d3.range(token * k, (token + 1) * k).map((at) => [chosen[at], weights[at]]);
-      const chose = token === null ? "no token" : `'${tokens[token]}' chose`;
-      this.fillLine(this.lines[i], `Layer ${i + 1}: ${chose}`, own, (weight) => [weight.toFixed(2), weight, "weight"]);
+      const chose = token === null ? "no token" : `'${cut(tokens[token])}' chose`;
+      this.fillLine(this.lines[i], `L${i + 1}: ${chose}`, own, (weight) => [weight.toFixed(2), weight, "weight"]);
       this.fillLine(this.lines[state.sizes.length + i], serverWords(state, i, asked), servers(state, census[i], i, asked),
         (lift) => [times(lift), Math.sqrt(lift / state.axis), "lift"]);
     });

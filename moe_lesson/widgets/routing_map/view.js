@@ -15,7 +15,7 @@ import { count, listed } from "../kit/words.js";
 
 
 const ROW = 18;  // pixels per token: room for its name
-const LEFT = 92; // pixels for the names
+const LEFT = 112; // pixels for the names
 const RIGHT = 8;
 
 // --- what is shown ---------------------------------------------------------------------------------------------------

@@ -144,8 +144,8 @@ def test_a_token_leads_to_its_experts_in_every_layer_each_named_with_its_layer(s
     page = show(explorer_of(), live=True)
     for token, byte in ((8, "i"), (4, "s")):
         page.locator(".moe-token").nth(token).click()
-        assert lines(page) == [*((f"Layer {layer + 1}: '{byte}' chose", chosen(layer, TEXT, token)) for layer in (0, 1)),
-                               *((f"Layer {layer + 1}: '{byte}' is served by", serving(layer, byte)) for layer in (0, 1))]
+        assert lines(page) == [*((f"L{layer + 1}: '{byte}' chose", chosen(layer, TEXT, token)) for layer in (0, 1)),
+                               *((f"L{layer + 1}: '{byte}' is served by", serving(layer, byte)) for layer in (0, 1))]
         assert f"Token {token} '{byte}' goes in layer 1 to experts" in status(page)
     page.mouse.move(5, 5)
     page.locator(".moe-token").nth(4).click()  # again: one token is always followed
@@ -202,8 +202,8 @@ def test_a_search_is_for_all_its_tokens_and_the_first_place_is_followed(show):
         field.fill(search)
         field.press("Enter")
         assert marked(page, FOUND) == places and view.search == search and view.token == token
-        assert lines(page)[0][0] == f"Layer 1: '{byte}' chose"
-    assert lines(page)[2] == ("Layer 1: '0xc3' is too rare", [])
+        assert lines(page)[0][0] == f"L1: '{byte}' chose"
+    assert lines(page)[2] == ("L1: '0xc3' is too rare", [])
     assert page.get_by_text("found 1 ×").is_visible()
     field.press("Escape")
     assert marked(page, FOUND) == [] and field.input_value() == ""
@@ -211,7 +211,7 @@ def test_a_search_is_for_all_its_tokens_and_the_first_place_is_followed(show):
 
 def test_who_serves_a_token_that_the_text_does_not_have_is_said_by_its_name(show):
     page = show(made(explorer_of(), search="qx"))
-    assert [words for words, _ in lines(page)[2:]] == ["Layer 1: 'q' is served by", "Layer 2: 'q' is served by"]
+    assert [words for words, _ in lines(page)[2:]] == ["L1: 'q' is served by", "L2: 'q' is served by"]
     assert lines(page)[3][1] == serving(1, "q") and page.get_by_text("found 0 ×").is_visible()
     first = lifts_of(census_of(), 0, np.array([ord("q")]))[:, 0]
     assert f"'qx' is not in the text; its first token 'q' is served most by layer 1, expert {first.argmax()} (" in status(page)
@@ -220,9 +220,9 @@ def test_who_serves_a_token_that_the_text_does_not_have_is_said_by_its_name(show
 def test_a_token_that_the_census_hardly_has_gets_no_lift(show):
     calls = {"a": [30, 10], "b": [29, 0], "c": [25, 25]}
     page = show(made(counted(calls), search="b", token=1))
-    assert lines(page)[1] == ("Layer 1: 'b' is too rare", []) and "b" not in [row[0] for row in table(page)]
+    assert lines(page)[1] == ("L1: 'b' is too rare", []) and "b" not in [row[0] for row in table(page)]
     page = show(made(counted(calls, least=20), token=1, expert=[0, 0]))
-    assert lines(page)[1] == ("Layer 1: 'b' is served by", [f"L1 E0 {X}1.4"])  # 1 / (84 / 119)
+    assert lines(page)[1] == ("L1: 'b' is served by", [f"L1 E0 {X}1.4"])  # 1 / (84 / 119)
 
 
 def test_another_text_is_routed_as_the_model_routes_it(show):
@@ -251,12 +251,12 @@ def test_tokens_of_many_letters_are_searched_by_their_text_and_followed(show):
         field.fill(search)
         field.press("Enter")
         assert marked(page, FOUND) == places and view.token == places[0] and page.get_by_text(f"found {times} ×").is_visible()
-        assert lines(page)[0][0] == f"Layer 1: '{view.tokens[places[0]]}' chose"
-    for search, words in (("␣namespace", "its first token '␣'"), ("namespace", "this token"), ("instance", "this token")):
+        assert lines(page)[0][0] == f"L1: '{view.tokens[places[0]]}' chose"
+    for search, words in (("␣namespace", "its first token '␣name'"), ("namespace", "this token"), ("instance", "this token")):
         field.fill(search)
         field.press("Enter")
         assert f"'{search}' is not in the text; {words} is served most by " in status(page)
-    assert lines(page)[2][0] == "Layer 1: 'instance' is served by" and lines(page)[2][1]
+    assert lines(page)[2][0] == "L1: 'instance' is served by" and lines(page)[2][1]
 
 
 def test_a_view_opened_on_another_text_reads_it_once_the_model_is_here(show):
