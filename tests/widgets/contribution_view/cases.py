@@ -8,7 +8,6 @@ from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.widgets import Contribution, ContributionView
 
 MIXED = tuple("We add 2 and 2; ") + ("中 1/3", "⏎", "␣")  # every kind of token
-WORDS = ("⏎␣␣␣␣", "def", "␣namespace", "(", "instance", "):", "⏎␣␣␣␣␣␣␣␣", "return", "␣the", "␣", "2", "中 1/3")
 
 
 def contribution_of(tokens: int, experts: int, k: int, seed: int, width: int = 16) -> Contribution:
