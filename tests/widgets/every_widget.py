@@ -215,7 +215,7 @@ COST_EXPLORER = Entry(
 
 EXPERT_EXPLORER = Entry(
     explorer_cases.explorer_of,
-    ({"expert": [1, 4]}, *({"expert": [1, 11], **state} for state in (
+    ({"expert": [1, 7]}, *({"expert": [1, 11], **state} for state in (
         {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}))),
     held={"cursor": (".moe-token[tabindex='0']", "ArrowRight")},
     hostile=Example(lambda: explorer_cases.explorer_of(WORDS, title=WORDS, name=WORDS, words=MARKUP),

@@ -156,8 +156,9 @@ export function forward({ config, weights }, ids) {
     if (of("ffn.shared.w_in")) add(layer.shared = ffn(seen, of("ffn.shared.w_in"), of("ffn.shared.w_out"), D));
     return layers.push(layer);
   });
-  const logits = product(rmsNorm(x, weights["norm.weight"]), turned(weights["head.weight"], V, D), D, V);
-  return { logits, layers };
+  return { layers, get logits() { // the most of the work in a small model, where few ask for them
+    return product(rmsNorm(x, weights["norm.weight"]), turned(weights["head.weight"], V, D), D, V);
+  } };
 }
 
 /** How a recipe's router turns logits into weights. */

@@ -78,7 +78,7 @@ export function evidenceRows({ kinds, evidence, k }, guessed) {
 // --- geometry: three maps side by side, their rows in line -----------------------------------------------------------
 
 const [LEFT, GAP, RIGHT] = [116, 18, 4]; // pixels for names and the load's axis; between maps, where marks stand; at the edge
-const HEAT = 180;                       // pixels of the maps' height, however long the text: nothing moves from round to round
+const HEAT = 156;                       // pixels of the maps' height, however long the text: nothing moves from round to round
 const [TOP, BARS, AXIS] = [8, 40, 20];  // pixels above the load bars, of the bars, of the experts' numbers
 const LETTER = 15;                      // pixels that a name is high
 const [CHOSEN, UNCHOSEN] = [RAMP[255], RAMP[0]]; // no brightness between: it would tell the trained router

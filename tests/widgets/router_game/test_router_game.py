@@ -213,7 +213,7 @@ def test_pointing_says_the_experts_and_marks_the_equals(show):
     page.mouse.move(5, 5)
     assert "Token 1 'h'" in status(page) and game.locked_token == 1
     box = page.locator("canvas").bounding_box()
-    page.mouse.move(box["x"] + 200, box["y"] + 20 + 180 * 4.5 / len(TEXT))
+    page.mouse.move(box["x"] + 200, box["y"] + 20 + 156 * 4.5 / len(TEXT))
     assert "Token 4 'm'" in status(page)
 
 
