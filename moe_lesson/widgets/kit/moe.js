@@ -22,7 +22,7 @@ export function readModel(view) {
     const at = view.byteOffset + 8 + length + start;
     return [name, READ[dtype](view.buffer.slice(at, at + end - start))]; // a view must begin at a multiple of its number's size
   });
-  const { merges, ...weights } = Object.fromEntries(read);
+  const { merges = [], ...weights } = Object.fromEntries(read);
   return { config: JSON.parse(about.config), vocabulary: vocabularyOf(merges), weights };
 }
 
