@@ -61,6 +61,11 @@ for (const { size, merges, texts, cuts, drawn } of golden.vocabularies) {
   });
 }
 
+test("a whole character in a token has its name alone, of one in two tokens each has a part", () => {
+  const { merges, ids, names } = golden.characters;
+  assert.deepEqual(tokenNames(ids, vocabularyOf(merges)), names);
+});
+
 test("labels are moved apart as little as may be, and stay within", () => {
   assert.deepEqual(apart([90, 10, 40], 16, 200), [90, 10, 40]);
   assert.deepEqual(apart([100, 100, 106, 20], 16, 200), [86, 102, 118, 20]);

@@ -18,8 +18,8 @@ from routings import PLAIN, logits_of
 from widget_harness import run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.base.text import to_bytes, visible
-from moe_lesson.base.tokens import MERGES, VOCABULARY, decode, encode, token_texts
+from moe_lesson.base.text import shown_bytes, to_bytes, visible
+from moe_lesson.base.tokens import MERGES, VOCABULARY, decode, encode, token_bytes, token_texts
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.lm.model import listening
 from moe_lesson.moe.layers import Router
@@ -118,6 +118,15 @@ def golden_vocabulary(vocabulary: int) -> dict:
             "drawn": [{"ids": ids, "names": token_texts(ids)} for ids in drawn]}
 
 
+def golden_names() -> dict:
+    """Names in a vocabulary that has whole characters of several bytes, and two halves of them, as tokens."""
+    merges = [(0xc3, 0xa9), (0x20, 256), (0xa9, 0xc3), (256, 256)]
+    ids = [256, 257, 0xc3, 258, 0xa9, 259, 97, 258]
+    parts = [token_bytes(merges)[i] for i in ids]
+    names = shown_bytes(b"".join(parts), list(map(len, parts)))
+    return {"merges": [i for pair in merges for i in pair], "ids": ids, "names": names}
+
+
 def cut(ids: list[int], most: int) -> str:
     """The longest text of whole characters that the first tokens are; it has these tokens again."""
     for kept in range(min(most, len(ids)), -1, -1):
@@ -131,12 +140,12 @@ def cut(ids: list[int], most: int) -> str:
 def test_javascript_computes_what_python_does(tmp_path):
     vectors = {"gates": [golden_gate(name, *case) for name, case in gates().items()],
                "models": [golden_model(name, model) for name, model in models().items()],
-               "vocabularies": [golden_vocabulary(size) for size in (256, 300, VOCABULARY)]}
+               "vocabularies": [golden_vocabulary(size) for size in (256, 300, VOCABULARY)], "characters": golden_names()}
     names = ("dense", "dense of total size", "gshard", "GShard×1.5", "gshard ×1.5", "fine", "deepseekmoe, bias", "2 of 16",
              "z-loss", "cut in 4", "finer", "mixture of experts")
     vectors["colours"] = [[name, colour_of(name)] for name in names]
     printed = run_node("kit/kit.test.mjs", vectors, tmp_path)
-    assert f"pass {len(vectors['gates']) + 4 * len(TEXTS) + 3 * 3 + 5}" in printed  # every case ran
+    assert f"pass {len(vectors['gates']) + 4 * len(TEXTS) + 3 * 3 + 6}" in printed  # every case ran
 
 
 @pytest.mark.parametrize("vocabulary", [256, 300, VOCABULARY])
