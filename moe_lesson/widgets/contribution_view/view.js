@@ -12,7 +12,7 @@ import { numbers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { encode, tokenNames } from "../kit/vocabulary.js";
-import { count, listed, rounded } from "../kit/words.js";
+import { count, listed, rounded, shortened } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
 const SHARED = "#009e73"; // Okabe and Ito's green: told from the blue by place as well
@@ -133,12 +133,6 @@ function ticksOf({ shared, routed }) {
   return [...new Set(lengths)].filter((y) => y <= routed && y >= -shared);
 }
 
-/** A name of at most so many letters: as it is, its beginning, or a dot for none of it. */
-export function within(name, most) {
-  if (name.length <= most) return name;
-  return most < 3 ? "·" : `${name.slice(0, most - 1)}…`;
-}
-
 /** One step for each value, as points of a curve. */
 const stairs = (values) => values.flatMap((value, i) => [[i, value], [i + 1, value]]);
 
@@ -242,8 +236,9 @@ class ContributionView extends ReadingView {
     const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other letter of a text would make other words
     const most = Math.floor((step * this.cell) / LETTER);
     const lanes = shown.every((token, column) => column % step || tokens[token].length <= most) ? 1 : 2;
+    const wordOf = (token) => (lanes * most < Math.min(3, tokens[token].length) ? "·" : shortened(tokens[token], lanes * most));
     this.lengths.words(shown.flatMap((token, column) => (column % step ? [] : [{ key: column, x: this.x(column + 0.5),
-      y: height + 16 + 14 * ((column / step) % lanes), text: within(tokens[token], lanes * most), anchor: "middle" }])));
+      y: height + 16 + 14 * ((column / step) % lanes), text: wordOf(token), anchor: "middle" }])));
 
     const share = d3.scaleLinear([0, 1], [this.shares.sized().height, 0]);
     this.shares.axes(null, share, { yTitle: "the shared part's share of the two lengths", yValues: [0, 0.5, 1],

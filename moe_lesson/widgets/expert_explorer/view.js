@@ -12,7 +12,7 @@ import { ReadingView } from "../kit/reading.js";
 import { floats, numbers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
 import { bytesOf, encode, tokenNames } from "../kit/vocabulary.js";
-import { count, grouped, listed } from "../kit/words.js";
+import { count, grouped, listed, shortened } from "../kit/words.js";
 
 const BEST = 6;          // tokens shown of an expert
 const SERVERS = 5;       // experts named for a token
@@ -76,7 +76,7 @@ export function servers({ counted, sizes }, { of }, layer, id) {
 // --- in words --------------------------------------------------------------------------------------------------------
 
 const times = (lift, digits = 1) => `×\u202f${lift.toFixed(digits)}`; // a line may not end between the two
-const cut = (name) => (name.length > 9 ? `${name.slice(0, 8)}…` : name);
+const cut = (name) => shortened(name, 9);
 const label = (layer, n) => `L${layer + 1} E${n}`; // numbers of experts belong to their layer
 
 /** What the explorer shows, in words. */
