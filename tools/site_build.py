@@ -179,7 +179,7 @@ def first_widget(files: Files) -> str:
     routing_map.close()
     still = files.keep((REPO / "data/routing-map.png").read_bytes(), ".png")
     return mount({"class": "moe_lesson.widgets.RoutingMap", "state": state},
-                 f'<img class="moe-still" src="_widgets/{still}" width="1000" alt="The routing map: which expert each byte of a '
+                 f'<img class="moe-still" src="_widgets/{still}" width="1000" alt="The routing map: which expert each token of a '
                  'sentence goes to, with the load of each expert below">', files)
 
 

@@ -32,7 +32,7 @@ import segmentation_view.cases as segmentation_cases
 import specialisation_view.cases as specialisation_cases
 from router_microscope.cases import scope_of
 from routing_map.cases import map_of
-from routings import HOSTILE, logits_of, routing_of
+from routings import HOSTILE, LONG_NAMES, logits_of, routing_of
 
 from moe_lesson import ModelConfig, Sparse
 from moe_lesson.lm.ledger import PUBLISHED
@@ -142,8 +142,9 @@ ROUTING_MAP = Entry(
     held={"k slider": slider("K, experts per token"), "cursor": ("[role=application]", "ArrowDown")},
     hostile=Example(lambda: map_of(HOSTILE, name=WORDS), PAIRS), tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(map_of, 61, experts, k, name=LONG))
-           for experts, k in ((1, 1), (12, 3), (62, 6))},
-    projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2))}, steady=700,
+           for experts, k in ((1, 1), (12, 3), (62, 6))} | {"long names": Example(partial(map_of, LONG_NAMES * 5, 62, 6))},
+    projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2)),
+               "long names": Example(partial(map_of, LONG_NAMES * 5, 62, 6, num_shared=2))}, steady=700,
     large=lambda: RoutingMap([routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)], origin="synthetic"),
     along=("k", "locked_expert"),  # they belong to a layer
     types=partial(map_of_a_model, "the moon and the sea, " * 11))
@@ -184,7 +185,7 @@ CAPACITY_VIEW = Entry(
     held={"factor slider": slider("capacity factor"), "shuffle slider": slider("which shuffle"), "cursor": CURSOR},
     hostile=Example(lambda: capacity_cases.view_of(HOSTILE, title=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(capacity_cases.view_of, 150, experts, 1, title=LONG), (TIGHT,))
-           for experts in (1, 12, 64)},
+           for experts in (1, 12, 64)} | {"long names": Example(partial(capacity_cases.view_of, LONG_NAMES * 5, 16, 2))},
     projected={f"{tokens} tokens": Example(partial(capacity_cases.view_of, tokens, 16, 2), (TIGHT,))
                for tokens in (60, 93, 128)},  # 128: the context of the lesson's models
     large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"))
@@ -195,10 +196,12 @@ CONTRIBUTION_VIEW = Entry(
     hostile=Example(lambda: contribution_cases.view_of(HOSTILE, title=WORDS, name=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{tokens} tokens": Example(
         partial(contribution_cases.view_of, tokens, 200, 1, title=LONG, name="a model with a long name"),
-        ({**BY_ROUTED, "locked_token": tokens - 1},)) for tokens in (1, 78, 256)},
+        ({**BY_ROUTED, "locked_token": tokens - 1},)) for tokens in (1, 78, 256)} | {
+            "long names": Example(partial(contribution_cases.view_of, LONG_NAMES * 2, 62, 6), (BY_ROUTED,))},
     projected={f"{times} times the text": Example(
-        partial(contribution_cases.view_of, (contribution_cases.MIXED * times)[:256], 62, 6, name="deepseekmoe"),
-        (BY_ROUTED,)) for times in (3, 7, 14)},  # up to the context of the course's models, all kinds of bytes
+        partial(contribution_cases.view_of, (text * times)[:256], 62, 6, name="deepseekmoe"),
+        (BY_ROUTED,)) for text, times in ((LONG_NAMES, 2), (contribution_cases.MIXED, 3), (contribution_cases.MIXED, 7),
+                                          (LONG_NAMES, 22))},  # up to the context of the course's models, all kinds of tokens
     follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
     types=partial(contribution_cases.model_view, "the moon and the sea, " * 11, experts=62, k=6, width=64))
 
@@ -212,7 +215,7 @@ COST_EXPLORER = Entry(
 
 EXPERT_EXPLORER = Entry(
     explorer_cases.explorer_of,
-    ({"expert": [1, 4]}, *({"expert": [1, 11], **state} for state in (
+    ({"expert": [1, 7]}, *({"expert": [1, 11], **state} for state in (
         {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}))),
     held={"cursor": (".moe-token[tabindex='0']", "ArrowRight")},
     hostile=Example(lambda: explorer_cases.explorer_of(WORDS, title=WORDS, name=WORDS, words=MARKUP),
@@ -220,9 +223,12 @@ EXPERT_EXPLORER = Entry(
     follows=".moe-strip",
     sizes={"one layer": Example(partial(explorer_cases.explorer_of, "ab", (1,), 1)),
            "many": Example(partial(explorer_cases.explorer_of, "long text, " * 20, (200, 200, 200), 8, title=LONG),
-                           ({"expert": [2, 199], "search": "text"},))},
+                           ({"expert": [2, 199], "search": "text"},)),
+           "long names": Example(explorer_cases.long_names, ({"token": 4, "search": "function"},))},
     projected={"62 experts": Example(partial(explorer_cases.explorer_of, "256 tokens of a text " * 12, (62, 62), 6),
-                                     ({"expert": [1, 61], "search": "text"},))},
+                                     ({"expert": [1, 61], "search": "text"},)),
+               "long names": Example(partial(explorer_cases.long_names, sizes=(62, 62), k=6),
+                                     ({"token": 4}, {"token": 4, "search": "qx"}))},
     large=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6),
     types=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6))
 
@@ -283,9 +289,10 @@ ROUTER_GAME = Entry(
     tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(game_cases.game_of, rounds, 0, tokens, experts, k, title=LONG),
                                          ({"guesses": ["A"] * rounds, "round": rounds - 1},))
-           for rounds, tokens, experts, k in ((1, "aab", 1, 1), (12, 48, 64, 8))},
+           for rounds, tokens, experts, k in ((1, "aab", 1, 1), (12, 48, 64, 8), (2, LONG_NAMES * 4, 62, 6))},
     projected={"64 experts": Example(partial(game_cases.game_of, 12, 0, 48, 64, 8, name="ladder-deepseekmoe"), (
-        {"guesses": ["A"] * 12, "round": 11}, {"guesses": ["A"] * 12, "round": 11, "locked_token": 47}))},
+        {"guesses": ["A"] * 12, "round": 11}, {"guesses": ["A"] * 12, "round": 11, "locked_token": 47})),
+               "long names": Example(partial(game_cases.game_of, 2, 0, LONG_NAMES * 4, 62, 6), ({"guesses": ["A"]},))},
     large=partial(game_cases.game_of, 12, 0, 48, 64, 8))
 
 SEGMENTATION_VIEW = Entry(

@@ -9,6 +9,7 @@ HOSTILE = (
     "<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>", "</style>", "&amp;", "&", '"', "'", "\\",
     "$x^2$", "$\\frac$", "${alert(1)}", "😀", "👨\u200d👩\u200d👧", "中 1/3", "\u05e9\u05dc\u05d5\u05dd",
     "\u0645\u0631\u062d\u0628\u0627", "\u202egnp.exe", "\ud800", "\udfff", "\ufffd", "\x00", "\n", " ", "", "x" * 300)
+LONG_NAMES = ("⏎␣␣␣␣", "def", "␣namespace", "(", "instance", "):", "⏎␣␣␣␣␣␣␣␣", "return", "␣the", "␣", "2", "中 1/3")
 PLAIN = Gate()
 
 

@@ -78,7 +78,7 @@ function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const [LEFT, RIGHT, PAD] = [88, 6, 5];            // pixels for the tokens' names; at the edge; above the map, for an outline
+const [LEFT, RIGHT, PAD] = [112, 6, 5];           // pixels for the tokens' names; at the edge; above the map, for an outline
 const [MAP, LEAST, MOST, NAME] = [146, 1, 18, 18]; // pixels that the rows share; least and most of a row; that a name needs
 const [GAP, BARS, NUMBERS] = [12, 70, 22];        // pixels between map and bars; of the load axis; for the experts' numbers
 const HEIGHT = PAD + MAP + GAP + BARS + NUMBERS;

@@ -18,7 +18,8 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import byte_texts, to_bytes, visible, well_formed
+from ...base.text import to_bytes, visible, well_formed
+from ...base.tokens import encode, token_texts
 from ...lm.model import LanguageModel, evaluating
 from ...measure.instruments import layer_inputs, shared_and_routed
 from ...moe.layers import MoE, moe_layers
@@ -59,13 +60,13 @@ class Contribution:
 
 @torch.no_grad()
 def contributions(model: LanguageModel, text: str | bytes) -> list[Contribution]:
-    """What the two parts of every MoE layer give to each byte of a text.
+    """What the two parts of every MoE layer give to each token of a text.
 
     Raises:
         ValueError: if a layer of the model has no shared expert.
     """
     check_model(model)
-    ids = torch.tensor([list(to_bytes(text))], device=model.embedding.weight.device)
+    ids = torch.tensor([encode(to_bytes(text), model.config.vocabulary)], device=model.embedding.weight.device)
     with evaluating(model):
         return [Contribution.of(*shared_and_routed(layer, x_TD), layer.router(x_TD))
                 for layer, x_TD in zip(moe_layers(model), layer_inputs(model, ids))]
@@ -99,7 +100,7 @@ class ContributionView(LessonWidget):
     seed = Int().tag(sync=True)
     width = Int().tag(sync=True)
     num_shared = Int().tag(sync=True)
-    max_bytes = Int().tag(sync=True)
+    max_tokens = Int().tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)  # of the text at the start
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
@@ -135,7 +136,7 @@ class ContributionView(LessonWidget):
     @classmethod
     def of_model(cls, model: LanguageModel, text: str, seed: int = 0, *, origin: str = "trained", name: str = "",
                  title: str = "shared and routed parts") -> ContributionView:
-        """What the two parts give to each byte of any text, in a language model and in an untrained one of the same sizes.
+        """What the two parts give to each token of any text, in a language model and in an untrained one of the same sizes.
 
         The untrained model is untrained throughout: its layers read its own hidden states, not the trained model's.
 
@@ -148,23 +149,23 @@ class ContributionView(LessonWidget):
             title: the title.
         """
         check_model(model)
-        raw = to_bytes(text)
-        require(len(raw) > 0, "the text is empty, so no layer has anything to add to; write at least one letter")
+        ids = encode(to_bytes(text), model.config.vocabulary)
+        require(len(ids) > 0, "the text is empty, so no layer has anything to add to; write at least one letter")
         moes = moe_layers(model)
         sizes = [layer.router.weight.shape[1] for layer in moes]
         num_shared = max(getattr(recipe, "num_shared", 0) for recipe in model.config.recipes)
         untrained = LanguageModel(model.config, seed).half().float()  # 16 bits are enough for a null, and half to send
-        parts = contributions(model, raw), contributions(untrained, raw)
-        one = cls(*parts, byte_texts(raw), width=model.config.width, sizes=sizes, num_shared=num_shared, origin=origin,
+        parts = contributions(model, text), contributions(untrained, text)
+        one = cls(*parts, token_texts(ids), width=model.config.width, sizes=sizes, num_shared=num_shared, origin=origin,
                   title=title, seed=seed, text=well_formed(text),
                   name=name or f"{len(sizes)}-layer MoE of {'/'.join(map(str, dict.fromkeys(sizes)))} + {num_shared} experts",
-                  max_bytes=model.config.context, untrained=checkpoint_of(untrained))
+                  max_tokens=model.config.context, untrained=checkpoint_of(untrained))
         one.carry(model)
         return one
 
     @traitlets.validate("layer", "locked_token")
     def _in_range(self, proposal):
-        longest = len(self.tokens) if self.text == self.start["text"] else self.max_bytes
+        longest = len(self.tokens) if self.text == self.start["text"] else self.max_tokens
         return within(proposal, {"layer": (0, len(self.sizes) - 1), "locked_token": (0, longest - 1)})
 
     @traitlets.validate("order")

@@ -5,13 +5,14 @@ import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, placeWithin } from "../kit/events.js";
-import { byteNames, bytesOf, forward, readModel } from "../kit/moe.js";
+import { forward, readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
 import { numbers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
-import { count, listed, rounded } from "../kit/words.js";
+import { encode, tokenNames } from "../kit/vocabulary.js";
+import { count, listed, rounded, shortened } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
 const SHARED = "#009e73"; // Okabe and Ito's green: told from the blue by place as well
@@ -36,10 +37,10 @@ export function recorded({ tokens, sizes, top_k: k, parts, expert_ids, expert_we
 
 /** The same of a text that the learner wrote, computed from the weights of the model and of the untrained one. */
 export function computed(text, model, untrained) {
-  const bytes = bytesOf(text);
-  const [one, none] = [model, untrained].map((each) => forward(each, bytes).layers);
+  const ids = encode(text, model.vocabulary);
+  const [one, none] = [model, untrained].map((each) => forward(each, ids).layers);
   const parts = (layer) => measured(layer.shared, layer.experts, model.config.width);
-  return { tokens: byteNames(bytes), layers: one.map((layer, i) => ({ one: parts(layer), none: parts(none[i]),
+  return { tokens: tokenNames(ids, model.vocabulary), layers: one.map((layer, i) => ({ one: parts(layer), none: parts(none[i]),
     ids: layer.routed.ids, weights: layer.routed.weights })) };
 }
 
@@ -66,12 +67,12 @@ export function median(values) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-/** What kind of byte this is, by its readable name. */
+/** What kind of token this is, by its readable name; a blank in front of others does not count. */
 export function kindOf(token) {
-  if (["␣", "⏎", "⇥"].includes(token)) return "space";
-  if (/^[A-Za-z]$/.test(token)) return "letter";
-  if (/^[0-9]$/.test(token)) return "digit";
-  return /^[!-~]$/.test(token) ? "sign" : "other";
+  if (/^[␣⏎⇥]+$/.test(token)) return "spaces";
+  if (/^␣?[A-Za-z]+$/.test(token)) return "letters";
+  if (/^␣?[0-9]+$/.test(token)) return "digits";
+  return /^␣?[!-/:-@[-`{-~]+$/.test(token) ? "signs" : "other";
 }
 
 // --- in words --------------------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ function angleWords(cosine, width) {
 /** Of all tokens, and of each kind that the text has: how many, and the medians of share and cosine beside the null's. */
 export function tableRows(tokens, { one, none }) {
   const kinds = tokens.map(kindOf);
-  const present = ["letter", "space", "digit", "sign", "other"].filter((kind) => kinds.includes(kind));
+  const present = ["letters", "spaces", "digits", "signs", "other"].filter((kind) => kinds.includes(kind));
   return [["medians", "tokens", "shared part's share", "untrained", "cosine", "untrained"],
     ...[["all", () => true], ...present.map((kind) => [kind, (_, t) => kinds[t] === kind])].map(([name, mine]) => [name,
       kinds.filter(mine).length, ...[one, none].map(({ share }) => percent(median(share.filter(mine)))),
@@ -122,7 +123,7 @@ export function tableRows(tokens, { one, none }) {
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 const MARGIN = { top: 24, right: 8, bottom: 8, left: 54 };
-const LETTERS = 22; // pixels for the tokens under the lengths
+const LETTERS = 36; // pixels for the tokens under the lengths, in two lanes if need be
 const LETTER = 9;   // pixels that a letter needs
 
 /** Lengths at the axis, evenly spaced under the root, up and down. */
@@ -140,7 +141,7 @@ const filled = (name, colour, values, base = () => 0) => ({ name, colour, strong
   band: stairs(values).map(([x, value]) => [x, base(value), value]) });
 
 class ContributionView extends ReadingView {
-  static data = ["name", "origin", "seed", "width", "num_shared", "max_bytes", "tokens", "sizes", "top_k", "parts", "expert_ids",
+  static data = ["name", "origin", "seed", "width", "num_shared", "max_tokens", "tokens", "sizes", "top_k", "parts", "expert_ids",
     "expert_weights", "weights", "untrained", "start"];
 
   static settings = ["text", "layer", "order", "locked_token"];
@@ -150,7 +151,7 @@ class ContributionView extends ReadingView {
   declare() {
     const layers = this.state.sizes.length;
     return [
-      textField("Your text", { most: (state) => state.max_bytes, hidden: (state) => !state.weights,
+      textField("Your text", { most: (state) => state.max_tokens, hidden: (state) => !state.weights,
         set: (text) => ({ text, locked_token: null }) }),
       slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
         words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value) => ({ layer: value - 1 }) }),
@@ -162,14 +163,14 @@ class ContributionView extends ReadingView {
   build() {
     const { num_shared, top_k, seed } = this.state;
     this.strip = new TokenStrip(this);
-    this.lengths = new Chart({ height: 148, margin: { ...MARGIN, bottom: LETTERS } });
-    this.shares = new Chart({ height: 78, margin: MARGIN });
-    this.cosines = new Chart({ height: 82, margin: MARGIN });
+    this.lengths = new Chart({ height: 162, margin: { ...MARGIN, bottom: LETTERS } });
+    this.shares = new Chart({ height: 70, margin: MARGIN });
+    this.cosines = new Chart({ height: 76, margin: MARGIN });
     this.stage = make("div", "moe-stage moe-contribution");
     this.stage.append(...[this.lengths, this.shares, this.cosines].map(({ box }) => box));
     takeKeys(this.stage, "lengths of the routed and the shared part for each token, over their share and their cosine: "
       + "arrow keys move, Enter keeps a token, Escape lets go");
-    this.table = makeSheet("medians by kind of byte");
+    this.table = makeSheet("medians by kind of token");
     this.folded.append(this.table,
       make("div", "", "A length is loudness, not worth: that, only the loss without the part can tell."));
     return [this.strip.box, this.stage, legend([[`routed part: the sum of K = ${top_k}`, "var(--moe-bar)"],
@@ -233,8 +234,11 @@ class ContributionView extends ReadingView {
       line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length);
     const step = Math.ceil(LETTER / this.cell);
     const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other letter of a text would make other words
+    const most = Math.floor((step * this.cell) / LETTER);
+    const lanes = shown.every((token, column) => column % step || tokens[token].length <= most) ? 1 : 2;
+    const wordOf = (token) => (lanes * most < Math.min(3, tokens[token].length) ? "·" : shortened(tokens[token], lanes * most));
     this.lengths.words(shown.flatMap((token, column) => (column % step ? [] : [{ key: column, x: this.x(column + 0.5),
-      y: height + 16, text: tokens[token].length > 1 ? "·" : tokens[token], anchor: "middle" }])));
+      y: height + 16 + 14 * ((column / step) % lanes), text: wordOf(token), anchor: "middle" }])));
 
     const share = d3.scaleLinear([0, 1], [this.shares.sized().height, 0]);
     this.shares.axes(null, share, { yTitle: "the shared part's share of the two lengths", yValues: [0, 0.5, 1],

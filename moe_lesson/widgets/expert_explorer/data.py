@@ -1,7 +1,7 @@
 """The expert explorer: from a token of your own text to its experts, from an expert to the tokens it is called for, and back.
 
 A census of documents that the model never saw says what each expert is called for; the browser runs the model on a new text.
-Letters: L MoE layers, T tokens, N experts, K active experts, B bytes frequent enough to count, M domains.
+Letters: L MoE layers, T tokens, N experts, K active experts, V vocabulary, B tokens frequent enough to count, M domains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy import ndarray
 from traitlets import Bytes, Dict, Float, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import byte_texts, to_bytes, visible, well_formed
+from ...base.text import to_bytes, visible, well_formed
+from ...base.tokens import decode, encode, token_texts
 from ...lm.corpora import Corpus
 from ...lm.machine_text import machine_corpus
 from ...lm.model import LanguageModel
@@ -26,25 +27,25 @@ from ..kit.base import LessonWidget, within
 from ..kit.gates import check_origin, count
 
 TEXT = "def route(x, k=2):  # which experts does a token choose?"
-LEAST = 30  # times that a byte must occur in the census: below, chance alone makes favourites
-LIMIT = 1024  # bytes of each document
-CONTEXTS, BEFORE, AFTER = 6, 14, 10  # calls shown of each expert, bytes around the marked one
+LEAST = 30  # times that a token must occur in the census: below, chance alone makes favourites
+LIMIT = 1024  # tokens of each document
+CONTEXTS, BEFORE, AFTER = 6, 14, 10  # calls shown of each expert, bytes around the marked token
 
 
 class ExpertExplorer(LessonWidget):
     """Follow a token of a text to its experts in every layer, and an expert to the tokens it is called for in a census.
 
     Args:
-        routings: one `Routing` for each MoE layer, of the bytes of `text`, all with the same K.
+        routings: one `Routing` for each MoE layer, of the tokens of `text`, all with the same K.
         text: what stands in the text field.
         census: where the tokens of documents went, see `take_census`; with the experts and K of the routings.
         null: a census of the same documents by random routers.
         origin: where the routing comes from, shown on the widget's face: "trained", "toy" or "synthetic".
         name: of the model.
         title: the title.
-        max_bytes: the longest text, e.g. the model's context.
+        max_tokens: the longest text, the model's context.
         seed: of the null, and of the documents that example contexts are drawn from.
-        least: how often a byte must occur in the census to count.
+        least: how often a token must occur in the census to count.
 
     Traits to read, set and observe: `token` (an index; past the end means the last), `expert` ([layer, id], both from 0),
     `search`; of an explorer made by `of_model` also `text`.
@@ -57,20 +58,23 @@ class ExpertExplorer(LessonWidget):
     name = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
-    max_bytes = Int().tag(sync=True)
+    max_tokens = Int().tag(sync=True)
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
     least = Int().tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
-    byte_tokens = List(Int()).tag(sync=True)  # how often each of the 256 bytes occurs in the census
-    counted = List(Int()).tag(sync=True)  # the B bytes that occur often enough
+    names = List(Unicode()).tag(sync=True)  # of the V tokens
+    occurs = List(Int()).tag(sync=True)  # how often each of them occurs in the census
+    counted = List(Int()).tag(sync=True)  # the B tokens that occur often enough
     load = List(List(Int())).tag(sync=True)  # for each layer and expert: how many tokens of the census call it
     lifts = Bytes().tag(sync=True)  # float32 [N, B + M] of each layer one after the other, see `lifts_of`
     null_lifts = Bytes().tag(sync=True)  # float32 [L, B + M]: the highest of any random expert
-    null_favourites = List(List(Float())).tag(sync=True)  # for each layer and random expert: its highest lift of a byte
-    contexts = List().tag(sync=True)  # for each layer and expert [domain, before, byte, after] …
+    null_favourites = List(List(Float())).tag(sync=True)  # for each layer and random expert: its highest lift of a token
+    contexts = List().tag(sync=True)  # for each layer and expert [domain, before, token, after] …
     axis = Float().tag(sync=True)  # top of the lifts, over all experts, layers and the null
-    expert_ids = Bytes().tag(sync=True)  # of the text at the start, int32 [L, T, K]
+    token_ids = List(Int()).tag(sync=True)  # of the text at the start
+    tokens = List(Unicode()).tag(sync=True)  # and their names
+    expert_ids = Bytes().tag(sync=True)  # and their experts, int32 [L, T, K]
     expert_weights = Bytes().tag(sync=True)  # float64 [L, T, K]
     weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
     start = Dict().tag(sync=True)  # what Reset goes back to
@@ -81,25 +85,26 @@ class ExpertExplorer(LessonWidget):
     search = Unicode().tag(sync=True, echo_update=False)
 
     def __init__(self, routings: Sequence[Routing], text: str, census: Census, null: Census, *, origin: str = "trained",
-                 name: str = "model", title: str = "follow a token, follow an expert", max_bytes: int = 240, seed: int = 0,
+                 name: str = "model", title: str = "follow a token, follow an expert", max_tokens: int = 240, seed: int = 0,
                  least: int = LEAST):
         check_origin(origin)
-        raw = to_bytes(text)
-        require(0 < len(raw) <= max_bytes, f"the text has {len(raw)} bytes; expected 1 … {max_bytes}")
         check_censuses(census, null)
+        ids, vocabulary = encode(to_bytes(text), census.vocabulary), census.vocabulary
+        require(0 < len(ids) <= max_tokens, f"the text has {count(len(ids), 'token')}; expected 1 … {max_tokens}")
         sizes, top_k = list(census.sizes), census.expert_ids[0].shape[1]
-        check_routings(routings, raw, sizes, top_k)
-        byte_tokens = torch.bincount(census.byte_T, minlength=256).numpy()
-        counted = np.flatnonzero(byte_tokens >= least)
-        require(len(counted) > 0, f"no byte occurs {least} times in this census; read more documents, or set least lower")
+        check_routings(routings, len(ids), sizes, top_k)
+        occurs = torch.bincount(census.token_T, minlength=vocabulary).numpy()
+        counted = np.flatnonzero(occurs >= least)
+        require(len(counted) > 0, f"no token occurs {least} times in this census; read more documents, or set least lower")
         lifts, nulls = ([lifts_of(one, layer, counted) for layer in range(len(sizes))] for one in (census, null))
-        token, size = len(raw) // 2, len(counted)
+        token, size = len(ids) // 2, len(counted)
         start = {"text": well_formed(text), "token": token, "search": "",
-                 "expert": strongest([one[:, :size] for one in lifts], routings, token, np.flatnonzero(counted == raw[token]))}
+                 "expert": strongest([one[:, :size] for one in lifts], routings, token, np.flatnonzero(counted == ids[token]))}
         super().__init__(
-            title=title, name=name, origin=origin, seed=seed, max_bytes=max_bytes, sizes=sizes, top_k=top_k, least=least,
-            domains=list(map(well_formed, census.domains)), byte_tokens=byte_tokens.tolist(), counted=counted.tolist(),
-            load=[torch.bincount(ids.flatten(), minlength=n).tolist() for ids, n in zip(census.expert_ids, sizes)],
+            title=title, name=name, origin=origin, seed=seed, max_tokens=max_tokens, sizes=sizes, top_k=top_k, least=least,
+            domains=list(map(well_formed, census.domains)), names=[token_texts([i])[0] for i in range(vocabulary)],
+            occurs=occurs.tolist(), counted=counted.tolist(), token_ids=ids, tokens=token_texts(ids),
+            load=[torch.bincount(own.flatten(), minlength=n).tolist() for own, n in zip(census.expert_ids, sizes)],
             lifts=b"".join(one.tobytes() for one in lifts), null_lifts=b"".join(one.max(axis=0).tobytes() for one in nulls),
             null_favourites=[one[:, :size].max(axis=1).tolist() for one in nulls], contexts=draw_contexts(census, seed),
             axis=float(np.ceil(max(one.max() for one in (*lifts, *nulls)))),
@@ -120,7 +125,7 @@ class ExpertExplorer(LessonWidget):
             name: of the model; empty names its sizes.
             census: what `take_census` returned for this model, to save the reading.
             seed: of the random routers and of the example contexts; with a census, the seed it was taken with.
-            limit: how many bytes of each document.
+            limit: how many tokens of each document.
             origin: "trained" or "toy".
             title: the title.
 
@@ -134,13 +139,13 @@ class ExpertExplorer(LessonWidget):
             census = take_census(model, corpus or machine_corpus(splits=("test",)), limit=limit, seed=seed)
         sizes = "/".join(str(routing.num_experts) for routing in routings)
         one = cls(routings, text, census["trained"], census["random router"], origin=origin, title=title, seed=seed,
-                  name=name or f"{count(len(routings), 'MoE layer')} of {sizes} experts", max_bytes=model.config.context)
+                  name=name or f"{count(len(routings), 'MoE layer')} of {sizes} experts", max_tokens=model.config.context)
         one.carry(model)
         return one
 
     @traitlets.validate("token")
     def _in_range(self, proposal):
-        return within(proposal, {"token": (0, self.max_bytes - 1)})
+        return within(proposal, {"token": (0, self.max_tokens - 1)})
 
     @traitlets.validate("expert")
     def _known(self, proposal):
@@ -158,14 +163,14 @@ class ExpertExplorer(LessonWidget):
 # --- validation -------------------------------------------------------------------------------------------------------
 
 
-def check_routings(routings: Sequence[Routing], raw: bytes, sizes: Sequence[int], top_k: int) -> None:
-    """Refuse what is not the routing of a text's bytes through these layers."""
+def check_routings(routings: Sequence[Routing], tokens: int, sizes: Sequence[int], top_k: int) -> None:
+    """Refuse what is not the routing of a text's tokens through these layers."""
     require(len(routings) == len(sizes), f"there are {count(len(routings), 'routing')}; expected one for each MoE layer of the "
                                          f"census, {len(sizes)}")
     for layer, (routing, size) in enumerate(zip(routings, sizes)):
         found = routing.num_tokens, routing.top_k, routing.num_experts
-        require(found == (len(raw), top_k, size), f"routings[{layer}] has T, K, N = {found}; expected {(len(raw), top_k, size)}: "
-                                                  "the bytes of the text, and the experts of the census")
+        require(found == (tokens, top_k, size), f"routings[{layer}] has T, K, N = {found}; expected {(tokens, top_k, size)}: "
+                                                "the tokens of the text, and the experts of the census")
 
 
 def check_censuses(census: Census, null: Census) -> None:
@@ -173,7 +178,7 @@ def check_censuses(census: Census, null: Census) -> None:
     for name, one in (("census", census), ("null", null)):
         require(isinstance(one, Census), f"{name} is {type(one).__name__}; expected a Census, see take_census")
     require(len(census.sizes) > 0, "the census has no layer; take it of a model with an MoE layer")
-    require(census.sizes == null.sizes and torch.equal(census.byte_T, null.byte_T),
+    require(census.sizes == null.sizes and torch.equal(census.token_T, null.token_T),
             "census and null have other layers or other tokens; take both from one take_census(…)")
     shapes = {ids.shape[1] for one in (census, null) for ids in one.expert_ids}
     require(len(shapes) == 1, f"the layers have K = {sorted(shapes)}; show layers of different K in explorers of their own")
@@ -183,33 +188,34 @@ def check_censuses(census: Census, null: Census) -> None:
 
 
 def lifts_of(census: Census, layer: int, counted: ndarray) -> ndarray:
-    """[N, B + M] how many times as often an expert is called for a byte as for the average token, then for a domain as for the
+    """[N, B + M] how many times as often an expert is called for a token as for the average one, then for a domain as for the
     average domain (`census.lift`)."""
-    calls_NV = census.calls(layer, "byte").sum(dim=0)
+    n, place_TK = census.sizes[layer], census.expert_ids[layer] * census.vocabulary + census.token_T[:, None]
+    calls_NV = torch.bincount(place_TK.flatten(), minlength=n * census.vocabulary).view(n, -1).double()  # in all documents
     load_N1, all_V = calls_NV.sum(dim=1, keepdim=True), calls_NV.sum(dim=0)
-    bytes_NB = (calls_NV / all_V.clamp(min=1) / (load_N1 / all_V.sum()).clamp(min=1e-12))[:, counted]
-    return torch.cat([bytes_NB, lift(census.calls(layer).sum(dim=0))], dim=1).numpy().astype(np.float32)
+    tokens_NB = (calls_NV / all_V.clamp(min=1) / (load_N1 / all_V.sum()).clamp(min=1e-12))[:, counted]
+    return torch.cat([tokens_NB, lift(census.calls(layer).sum(dim=0))], dim=1).numpy().astype(np.float32)
 
 
-def strongest(lifts: Sequence[ndarray], routings: Sequence[Routing], token: int, byte: ndarray) -> list[int]:
-    """[layer, id] of that expert of a token with the highest lift of its byte, which is the byte's place among the counted ones.
+def strongest(lifts: Sequence[ndarray], routings: Sequence[Routing], token: int, place: ndarray) -> list[int]:
+    """[layer, id] of that expert of a text's token with the highest lift of it, given its place among the counted ones.
 
     If it is too rare to be counted, the expert with the highest lift of any. A tie goes to the first.
     """
-    own = [(one[n, byte].max() if len(byte) else one[n].max(), layer, n)
+    own = [(one[n, place].max() if len(place) else one[n].max(), layer, n)
            for layer, (one, routing) in enumerate(zip(lifts, routings)) for n in routing.expert_ids[token].tolist()]
     return list(max(own, key=lambda entry: entry[0])[1:])
 
 
 def draw_contexts(census: Census, seed: int) -> list[list[list[list[str]]]]:
-    """For each layer and expert some of its calls, one each of documents drawn at random: [domain, before, byte, after] …"""
+    """For each layer and expert some of its calls, one each of documents drawn at random: [domain, before, token, after] …"""
     generator = torch.Generator().manual_seed(seed)
-    raw, document = bytes(census.byte_T.tolist()), census.document_T
+    ids, document = census.token_T.tolist(), census.document_T
     found = []
     for ids_TK, size in zip(census.expert_ids, census.sizes):
         callers = ids_TK.flatten().argsort(stable=True) // ids_TK.shape[1]  # expert by expert, in the documents' order
         calls = callers.split(torch.bincount(ids_TK.flatten(), minlength=size).tolist())
-        found.append([[context(census, raw, t) for t in one_each(calls_n, document[calls_n], generator)] for calls_n in calls])
+        found.append([[context(census, ids, t) for t in one_each(calls_n, document[calls_n], generator)] for calls_n in calls])
     return found
 
 
@@ -221,10 +227,11 @@ def one_each(calls: torch.Tensor, document: torch.Tensor, generator: torch.Gener
     return [int(group[torch.randint(len(group), (1,), generator=generator)]) for group in groups]
 
 
-def context(census: Census, raw: bytes, t: int) -> list[str]:
+def context(census: Census, ids: list[int], t: int) -> list[str]:
     """A token of a census and what stands around it in its document, as something to look at."""
     same = (census.document_T[max(t - BEFORE, 0):t + AFTER + 1] == census.document_T[t]).tolist()
     first = max(t - BEFORE, 0) + same.index(True)
+    around = decode(ids[first:t])[-BEFORE:], decode(ids[t + 1:first + sum(same)])[:AFTER]
     before, after = ("".join(" " if sign == " " else visible(sign) for sign in part.decode("utf-8", "replace"))
-                     for part in (raw[first:t], raw[t + 1:first + sum(same)]))
-    return [well_formed(census.domains[census.domain_F[census.document_T[t]]]), before, byte_texts(raw[t:t + 1])[0], after]
+                     for part in around)
+    return [well_formed(census.domains[census.domain_F[census.document_T[t]]]), before, token_texts(ids[t:t + 1])[0], after]

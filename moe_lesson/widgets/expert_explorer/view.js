@@ -1,37 +1,36 @@
 // The expert explorer: from a token of your own text to its experts, from an expert to the tokens it is called for, and back.
 // A census was counted in Python before the page opened. Letters: L MoE layers, T tokens, N experts, K active experts, B counted
-// bytes, M domains.
+// tokens, M domains.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { d3 } from "../kit/d3.js";
 import { on } from "../kit/events.js";
-import { byteNames, bytesOf, forward } from "../kit/moe.js";
+import { forward } from "../kit/moe.js";
 import { make, makeButton, say } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
 import { floats, numbers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
-import { count, grouped, listed } from "../kit/words.js";
+import { bytesOf, encode, tokenNames } from "../kit/vocabulary.js";
+import { count, grouped, listed, shortened } from "../kit/words.js";
 
-const BEST = 6;          // bytes shown of an expert
-const SERVERS = 5;       // experts named for a byte
+const BEST = 6;          // tokens shown of an expert
+const SERVERS = 5;       // experts named for a token
 const FOUND = "#f6c48f"; // ground of what was searched for
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
-/** The text at the start: its bytes, their names, and the routing of each layer, as `route` gives it. */
-export function recorded({ start, sizes, top_k: k, expert_ids, expert_weights }) {
-  const bytes = bytesOf(start.text);
-  const [T, ids, weights] = [bytes.length, numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
+/** The text at the start: its tokens, by id and by name, and the routing of each layer, as `route` gives it. */
+export function recorded({ token_ids: ids, tokens, sizes, top_k: k, expert_ids, expert_weights }) {
+  const [T, chosen, weights] = [ids.length, numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
   const part = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
-  return { bytes, tokens: byteNames(bytes),
-    layers: sizes.map((N, layer) => ({ T, N, k, ids: part(ids, layer), weights: part(weights, layer) })) };
+  return { ids, tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: part(chosen, layer), weights: part(weights, layer) })) };
 }
 
 /** The same of a text that the learner wrote, computed from the model's weights. */
 export function computed(text, model) {
-  const bytes = bytesOf(text);
-  return { bytes, tokens: byteNames(bytes), layers: forward(model, bytes).layers.map(({ routed }) => routed) };
+  const ids = encode(text, model.vocabulary);
+  return { ids, tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers.map(({ routed }) => routed) };
 }
 
 /** What the census says of each layer: lifts of expert n by `of(n)`, [B + M], and the random experts' highest, [B + M]. */
@@ -43,16 +42,22 @@ export function readCensus({ sizes, counted, domains, lifts, null_lifts }) {
   });
 }
 
-/** Where a search begins in a text, both in bytes. */
-export function foundAt(bytes, search) {
-  const wanted = bytesOf(search);
-  return wanted.length ? d3.range(bytes.length).filter((t) => wanted.every((byte, i) => bytes[t + i] === byte)) : [];
+/** What is searched for: the signs for a blank and a line's end, as tokens are named with them, mean these. */
+const meant = (search) => search.replaceAll("␣", " ").replaceAll("⏎", "\n");
+
+/** Where a search stands in a text: for each time the tokens that have a part of it. Nowhere, until the vocabulary is here. */
+export function foundAt(ids, search, vocabulary) {
+  const wanted = bytesOf(meant(search));
+  if (!wanted.length || !vocabulary) return [];
+  const [raw, owner] = [ids.flatMap((id) => vocabulary.bytes[id]), ids.flatMap((id, t) => vocabulary.bytes[id].map(() => t))];
+  const starts = d3.range(raw.length).filter((at) => wanted.every((byte, i) => raw[at + i] === byte));
+  return starts.map((at) => [...new Set(owner.slice(at, at + wanted.length))]);
 }
 
-/** The byte whose experts are named: that of the token that is followed, or the first of a search that the text does not have. */
-export function byteAsked(search, bytes, token) {
-  if (search && !foundAt(bytes, search).length) return bytesOf(search)[0];
-  return token === null ? null : bytes[token];
+/** The token whose experts are named: that which is followed, or the first of a search that the text does not have. */
+export function idAsked(search, ids, token, vocabulary) {
+  if (search && vocabulary && !foundAt(ids, search, vocabulary).length) return encode(meant(search), vocabulary)[0];
+  return token === null ? null : ids[token];
 }
 
 /** The places of the highest lifts, the highest first; 1 and less is no liking. A tie goes to the lower place. */
@@ -60,9 +65,9 @@ export function favoured(lifts, most) {
   return topK(lifts, most).filter((i) => lifts[i] > 1);
 }
 
-/** The experts of a layer called for a byte more often than for others, [id, lift] each; none for a byte too rare to tell. */
-export function servers({ counted, sizes }, { of }, layer, byte) {
-  const place = counted.indexOf(byte);
+/** The experts of a layer called for a token more often than for others, [id, lift] each; none for one too rare to tell. */
+export function servers({ counted, sizes }, { of }, layer, id) {
+  const place = counted.indexOf(id);
   if (place < 0) return [];
   const lifts = d3.range(sizes[layer]).map((n) => of(n)[place]);
   return favoured(lifts, SERVERS).map((n) => [n, lifts[n]]);
@@ -70,24 +75,24 @@ export function servers({ counted, sizes }, { of }, layer, byte) {
 
 // --- in words --------------------------------------------------------------------------------------------------------
 
-const named = (byte) => byteNames(Uint8Array.of(byte))[0];
 const times = (lift, digits = 1) => `×\u202f${lift.toFixed(digits)}`; // a line may not end between the two
+const cut = (name) => shortened(name, 9);
 const label = (layer, n) => `L${layer + 1} E${n}`; // numbers of experts belong to their layer
 
 /** What the explorer shows, in words. */
-export function describe(state, census, reading, token) {
-  return `${expertWords(state, census)} ${askedWords(state, census, reading, token) ?? tokenWords(reading, token)}`;
+export function describe(state, census, reading, token, vocabulary) {
+  return `${expertWords(state, census)} ${askedWords(state, census, reading, vocabulary) ?? tokenWords(reading, token)}`;
 }
 
 /** What the expert is called for; one favourite in many experts is no discovery, so how many random experts have one. */
-function expertWords({ expert: [layer, n], counted, null_favourites }, census) {
+function expertWords({ expert: [layer, n], names, counted, null_favourites }, census) {
   const lifts = census[layer].of(n).subarray(0, counted.length);
   const best = favoured(lifts, 3);
   const head = `Layer ${layer + 1}, expert ${n} is called`;
-  if (!best.length) return `${head} for no byte more often than for the average token.`;
+  if (!best.length) return `${head} for no token more often than for the average one.`;
   const strong = null_favourites[layer].filter((lift) => lift >= lifts[best[0]]).length;
-  const bytes = best.map((i) => `'${named(counted[i])}' (${times(lifts[i])})`).join(", ");
-  return `${head} more often for ${bytes} than for the average token; of a random router's `
+  const liked = best.map((i) => `'${names[counted[i]]}' (${times(lifts[i])})`).join(", ");
+  return `${head} more often for ${liked} than for the average token; of a random router's `
     + `${count(null_favourites[layer].length, "expert")}, ${strong} have a favourite as strong.`;
 }
 
@@ -98,64 +103,66 @@ function tokenWords({ tokens, layers }, token) {
   return `Token ${token} '${tokens[token]}' goes ${goes.join("; ")}.`;
 }
 
-/** Of a search that the text does not have: who would serve its first byte. Null of any other. */
-function askedWords(state, census, { bytes }, token) {
-  if (!state.search || foundAt(bytes, state.search).length) return null;
-  const byte = byteAsked(state.search, bytes, token);
-  const first = state.sizes.flatMap((_, layer) => servers(state, census[layer], layer, byte).slice(0, 1)
+/** Of a search that the text does not have: who would serve its first token. Null of any other. */
+function askedWords(state, census, { ids }, vocabulary) {
+  if (!state.search || !vocabulary || foundAt(ids, state.search, vocabulary).length) return null;
+  const [id, ...more] = encode(meant(state.search), vocabulary);
+  const first = state.sizes.flatMap((_, layer) => servers(state, census[layer], layer, id).slice(0, 1)
     .map(([n, lift]) => `layer ${layer + 1}, expert ${n} (${times(lift)})`));
-  const best = state.counted.includes(byte) ? first.join("; ") || "nobody" : "nobody knows: it is too rare in the census";
-  return `'${state.search}' is not in the text; its first byte '${named(byte)}' is served most by ${best}.`;
+  const best = state.counted.includes(id) ? first.join("; ") || "nobody" : "nobody knows: it is too rare in the census";
+  const who = more.length ? `its first token '${state.names[id]}'` : "this token";
+  return `'${state.search}' is not in the text; ${who} is served most by ${best}.`;
 }
 
-/** What stands beside the experts that serve a byte. */
-export function serverWords({ counted }, layer, byte) {
-  if (byte === null) return `Layer ${layer + 1}: no byte`;
-  return `Layer ${layer + 1}: '${named(byte)}' ${counted.includes(byte) ? "is served by" : "is too rare"}`;
+/** What stands beside the experts that serve a token. */
+export function serverWords({ counted, names }, layer, id) {
+  if (id === null) return `L${layer + 1}: no token`;
+  return `L${layer + 1}: '${cut(names[id])}' ${counted.includes(id) ? "is served by" : "is too rare"}`;
 }
 
-/** How busy the expert is: if all tokens of a byte choose it, the lift is one over its share of all tokens. */
-export function loadWords({ load, byte_tokens, sizes, top_k, expert: [layer, n] }) {
-  const [share, percent] = [load[layer][n] / d3.sum(byte_tokens), d3.format(".1%")];
+/** How busy the expert is: if a token always chooses it, the lift is one over its share of all tokens. */
+export function loadWords({ load, occurs, sizes, top_k, expert: [layer, n] }) {
+  const [share, percent] = [load[layer][n] / d3.sum(occurs), d3.format(".1%")];
   return `${percent(share)} of all tokens call it (K/N ${percent(top_k / sizes[layer])})`
     + (share ? `, so no lift exceeds ${times(1 / share)}.` : ".");
 }
 
-/** The numbers of an expert's bytes and of the domains, for the table. */
-export function tableRows({ counted, byte_tokens, domains, load, expert: [layer, n] }, census) {
+/** The numbers of an expert's tokens and of the domains, for the table. */
+export function tableRows({ names, counted, occurs, domains, load, expert: [layer, n] }, census) {
   const [lifts, { best }, B] = [census[layer].of(n), census[layer], counted.length];
-  const share = load[layer][n] / d3.sum(byte_tokens);
-  return [["called for", "lift", "a random router's best", "tokens in the census", "of these, choose it"],
-    ...favoured(lifts.subarray(0, B), BEST).map((i) => [named(counted[i]), times(lifts[i]), times(best[i]),
-      grouped(byte_tokens[counted[i]]), d3.format(".0%")(lifts[i] * share)]),
+  const share = load[layer][n] / d3.sum(occurs);
+  return [["called for", "lift", "a random router's best", "times in the census", "of these, choose it"],
+    ...favoured(lifts.subarray(0, B), BEST).map((i) => [names[counted[i]], times(lifts[i]), times(best[i]),
+      grouped(occurs[counted[i]]), d3.format(".0%")(lifts[i] * share)]),
     ...domains.map((domain, m) => [domain, times(lifts[B + m], 2), times(best[B + m], 2), "", ""])];
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 class ExpertExplorerView extends ReadingView {
-  static data = ["name", "origin", "seed", "max_bytes", "sizes", "top_k", "least", "domains", "byte_tokens", "counted", "load",
-    "lifts", "null_lifts", "null_favourites", "contexts", "axis", "expert_ids", "expert_weights", "weights", "start"];
+  static data = ["name", "origin", "seed", "max_tokens", "sizes", "top_k", "least", "domains", "names", "occurs", "counted", "load",
+    "lifts", "null_lifts", "null_favourites", "contexts", "axis", "token_ids", "tokens", "expert_ids", "expert_weights", "weights",
+    "start"];
 
   static settings = ["text", "token", "expert", "search"];
 
   static kept = ["token"];
 
   declare() {
-    const places = () => foundAt(this.reading.bytes, this.state.search);
+    const own = { most: (state) => state.max_tokens, hidden: (state) => !state.weights };
     return [
-      textField("Your text", { most: (state) => state.max_bytes, hidden: (state) => !state.weights }),
-      textField("Who serves … ?", { trait: "search", most: (state) => state.max_bytes,
-        note: ({ search }) => (search ? `found ${places().length} ×` : "e.g. def"),
+      textField("Your text", own),
+      textField("Who serves … ?", { ...own, trait: "search",
+        note: ({ search }) => (search ? `found ${this.places(search).length} ×` : "e.g. def"),
         set: (search) => { // follow the first place where it stands
-          const [token = this.state.token] = foundAt(this.reading.bytes, search);
+          const [[token] = [this.state.token]] = this.places(search);
           return { search, token };
         } }),
     ];
   }
 
   build() {
-    const { top_k, sizes, domains, seed } = this.state;
+    const { top_k, sizes, seed } = this.state;
     this.census = readCensus(this.state);
     this.strip = new TokenStrip(this, "token");
     this.lines = [top_k, SERVERS].flatMap((most) => sizes.map((_, layer) => buildLine(layer, most)));
@@ -163,7 +170,7 @@ class ExpertExplorerView extends ReadingView {
     this.ways.append(...this.lines.map(({ box }) => box));
     this.heading = make("div", "moe-explorer-heading");
     this.heading.append(make("strong"), make("span"));
-    this.bytes = new Chart({ height: 166, margin: { top: 4, left: 54, right: 56 } });
+    this.favourites = new Chart({ height: 166, margin: { top: 4, left: 76, right: 56 } });
     this.domains = new Chart({ height: 166, margin: { top: 4, left: 76, right: 60 } });
     this.calls = make("div", "moe-explorer-calls");
     this.calls.append(...d3.range(BEST).map(() => {
@@ -172,15 +179,14 @@ class ExpertExplorerView extends ReadingView {
       return row;
     }));
     const parts = make("div", "moe-explorer-parts");
-    parts.append(...[["bytes it is called for more often", this.bytes.box], ["domains", this.domains.box],
+    parts.append(...[["tokens it is called for more often", this.favourites.box], ["domains", this.domains.box],
       ["calls (marked) in random documents", this.calls]].map(([title, node]) => {
       const part = make("section");
       part.append(make("div", "moe-explorer-title", title), node);
       return part;
     }));
-    this.table = makeSheet("the expert's bytes and domains");
+    this.table = makeSheet("the expert's tokens and domains");
     this.folded.append(this.table);
-    this.domainNames = domains.map((domain) => (domain.length > 9 ? `${domain.slice(0, 8)}…` : domain));
     return [this.strip.box, this.ways, this.heading, parts, legend([["lift: times as often as for the average", "var(--moe-bar)"],
       [`highest of any expert of a random router, seed ${seed}`, "var(--moe-accent)"]])];
   }
@@ -193,34 +199,38 @@ class ExpertExplorerView extends ReadingView {
 
   renew() {
     super.renew();
-    this.state.token = Math.min(this.state.token, Math.max(this.reading.bytes.length - 1, 0)); // it may be of a longer text
+    if (this.state.search && this.state.weights) this.fetchModel(); // it has the vocabulary
+    this.state.token = Math.min(this.state.token, Math.max(this.reading.ids.length - 1, 0)); // it may be of a longer text
   }
 
-  get token() { return this.reading.bytes.length ? this.look.token : null; }
+  get token() { return this.reading.ids.length ? this.look.token : null; }
+
+  get vocabulary() { return this.network?.vocabulary; }
+
+  places(search) { return foundAt(this.reading.ids, search, this.vocabulary); }
 
   badge() { return `${this.state.origin}: ${this.state.name}`; }
 
-  describe() { return describe(this.state, this.census, this.reading, this.token); }
+  describe() { return describe(this.state, this.census, this.reading, this.token, this.vocabulary); }
 
   draw() {
-    const { state, census, reading: { bytes, layers, tokens }, token } = this;
-    const [[layer, n], length, found] = [state.expert, bytesOf(state.search).length, new Set()];
-    for (const start of foundAt(bytes, state.search)) d3.range(length).forEach((i) => found.add(start + i));
+    const { state, census, reading: { ids, layers, tokens }, token } = this;
+    const [[layer, n], found] = [state.expert, new Set(this.places(state.search).flat())];
     const mine = (t) => weightOf(layers[layer], t, n) !== null;
     this.strip.mark((t) => ({ fill: found.has(t) ? FOUND : "", alike: mine(t) }));
-    const byte = byteAsked(state.search, bytes, token);
+    const asked = idAsked(state.search, ids, token, this.vocabulary);
     state.sizes.forEach((_, i) => {
-      const { k, ids, weights } = layers[i];
-      const own = token === null ? [] : d3.range(token * k, (token + 1) * k).map((at) => [ids[at], weights[at]]);
-      const chose = token === null ? "no token" : `'${tokens[token]}' chose`;
-      this.fillLine(this.lines[i], `Layer ${i + 1}: ${chose}`, own, (weight) => [weight.toFixed(2), weight, "weight"]);
-      this.fillLine(this.lines[state.sizes.length + i], serverWords(state, i, byte), servers(state, census[i], i, byte),
+      const { k, ids: chosen, weights } = layers[i];
+      const own = token === null ? [] : d3.range(token * k, (token + 1) * k).map((at) => [chosen[at], weights[at]]);
+      const chose = token === null ? "no token" : `'${cut(tokens[token])}' chose`;
+      this.fillLine(this.lines[i], `L${i + 1}: ${chose}`, own, (weight) => [weight.toFixed(2), weight, "weight"]);
+      this.fillLine(this.lines[state.sizes.length + i], serverWords(state, i, asked), servers(state, census[i], i, asked),
         (lift) => [times(lift), Math.sqrt(lift / state.axis), "lift"]);
     });
     say(this.heading.firstChild, `Layer ${layer + 1}, expert ${n}: `);
-    const underlined = d3.range(bytes.length).filter(mine).length;
-    say(this.heading.lastChild, `${loadWords(state)} Underlined: ${underlined} of ${bytes.length}.`);
-    const shown = `${state.expert} ${this.bytes.box.clientWidth} ${this.theme.ink}`;
+    const underlined = d3.range(ids.length).filter(mine).length;
+    say(this.heading.lastChild, `${loadWords(state)} Underlined: ${underlined} of ${ids.length}.`);
+    const shown = `${state.expert} ${this.favourites.box.clientWidth} ${this.theme.ink}`;
     if (shown !== this.expertShown) this.drawExpert(layer, n);
     this.expertShown = shown;
   }
@@ -255,19 +265,19 @@ class ExpertExplorerView extends ReadingView {
     });
   }
 
-  /** Bytes and domains on one scale: bars, the random router's best, and a line at 1. */
+  /** Tokens and domains on one scale: bars, the random router's best, and a line at 1. */
   drawLifts(lifts, best) {
-    const { state: { counted, axis }, theme } = this;
+    const { state: { names, counted, domains, axis }, theme } = this;
     const B = counted.length;
     const places = favoured(lifts.subarray(0, B), BEST);
-    const drawn = [[this.bytes, places, places.map((i) => named(counted[i])), "lift; 1 is the average token", 1],
-      [this.domains, this.domainNames.map((_, m) => B + m), this.domainNames, "lift; 1 is the average domain", 2]];
-    for (const [chart, indices, names, xTitle, digits] of drawn) {
+    const drawn = [[this.favourites, places, places.map((i) => names[counted[i]]), "lift; 1 is the average token", 1],
+      [this.domains, domains.map((_, m) => B + m), domains, "lift; 1 is the average domain", 2]];
+    for (const [chart, indices, shown, xTitle, digits] of drawn) {
       const { width, height } = chart.sized();
       const [x, rows] = [d3.scaleSqrt([0, axis], [0, width]), indices.length];
       const y = d3.scaleBand(d3.range(rows), [0, (height * rows) / Math.max(rows, BEST)]).padding(0.13);
       const [tall, colour] = [y.bandwidth(), theme.bar];
-      chart.axes(x, y, { xTitle, grid: false, yFormat: (row) => names[row], xFormat: d3.format("~s"),
+      chart.axes(x, y, { xTitle, grid: false, yFormat: (row) => cut(shown[row]), xFormat: d3.format("~s"),
         xValues: [1, 4, 16, 64, 256].filter((lift) => lift <= axis) });
       chart.bars([...indices.map((i, row) => ({ key: row, x: 0, y: y(row), width: x(lifts[i]), height: tall, colour })),
         ...indices.map((i, row) => ({ key: `null ${row}`, x: x(best[i]) - 2, y: y(row) - 2, width: 4, height: tall + 4,

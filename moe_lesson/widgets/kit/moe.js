@@ -5,69 +5,25 @@
 // row by row; weights are stored [in, out], but for those of torch's own linear layers, which are [out, in].
 
 import { rankExperts, route } from "./routing.js";
-
-// --- text: bytes are tokens, and every byte has a name to look at ----------------------------------------------------
-
-/** A text as UTF-8; half characters that UTF-8 does not have become �. */
-export function bytesOf(text) {
-  return new TextEncoder().encode(text.replace(/\p{Surrogate}/gu, "\uFFFD"));
-}
-
-/** As many whole characters of a text as fit into some bytes. */
-export function cutToBytes(text, most) {
-  let [size, end] = [0, 0];
-  for (const character of text) {
-    size += bytesOf(character).length;
-    if (size > most) break;
-    end += character.length;
-  }
-  return text.slice(0, end);
-}
-
-const SHOWN = { "\0": "␀", "\r": "␍", " ": "␣", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽" };
-// No shape of their own (marks that combine, joiners), or they turn the text around them: shown by number, never obeyed.
-const UNSEEN = /[\p{C}\p{Z}\p{M}]/u;
-
-function nameOf(character) {
-  if (SHOWN[character]) return SHOWN[character];
-  return UNSEEN.test(character) ? `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}` : character;
-}
-
-/** A readable name for each byte: a, ␣, ⏎; of a character of several bytes 中 1/3 …; or 0xff. */
-export function byteNames(bytes) {
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  const names = [];
-  while (names.length < bytes.length) {
-    const start = names.length;
-    let [size, character] = [1, null];
-    for (; size <= 4 && start + size <= bytes.length && character === null; size++) {
-      try {
-        character = decoder.decode(bytes.subarray(start, start + size));
-      } catch { /* not a whole character yet */ }
-    }
-    const [length, byte] = [character === null ? 1 : size - 1, bytes[start]];
-    const bare = character === null || (length === 1 && !SHOWN[character] && UNSEEN.test(character));
-    const name = bare ? `0x${byte.toString(16).padStart(2, "0")}` : nameOf(character);
-    for (let i = 1; i <= length; i++) names.push(length === 1 ? name : `${name} ${i}/${length}`);
-  }
-  return names;
-}
+import { vocabularyOf } from "./vocabulary.js";
 
 // --- the checkpoint --------------------------------------------------------------------------------------------------
 
-/** A model out of the bytes of a safetensors file with its config in the metadata: { config, weights: name -> Float32Array }. */
+const READ = { F32: (bytes) => new Float32Array(bytes), F16: (bytes) => Float32Array.from(new Uint16Array(bytes), fromHalf),
+  I16: (bytes) => new Int16Array(bytes) };
+
+/** A model out of the bytes of a safetensors file, see weights.py: { config, vocabulary, weights: name -> Float32Array }. */
 export function readModel(view) {
   const length = Number(view.getBigUint64(0, true));
   const text = new TextDecoder().decode(new Uint8Array(view.buffer, view.byteOffset + 8, length));
   const { __metadata__: about, ...tensors } = JSON.parse(text);
-  const weights = Object.entries(tensors).map(([name, { dtype, data_offsets: [start, end] }]) => {
+  const read = Object.entries(tensors).map(([name, { dtype, data_offsets: [start, end] }]) => {
+    if (!READ[dtype]) throw new Error(`${name} is ${dtype}; expected ${Object.keys(READ).join(" or ")}`);
     const at = view.byteOffset + 8 + length + start;
-    const bytes = view.buffer.slice(at, at + end - start); // a view must begin at a multiple of its number's size
-    if (dtype === "F32") return [name, new Float32Array(bytes)];
-    if (dtype !== "F16") throw new Error(`${name} is ${dtype}; expected F32 or F16`);
-    return [name, Float32Array.from(new Uint16Array(bytes), fromHalf)];
+    return [name, READ[dtype](view.buffer.slice(at, at + end - start))]; // a view must begin at a multiple of its number's size
   });
-  return { config: JSON.parse(about.config), weights: Object.fromEntries(weights) };
+  const { merges = [], ...weights } = Object.fromEntries(read);
+  return { config: JSON.parse(about.config), vocabulary: vocabularyOf(merges), weights };
 }
 
 /** The number that 16 bits mean: sign, 5 bits of exponent, 10 of fraction. */
@@ -179,14 +135,14 @@ export function experts(x, routed, wIn, wOut, D) {
 }
 
 /**
- * What a model does with a text's bytes: { logits [T, V], layers }, of each MoE layer { x: what its FFN sees [T, D], logits
+ * What a model does with a text's tokens: { logits [T, V], layers }, of each MoE layer { x: what its FFN sees [T, D], logits
  * [T, N], routed: what `route` gives, experts and shared: what these add [T, D] }.
  */
-export function forward({ config, weights }, bytes) {
+export function forward({ config, weights }, ids) {
   const { width: D, heads, vocabulary: V, ffn: recipes } = config;
-  const [T, layers, embedding] = [bytes.length, [], weights["embedding.weight"]];
+  const [T, layers, embedding] = [ids.length, [], weights["embedding.weight"]];
   const x = new Float32Array(T * D);
-  bytes.forEach((id, t) => x.set(embedding.subarray(id * D, (id + 1) * D), t * D));
+  ids.forEach((id, t) => x.set(embedding.subarray(id * D, (id + 1) * D), t * D));
   const add = (part) => part.forEach((value, i) => { x[i] += value; });
   recipes.forEach((recipe, i) => {
     const of = (name) => weights[`blocks.${i}.${name}`];
@@ -200,8 +156,9 @@ export function forward({ config, weights }, bytes) {
     if (of("ffn.shared.w_in")) add(layer.shared = ffn(seen, of("ffn.shared.w_in"), of("ffn.shared.w_out"), D));
     return layers.push(layer);
   });
-  const logits = product(rmsNorm(x, weights["norm.weight"]), turned(weights["head.weight"], V, D), D, V);
-  return { logits, layers };
+  return { layers, get logits() { // the most of the work in a small model, where few ask for them
+    return product(rmsNorm(x, weights["norm.weight"]), turned(weights["head.weight"], V, D), D, V);
+  } };
 }
 
 /** How a recipe's router turns logits into weights. */

@@ -22,11 +22,13 @@ export class ReadingView extends PointingView {
     this.take();
   }
 
+  /** The model, read once. */
   fetchModel() {
     this.fetching ??= this.model.widget_manager.get_model(this.state.weights).then((sent) => {
       this.network = readModel(sent.get("data"));
       this.renew();
       this.frame.ask();
     });
+    return this.fetching;
   }
 }

@@ -2,10 +2,10 @@
 
 import { inkOn } from "./canvas.js";
 import { on, taken } from "./events.js";
-import { bytesOf, cutToBytes } from "./moe.js";
 import { make, say } from "./page.js";
+import { bytesOf, encode } from "./vocabulary.js";
 
-/** The tokens of a text as a list to point at with mouse and keyboard; a line may break after a space. */
+/** The tokens of a text as a list to point at with mouse and keyboard; a line may break at a space, and does at a line's end. */
 export class TokenStrip {
   constructor(view, trait = "locked_token") {
     [this.view, this.trait, this.options] = [view, trait, []];
@@ -15,13 +15,15 @@ export class TokenStrip {
 
   fill(tokens) {
     this.options = tokens.map((token, t) => {
-      const node = make("span", token.length > 1 ? "moe-token moe-long" : "moe-token", token);
+      const node = make("span", "moe-token", token);
       node.dataset.token = t;
       node.setAttribute("role", "option");
       return node;
     });
-    const after = { "␣": "wbr", "⏎": "br" };
-    this.box.replaceChildren(...this.options.flatMap((node, t) => [node, ...(after[tokens[t]] ? [make(after[tokens[t]])] : [])]));
+    const space = (t) => tokens[t].endsWith("␣") || tokens[t + 1]?.startsWith("␣");
+    const after = (t) => (tokens[t].startsWith("⏎") ? [make("br")] : space(t) ? [make("wbr")] : []);
+    this.box.replaceChildren(...this.options.flatMap((node, t) => [node, ...after(t)]));
+    this.box.classList.toggle("moe-parted", tokens.some((token) => token.length > 1)); // else each letter is a token
     if (!tokens.length) this.box.append(make("span", "moe-token", "(empty)"));
     this.box.setAttribute("role", tokens.length ? "listbox" : "note");
   }
@@ -60,34 +62,60 @@ export class TokenStrip {
 
 const PAUSE = 120; // milliseconds without a key, before a new text is read
 
-/** A control for a text: cut at the last whole character that fits into `most(state)` bytes, and it says so, or `note(state)`. */
+/** As many whole tokens of a text as fit, ending with a whole character. */
+export function cutToTokens(text, most, vocabulary) {
+  const ids = encode(text, vocabulary);
+  if (ids.length <= most) return text;
+  const [raw, kept] = [bytesOf(text), ids.slice(0, most).map((id) => vocabulary.bytes[id].length)];
+  let end = kept.reduce((sum, size) => sum + size, 0);
+  while (end && raw[end] >> 6 === 2) end -= kept.pop(); // a byte that continues a character
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(raw.subarray(0, end));
+}
+
+/**
+ * A control for the text of a ReadingView: cut at the last whole token and character that fit into `most(state)` tokens, and it
+ * says so, or `note(state)`. The model has the vocabulary: until it is here, what is typed waits.
+ */
 export function textField(name, { most, trait = "text", note, set = (text) => ({ [trait]: text }), hidden }) {
   const box = make("label", "moe-control moe-input");
   const input = Object.assign(make("input"), { type: "text", spellcheck: false, autocomplete: "off" });
-  const bytes = make("span", "moe-value");
-  box.append(make("span", "", name), input, bytes);
-  let timer = 0;
+  const size = make("span", "moe-value");
+  box.append(make("span", "", name), input, size);
+  let [timer, view, known] = [0, null, {}];
+  /** What is typed: the part that fits, how many tokens this and the whole have. */
+  const typed = (state) => {
+    const [text, vocabulary] = [input.value, view.network?.vocabulary];
+    if (!vocabulary) return { fits: text, kept: view.reading.tokens.length, all: view.reading.tokens.length };
+    if (known.text === text) return known;
+    const fits = cutToTokens(text.replace(/\p{Surrogate}/gu, "\uFFFD"), most(state), vocabulary);
+    known = { text, fits, kept: encode(fits, vocabulary).length, all: encode(text, vocabulary).length };
+    return known;
+  };
   const count = (state) => {
-    const size = bytesOf(input.value).length;
-    const fits = note ? note(state) : `${size} of ${most(state)} bytes`;
-    say(bytes, size > most(state) ? `${size} bytes, cut to ${most(state)}` : fits);
+    const { kept, all } = typed(state);
+    const within = note ? note(state) : `${all} of ${most(state)} tokens`;
+    say(size, all > most(state) ? `${all} tokens, cut to ${kept}` : within);
   };
   return {
     box,
     sync(state) {
       box.hidden = Boolean(hidden?.(state));
-      if (!timer && cutToBytes(input.value, most(state)) !== state[trait]) input.value = state[trait];
+      if (!timer && typed(state).fits !== state[trait]) input.value = state[trait];
       count(state);
     },
-    wire(view) {
-      const send = () => {
+    wire(one) {
+      view = one;
+      const send = async () => {
         clearTimeout(timer);
+        timer = -1;
+        await view.fetchModel();
+        if (timer !== -1) return; // typed on
         timer = 0;
-        view.set(set(cutToBytes(input.value.replace(/\p{Surrogate}/gu, "\uFFFD"), most(view.state)), view.state));
+        view.set(set(typed(view.state).fits, view.state));
       };
       const wait = (event) => {
         clearTimeout(timer);
-        timer = event.isComposing ? -1 : setTimeout(send, PAUSE);
+        timer = event.isComposing ? -2 : setTimeout(send, PAUSE);
         count(view.state);
       };
       return [on(input, "input", wait), on(input, "compositionend", wait), () => clearTimeout(timer),

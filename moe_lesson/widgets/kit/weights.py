@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from traitlets import Bytes
 
+from ...base.tokens import BYTES, MERGES
 from ...lm.model import LanguageModel
 
 SENT: dict[str, ModelWeights] = {}  # by checksum
@@ -23,11 +24,12 @@ class ModelWeights(anywidget.AnyWidget):  # a plain Widget would lose its bytes 
 
 
 def checkpoint_of(model: LanguageModel) -> bytes:
-    """A model as a file for moe.js: in 16 bits where these hold every number, as in shipped files."""
+    """A model as a file for moe.js: in 16 bits where these hold every number, as in shipped files; `merges` make its tokens."""
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     small = {name: tensor.half() for name, tensor in tensors.items()}
     exact = all(torch.equal(small[name].float(), tensor) for name, tensor in tensors.items())
-    return save(small if exact else tensors, {"config": json.dumps(model.config.to_dict())})
+    merges = torch.tensor(MERGES[:model.config.vocabulary - BYTES], dtype=torch.int16, device="cpu")
+    return save({**(small if exact else tensors), "merges": merges}, {"config": json.dumps(model.config.to_dict())})
 
 
 def weights_of(model: LanguageModel) -> ModelWeights:

@@ -10,6 +10,12 @@ export function listed(items, most = 8) {
   return items.slice(0, most).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
+/** A name of at most so many letters: as it is, or its beginning. */
+export function shortened(name, most) {
+  const letters = Array.from(name);
+  return letters.length <= most ? name : `${letters.slice(0, most - 1).join("")}…`;
+}
+
 /** The words with a capital letter in front. */
 export function capital(words) {
   const [first, ...rest] = Array.from(words);

@@ -15,6 +15,7 @@ from traitlets import Dict, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import to_bytes, visible
+from ...base.tokens import encode
 from ...lm.model import LanguageModel
 from ...measure.instruments import experts_in_common
 from ...measure.nulls import hash_routing, route_beside_null
@@ -85,7 +86,7 @@ class RouterGame(LessonWidget):
 
         Args:
             model: with at least one MoE layer.
-            texts: 1 … 12, each of 2 … 48 bytes and at most the model's context; 30 to 45 with repeated letters are good.
+            texts: 1 … 12, each of 2 … 48 tokens and at most the model's context; 30 to 45 with repeated ones are good.
             seed: of the order of the maps, of the random routers and of the hash.
             layers: which MoE layers, counted from 0, the rounds go through again and again; None is all.
             origin: "trained" or "toy".
@@ -149,10 +150,10 @@ class RouterGame(LessonWidget):
 
 def three_routings(model: LanguageModel, text: str | bytes, layer: int, seed: int) -> dict[str, Routing]:
     """What three routers do with the same text in one MoE layer of a model."""
-    raw = to_bytes(text)
-    require(2 <= len(raw) <= MOST_TOKENS, f"the text {text!r} has {len(raw)} bytes; expected 2 … {MOST_TOKENS}")
-    trained, random = (routings[layer] for routings in route_beside_null(model, raw, seed))
-    hashed = hash_routing(moe_layers(model)[layer].router, torch.tensor(list(raw)), trained.logits.std().item(), seed + layer)
+    ids = encode(to_bytes(text), model.config.vocabulary)
+    require(2 <= len(ids) <= MOST_TOKENS, f"the text {text!r} has {count(len(ids), 'token')}; expected 2 … {MOST_TOKENS}")
+    trained, random = (routings[layer] for routings in route_beside_null(model, text, seed))
+    hashed = hash_routing(moe_layers(model)[layer].router, torch.tensor(ids), trained.logits.std().item(), seed + layer)
     return dict(zip(NAMES, (trained, random, hashed.with_tokens(trained.tokens))))
 
 
@@ -183,7 +184,7 @@ def check_routing(one: Routing, model: Routing, here: str) -> None:
             f"{here}: expert ids run from {one.expert_ids.min()} to {one.expert_ids.max()}; expected 0 to {one.num_experts - 1}")
     require(1 < len(set(map(visible, one.tokens))) < one.num_tokens,
             f"{here}: no token stands twice in this text, or all are equal, so that equal and different tokens can't be "
-            "compared; take a text with repeated letters")
+            "compared; take a text with repeated words")
 
 
 def drawn_orders(rounds: int, seed: int) -> list[list[str]]:

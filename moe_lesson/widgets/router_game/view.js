@@ -77,16 +77,16 @@ export function evidenceRows({ kinds, evidence, k }, guessed) {
 
 // --- geometry: three maps side by side, their rows in line -----------------------------------------------------------
 
-const [LEFT, GAP, RIGHT] = [80, 18, 4]; // pixels for names and the load's axis; between maps, where marks stand; at the edge
-const HEAT = 180;                       // pixels of the maps' height, however long the text: nothing moves from round to round
+const [LEFT, GAP, RIGHT] = [116, 18, 4]; // pixels for names and the load's axis; between maps, where marks stand; at the edge
+const HEAT = 156;                       // pixels of the maps' height, however long the text: nothing moves from round to round
 const [TOP, BARS, AXIS] = [8, 40, 20];  // pixels above the load bars, of the bars, of the experts' numbers
-const LETTER = 15;                      // pixels that a name needs
+const LETTER = 15;                      // pixels that a name is high
 const [CHOSEN, UNCHOSEN] = [RAMP[255], RAMP[0]]; // no brightness between: it would tell the trained router
 
 function geometry(width, T, N) {
   const panel = Math.max(1, width - LEFT - RIGHT - 2 * GAP) / 3;
   return { T, N, panel, cell: panel / N, lefts: PLACES.map((_, i) => LEFT + i * (panel + GAP)),
-    row: HEAT / T, lanes: Math.ceil(LETTER / (HEAT / T)) };
+    row: HEAT / T };
 }
 
 /** Where a row or a column begins and ends, on whole pixels: seams would flicker between them. */
@@ -198,16 +198,22 @@ class RouterGameView extends PointingView {
     ctx.fillText("mean", LEFT - 6, Math.min(bottom - BARS / top, bottom - 6));
   }
 
-  /** The tokens at the left, in lanes where rows are low; of a token looked at only its equals, marked beside each map. */
+  /**
+   * The tokens at the left, where rows are low in as many lanes as their names allow, and then every so many of them; of a
+   * token looked at only its equals, marked beside each map.
+   */
   drawNames(ctx) {
     const { geo, now: { tokens }, token: looked, theme } = this;
-    const lane = (LEFT - 10) / geo.lanes;
     [ctx.textAlign, ctx.textBaseline, ctx.font] = ["center", "middle", looked === null ? theme.font : `bold ${theme.font}`];
+    const [room, rows] = [LEFT - 10, Math.ceil(LETTER / geo.row)]; // rows that a name is high
+    const widest = Math.min(d3.max(tokens, (name) => ctx.measureText(name).width) + 4, room / 2);
+    const lanes = Math.min(rows, Math.floor(room / widest));
+    const [lane, every] = [room / lanes, Math.ceil(rows / lanes)];
     tokens.forEach((name, t) => {
-      if (looked !== null && name !== tokens[looked]) return;
+      if (looked === null ? t % every : name !== tokens[looked]) return;
       const [y, height] = span(0, geo.row, t);
       ctx.fillStyle = theme.ink;
-      ctx.fillText(fitted(ctx, name, lane - 2), ((t % geo.lanes) + 0.5) * lane, Math.min(Math.max(y + height / 2, 8), HEAT - 6));
+      ctx.fillText(fitted(ctx, name, lane - 2), ((Math.floor(t / every) % lanes) + 0.5) * lane, Math.min(Math.max(y + height / 2, 8), HEAT - 6));
       ctx.fillStyle = theme.accent;
       if (looked !== null) for (const left of geo.lefts) ctx.fillRect(left - 9, y, 6, Math.max(2, height - 1));
     });

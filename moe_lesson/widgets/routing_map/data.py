@@ -45,7 +45,7 @@ class RoutingMap(LessonWidget):
     title = Unicode().tag(sync=True)
     origin = Unicode().tag(sync=True)
     num_shared = Int().tag(sync=True)
-    max_bytes = Int().tag(sync=True)
+    max_tokens = Int().tag(sync=True)
     gates = List(Dict()).tag(sync=True)
     null_gates = List(Dict()).tag(sync=True)
     sizes = List(Int()).tag(sync=True)
@@ -102,13 +102,13 @@ class RoutingMap(LessonWidget):
                          for i, router in enumerate(routers))
         shared = max(recipe.num_shared for recipe in model.config.recipes if isinstance(recipe, Sparse))
         one = cls(routings, null=null, origin=origin, router=routers, name=name, num_shared=shared, text=well_formed(text),
-                  max_bytes=model.config.context, null_weights=nulls)
+                  max_tokens=model.config.context, null_weights=nulls)
         one.carry(model)
         return one
 
     @traitlets.validate("layer", "k", "locked_token", "locked_expert")
     def _in_range(self, proposal):
-        longest = len(self.tokens) if self.text == self.start["text"] else self.max_bytes
+        longest = len(self.tokens) if self.text == self.start["text"] else self.max_tokens
         return within(proposal, {"layer": (0, len(self.sizes) - 1), "k": (1, self.sizes[self.layer]),
                                  "locked_token": (0, longest - 1), "locked_expert": (0, self.sizes[self.layer] - 1)})
 
@@ -131,10 +131,10 @@ class RoutingMap(LessonWidget):
 
 
 def repeated(tokens: Sequence[str]) -> int | None:
-    """The first place of the letter that stands in a text most often, if one does so twice: a first thing to look at."""
-    letters = Counter(token for token in tokens if token.isalnum() and len(token) == 1)
-    (letter, times), = letters.most_common(1) or [("", 0)]
-    return tokens.index(letter) if times > 1 else None
+    """The first place of the word or letter that stands in a text most often, if one does so twice: a first thing to look at."""
+    words = Counter(token for token in tokens if token.strip("␣").isalnum())
+    (word, times), = words.most_common(1) or [("", 0)]
+    return tokens.index(word) if times > 1 else None
 
 
 def gates_for(router, layers: int) -> list[Gate]:

@@ -4,17 +4,18 @@ import { RAMP, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext, weightCo
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, on, placeWithin } from "../kit/events.js";
-import { byteNames, bytesOf, forward, product } from "../kit/moe.js";
+import { forward, product } from "../kit/moe.js";
 import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
 import { floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
+import { encode, tokenNames } from "../kit/vocabulary.js";
 import { count, listed } from "../kit/words.js";
 
 
 const ROW = 18;  // pixels per token: room for its name
-const LEFT = 92; // pixels for the names
+const LEFT = 112; // pixels for the names
 const RIGHT = 8;
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
@@ -31,12 +32,12 @@ export function recorded(state) {
 
 /** The same of a text that the learner wrote, computed from the model's weights. */
 export function computed(state, model) {
-  const bytes = bytesOf(state.text);
-  const { layers } = forward(model, bytes);
+  const ids = encode(state.text, model.vocabulary);
+  const { layers } = forward(model, ids);
   const [D, draws] = [model.config.width, floats(state.null_weights)];
-  const ranks = (gates, logitsOf) => gates.map((gate, i) => rankExperts(logitsOf(layers[i], i), bytes.length, state.sizes[i], gate));
+  const ranks = (gates, logitsOf) => gates.map((gate, i) => rankExperts(logitsOf(layers[i], i), ids.length, state.sizes[i], gate));
   return {
-    tokens: byteNames(bytes),
+    tokens: tokenNames(ids, model.vocabulary),
     model: ranks(state.gates, (layer) => layer.logits),
     null: ranks(state.null_gates, ({ x }, i) => {
       const start = D * d3.sum(state.sizes.slice(0, i));
@@ -112,7 +113,7 @@ function otherExperts(traits, state) {
 }
 
 class RoutingMapView extends ReadingView {
-  static data = ["origin", "num_shared", "max_bytes", "gates", "null_gates", "sizes", "top_k", "tokens", "logits", "null_logits",
+  static data = ["origin", "num_shared", "max_tokens", "gates", "null_gates", "sizes", "top_k", "tokens", "logits", "null_logits",
     "weights", "null_weights", "start"];
 
   static settings = ["layer", "k", "router", "locked_token", "locked_expert", "text"];
@@ -122,7 +123,7 @@ class RoutingMapView extends ReadingView {
   declare() {
     const [layers, { origin }] = [this.state.sizes.length, this.state];
     return [
-      textField("Your text", { most: (state) => state.max_bytes, hidden: (state) => !state.weights,
+      textField("Your text", { most: (state) => state.max_tokens, hidden: (state) => !state.weights,
         set: (text) => ({ text, locked_token: null }) }),
       slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
         words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value, state) => otherExperts({ layer: value - 1 }, state) }),

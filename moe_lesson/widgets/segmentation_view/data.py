@@ -31,8 +31,7 @@ SLOTS: list[Slot] = [(segments, num_shared) for segments in SEGMENTS for num_sha
 # Where the shipped tables have each setting: experiment, unit of its test loss, (m, Ks) -> rung.
 TABLES: dict[str, tuple[str, str, dict[Slot, str]]] = {
     "text": ("ladder", "nats per byte",
-             {(1, 0): "gshard", (2, 0): "cut in 2", (4, 0): "fine", (8, 0): "cut in 8", (4, 1): "1 shared",
-              (4, 2): "deepseekmoe", (4, 4): "4 shared"}),
+             {(1, 0): "gshard", (4, 0): "fine", (4, 1): "1 shared", (4, 2): "deepseekmoe", (4, 4): "4 shared"}),
     "skills world": ("pieces", "mean squared error",
                      {(m, 0): f"cut in {m}" for m in SEGMENTS} | {(4, shared): f"{shared} shared" for shared in (1, 2, 4)}),
 }

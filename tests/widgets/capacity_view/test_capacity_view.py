@@ -58,10 +58,10 @@ def test_a_control_out_of_range_is_refused_and_nothing_moves(trait, value):
 def test_the_view_of_a_model_shows_its_own_choices():
     sparse = Sparse(8, 2, 8)
     model = LanguageModel(ModelConfig((Dense(16), sparse, sparse), layers=3, width=16, heads=2, context=24)).eval()
-    view = CapacityView.of_model(model, "abc", origin="toy", title="x", seed=5)
-    routings = [routing for routing in model.route("abc") if routing is not None]
+    view = CapacityView.of_model(model, "a b c", origin="toy", title="x", seed=5)
+    routings = [routing for routing in model.route("a b c") if routing is not None]
     assert view.experts == b"".join(routing.expert_ids.numpy().astype(np.int32).tobytes() for routing in routings)
-    assert (view.tokens, view.sizes, view.origin, view.title, view.seed) == (["a", "b", "c"], [8, 8], "toy", "x", 5)
+    assert (view.tokens, view.sizes, view.origin, view.title, view.seed) == (["a", "␣b", "␣c"], [8, 8], "toy", "x", 5)
     for words, wrong, text in (("no MoE layer", LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2)), "abc"),
                                ("the text is empty", model, "")):
         with pytest.raises(ValueError, match=words):

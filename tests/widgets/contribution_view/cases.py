@@ -7,7 +7,7 @@ from routings import logits_of, routing_of
 from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.widgets import Contribution, ContributionView
 
-MIXED = tuple("We add 2 and 2; ") + ("中 1/3", "⏎", "␣")  # every kind of byte
+MIXED = tuple("We add 2 and 2; ") + ("中 1/3", "⏎", "␣")  # every kind of token
 
 
 def contribution_of(tokens: int, experts: int, k: int, seed: int, width: int = 16) -> Contribution:
@@ -39,9 +39,10 @@ def toy(one: Contribution, null: Contribution | None = None, tokens=None, **more
     return ContributionView([one], [null or one], tokens, **{"width": 16, "sizes": [4], "num_shared": 1, "origin": "toy", **more})
 
 
-def model_of(num_shared: int = 2, experts: int = 12, k: int = 3, width: int = 16) -> LanguageModel:
-    return LanguageModel(ModelConfig(Sparse(experts, k, 8, num_shared=num_shared), layers=2, width=width, heads=2, context=256),
-                         seed=3).eval()
+def model_of(num_shared: int = 2, experts: int = 12, k: int = 3, width: int = 16, vocabulary: int = 256) -> LanguageModel:
+    sparse = Sparse(experts, k, 8, num_shared=num_shared)
+    config = ModelConfig(sparse, layers=2, width=width, heads=2, context=256, vocabulary=vocabulary)
+    return LanguageModel(config, seed=3).eval()
 
 
 def model_view(text: str = "hello world", **sizes) -> ContributionView:

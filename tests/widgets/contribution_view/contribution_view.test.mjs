@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { kindOf, median } from "../../../moe_lesson/widgets/contribution_view/view.js";
 import { golden } from "../parity_harness.mjs";
 
-test("the kind of a byte by its name", () => {
+test("the kind of a token by its name", () => {
   for (const [token, kind] of Object.entries(golden.kinds)) assert.equal(kindOf(token), kind, token);
 });
 

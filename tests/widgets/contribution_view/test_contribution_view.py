@@ -13,6 +13,7 @@ from traitlets import TraitError
 from widget_harness import picture, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
+from moe_lesson.base.tokens import encode
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import layer_inputs
 from moe_lesson.moe.layers import moe_layers
@@ -47,7 +48,7 @@ def test_training_turns_the_split_around_and_spaces_stand_out(model, text):
 
 
 def test_the_parts_of_a_layer_add_up_to_its_output(model):
-    ids = torch.tensor([list(ENGLISH.encode())])
+    ids = torch.tensor([encode(ENGLISH.encode(), model.config.vocabulary)])
     for one, layer, x_TD in zip(contributions(model, ENGLISH), moe_layers(model), layer_inputs(model, ids)):
         with torch.no_grad():
             (out_TD, routing), shared_TD = layer(x_TD), layer.shared(x_TD)
@@ -193,18 +194,18 @@ def test_the_scales_hold_both_layers_and_the_untrained_model(show):
 def test_the_order_by_share_puts_first_where_routing_adds_most_and_ties_stay(show):
     page = show(toy(lengths([1, 1, 3, 1], [1, 4, 1, 4]), tokens=["a", "m", "中 1/3", "d"]), live=True)
     letters = page.locator(".moe-word")
-    assert status(page) and letters.all_text_contents() == ["a", "m", "·", "d"]
+    assert status(page) and letters.all_text_contents() == ["a", "m", "中 1/3", "d"]
     before = picture(page)
     page.get_by_label("by the routed part's share").check()
-    assert picture(page) != before and letters.all_text_contents() == ["m", "d", "a", "·"]
+    assert picture(page) != before and letters.all_text_contents() == ["m", "d", "a", "中 1/3"]
     assert page.locator(".moe-strip .moe-token").all_inner_texts() == ["a", "m", "中 1/3", "d"]  # the text stays as written
 
 
 def test_the_table_has_the_medians_of_the_kinds_that_the_text_has(show):
     one = lengths([1, 1, 3, 1], [3, 1, 1, 9], [0.1, 0.2, 0.3, 0.4])
     page = show(toy(one, lengths([1] * 4, [1] * 4), tokens=["x", " ", "\n", "7"]))
-    assert table(page) == [["all", "4", "38%", "50%", "0.25", "0.00"], ["letter", "1", "25%", "50%", "0.10", "0.00"],
-                           ["space", "2", "63%", "50%", "0.25", "0.00"], ["digit", "1", "10%", "50%", "0.40", "0.00"]]
+    assert table(page) == [["all", "4", "38%", "50%", "0.25", "0.00"], ["letters", "1", "25%", "50%", "0.10", "0.00"],
+                           ["spaces", "2", "63%", "50%", "0.25", "0.00"], ["digits", "1", "10%", "50%", "0.40", "0.00"]]
 
 
 def test_pointing_walks_the_columns_in_their_order_and_clicking_keeps(show):
@@ -248,8 +249,9 @@ def test_another_text_is_read_by_both_models(show, model):
     assert "median over 3 tokens" in status(page)
 
 
-def test_kinds_of_bytes_and_medians(tmp_path):
-    kinds = dict(zip(("q", "Z", "␣", "⏎", "⇥", "0", ";", "é 1/2", "0xff", "", "ab", "é"),
-                     ("letter", "letter", "space", "space", "space", "digit", "sign", *["other"] * 5)))
+def test_kinds_of_tokens_and_medians(tmp_path):
+    named = {"letters": ("q", "Z", "ab", "␣the"), "spaces": ("␣", "⏎", "⇥", "⏎␣␣␣␣"), "digits": ("0", "␣12"),
+             "signs": (";", "␣==", "__", "`~"), "other": ("é 1/2", "0xff", "", "é", "␣x中 1/3", "中")}
+    kinds = {token: kind for kind, tokens in named.items() for token in tokens}
     medians = [[values, float(np.median(values))] for values in ([3.0], [5.0, -1.0, 2.0], [4.0, 1.0, 10.0, 2.0])]
     assert "pass 2" in run_node("contribution_view/contribution_view.test.mjs", {"kinds": kinds, "medians": medians}, tmp_path)

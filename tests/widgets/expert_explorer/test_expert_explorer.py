@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from every_widget import made
-from expert_explorer.cases import TEXT, census_of, counted, explorer_of, model_of
+from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
 from traitlets import TraitError
 from widget_harness import status
 
@@ -29,14 +29,14 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     model, census = model_of(), census_of()
     good = {"routings": model.route(TEXT), "text": TEXT, "census": census, "null": census}
     for words, wrong in (
-            ("origin is 'real'", {"origin": "real"}), ("the text has 0 bytes; expected 1 … 240", {"text": ""}),
-            ("the text has 241 bytes", {"text": "x" * 241}), ("census is str; expected a Census", {"census": "x"}),
+            ("origin is 'real'", {"origin": "real"}), ("the text has 0 tokens; expected 1 … 240", {"text": ""}),
+            ("the text has 241 tokens", {"text": "x" * 241}), ("census is str; expected a Census", {"census": "x"}),
             ("null is NoneType; expected a Census", {"null": None}),
             ("other layers or other tokens; take both", {"null": census_of(documents=8)}),
             ("1 routing; expected one for each MoE layer of the census, 2", {"routings": model.route(TEXT)[:1]}),
             (r"routings\[0\] has T, K, N = \(3, 3, 12\); expected \(17, 3, 12\)", {"routings": model.route("abc")}),
             (r"routings\[1\] has T, K, N = \(17, 3, 5\)", {"routings": model_of((12, 5)).route(TEXT)}),
-            ("no byte occurs 9999 times in this census", {"least": 9999})):
+            ("no token occurs 9999 times in this census", {"least": 9999})):
         with pytest.raises(ValueError, match=words):
             ExpertExplorer(**{**good, **wrong})
     with pytest.raises(ValueError, match=r"no MoE layer.*shipped_model\(\"ladder-deepseekmoe\"\)$"):
@@ -55,20 +55,20 @@ def test_a_trait_out_of_range_is_refused_and_nothing_moves(trait, value):
 # --- what is counted ---------------------------------------------------------------------------------------------------
 
 
-def test_the_lift_of_a_byte_is_its_share_over_the_share_of_all_tokens():
+def test_the_lift_of_a_token_is_its_share_over_the_share_of_all_tokens():
     census = census_of()
-    byte_T, ids = census.byte_T, census.expert_ids[1]
+    token_T, ids = census.token_T, census.expert_ids[1]
     lifts = lifts_of(census, 1, np.array([ord("e"), ord("q")]))
     for place, byte in enumerate(b"eq"):
         for n in (0, 7):
             called = (ids == n).any(dim=1)
-            assert lifts[n, place] == pytest.approx((called[byte_T == byte].double().mean() / called.double().mean()).item())
+            assert lifts[n, place] == pytest.approx((called[token_T == byte].double().mean() / called.double().mean()).item())
     assert np.allclose(lifts[:, 2:], lift(census.calls(1).sum(dim=0)))
 
 
 def test_contexts_are_calls_of_the_expert_one_each_of_documents():
     census = census_of(domains="abcdefghi")  # every document is a domain
-    view, raw = explorer_of(census=census, null=census), bytes(census.byte_T.tolist())
+    view, raw = explorer_of(census=census, null=census), bytes(census.token_T.tolist())
     for layer in (0, 1):
         for n, found in enumerate(view.contexts[layer]):
             assert len({domain for domain, *_ in found}) == len(found) == CONTEXTS
@@ -144,8 +144,8 @@ def test_a_token_leads_to_its_experts_in_every_layer_each_named_with_its_layer(s
     page = show(explorer_of(), live=True)
     for token, byte in ((8, "i"), (4, "s")):
         page.locator(".moe-token").nth(token).click()
-        assert lines(page) == [*((f"Layer {layer + 1}: '{byte}' chose", chosen(layer, TEXT, token)) for layer in (0, 1)),
-                               *((f"Layer {layer + 1}: '{byte}' is served by", serving(layer, byte)) for layer in (0, 1))]
+        assert lines(page) == [*((f"L{layer + 1}: '{byte}' chose", chosen(layer, TEXT, token)) for layer in (0, 1)),
+                               *((f"L{layer + 1}: '{byte}' is served by", serving(layer, byte)) for layer in (0, 1))]
         assert f"Token {token} '{byte}' goes in layer 1 to experts" in status(page)
     page.mouse.move(5, 5)
     page.locator(".moe-token").nth(4).click()  # again: one token is always followed
@@ -169,7 +169,7 @@ def test_an_expert_leads_to_its_tokens_and_to_the_census(show):
         *([name, f"{X}{lifts[n, i]:.1f}", f"{X}{null[:, i].max():.1f}"] for name, i in zip(names, best)),
         *([domain, f"{X}{lifts[n, len(numbers) + m]:.2f}", f"{X}{null[:, len(numbers) + m].max():.2f}"]
           for m, domain in enumerate(census.domains))]
-    called = (census.expert_ids[1] == n).any(dim=1)[census.byte_T == numbers[best[0]]].double().mean().item()
+    called = (census.expert_ids[1] == n).any(dim=1)[census.token_T == numbers[best[0]]].double().mean().item()
     assert table(page)[0][4] == f"{100 * called:.0f}%"
     assert f"{100 * load:.1f}% of all tokens call it (K/N 25.0%), so no lift exceeds {X}{1 / load:.1f}." in page.locator(
         ".moe-explorer-heading").inner_text()
@@ -194,7 +194,7 @@ def test_bars_and_marks_stand_where_the_numbers_say(show):
     assert np.allclose([x + 2 for x, _ in bars[len(best):-1]], unit * np.sqrt(null[:, best].max(axis=0)), rtol=1e-3)
 
 
-def test_a_search_is_for_all_its_bytes_and_the_first_place_is_followed(show):
+def test_a_search_is_for_all_its_tokens_and_the_first_place_is_followed(show):
     view = explorer_of("3 tea, the theé")
     page = show(view, live=True)
     field = page.get_by_label("Who serves … ?")
@@ -202,27 +202,27 @@ def test_a_search_is_for_all_its_bytes_and_the_first_place_is_followed(show):
         field.fill(search)
         field.press("Enter")
         assert marked(page, FOUND) == places and view.search == search and view.token == token
-        assert lines(page)[0][0] == f"Layer 1: '{byte}' chose"
-    assert lines(page)[2] == ("Layer 1: '0xc3' is too rare", [])
+        assert lines(page)[0][0] == f"L1: '{byte}' chose"
+    assert lines(page)[2] == ("L1: '0xc3' is too rare", [])
     assert page.get_by_text("found 1 ×").is_visible()
     field.press("Escape")
     assert marked(page, FOUND) == [] and field.input_value() == ""
 
 
-def test_who_serves_a_byte_that_the_text_does_not_have_is_said_by_its_name(show):
+def test_who_serves_a_token_that_the_text_does_not_have_is_said_by_its_name(show):
     page = show(made(explorer_of(), search="qx"))
-    assert [words for words, _ in lines(page)[2:]] == ["Layer 1: 'q' is served by", "Layer 2: 'q' is served by"]
+    assert [words for words, _ in lines(page)[2:]] == ["L1: 'q' is served by", "L2: 'q' is served by"]
     assert lines(page)[3][1] == serving(1, "q") and page.get_by_text("found 0 ×").is_visible()
     first = lifts_of(census_of(), 0, np.array([ord("q")]))[:, 0]
-    assert f"'qx' is not in the text; its first byte 'q' is served most by layer 1, expert {first.argmax()} (" in status(page)
+    assert f"'qx' is not in the text; its first token 'q' is served most by layer 1, expert {first.argmax()} (" in status(page)
 
 
-def test_a_byte_that_the_census_hardly_has_gets_no_lift(show):
+def test_a_token_that_the_census_hardly_has_gets_no_lift(show):
     calls = {"a": [30, 10], "b": [29, 0], "c": [25, 25]}
     page = show(made(counted(calls), search="b", token=1))
-    assert lines(page)[1] == ("Layer 1: 'b' is too rare", []) and "b" not in [row[0] for row in table(page)]
+    assert lines(page)[1] == ("L1: 'b' is too rare", []) and "b" not in [row[0] for row in table(page)]
     page = show(made(counted(calls, least=20), token=1, expert=[0, 0]))
-    assert lines(page)[1] == ("Layer 1: 'b' is served by", [f"L1 E0 {X}1.4"])  # 1 / (84 / 119)
+    assert lines(page)[1] == ("L1: 'b' is served by", [f"L1 E0 {X}1.4"])  # 1 / (84 / 119)
 
 
 def test_another_text_is_routed_as_the_model_routes_it(show):
@@ -240,6 +240,23 @@ def test_another_text_is_routed_as_the_model_routes_it(show):
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
     page.get_by_role("button", name="Reset").click()
     assert lines(page)[0][1] == chosen(0, TEXT, 8)
+
+
+def test_tokens_of_many_letters_are_searched_by_their_text_and_followed(show):
+    view = long_names("return the\n    value, return")
+    assert view.tokens == ["return", "␣the", "⏎␣␣␣␣", "value", ",", "␣return"]
+    page = show(view, live=True)
+    field = page.get_by_label("Who serves … ?")
+    for search, places, times in (("return", [0, 5], 2), ("␣return", [5], 1), ("turn the", [0, 1], 1), ("⏎", [2], 1)):
+        field.fill(search)
+        field.press("Enter")
+        assert marked(page, FOUND) == places and view.token == places[0] and page.get_by_text(f"found {times} ×").is_visible()
+        assert lines(page)[0][0] == f"L1: '{view.tokens[places[0]]}' chose"
+    for search, words in (("␣namespace", "its first token '␣name'"), ("namespace", "this token"), ("instance", "this token")):
+        field.fill(search)
+        field.press("Enter")
+        assert f"'{search}' is not in the text; {words} is served most by " in status(page)
+    assert lines(page)[2][0] == "L1: 'instance' is served by" and lines(page)[2][1]
 
 
 def test_a_view_opened_on_another_text_reads_it_once_the_model_is_here(show):

@@ -6,8 +6,10 @@ import { inkOn, RAMP, weightColour } from "../../../moe_lesson/widgets/kit/canva
 import { apart } from "../../../moe_lesson/widgets/kit/charts.js";
 import { colourOf } from "../../../moe_lesson/widgets/kit/design.js";
 import { movedOn } from "../../../moe_lesson/widgets/kit/events.js";
-import { byteNames, bytesOf, cutToBytes, forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
+import { forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
 import { floats, inCommon, loadEntropy, rankExperts, route } from "../../../moe_lesson/widgets/kit/routing.js";
+import { cutToTokens } from "../../../moe_lesson/widgets/kit/tokens.js";
+import { encode, tokenNames, vocabularyOf } from "../../../moe_lesson/widgets/kit/vocabulary.js";
 import { close, golden, view } from "../parity_harness.mjs";
 
 for (const { name, logits, T, N, k, gate, ids, weights, load, entropy, common } of golden.gates) {
@@ -25,9 +27,9 @@ for (const { name, file, texts } of golden.models) {
   const model = readModel(view(file));
   for (const { text, tokens, logits, layers } of texts) {
     test(`${name} reads ${JSON.stringify(text.slice(0, 20))}`, () => {
-      const bytes = bytesOf(text);
-      assert.deepEqual(byteNames(bytes), tokens);
-      const found = forward(model, bytes);
+      const ids = encode(text, model.vocabulary);
+      assert.deepEqual(tokenNames(ids, model.vocabulary), tokens);
+      const found = forward(model, ids);
       close(Array.from(found.logits), floats(view(logits)), "logits", 1e-4);
       layers.forEach(({ ids, weights, added }, i) => {
         const layer = found.layers[i];
@@ -43,12 +45,25 @@ test("a model has the colour that it has in figures", () => {
   for (const [name, colour] of golden.colours) assert.equal(colourOf(name), colour, name);
 });
 
-test("a text is cut at the last whole character that fits", () => {
-  assert.deepEqual([0, 1, 3, 4, 5, 9].map((most) => cutToBytes("a中😀b", most)), ["", "a", "a", "a中", "a中", "a中😀b"]);
-});
+for (const { size, merges, texts, cuts, drawn } of golden.vocabularies) {
+  const vocabulary = vocabularyOf(merges);
+  test(`texts in ${size} tokens, and their names`, () => {
+    for (const { text, ids, names } of texts) {
+      assert.deepEqual(encode(text, vocabulary), ids, JSON.stringify(text.slice(0, 30)));
+      assert.deepEqual(tokenNames(ids, vocabulary), names, JSON.stringify(text.slice(0, 30)));
+    }
+  });
+  test(`names of any ${size} tokens in any order`, () => {
+    for (const { ids, names } of drawn) assert.deepEqual(tokenNames(ids, vocabulary), names, `${ids}`);
+  });
+  test(`a text is cut at the last whole token and character of ${size} tokens`, () => {
+    for (const { text, most, cut } of cuts) assert.equal(cutToTokens(text.toWellFormed(), most, vocabulary), cut, `${most} of ${text}`);
+  });
+}
 
-test("characters without shape get a name", () => {
-  assert.deepEqual(byteNames(bytesOf("e\u0301")), ["e", "U+0301 1/2", "U+0301 2/2"]);
+test("a whole character in a token has its name alone, of one in two tokens each has a part", () => {
+  const { merges, ids, names } = golden.characters;
+  assert.deepEqual(tokenNames(ids, vocabularyOf(merges)), names);
 });
 
 test("labels are moved apart as little as may be, and stay within", () => {

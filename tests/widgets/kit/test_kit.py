@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import unicodedata
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from routings import PLAIN, logits_of
 from widget_harness import run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.base.text import to_bytes, visible
+from moe_lesson.base.text import shown_bytes, to_bytes, visible
+from moe_lesson.base.tokens import MERGES, VOCABULARY, decode, encode, token_bytes, token_texts
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.lm.model import listening
 from moe_lesson.moe.layers import Router
@@ -31,6 +33,9 @@ TESTS, WIDGETS = str(pathlib.Path(__file__).parents[1]), KIT.parent
 TEXTS = ("", "a", "The moon rose over the quiet sea.", "def route(x):\n\treturn x", "中文字", "😀👨\u200d👩\u200d👧", "é\u0301 ñ",
          "\ufeffmark", "\x00\x7f\x1b", "\u202egnp.exe", "\ud800 half", "مرحبا", "שלום", "a" * 256, "中" * 85, "0123456789 " * 23,
          "x = {1: [2]}", "¡Hola! ¿Qué tal?", "line one\r\nline two", "∑ xᵢ ≤ ∞")
+CLASSES = ("".join(map(chr, range(256))), "a1 b2  c3\n\n  \t\t d\n", "\0\0 \0a \0", "\u200b\u2060\u00ad\ufeff",
+           "x" * 999 + "中" * 99, "    return  sum(values) / len(values)  # 你好, the namespace\n\n        def instance(): ...",
+           "\udc00\ud800 \ud83d")
 
 
 def bits(tensor) -> str:
@@ -74,7 +79,7 @@ def golden_model(name: str, model: LanguageModel, texts=TEXTS) -> dict:
     for text in texts:
         with torch.no_grad(), listening([block.attention_norm for block in model.blocks[1:]] + [model.norm]) as after, \
                 listening([block.ffn_norm for block in model.blocks]) as before:
-            logits = model(torch.tensor([list(to_bytes(text))], dtype=torch.long))[0]
+            logits = model(torch.tensor([encode(to_bytes(text), model.config.vocabulary)], dtype=torch.long))[0]
         layers = [{"ids": routing.expert_ids.flatten().tolist(), "weights": routing.weights.flatten().tolist(),
                    "added": bits(end - start)}
                   for routing, start, end in zip(model.route(text), before, after) if routing is not None]
@@ -86,20 +91,69 @@ def golden_model(name: str, model: LanguageModel, texts=TEXTS) -> dict:
 def models() -> dict[str, LanguageModel]:
     torch.manual_seed(0)
     recipes = Dense(24), Sparse(7, 3, 8, score="sigmoid", renormalise=False, scale=2.5)
-    mixed = LanguageModel(ModelConfig(recipes, width=16, heads=2, context=256))
+    mixed = LanguageModel(ModelConfig(recipes, width=16, heads=2, context=256, vocabulary=300))
+    sparse = Sparse(12, 3, 8, num_shared=1)
+    tokens = LanguageModel(ModelConfig(sparse, width=16, heads=2, context=256)).eval()
     mixed.blocks[1].ffn.router.bias.normal_(std=0.3)
     return {"deepseekmoe": shipped_model("deepseekmoe")[0], "16 bits": shipped_model("ladder-gshard")[0],
-            "sigmoid, bias": mixed.eval()}
+            "sigmoid, bias, 300 tokens": mixed.eval(), "1,024 tokens": tokens}
+
+
+def assigned() -> str:
+    """Every character that Unicode has given a meaning, a line each."""
+    return "\n".join(char for char in map(chr, range(0x110000)) if unicodedata.category(char) not in ("Cn", "Co", "Cs"))
+
+
+def golden_vocabulary(vocabulary: int) -> dict:
+    texts = (*TEXTS, *CLASSES, *([assigned()] if vocabulary == VOCABULARY else []))
+    random, read, cuts = np.random.default_rng(vocabulary), [], []
+    for text in texts:
+        ids = encode(to_bytes(text), vocabulary)
+        read.append({"text": text, "ids": ids, "names": token_texts(ids)})
+        cuts += [{"text": text, "most": most, "cut": cut(ids, most)} for most in (0, 1, 2, 3, 5, 8, 13, 21) if len(ids) < 9999]
+    drawn = [random.integers(0, vocabulary, 30).tolist() for _ in range(200)]
+    parts = b"\xe4", b"\xb8", b"\xad", b"a", b"\xff", b"\xf0\x9f\x98", b"\xf0\x9f\x98\x80"  # of 中 and 😀
+    drawn += [list(b"".join(parts[i] for i in random.integers(0, len(parts), 20))) for _ in range(200)]
+    return {"size": vocabulary, "merges": [i for pair in MERGES[:vocabulary - 256] for i in pair], "texts": read, "cuts": cuts,
+            "drawn": [{"ids": ids, "names": token_texts(ids)} for ids in drawn]}
+
+
+def golden_names() -> dict:
+    """Names in a vocabulary that has whole characters of several bytes, and two halves of them, as tokens."""
+    merges = [(0xc3, 0xa9), (0x20, 256), (0xa9, 0xc3), (256, 256)]
+    ids = [256, 257, 0xc3, 258, 0xa9, 259, 97, 258]
+    parts = [token_bytes(merges)[i] for i in ids]
+    names = shown_bytes(b"".join(parts), list(map(len, parts)))
+    return {"merges": [i for pair in merges for i in pair], "ids": ids, "names": names}
+
+
+def cut(ids: list[int], most: int) -> str:
+    """The longest text of whole characters that the first tokens are; it has these tokens again."""
+    for kept in range(min(most, len(ids)), -1, -1):
+        try:
+            return decode(ids[:kept]).decode()
+        except UnicodeDecodeError:
+            pass
+    raise AssertionError("the empty text is a text")
 
 
 def test_javascript_computes_what_python_does(tmp_path):
     vectors = {"gates": [golden_gate(name, *case) for name, case in gates().items()],
-               "models": [golden_model(name, model) for name, model in models().items()]}
+               "models": [golden_model(name, model) for name, model in models().items()],
+               "vocabularies": [golden_vocabulary(size) for size in (256, 300, VOCABULARY)], "characters": golden_names()}
     names = ("dense", "dense of total size", "gshard", "GShard×1.5", "gshard ×1.5", "fine", "deepseekmoe, bias", "2 of 16",
              "z-loss", "cut in 4", "finer", "mixture of experts")
     vectors["colours"] = [[name, colour_of(name)] for name in names]
     printed = run_node("kit/kit.test.mjs", vectors, tmp_path)
-    assert f"pass {len(vectors['gates']) + 3 * len(TEXTS) + 7}" in printed  # every case ran
+    assert f"pass {len(vectors['gates']) + 4 * len(TEXTS) + 3 * 3 + 6}" in printed  # every case ran
+
+
+@pytest.mark.parametrize("vocabulary", [256, 300, VOCABULARY])
+def test_a_text_that_is_cut_after_a_token_has_the_tokens_before_the_cut(vocabulary):
+    for text in TEXTS + CLASSES:
+        ids = encode(to_bytes(text), vocabulary)
+        for kept in range(len(ids)):
+            assert encode(decode(ids[:kept]), vocabulary) == ids[:kept]
 
 
 def test_a_gate_is_the_routers():

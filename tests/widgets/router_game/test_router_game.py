@@ -119,7 +119,7 @@ def test_wrong_rounds_are_refused_with_value_and_remedy():
             ("has no token names; give them", [{**good, "trained": plain}], {}),
             ("expert ids run from 16 to 31; expected 0 to 15", [{**good, "trained": far}], {}),
             ("has 49 tokens; expected 2 … 48", [maps_of(49)], {}), ("has 1 token; expected 2", [maps_of(1)], {}),
-            ("no token stands twice .*repeated letters", [maps_of("abc")], {}), ("all are equal", [maps_of("aaa")], {})):
+            ("no token stands twice .*repeated words", [maps_of("abc")], {}), ("all are equal", [maps_of("aaa")], {})):
         with pytest.raises(ValueError, match=words):
             RouterGame(rounds, **more)
 
@@ -128,7 +128,7 @@ def test_a_wrong_model_text_or_layer_is_refused(model):
     dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
     for words, args, more in (("no MoE layer", (dense, ["abab"]), {}), ("texts is one text", (model, "abab"), {}),
                               (r"layers is \[2\]; expected at least one of 0 … 1", (model, ["abab"]), {"layers": [2]}),
-                              ("has 49 bytes; expected 2 … 48", (model, ["ab" * 24 + "a"]), {})):
+                              ("has 49 tokens; expected 2 … 48", (model, ["ab" * 24 + "a"]), {})):
         with pytest.raises(ValueError, match=words):
             RouterGame.of_model(*args, **more)
 
@@ -213,7 +213,7 @@ def test_pointing_says_the_experts_and_marks_the_equals(show):
     page.mouse.move(5, 5)
     assert "Token 1 'h'" in status(page) and game.locked_token == 1
     box = page.locator("canvas").bounding_box()
-    page.mouse.move(box["x"] + 200, box["y"] + 20 + 180 * 4.5 / len(TEXT))
+    page.mouse.move(box["x"] + 200, box["y"] + 20 + 156 * 4.5 / len(TEXT))
     assert "Token 4 'm'" in status(page)
 
 

@@ -67,9 +67,9 @@ def sparse_model(**router):
 
 def test_the_microscope_of_a_model_shows_the_layer_it_is_asked_for():
     model = sparse_model()
-    routings = [routing for routing in model.route("abc") if routing is not None]
+    routings = [routing for routing in model.route("a b c") if routing is not None]
     for layer in (0, 1):
-        scope = RouterMicroscope.of_model(model, "abc", layer, origin="toy", token=2, seed=5)
+        scope = RouterMicroscope.of_model(model, "a b c", layer, origin="toy", token=2, seed=5)
         assert scope.logits == routings[layer].logits.numpy().tobytes() and (scope.token, scope.k) == (2, 2)
         assert (scope.title, scope.origin, scope.seed) == (f"router microscope · layer {layer + 1} of 2", "toy", 5)
 

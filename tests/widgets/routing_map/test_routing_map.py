@@ -205,7 +205,7 @@ def test_an_expert_lights_up_its_tokens_and_a_token_those_that_travel_with_it(sh
 def test_the_mouse_points_and_clicks(show):
     page = show(map_of())
     box = page.locator(".moe-heat").bounding_box()
-    x, y = box["x"] + 92 + 5.5 * (box["width"] - 100) / 12, box["y"] + 3 * 18 + 9
+    x, y = box["x"] + 112 + 5.5 * (box["width"] - 120) / 12, box["y"] + 3 * 18 + 9
     for move, words in ((page.mouse.move, "Token 3 'd'"), (page.mouse.click, "Token 3 'd'")):
         move(x, y)
         assert words in status(page) and "expert 5" in status(page)
@@ -223,31 +223,36 @@ def test_the_mouse_points_and_clicks(show):
 # --- another text, which the model reads in the browser ------------------------------------------------------------------
 
 
-def test_a_text_is_routed_as_the_model_routes_it(show):
-    model = LanguageModel(ModelConfig((Dense(16), Sparse(8, 2, 8, scale=2.0)), layers=2, width=16, heads=2, context=24)).eval()
-    page = show(RoutingMap.of_model(model, "abc", origin="toy"))
+@pytest.mark.parametrize("vocabulary,tokens", [(256, 8), (1024, 6)])  # ␣m and on are tokens
+def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, tokens):
+    model = LanguageModel(ModelConfig((Dense(16), Sparse(8, 2, 8, scale=2.0)), layers=2, width=16, heads=2, context=24,
+                                      vocabulary=vocabulary)).eval()
+    page = show(RoutingMap.of_model(model, "a b c", origin="toy"))
     for router in ("model", "null"):
         page.evaluate("(router) => model.receive({ router, locked_token: null })", router)
         page.get_by_label("Your text").fill("中 moon")
         page.get_by_label("Your text").press("Enter")
-        page.wait_for_function("document.querySelectorAll('.moe-token').length === 8")
+        page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {tokens}")
         page.evaluate("model.receive({ locked_token: 5 })")
         trained, null = route_beside_null(model, "中 moon")
         routing = (trained if router == "model" else null)[0]
         goes = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(routing.expert_ids[5].tolist(), routing.weights[5].tolist()))
         assert f"goes to experts {goes}." in status(page)
         page.get_by_role("button", name="Reset").click()
-    assert page.get_by_role("option").all_inner_texts() == ["a", "b", "c"]
+    assert "".join(page.get_by_role("option").all_inner_texts()) == "a␣b␣c"
 
 
-def test_a_long_text_is_cut_at_the_last_whole_character_and_it_says_so(show):
-    widget = small_map(text="abc", context=9)
+@pytest.mark.parametrize("vocabulary,long,cut,words", [
+    (256, "中文字中文字", "中文字", "18 tokens, cut to 9"), (256, "x中文字中文字", "x中文", "19 tokens, cut to 7"),
+    (1024, "return the value of the namespace, and 中文", "return the value of the namespace, and", "16 tokens, cut to 9")])
+def test_a_long_text_is_cut_at_the_last_whole_token_and_character_and_it_says_so(show, vocabulary, long, cut, words):
+    widget = small_map(text="abc", context=9, vocabulary=vocabulary)
     page = show(widget, live=True)
-    page.get_by_label("Your text").fill("中文字中文字")
-    page.wait_for_function("document.querySelectorAll('.moe-token').length === 9")
-    assert page.get_by_text("18 bytes, cut to 9").is_visible()
+    assert page.get_by_text("of 9 tokens").is_visible()
+    page.get_by_label("Your text").fill(long)
     page.wait_for_function("model.saved.length > 0")
-    assert widget.text == "中文字" and page.get_by_label("Your text").input_value() == "中文字中文字"
+    page.get_by_text(words).wait_for()
+    assert widget.text == cut and page.get_by_label("Your text").input_value() == long
     page.get_by_label("Your text").fill("")
     page.get_by_label("Your text").press("Enter")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")

@@ -25,9 +25,10 @@ def made_up(name: str, segments: int, num_shared: int) -> dict[str, list[float]]
 def world_of(name: str) -> World:
     """The settings that the experiments measure."""
     width, budget = BUDGETS[name]
-    loss, hybridity = ({slot: interval(made_up(name, *slot)[column]) for slot in LOSSES if column in made_up(name, *slot)}
+    _, unit, measured = TABLES[name]
+    loss, hybridity = ({slot: interval(made_up(name, *slot)[column]) for slot in measured if column in made_up(name, *slot)}
                        for column in ("test", "hybridity"))
-    return World(width, budget.experts(top_k=2, segments=4), TABLES[name][1], loss, hybridity)
+    return World(width, budget.experts(top_k=2, segments=4), unit, loss, hybridity)
 
 
 def view_of(**settings) -> SegmentationView:

@@ -35,8 +35,8 @@ def census_of(liking: Liking = by_chance, *, sizes=(12, 8), k=2, domains=DOMAINS
     document_T = torch.arange(len(domain_F)).repeat_interleave(tokens)
     noise = [torch.randn(len(document_T), n, generator=generator) for n in sizes]
     ids = tuple((liking(domain_F[document_T], document_T, n) + noise_TN).topk(k).indices for n, noise_TN in zip(sizes, noise))
-    byte_T = torch.zeros_like(document_T)
-    return Census(tuple(domains), domain_F, document_T, byte_T, byte_T, ids, tuple(sizes))
+    token_T = torch.zeros_like(document_T)
+    return Census(tuple(domains), domain_F, document_T, token_T, token_T, ids, tuple(sizes))
 
 
 @functools.cache

@@ -77,8 +77,8 @@ def test_calls_are_those_of_a_census_of_the_sampled_tokens_and_a_seed_draws_othe
     found = censuses()
     view, census = SpecialisationView.of_census(found, seed=3), found["random router"]
     drawn = draw_tokens(census, 512, torch.Generator().manual_seed(3))[:128]
-    few = dataclasses.replace(census, document_T=census.document_T[drawn], byte_T=census.byte_T[drawn],
-                              predicted_T=census.byte_T[drawn], expert_ids=tuple(ids[drawn] for ids in census.expert_ids))
+    few = dataclasses.replace(census, document_T=census.document_T[drawn], token_T=census.token_T[drawn],
+                              predicted_T=census.token_T[drawn], expert_ids=tuple(ids[drawn] for ids in census.expert_ids))
     for layer in (0, 1):  # the second sample, the second router
         assert view.measured[1][2 + layer]["calls"] == few.calls(layer).sum(dim=0).tolist()
     assert SpecialisationView.of_census(found, seed=3).measured == view.measured != SpecialisationView.of_census(found).measured
