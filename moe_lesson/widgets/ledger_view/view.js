@@ -123,7 +123,7 @@ const PARTS = { embedding: ["embedding and head", "#999999"], attention: ["atten
 const BARS = { total: ["parameters that exist", ""], active: ["parameters that a token uses", ""],
   flops: ["FLOPs that a token pays", "FLOPs"] };
 /** Two axes, as there are two units: the title, the bars on it, and its length in units of the first. */
-const AXES = [["parameters", ["total", "active"], 1], ["FLOPs: two of them are as long as a parameter", ["flops"], 2]];
+const AXES = [["parameters", ["total", "active"], 1], ["FLOPs, two to a parameter", ["flops"], 2]];
 const [ROW, BAR] = [56, 26]; // pixels from bar to bar, and of a bar
 
 /** The sliders in the order of the page: their names for a screen reader, and their value in words. */
