@@ -143,7 +143,8 @@ class TokenWayView extends ReadingView {
     this.strip.mark(() => ({}));
     const rows = rowsOf(state.short);
     const ctx = sizedContext(this.canvas, width, rows.at(-1).bottom + 4);
-    if (this.way && width) drawWay(ctx, this.way, { rows, halts: this.halts, width, at: this.at, theme });
+    drawLine(ctx, rows, this.halts, this.at, theme);
+    if (this.way && width) drawWay(ctx, this.way, { rows, width, at: this.at, theme });
   }
 
   /** Run through the stations, from the first one if the last is reached. */
@@ -226,14 +227,13 @@ function drawRibbon(ctx, [x, y], [toX, toY], share, width, colour) {
 }
 
 /** The whole way; `at` is how far the token has come, in stations. */
-function drawWay(ctx, way, { rows, halts, width, at, theme }) {
+function drawWay(ctx, way, { rows, width, at, theme }) {
   const row = Object.fromEntries(rows.map((one) => [STATIONS[one.place], one]));
   const come = (name) => Math.max(0, Math.min(1, at - STATIONS.indexOf(name) + 1)); // what share of a station is there
   const [left, wide, { shared, ids, weights }] = [LEFT + LANE, width - LEFT - LANE - RIGHT, way];
   const most = (...vectors) => d3.max(vectors, (vector) => d3.max(vector, Math.abs));
   const strip = (values, y, height, more) => drawVector(ctx, values,
     { x: left, y, width: wide, height, most: most(values), ...more }, theme);
-  drawLine(ctx, rows, halts, at, theme);
   strip(way.x, row.vector.top, 16);
 
   const bars = { left, cell: wide / way.scores.length, chosen: new Set(ids), fade: come("top-k") };
