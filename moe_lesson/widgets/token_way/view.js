@@ -1,7 +1,7 @@
 // One token's way through a mixture of experts: eight stations, one drawing, the numbers of a model that runs in the page.
 // Letters: T tokens, D model width, N experts, K active experts.
 
-import { sizedContext } from "../kit/canvas.js";
+import { drawRibbon, sizedContext } from "../kit/canvas.js";
 import { legend, motion } from "../kit/charts.js";
 import { button, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
@@ -214,18 +214,6 @@ function drawBars(ctx, values, { top, bottom }, { left, cell, share, chosen, fad
   ctx.globalAlpha = 1;
 }
 
-/** A ribbon from above to below, `share` of its way. */
-function drawRibbon(ctx, [x, y], [toX, toY], share, width, colour) {
-  const far = 1.3 * Math.hypot(toX - x, toY - y);
-  [ctx.strokeStyle, ctx.lineWidth] = [colour, width];
-  ctx.setLineDash([share * far, far]);
-  ctx.beginPath();
-  ctx.moveTo(x, y);
-  ctx.bezierCurveTo(x, (y + toY) / 2, toX, (y + toY) / 2, toX, toY);
-  ctx.stroke();
-  ctx.setLineDash([]);
-}
-
 /** The whole way; `at` is how far the token has come, in stations. */
 function drawWay(ctx, way, { rows, width, at, theme }) {
   const row = Object.fromEntries(rows.map((one) => [STATIONS[one.place], one]));
@@ -248,13 +236,13 @@ function drawWay(ctx, way, { rows, width, at, theme }) {
   if (shared) {
     boxes.unshift({ name: "shared", vector: shared, colour: theme.ink, there: come("experts"), thick: 3,
       from: [LEFT + LANE / 2, row.weights.top - 9] });
-    drawRibbon(ctx, [LEFT + LANE / 2, row.vector.bottom], boxes[0].from, come("experts"), 3, theme.ink);
+    drawRibbon(ctx, [LEFT + LANE / 2, row.vector.bottom], boxes[0].from, 3, theme.ink, come("experts"));
   }
   const [size, loudest, top, bottom] = [wide / boxes.length, most(...boxes.map(({ vector }) => vector)), row.weights.top - 3,
     row.experts.bottom + 3];
   boxes.forEach(({ name, vector, weight, colour, there, thick, from }, i) => {
     const [x, middle] = [left + i * size + 3, left + (i + 0.5) * size];
-    drawRibbon(ctx, from, [weight === undefined ? x + 8 : middle, top], there, thick, colour);
+    drawRibbon(ctx, from, [weight === undefined ? x + 8 : middle, top], thick, colour, there);
     [ctx.globalAlpha, ctx.lineWidth, ctx.fillStyle] = [there, 1.5, theme.ink];
     ctx.strokeRect(x, top, size - 6, bottom - top);
     const words = weight === undefined || size < 84 || !come("weights") ? name : `${name} × ${rounded(weight, 2)}`;
@@ -263,7 +251,7 @@ function drawWay(ctx, way, { rows, width, at, theme }) {
     const box = { x: x + 3, y: row.experts.top, width: size - 12, height: 14, most: loudest, share: come("experts") };
     if (box.share) drawVector(ctx, vector, box, theme);
     const to = left + wide / 2 + (i - (boxes.length - 1) / 2) * 12;
-    drawRibbon(ctx, [middle, bottom], [to, row.sum.bottom - 16], come("sum"), thick, colour);
+    drawRibbon(ctx, [middle, bottom], [to, row.sum.bottom - 16], thick, colour, come("sum"));
   });
 
   const sum = way.routed.map((value, d) => value + (shared ? shared[d] : 0));
