@@ -227,7 +227,8 @@ def test_a_layer_s_boxes_are_its_experts_and_the_filled_ones_are_active():
 def test_a_dense_ffn_is_one_box_on_the_scale_of_the_experts():
     dense, sparse = draw_layers({"dense": Dense(64), "GShard": Sparse(8, 2, 32)}).axes
     [box], experts = dense.patches, sparse.patches
-    assert box.get_width() == pytest.approx(2 * experts[0].get_width()) and box.get_x() + box.get_width() / 2 == pytest.approx(0.5)
+    assert box.get_width() == pytest.approx(2 * experts[0].get_width())
+    assert box.get_x() + box.get_width() / 2 == pytest.approx(0.5)
     assert to_rgb(box.get_facecolor()) == to_rgb(MODELS["dense"]) and dense.get_title() == "dense\none FFN of 64"
     assert [text.get_text() for text in dense.texts if text.get_text()] == ["token x", "answer"]
 
