@@ -79,7 +79,7 @@ class BalancingRaceView extends WidgetView {
   declare() {
     const { steps, seeds, methods, num_layers: layers } = this.state;
     return [
-      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.play())),
+      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.start())),
       slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step),
         set: (position) => this.moved(steps[position]), words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
       slider("Layer", { max: layers - 1, at: ({ layer }) => layer, set: (layer) => ({ layer }),
@@ -170,35 +170,15 @@ class BalancingRaceView extends WidgetView {
   }
 
   /** Run through the steps, from the first one if the last is reached. */
-  play() {
+  start() {
     const { steps, step } = this.state;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (step === steps.at(-1)) change(this.model, { step: steps[0] });
-    this.timer = setInterval(() => {
+    this.play(() => {
       const position = nextPosition(steps.indexOf(this.state.step), steps.length, calm);
       change(this.model, { step: steps[position] });
-      if (position === steps.length - 1) this.pause();
+      return position === steps.length - 1;
     }, calm ? CALM_PACE : PACE);
-    this.frame.ask();
-  }
-
-  /** Stop playing; Python hears where. */
-  pause() {
-    if (!this.timer) return;
-    clearInterval(this.timer);
-    this.timer = 0;
-    this.model.save_changes();
-    this.frame.ask();
-  }
-
-  reset() {
-    this.pause();
-    super.reset();
-  }
-
-  close() {
-    clearInterval(this.timer);
-    super.close();
   }
 
   wire() {

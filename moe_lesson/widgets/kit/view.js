@@ -38,6 +38,7 @@ export class WidgetView {
   wire() { return []; }
 
   close() {
+    clearInterval(this.timer);
     this.frame.cancel();
     for (const stop of this.stops) stop();
   }
@@ -100,7 +101,23 @@ export class WidgetView {
     save(this.model, traits);
   }
 
+  /** Call `step` every `pace` milliseconds, until it says that the end is reached or something pauses. */
+  play(step, pace) {
+    this.timer = setInterval(() => { if (step()) this.pause(); }, pace);
+    this.frame.ask();
+  }
+
+  /** Stop playing; Python hears where. */
+  pause() {
+    if (!this.timer) return;
+    clearInterval(this.timer);
+    this.timer = 0;
+    this.model.save_changes();
+    this.frame.ask();
+  }
+
   reset() {
+    this.pause();
     this.point = null;
     this.set(this.model.get("start"));
   }
