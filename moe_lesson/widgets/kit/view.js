@@ -24,6 +24,7 @@ export class WidgetView {
     this.renew();
     el.append(this.page.root);
     this.frame = oncePerFrame(() => this.paint());
+    this.unseen = () => {};
     this.stops = [...this.watch(), on(this.page.reset, "click", () => this.reset()),
       ...this.controls.flatMap((control) => control.wire(this)), ...this.wire()];
     this.frame.ask();
@@ -40,6 +41,7 @@ export class WidgetView {
   close() {
     clearInterval(this.timer);
     this.frame.cancel();
+    this.unseen();
     for (const stop of this.stops) stop();
   }
 
@@ -82,6 +84,12 @@ export class WidgetView {
   }
 
   paint() {
+    this.unseen();
+    const { root } = this.page;
+    if (!root.clientWidth) { // as when JupyterLab changes its theme, where no size will have changed once it is seen again
+      this.unseen = onSize(root, this.frame.ask);
+      return;
+    }
     this.draw();
     for (const control of this.controls) control.sync(this.state);
     const badge = this.badge();
