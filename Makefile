@@ -52,8 +52,8 @@ test: .venv/test
 	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope --durations=10 \
 		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/lessons/nbval_sanitize.cfg -p store_notebooks
 
-# A new widget's unit tests are among these without being named. They run here without a browser: Colab's own JavaScript
-# can't be imitated. The long tests come first, and each process takes the next test when it is free.
+# A new widget's unit tests are among these without being named, but not those in a browser: Colab's own JavaScript
+# can't be imitated here (tests/widgets/conftest.py). The long tests come first, and a free process takes the next test.
 test-colab-widgets: .venv-widgets7/ready
 	OMP_NUM_THREADS=1 .venv-widgets7/bin/python -m pytest -n logical --dist worksteal tests/lessons/colab_widgets.py \
 		tests/lessons/test_lesson.py $$(grep -rl --include='test_*.py' '^from moe_lesson.widgets' tests/widgets | grep -v _browser.py)

@@ -6,6 +6,7 @@ the still. They are drawings of an idea; no number in them was measured.
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
 from math import comb
 from pathlib import Path
@@ -13,12 +14,15 @@ from pathlib import Path
 from moe_lesson.teach.design import MODELS
 
 PICTURES = Path(__file__).resolve().parent.parent / "notebooks" / "pictures"
-WIDTH, HEIGHT = 880, 250
+WIDTH, HEIGHT = 880, 284
+LONGEST = 48  # characters in a line of a caption
 GROUND, TILE, LINE, INK, FAINT = "#101a2e", "#22304d", "#3a4a6d", "#e6ecf7", "#93a1bd"
 COLOURS = "#f6c945", "#4cc9f0", "#f2727f", "#7bd88f", "#b69cff", "#ff9f5a"
 COMMON = "#cfd8e8"  # what every token needs
 TEXT = "font-family='system-ui, sans-serif' text-anchor='middle' dominant-baseline='middle'"
 MOVE = 0.45  # the part of a step in which things change; then they rest
+# On a phone the picture is 340 pixels wide, and so 0.39 times as large: its words are drawn larger there.
+SIZES = ".said{font-size:22px}@media(max-width:560px){.said{font-size:32px}text[font-size^='1']{font-size:24px}}"
 FADE = 0.15  # the part in which words vanish; others come after it
 
 
@@ -28,7 +32,7 @@ class Film:
     def __init__(self, steps: int, still: int, seconds: float = 1.6):
         self.steps, self.still, self.seconds = steps, still, seconds
         self.things: list[tuple[str, dict[int, dict[str, str]]]] = []
-        self.text(WIDTH - 42, 16, "a drawing", 11, FAINT)
+        self.text(WIDTH - 64, 18, "a drawing", 11, FAINT)
 
     def add(self, svg: str, **looks: str) -> int:
         """Draw a thing, `looks` being its CSS at first; returns its number."""
@@ -51,13 +55,19 @@ class Film:
             self.things[thing][1].setdefault(step, {}).update(looks)
 
     def captions(self, words: dict[int, str]) -> None:
-        """One line under the picture, which changes with the steps."""
+        """One line or two under the picture, which change with the steps."""
         starts = sorted(words)
         for start, end in zip(starts, [*starts[1:], None]):
-            line = self.text(WIDTH / 2, HEIGHT - 24, words[start], 19, opacity="1" if start == 0 else "0")
-            self.at(start, line, opacity="1")
+            lines = textwrap.wrap(words[start], LONGEST)
+            if len(lines) > 1:  # of about the same length
+                lines = textwrap.wrap(words[start], min(LONGEST, len(words[start]) // 2 + 6))
+            shifts = [(1 - len(lines)) / 2, *[1.1] * len(lines)]
+            spans = "".join(f"<tspan x='{WIDTH / 2:g}' dy='{dy:g}em'>{escape(line)}</tspan>" for dy, line in zip(shifts, lines))
+            said = self.add(f"text class='said' x='{WIDTH / 2:g}' y='{HEIGHT - 42}' {TEXT}>{spans}</text", fill=INK,
+                            opacity="1" if start == 0 else "0")
+            self.at(start, said, opacity="1")
             if end is not None:
-                self.at(end, line, opacity="0")
+                self.at(end, said, opacity="0")
 
     def svg(self, alt: str) -> str:
         """The picture as a file."""
@@ -82,7 +92,7 @@ class Film:
                 styles.append(f"@keyframes k{number}{{{''.join(frames)}}}#k{number}{{animation-name:k{number}}}")
             name, _, rest = svg.partition(" ")
             drawn.append(f"<{name} id='k{number}' style='{base}' {rest}{'' if name == 'text' else '/'}>")
-        style = (f"#film>*{{animation:{self.steps * self.seconds:g}s ease-in-out infinite}}{''.join(styles)}"
+        style = (f"{SIZES}#film>*{{animation:{self.steps * self.seconds:g}s ease-in-out infinite}}{''.join(styles)}"
                  "@media (prefers-reduced-motion:reduce){#film>*{animation:none!important}}")
         size = f"width='{WIDTH}' height='{HEIGHT}'"
         return "\n".join([f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' {size} role='img'>",
@@ -262,7 +272,7 @@ def shared_experts() -> Film:
     corners, home = grid(8, 4, 340, 40, 110, 62, 14), (130, 75)
     hall = film.box(70, 40, 150, 138, fill=LINE, opacity="0")
     film.at(3, hall, opacity="1")
-    film.at(3, film.text(145, 194, "shared: every token comes here", 15, fill=FAINT, opacity="0"), opacity="1")
+    film.at(3, film.text(145, 194, "shared, for every token", 15, fill=FAINT, opacity="0"), opacity="1")
     for i, (x, y) in enumerate(corners):
         film.box(x, y, 110, 62)
         film.box(x + 8, y + 36, 94, 18, fill=COLOURS[i % 5])

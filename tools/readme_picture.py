@@ -1,6 +1,6 @@
 """Make the pictures of README.md: python tools/readme_picture.py (`make notebooks` calls it)
 
-- data/routing-map.png: Figure 1 of lesson 00 as it is stored there, for readers who want nothing to move.
+- data/routing-map.png: the routing map of lesson 00 as it is stored there, for readers who want nothing to move.
 - .github/pictures/typing.png: the same widget, alive, while somebody types; an animated PNG.
 - .github/pictures/NN.png: of each lesson the most colourful part of a picture that is stored in it, small.
 """
@@ -29,16 +29,17 @@ KEY, REST = 220, 4000  # milliseconds: a character, and the whole sentence
 THUMBNAIL = 200, 120  # pixels; the README shows them at half that
 
 
-def stored_pictures(path: Path) -> list[bytes]:
-    """The PNGs that are stored in a notebook, in their order."""
+def stored_pictures(path: Path, cell_id: str = "") -> list[bytes]:
+    """The PNGs that are stored in a notebook, or in one cell of it, in their order."""
     notebook = nbformat.read(path, as_version=4)
-    return [base64.b64decode(output.data["image/png"]) for cell in notebook.cells for output in cell.get("outputs", [])
-            if "image/png" in output.get("data", {})]
+    return [base64.b64decode(output.data["image/png"]) for cell in notebook.cells if cell_id in ("", cell.id)
+            for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
 
 
-def figure_1() -> bytes:
+def stored_map() -> bytes:
     """The PNG stored with the routing map of lesson 00."""
-    return stored_pictures(LESSONS[0])[0]
+    [picture] = stored_pictures(LESSONS[0], "routing-map")
+    return picture
 
 
 def typed(sentence: str) -> list[Image.Image]:
@@ -99,7 +100,7 @@ def colourfulness(picture: Image.Image) -> float:
 
 def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    STILL.write_bytes(figure_1())
+    STILL.write_bytes(stored_map())
     for path in LESSONS:
         small = thumbnail(stored_pictures(path)).quantize(64, dither=Image.Dither.NONE)
         small.save(PICTURES / f"{path.name[:2]}.png", optimize=True)

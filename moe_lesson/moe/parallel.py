@@ -23,7 +23,8 @@ from torch.distributed.tensor.parallel import ParallelStyle
 from ..base.errors import require
 from .dispatch import DISPATCHES
 from .layers import Experts, compute_dtype
-from .routing import Routing, expert_load
+from .routing import Routing
+from .rows import Combine, Gather, by_expert
 
 # ------------------------------------------------------------------------------------------------------- what travels where
 
@@ -33,21 +34,6 @@ def experts_each(num_experts: int, devices: int) -> int:
     require(devices >= 1 and num_experts % devices == 0,
             f"{num_experts} experts can't be shared out evenly over {devices}; choose a number that divides {num_experts}")
     return num_experts // devices
-
-
-def leaving(expert_ids_TK: Tensor, num_experts: int, devices: int) -> tuple[Tensor, Tensor]:
-    """What one device sends: its rows in the order of their experts, and so of their devices.
-
-    Args:
-        expert_ids_TK: the choices of its tokens.
-        num_experts: N.
-        devices: P.
-
-    Returns: order [T·K], at which place t·K + k of the choices each row stands, an expert's rows in the order of the tokens;
-        counts [P, E], how many rows go to each expert of each device.
-    """
-    order_S = expert_ids_TK.flatten().argsort(stable=True)
-    return order_S, expert_load(expert_ids_TK, num_experts).view(devices, experts_each(num_experts, devices))
 
 
 def check_ids(expert_ids_TK: Tensor, num_experts: int) -> None:
@@ -191,18 +177,19 @@ class ShardedExperts(Experts):
         w_in, w_out = cast(DTensor, self.w_in), cast(DTensor, self.w_out)
         group, devices = w_in.device_mesh.get_group(), w_in.device_mesh.size()
 
-        order_S, leaving_PE = leaving(routing.expert_ids, routing.num_experts, devices)
+        token_S, weight_S, place_TK, ends_N = by_expert(routing)
+        place_TK = place_TK.sort(dim=1).values  # a token's rows are added by expert, as one process on a CPU adds them
+        leaving_PE = ends_N.diff(prepend=ends_N.new_zeros(1)).view(devices, experts_each(routing.num_experts, devices))
         arriving_PE = torch.empty_like(leaving_PE)
         dist.all_to_all_single(arriving_PE, leaving_PE, group=group)
         send, receive = leaving_PE.sum(1).tolist(), arriving_PE.sum(1).tolist()  # a GPU is waited for: sizes must be known here
 
-        token_S = order_S // routing.top_k
-        rows_RD = AllToAll.apply(x_TD.index_select(0, token_S), send, receive, group)
-        weight_R = AllToAll.apply(routing.weights.flatten().index_select(0, order_S), send, receive, group)
+        rows_RD = AllToAll.apply(Gather.apply(x_TD, token_S, place_TK), send, receive, group)
+        weight_R = AllToAll.apply(weight_S, send, receive, group)
         here = each_with_its_expert(arriving_PE, weight_R)
         out_RD = DISPATCHES[self.dispatch](rows_RD, here, w_in.to_local(), w_out.to_local())
         out_SD = AllToAll.apply(out_RD, receive, send, group)
-        return torch.zeros_like(x_TD).index_add(0, token_S, out_SD)
+        return Combine.apply(out_SD, token_S, place_TK)  # no atomics: the same each time on a GPU, too
 
 
 def each_with_its_expert(arriving_PE: Tensor, weight_R: Tensor) -> Routing:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..base.errors import require
 from ..measure.evidence import interval
 from ..measure.roofline import Device, Stage, seconds
-from ..moe.recipes import Sparse
+from ..moe.recipes import Dense, Recipe
 from .design import ACCENT, BAR, DESIGN, INK, LINE, OTHERS, STYLE, colour_of, colours_of
 
 DASHES = ("-", "--", ":", "-.")
@@ -206,35 +206,41 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
 
 
 @matplotlib.rc_context(STYLE)
-def draw_layers(recipes: Mapping[str, Sparse], figure: Figure | None = None) -> Figure:
-    """Draw what one token passes through in layers of equal size: a diagram, side by side, not the routing of a model.
+def draw_layers(recipes: Mapping[str, Recipe], figure: Figure | None = None) -> Figure:
+    """Draw what one token passes through in layers, dense or sparse: a diagram, side by side, not the routing of a model.
 
     Args:
-        recipes: name -> recipe; an expert's box is as wide as it has hidden units.
+        recipes: name -> recipe; a box is as wide as an expert, or a dense FFN, has hidden units, on one scale for all.
         figure: where to draw; None makes a bare figure.
 
     Returns:
-        The figure; active experts are filled in the model's colour, shared ones dark.
+        The figure; what works for the token is filled in the model's colour, shared experts dark.
     """
     require(bool(recipes), "recipes is empty; give at least one name with its recipe")
     figure = blank(figure, 3.6 * len(recipes), 2.9)
     panels = figure.subplots(1, len(recipes), squeeze=False)[0]
-    for ax, (name, recipe), colour in zip(panels, recipes.items(), colours_of(recipes)):
-        count = recipe.num_shared + recipe.num_experts
-        box, stride = 1 / count, max(1, recipe.num_experts // recipe.top_k)
-        routed = {recipe.num_shared + (5 * k) % stride + stride * k for k in range(recipe.top_k)}
-        for expert in range(count):
-            shared, middle = expert < recipe.num_shared, (expert + 0.5) * box
-            fill = INK if shared else colour if expert in routed else "none"
-            ax.add_patch(Rectangle(((expert + 0.12) * box, 0.44), 0.76 * box, 0.2, facecolor=fill, edgecolor=LINE))
+    # (hidden units of a box, shared, routed, active)
+    sizes = [(one.hidden, 0, 1, 1) if isinstance(one, Dense) else (one.expert_width, one.num_shared, one.num_experts, one.top_k)
+             for one in recipes.values()]
+    most = max(hidden * (shared + routed) for hidden, shared, routed, _ in sizes)
+    for ax, name, (hidden, num_shared, num_routed, top_k), colour in zip(panels, recipes, sizes, colours_of(recipes)):
+        box, stride = hidden / most, max(1, num_routed // top_k)
+        left = 0.5 - (num_shared + num_routed) * box / 2
+        routed = {num_shared + (5 * k) % stride + stride * k for k in range(top_k)}
+        for expert in range(num_shared + num_routed):
+            fill = INK if expert < num_shared else colour if expert in routed else "none"
+            start, middle = left + (expert + 0.12) * box, left + (expert + 0.5) * box
+            ax.add_patch(Rectangle((start, 0.44), 0.76 * box, 0.2, facecolor=fill, edgecolor=LINE))
             if fill != "none":
                 for bottom, top in (((0.5, 0.12), (middle, 0.43)), ((middle, 0.65), (0.5, 0.92))):
                     ax.annotate("", top, bottom, arrowprops={"arrowstyle": "-", "color": fill, "linewidth": 1.2, "alpha": 0.8})
+        dense = isinstance(recipes[name], Dense)
         ax.text(0.5, 0.05, "token x", ha="center", va="center")
-        ax.text(0.5, 0.98, "Σ weight · answer" + (" + shared" if recipe.num_shared else ""), ha="center", va="center")
+        total = "answer" if dense else "Σ weight · answer" + (" + shared" if num_shared else "")
+        ax.text(0.5, 0.98, total, ha="center", va="center")
         ax.set(xlim=(0, 1), ylim=(0, 1.04))
-        ax.set_title(f"{name}\n{recipe.top_k} of {recipe.num_experts} experts of {recipe.expert_width}"
-                     + (f", and {recipe.num_shared} shared" if recipe.num_shared else ""))
+        ax.set_title(f"{name}\none FFN of {hidden}" if dense else f"{name}\n{top_k} of {num_routed} experts of {hidden}"
+                     + (f", and {num_shared} shared" if num_shared else ""))
         ax.axis("off")
     return figure
 

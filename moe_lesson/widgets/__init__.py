@@ -21,10 +21,11 @@ from .router_microscope.data import RouterMicroscope
 from .routing_map.data import RoutingMap
 from .segmentation_view.data import SegmentationView
 from .specialisation_view.data import SpecialisationView
+from .token_way.data import TokenWay
 
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "CostExplorer",
     "ExpertExplorer", "FactFinder", "LadderExplorer",
     "LedgerView", "Quiz", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
-    "SpecialisationView",
+    "SpecialisationView", "TokenWay",
 ]

@@ -135,7 +135,9 @@ def test_other_settings_are_other_runs(small, corpus, tmp_path, monkeypatch):
 
 @pytest.fixture
 def short_ladder(monkeypatch):
-    """The ladder with three rungs and a few steps."""
+    """The ladder with three rungs, a few steps, and few experts taken away."""
+    monkeypatch.setattr(diagnoses, "MASKED", (1 / 8,))
+    monkeypatch.setattr(diagnoses, "CONTROLS", 1)
     ladder = EXPERIMENTS["ladder"]
     preset = replace(ladder.presets["cpu"], steps=4, tuning_steps=2, lrs=(4e-3,), evaluated=2_000, batch=2, context=32)
     rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "1 shared")}

@@ -1,7 +1,8 @@
 """The lessons with every exercise solved, under the ipywidgets that Colab has: 7, where a widget shows itself another way.
 
 `make test-colab-widgets` runs this file in .venv-widgets7; plain pytest does not collect it. It is Python's half alone: the
-JavaScript of Colab can't be imitated here. The lessons as they are stored, with the exercises open, are nbval's.
+JavaScript of Colab can't be imitated here. The lessons as they are stored, whole and with the exercises open, are nbval's:
+here a lesson is its exercises, forms and widgets, with the cells that these need.
 """
 
 import importlib.metadata
@@ -11,16 +12,13 @@ from pathlib import Path
 import ipywidgets
 import nbformat
 import pytest
+from excerpts import CLASSES, needed
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from solutions import solve
 from store_notebooks import WIDGET_VIEW, problems, run
 
-from moe_lesson import widgets
-from moe_lesson.widgets.kit.base import LessonWidget
-
 REPO = Path(__file__).resolve().parents[2]
 LESSONS = sorted((REPO / "notebooks").glob("*.ipynb"))
-CLASSES = "|".join(name for name in widgets.__all__ if issubclass(getattr(widgets, name), LessonWidget))
 SHOWS = re.compile(rf"({CLASSES}|Predict)[(:]")  # how the text of a widget, or of a form, begins
 
 
@@ -42,14 +40,16 @@ def test_this_process_and_a_kernel_have_the_ipywidgets_of_colab(tmp_path):
 def test_a_solved_lesson_is_right_and_shows_what_is_stored_and_the_view(path, tmp_path):
     stored, notebook = nbformat.read(path, as_version=4), nbformat.read(path, as_version=4)
     solved = solve(notebook, path.stem[:2])
+    notebook.cells = needed(notebook.cells)
     nbformat.write(notebook, tmp_path / path.name)
     fresh, _ = run(tmp_path / path.name, timeout=300)
     assert problems(fresh) == []  # among them: nothing on stderr
     said = "\n".join(output.get("text", "") for cell in fresh.cells for output in cell.get("outputs", []))
     assert [name for name in solved if f"✅ {name}: right." not in said] == [] and "⏳" not in said and "❌" not in said
     kinds = set()
-    for old, new in zip(stored.cells, fresh.cells, strict=True):
-        before, now = shown(old), shown(new)
+    before_of = {cell.id: shown(cell) for cell in stored.cells}
+    for new in fresh.cells:
+        before, now = before_of[new.id], shown(new)
         assert [set(data) for data in now] == [set(data) - {"image/png"} | {WIDGET_VIEW} for data in before], new.id
         for data in now:
             kinds.add(SHOWS.match(data["text/plain"])[1])

@@ -127,7 +127,64 @@ def overwrites(y, out, token, weight):
     return y
 
 
+def forward_with(combine=torch.Tensor.index_add, weigh=lambda weights, slot, token: weights[token, slot],
+                 watch=lambda weights: weights, renormalise=True, chosen=lambda ids: ids):
+    """A TopK layer with one slip: how answers are added, which weight they get, what autograd sees of it, who works."""
+    def wrong(layer, x):
+        logits = x @ layer.router.weight
+        best = logits.softmax(1).topk(layer.router.top_k)
+        weights = watch(best.values / best.values.sum(1, keepdim=True) if renormalise else best.values)
+        y = torch.zeros_like(x)
+        for i, (w_in, w_out) in enumerate(zip(layer.experts.w_in, layer.experts.w_out)):
+            token, slot = torch.where(chosen(best.indices) == i)
+            out = with_hidden(lambda gate, up: F.silu(gate) * up)(x[token], w_in, w_out)
+            y = combine(y, 0, token, out * weigh(weights, slot, token)[:, None])
+        return y, Routing(logits, best.indices, weights)
+
+    return wrong
+
+
+def written_over(y, dim, token, out):
+    y = y.clone()
+    y[token] = out
+    return y
+
+
+def everybody(layer, x):
+    routing = layer.router(x)
+    scores, ids = routing.logits.softmax(1), torch.arange(routing.num_experts).expand(len(x), -1)
+    return layer.experts(x, Routing(routing.logits, ids, scores)), routing
+
+
+def with_other_routing(change):
+    return lambda layer, x: (layer(x)[0], change(layer(x)[1]))
+
+
 F = torch.nn.functional
+FORWARD = [
+    (forward_with(written_over), "last expert alone"),
+    (forward_with(renormalise=False), "raw probabilities"),
+    (forward_with(weigh=lambda weights, slot, token: torch.ones(len(token))), "weights are missing"),
+    (forward_with(weigh=lambda weights, slot, token: torch.ones(len(token)) / weights.shape[1]), "that is a mean"),
+    (forward_with(weigh=lambda weights, slot, token: weights[token, 0]), "first choice does"),
+    (forward_with(weigh=lambda weights, slot, token: weights.flip(1)[token, slot]), "turned around"),
+    (forward_with(chosen=lambda ids: ids[:, :1]), "only each token's first choice"),
+    (everybody, "every expert has answered"),
+    (lambda layer, x: (layer(x)[0] + x, layer(x)[1]), "you added x"),
+    (lambda layer, x: layer(x)[::-1], "changed places"),
+    (lambda layer, x: layer(x)[0], "must return two things"),
+    (lambda layer, x: (layer(x)[0], layer(x)[1].weights), "is no Routing"),
+    (lambda layer, x: (layer(x)[0].T, layer(x)[1]), "the output: your answer has shape (6, 7)"),
+    (lambda layer, x: (2 * layer(x)[0], layer(x)[1]), "wrong for 7 tokens and 3 of 5 experts"),
+    (with_other_routing(lambda r: replace(r, logits=r.logits.softmax(1))), "before the softmax"),
+    (with_other_routing(lambda r: replace(r, weights=r.weights / 2)), "says something else"),
+]
+MENDED = [
+    (forward_with(written_over), "one fault is mended, one is left: the output"),
+    (forward_with(watch=torch.Tensor.detach), "one is left, and no output shows it"),
+    (forward_with(renormalise=False), "raw probabilities"),
+    (lambda layer, x: forward_with()(layer, x.detach()), "the gradient does not come through"),
+]
 WRONG_OF_LESSONS_01_AND_02 = {
     "ffn": [
         (with_hidden(lambda gate, up: gate * up), "without the silu"),
@@ -218,6 +275,8 @@ WRONG_OF_LESSONS_01_AND_02 = {
     ],
 }
 WRONG = WRONG_OF_LESSONS_01_AND_02 | {
+    "topk_moe": [*FORWARD, (forward_with(watch=torch.Tensor.detach), "the gradient does not come through")],
+    "mended": MENDED,
     "load": [
         (first_choice_only, "must sum to T·K = 10"),
         (forgets_idle_experts, "an expert that no token chose still needs its 0"),
@@ -852,6 +911,12 @@ def test_a_loop_that_returns_a_list_is_right_too():
 def test_a_stub_is_not_tried_and_the_lesson_goes_on(name, stub, capsys):
     assert ALL[name](stub) is ALL[name].reference
     assert capsys.readouterr().out.startswith(f"⏳ {name}: not tried")
+
+
+def test_a_layer_with_both_planted_faults_is_not_tried(capsys):
+    both = forward_with(written_over, watch=torch.Tensor.detach)
+    assert checks.mended(both) is checks.mended.reference
+    assert capsys.readouterr().out.startswith("⏳ mended: not tried")
 
 
 @pytest.mark.parametrize("name", ALL)

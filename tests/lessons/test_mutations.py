@@ -21,8 +21,7 @@ from moe_lesson.lm import real
 from moe_lesson.measure import census, evidence, instruments, interventions, roofline
 from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows
 from moe_lesson.teach import checks
-from moe_lesson.teach.checks.kit import Check
-from moe_lesson.teach.checks.lesson06 import traced
+from moe_lesson.teach.checks.kit import Check, traced
 from moe_lesson.teach.checks.lesson11 import ToyModel
 
 F = torch.nn.functional
@@ -31,7 +30,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "max_violation": [routing.max_violation], "balance_loss": [balance.shares, balance.balance_loss],
        "update_bias": [balance.update_bias], "labels_served": [instruments.labels_served],
        "output_similarity": [instruments.output_similarity], "cut_experts": [interventions.cut_experts],
-       "deepseekmoe": [layers.MoE.forward],
+       "topk_moe": [layers.MoE.forward], "mended": [layers.MoE.forward], "deepseekmoe": [layers.MoE.forward],
        "verdict": [evidence.student_t, evidence.interval, evidence.paired_difference, evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
@@ -165,11 +164,10 @@ def sampled(r: random.Random) -> list[list[float]]:
     return [[b + (gap - mean + wanted * half) * (wanted != 0) for b, gap in zip(better, gaps)], better]
 
 
-def layer_and_tokens(r: random.Random) -> list:
-    """A small layer with shared experts, and tokens for it."""
+def layer_and_tokens(r: random.Random, **more) -> list:
+    """A small layer, and tokens for it."""
     n = r.randint(2, 5)
-    layer = layers.MoE(r.randint(1, 6), num_experts=n, top_k=r.randint(2, n), expert_width=r.randint(1, 4),
-                       num_shared=r.randint(1, 3), scale=r.random() * 3)
+    layer = layers.MoE(r.randint(1, 6), num_experts=n, top_k=r.randint(2, n), expert_width=r.randint(1, 4), **more)
     return [layer.double(), torch.randn(r.randint(1, 7), layer.router.width).double()]
 
 
@@ -219,6 +217,8 @@ def arguments(name: str, seed: int) -> list:
         case "cut_experts":
             return [floats(a, b, 2 * c * d), floats(a, c * d, b), c]
         case "deepseekmoe":
+            return layer_and_tokens(r, num_shared=r.randint(1, 3), scale=r.random() * 3)
+        case "topk_moe" | "mended":
             return layer_and_tokens(r)
         case "verdict":
             return sampled(r)
@@ -243,7 +243,7 @@ def outcome(name: str, function: Callable, given: list) -> list:
     given = copy.deepcopy(given)
     if name == "dealt_to_documents":
         return deals(function, *given)
-    if name == "deepseekmoe":
+    if name in ("deepseekmoe", "topk_moe", "mended"):
         return traced(function, *given)
     if name == "listen":
         heard = function(*given)

@@ -12,7 +12,7 @@ from matplotlib.colors import same_color, to_rgb
 
 from moe_lesson.measure.evidence import interval
 from moe_lesson.measure.roofline import Device, Stage
-from moe_lesson.moe.recipes import Budget
+from moe_lesson.moe.recipes import Budget, Dense, Sparse
 from moe_lesson.teach.design import INK, MODELS, OTHERS, colour_of, colours_of
 from moe_lesson.teach.plots import (
     draw_calls,
@@ -222,6 +222,15 @@ def test_a_layer_s_boxes_are_its_experts_and_the_filled_ones_are_active():
         assert ax.get_title().startswith(name) and f"{recipe.top_k} of {recipe.num_experts}" in ax.get_title()
     with pytest.raises(ValueError, match="recipes is empty"):
         draw_layers({})
+
+
+def test_a_dense_ffn_is_one_box_on_the_scale_of_the_experts():
+    dense, sparse = draw_layers({"dense": Dense(64), "GShard": Sparse(8, 2, 32)}).axes
+    [box], experts = dense.patches, sparse.patches
+    assert box.get_width() == pytest.approx(2 * experts[0].get_width())
+    assert box.get_x() + box.get_width() / 2 == pytest.approx(0.5)
+    assert to_rgb(box.get_facecolor()) == to_rgb(MODELS["dense"]) and dense.get_title() == "dense\none FFN of 64"
+    assert [text.get_text() for text in dense.texts if text.get_text()] == ["token x", "answer"]
 
 
 def test_stages_stand_one_after_the_other_and_those_that_wait_are_hatched():

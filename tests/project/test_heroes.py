@@ -1,5 +1,6 @@
 """The moving pictures at the head of the lessons: as the tool draws them, whole, and still for who wants no motion."""
 
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -7,9 +8,10 @@ import colab
 import heroes
 import nbformat
 import pytest
+from chromium import launch_chromium
 
 every_picture = pytest.mark.parametrize("number", heroes.LESSONS)
-LINE = 90  # characters of a caption that fit into the picture
+PHONE = 343  # pixels: what a phone leaves a picture
 
 
 @every_picture
@@ -22,8 +24,8 @@ def test_the_stored_picture_is_what_the_tool_draws(number):
 def test_a_picture_moves_stays_within_its_frame_and_says_that_it_is_a_drawing(number):
     film_of, alt = heroes.LESSONS[number]
     film, text = film_of(), film_of().svg(alt)
-    words = [element.text for element in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
-    assert words[0] == "a drawing" and max(map(len, words)) <= LINE and len(alt) > 40
+    words = list(ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text"))
+    assert words[0].text == "a drawing" and max(map(len, words)) <= 2 and len(alt) > 40, "a caption has two lines at most"
     assert len(re.findall("@keyframes", text)) >= 8 and "prefers-reduced-motion" in text and len(text) < 60_000
     assert all(step < film.steps for _, looks in film.things for step in looks), "what comes after the last step is never seen"
     for svg, looks in film.things:
@@ -31,6 +33,23 @@ def test_a_picture_moves_stays_within_its_frame_and_says_that_it_is_a_drawing(nu
         for look in looks.values():
             dx, dy = map(float, re.findall(r"-?[\d.]+(?=px)", look.get("transform", "0px 0px")))
             assert 0 <= x + dx <= heroes.WIDTH and 0 <= y + dy <= heroes.HEIGHT
+
+
+def test_words_can_be_read_on_a_phone():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        page = launch_chromium(playwright).new_page()
+        for number, width in itertools.product(heroes.LESSONS, (PHONE, heroes.WIDTH)):
+            page.set_viewport_size({"width": width, "height": 400})
+            page.goto((heroes.PICTURES / f"{number}.svg").as_uri())
+            found = page.evaluate("""[...document.querySelectorAll('text')].map((node) => {
+              const { x, y, width, height } = node.getBBox();
+              return [parseFloat(getComputedStyle(node).fontSize), x, x + width, y + height];
+            })""")
+            for size, left, right, bottom in found:
+                assert size * width / heroes.WIDTH >= (9 if width == PHONE else 11), number
+                assert 0 <= left and right <= heroes.WIDTH and bottom <= heroes.HEIGHT, number
+            assert found[-1][0] * width / heroes.WIDTH >= 12, f"{number}: the caption is small"
 
 
 def test_a_thing_looks_as_it_did_until_its_step_and_so_from_then_on():

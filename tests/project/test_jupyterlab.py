@@ -1,4 +1,7 @@
-"""Lesson 00 in a real JupyterLab in a real browser: run all, type a sentence, move a slider; save, reopen, go on."""
+"""Lesson 00 in a real JupyterLab in a real browser: run all, type a sentence, move a slider; save, reopen, go on.
+
+It is the lesson's exercises, forms and widgets, and a chart after them: that all of the lesson runs is nbval's to say.
+"""
 
 import os
 import re
@@ -10,14 +13,18 @@ import urllib.request
 from pathlib import Path
 
 import my_lessons
+import nbformat
 import pytest
 from chromium import launch_chromium
+from excerpts import needed
+from nbformat.v4 import new_code_cell
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
 REPO = Path(__file__).parents[2]
 LESSON = REPO / "notebooks" / "00-start-here.ipynb"
 TOKEN = "lesson"
+CHART = "from moe_lesson.widgets import CostExplorer\n\nCostExplorer()"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +32,9 @@ def lab(tmp_path_factory):
     """A JupyterLab server over a copy of the lesson, with settings of its own; gives its address."""
     home = tmp_path_factory.mktemp("lab")
     my_lessons.update(LESSON.parent, home)
+    nb = nbformat.read(home / LESSON.name, as_version=4)
+    nb.cells = [*needed(nb.cells), new_code_cell(CHART, id="chart")]
+    (home / LESSON.name).write_text(my_lessons.unanswered(nbformat.writes(nb)), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,13 +133,26 @@ def map_answers(page) -> None:
 
 
 def follows_the_theme(page) -> None:
-    """Native controls are dark where the notebook is, whatever the system is."""
-    scheme = "getComputedStyle(document.querySelector('.moe-root')).colorScheme"
-    for theme, expected in (("Dark", "dark"), ("Light", "light")):
+    """Native controls are dark where the notebook is, whatever the system is; a chart is whole, as it was before."""
+    chart = page.locator(".moe-root").filter(has=page.locator(".moe-chart"))
+    chart.scroll_into_view_if_needed()
+    before = bars(chart)
+    assert len(before) > 5 and all(width > 0 and height > 0 for width, height in before)
+    for theme in ("Dark", "Light"):
         page.get_by_role("menuitem", name="Settings", exact=True).click()
         page.get_by_text("Theme", exact=True).hover()
         page.get_by_text(f"JupyterLab {theme}", exact=True).click()
-        page.wait_for_function(f"{scheme} === '{expected}'", timeout=20_000)
+        sync_api.expect(chart).to_have_css("color-scheme", theme.lower(), timeout=20_000)
+        page.wait_for_timeout(500)  # what moves has come to rest
+        assert bars(chart) == before, theme
+
+
+def bars(chart) -> list[list[float]]:
+    """The sizes at which the bars of a chart are to be seen."""
+    return chart.locator(".moe-chart").first.locator(".moe-bar").evaluate_all("""(nodes) => nodes.map((node) => {
+      const [bar, edge] = [node.getBoundingClientRect(), node.ownerSVGElement.getBoundingClientRect()];
+      return [Math.min(bar.right, edge.right) - Math.max(bar.left, edge.left), Math.min(bar.bottom, edge.bottom) - bar.top];
+    })""")
 
 
 def pixels(widget):

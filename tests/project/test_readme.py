@@ -103,8 +103,8 @@ def test_the_speed_of_the_widgets_is_what_the_table_says():
     assert benchmark_layer.with_section(CONTRIBUTING, section, benchmark_widgets.HEADING) == CONTRIBUTING
 
 
-def test_the_still_is_figure_1_of_lesson_00_and_the_moving_picture_is_small_and_moves():
-    assert readme_picture.STILL.read_bytes() == readme_picture.figure_1()
+def test_the_still_is_the_routing_map_of_lesson_00_and_the_moving_picture_is_small_and_moves():
+    assert readme_picture.STILL.read_bytes() == readme_picture.stored_map()
     with Image.open(readme_picture.TYPING) as moving:
         frames = [moving.seek(place) or moving.convert("RGB").tobytes() for place in range(moving.n_frames)]
     assert len(set(frames)) == len(readme_picture.SENTENCE) + 1, "an empty line, and one picture for each character"

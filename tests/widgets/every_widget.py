@@ -30,6 +30,7 @@ import redundancy_lens.cases as lens_cases
 import router_game.cases as game_cases
 import segmentation_view.cases as segmentation_cases
 import specialisation_view.cases as specialisation_cases
+import token_way.cases as way_cases
 from router_microscope.cases import scope_of
 from routing_map.cases import map_of
 from routings import HOSTILE, LONG_NAMES, logits_of, routing_of
@@ -315,6 +316,19 @@ SPECIALISATION_VIEW = Entry(
     large=partial(specialisation_cases.view_of, sizes=(62, 62), k=6, documents=35, tokens=120), along=("locked_expert",),
     follows="svg")
 
+TOKEN_WAY = Entry(
+    way_cases.way_of, ({"station": 3, "layer": 1}, {"station": 0, "locked_token": 9}, {"text": ""}, {"text": "x" * 230}),
+    held={"station slider": slider("Station", "ArrowLeft"), "tokens": (".moe-token[tabindex='0']", "ArrowRight")},
+    hostile=Example(lambda: way_cases.way_of(WORDS, title=WORDS), ({"locked_token": 1},)),
+    sizes={"short": Example(partial(way_cases.way_of, short=True, title=LONG), ({"station": 1},)),
+           "one expert": Example(partial(way_cases.way_of, "a", 0, ffn=Sparse(1, 1, 4), layers=1)),
+           "many experts": Example(partial(way_cases.way_of, LONG, ffn=Sparse(200, 40, 4)))},
+    projected={"as in a lesson": Example(partial(way_cases.way_of, ffn=Sparse(62, 6, 8, num_shared=2), width=64),
+                                         ({"station": 5},))},
+    large=partial(way_cases.way_of, "the moon and the sea, " * 10, ffn=Sparse(62, 6, 24, num_shared=2), width=64),
+    types=partial(way_cases.way_of, "the moon and the sea, " * 10, ffn=Sparse(62, 6, 24, num_shared=2), width=64),
+    opened='document.querySelector(".moe-row button").click();')  # it plays
+
 WIDGETS: dict[str, Entry] = {
     "AblationView": ABLATION_VIEW,
     "BalancingRace": BALANCING_RACE, "CapacityView": CAPACITY_VIEW, "ContributionView": CONTRIBUTION_VIEW,
@@ -322,5 +336,5 @@ WIDGETS: dict[str, Entry] = {
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "Quiz": QUIZ, "RedundancyLens": REDUNDANCY_LENS,
     "RouterGame": ROUTER_GAME,
     "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
-    "SpecialisationView": SPECIALISATION_VIEW,
+    "SpecialisationView": SPECIALISATION_VIEW, "TokenWay": TOKEN_WAY,
 }

@@ -272,6 +272,12 @@ def test_axe_finds_nothing_serious(show, name, scheme):
         assert complaints(page) == []
 
 
+SIZES = """[...document.querySelectorAll(".moe-root :is(canvas, svg, svg rect, svg path)")].map((node) => {
+  const { width, height } = node.getBoundingClientRect();
+  return [node.tagName, width, height];
+})"""
+
+
 @every_widget
 def test_it_follows_the_theme_of_the_system_and_of_jupyterlab(show, name):
     page = show(WIDGETS[name].widgets[0])
@@ -283,6 +289,22 @@ def test_it_follows_the_theme_of_the_system_and_of_jupyterlab(show, name):
     page.evaluate("""document.body.style.setProperty('--jp-layout-color0', '#ffffff');
                      document.body.style.setProperty('--jp-ui-font-color0', '#010203')""")
     assert page.evaluate(colours) == ["rgb(255, 255, 255)", "rgb(1, 2, 3)"]
+
+
+@every_widget
+def test_it_is_whole_after_jupyterlab_hid_it_for_a_change_of_theme(show, name):
+    page = show(WIDGETS[name].widgets[0])
+    before = page.evaluate(SIZES)
+    page.evaluate(f"""async () => {{ // hidden while the view draws, and seen before the frame is shown: no size has changed
+      const host = document.getElementById("host");
+      requestAnimationFrame(() => {{ host.style.display = "none"; }});
+      document.body.dataset.jpThemeName = "JupyterLab Dark";
+      await Promise.resolve();
+      requestAnimationFrame(() => {{ host.style.display = ""; }});
+      {NEXT_FRAME}
+      {NEXT_FRAME}
+    }}""")
+    assert page.evaluate(SIZES) == before
 
 
 @every_widget

@@ -8,7 +8,7 @@ otherwise, so that the rest of the lesson runs either way.
 
 from .lesson00 import load
 from .lesson01 import ffn, power_law
-from .lesson02 import choose, combine, gate, tokens_of
+from .lesson02 import choose, combine, gate, mended, tokens_of, topk_moe
 from .lesson03 import balance_loss, max_violation, update_bias
 from .lesson04 import labels_served, output_similarity
 from .lesson05 import cut_experts
@@ -19,5 +19,5 @@ from .lesson09 import block_ends, least_rows, places, send_counts
 from .lesson11 import listen
 
 __all__ = ["balance_loss", "block_ends", "choose", "combine", "cut_experts", "dealt_to_documents", "deepseekmoe", "ffn", "gate",
-           "information", "labels_served", "least_rows", "listen", "load", "max_violation", "output_similarity", "places",
-           "power_law", "send_counts", "tokens_of", "update_bias", "verdict"]
+           "information", "labels_served", "least_rows", "listen", "load", "max_violation", "mended", "output_similarity",
+           "places", "power_law", "send_counts", "tokens_of", "topk_moe", "update_bias", "verdict"]

@@ -1,9 +1,12 @@
 """What every check is made of: how an attempt is called, how its answer is judged, and what is printed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from ...moe.layers import MoE
+from ...moe.routing import Routing
 
 
 class NotTried(Exception):
@@ -122,6 +125,47 @@ def gradients(function: Callable, case: tuple) -> list[Tensor]:
     if output.requires_grad:
         output.square().sum().backward()
     return [torch.empty(0) if a.grad is None else a.grad for a in inputs if isinstance(a, Tensor) and a.is_floating_point()]
+
+
+def traced(function: Callable, layer: MoE, x: Tensor) -> list[Tensor]:
+    """Output, logits and gates of a forward, and the gradients of its squares: of x and of every parameter."""
+    x = x.clone().requires_grad_()
+    y, routing = function(layer, x)
+    sources = [x, *layer.parameters()]
+    back = torch.autograd.grad(y.square().sum(), sources, materialize_grads=True) if y.requires_grad else []
+    return [y, routing.logits, routing.gates, *back]
+
+
+def wrong_layer(attempt: Callable, layers: Sequence[MoE], slips_of: Callable[[MoE, Tensor], dict[str, Tensor]],
+                hint: str) -> str | None:
+    """What is wrong with a forward (layer, x [T, D]) -> y [T, D], Routing, tried on several layers.
+
+    Args:
+        slips_of: (layer, x) -> by what to say of it, the output that a known mistake gives.
+        hint: what y is.
+    """
+    layer, x = layers[0], drawn(7, layers[0].router.width)
+    y, routing = called_pair(attempt, "the output and the routing", layer, x)
+    if isinstance(y, Routing):
+        return "the two have changed places: first the output, then the routing"
+    must_have_shape(must_be_tensor(y), *x.shape, part="the output")
+    if not isinstance(routing, Routing):
+        return "the second thing you return is no Routing: Routing(logits, ids, weights) says who was chosen and how much"
+    right_y, right = layer(x)
+    slips = slips_of(layer, x) | {"you added x: the residual stream belongs to the block around the layer": right_y + x}
+    if slip := known_slip(y, slips):
+        return slip
+    if same(y, right_y) and not same(routing.gates, right.gates):
+        return "the output is right, and the routing says something else: its weights are those that the experts were given"
+    if same(y, right_y) and not same(routing.logits, right.logits):
+        return "the routing wants the logits, before the softmax: the balance loss takes its own softmax of them"
+    for each, (tokens,) in zip(layers, [[7], *sizes(1)]):
+        found, wanted = (traced(function, each, drawn(tokens, each.router.width)) for function in (attempt, MoE.forward))
+        if not all(map(same, found[:3], wanted[:3])):
+            raise Wrong(f"wrong for {tokens} tokens and {each.router.top_k} of {each.router.num_experts} experts: {hint}")
+        if len(found) < len(wanted) or not all(map(same, found, wanted)):
+            raise Wrong("the numbers are right, but the gradient does not come through (detach, no_grad?): nothing would learn")
+    return None
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

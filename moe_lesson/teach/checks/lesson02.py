@@ -6,7 +6,21 @@ import torch
 
 from ...moe import dispatch, layers
 from ...moe.routing import Routing
-from .kit import Check, called, called_pair, drawn, known_slip, must_agree, must_be_tensor, must_have_shape, same, sizes
+from .kit import (
+    Check,
+    NotTried,
+    called,
+    called_pair,
+    drawn,
+    known_slip,
+    must_agree,
+    must_be_tensor,
+    must_have_shape,
+    same,
+    sizes,
+    traced,
+    wrong_layer,
+)
 
 
 def diagnose_gate(attempt: Callable) -> str | None:
@@ -134,3 +148,73 @@ def diagnose_combine(attempt: Callable) -> str | None:
 
 
 combine = Check("combine", dispatch.combine, diagnose_combine)
+
+
+def topk_layers() -> list[layers.MoE]:
+    """Layers without shared experts, of several sizes, the same at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return [layers.MoE(6, num_experts=k + more, top_k=k, expert_width=h).double()
+                for k, more, h in ([3, 2, 3], *([k + 1, *rest] for k, *rest in sizes(3)))]
+
+
+def last_alone(layer: layers.MoE, x: torch.Tensor) -> torch.Tensor:
+    """The output where each expert writes over what those before it have written."""
+    routing = layer.router(x)
+    slot = routing.expert_ids.argmax(dim=1, keepdim=True)
+    return layer.experts(x, Routing(routing.logits, routing.expert_ids.gather(1, slot), routing.weights.gather(1, slot)))
+
+
+def slips(layer: layers.MoE, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Outputs of known mistakes."""
+    right = layer.router(x)
+    scores, ids, weights = right.logits.softmax(dim=1), right.expert_ids, right.weights
+
+    def routed(weights: torch.Tensor, ids: torch.Tensor = ids) -> torch.Tensor:
+        return layer.experts(x, Routing(right.logits, ids, weights))
+
+    everybody, ones = torch.arange(right.num_experts).expand(len(x), -1), torch.ones_like(weights)
+    return {
+        "a token keeps the answer of its last expert alone: y[token] = … writes over what is there, combine adds":
+            last_alone(layer, x),
+        "your weights are the raw probabilities: divide those of the chosen by their sum": routed(scores.gather(1, ids)),
+        "the weights are missing: the router decides how much each answer counts": routed(ones),
+        "all answers count the same: that is a mean, and the router's weights are missing": routed(ones / ids.shape[1]),
+        "every expert counts as a token's first choice does: an expert's weight stands in the slot where the expert stands":
+            routed(weights[:, :1].expand_as(weights)),
+        "the weights are turned around: slot k holds the weight of the expert in slot k": routed(weights.flip(1)),
+        "only each token's first choice has answered: all K slots count": routed(weights[:, :1], ids[:, :1]),
+        "every expert has answered: only the K chosen ones work for a token": routed(scores, everybody),
+    }
+
+
+def diagnose_topk_moe(attempt: Callable) -> str | None:
+    """What is wrong with a function (layer, x [T, D]) -> y [T, D], Routing."""
+    return wrong_layer(attempt, topk_layers(), slips, "y is the sum of the K chosen experts' answers, each times its weight")
+
+
+topk_moe = Check("topk_moe", layers.MoE.forward, diagnose_topk_moe)
+
+
+def diagnose_mended(attempt: Callable) -> str | None:
+    """Which of the two planted faults is left in a function (layer, x [T, D]) -> y [T, D], Routing."""
+    layer = topk_layers()[0]
+    x = drawn(7, 6)
+    y, _ = called_pair(attempt, "the output and the routing", layer, x)
+    overwrites = isinstance(y, torch.Tensor) and same(y, last_alone(layer, x))
+    deaf = False
+    if overwrites or isinstance(y, torch.Tensor) and same(y, layer(x)[0]):
+        grads = dict(zip(("x", *(name for name, _ in layer.named_parameters())), traced(attempt, layer, x)[3:]))
+        deaf = bool(grads) and not grads["router.weight"].any()
+    if overwrites and deaf:
+        raise NotTried
+    if overwrites:
+        return ("one fault is mended, one is left: the output is wrong wherever K is above 1. Take one token, and print what y "
+                "holds for it after each of its experts")
+    if deaf:
+        return ("one fault is mended, one is left, and no output shows it: ask for the gradient of the router's table. Which "
+                "line keeps the weights from autograd?")
+    return diagnose_topk_moe(attempt)
+
+
+mended = Check("mended", layers.MoE.forward, diagnose_mended)

@@ -12,6 +12,7 @@ import { count, grouped } from "../kit/words.js";
 
 const SMOOTHED = 2; // recorded steps on either side that a loss is averaged with
 const BEHIND = "#808790"; // all curves but one
+const MARKED = [0, 10, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10_000]; // steps under the curves, as far as they go
 
 // --- what happened ---------------------------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class BalancingRaceView extends WidgetView {
   declare() {
     const { steps, seeds, methods, num_layers: layers } = this.state;
     return [
-      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.play())),
+      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.start())),
       slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step),
         set: (position) => this.moved(steps[position]), words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
       slider("Layer", { max: layers - 1, at: ({ layer }) => layer, set: (layer) => ({ layer }),
@@ -105,8 +106,8 @@ class BalancingRaceView extends WidgetView {
     });
     const [panels, charts] = [make("div", "moe-panels"), make("div", "moe-charts moe-race")];
     panels.append(...this.panels.map(({ box }) => box));
-    const names = 20 + WIDE * d3.max(methods, (name) => name.length); // at the curves of the first chart
-    this.curves = [names, 12].map((right) => new Chart({ height: 190, margin: { top: 20, bottom: 38, left: 30, right } }));
+    const names = 20 + WIDE * d3.max(methods, (name) => name.length); // at the curves
+    this.curves = [0, 1].map(() => new Chart({ height: 190, margin: { top: 20, bottom: 38, left: 30, right: names } }));
     charts.append(...this.curves.map(({ box }) => box));
     return [panels, charts];
   }
@@ -140,26 +141,25 @@ class BalancingRaceView extends WidgetView {
     this.page.status.setAttribute("aria-live", this.timer ? "off" : "polite"); // nobody can listen to all steps of a film
   }
 
-  /** All methods over the recorded steps, each of which takes the same room; the emphasised one strong, and where we stand. */
+  /** All methods over the steps, by their square roots: most happens early. The emphasised one is strong; and where we stand. */
   drawCurves(title, curves, domain, i) {
     const { curves: { [i]: chart }, point, seen: { position }, state: { methods, method, steps }, theme } = this;
     const { width, height } = chart.sized();
-    const [x, y] = [d3.scaleLinear([0, Math.max(steps.length - 1, 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
-    chart.axes(x, y, { yTitle: title, xTitle: "recorded step", yTicks: 4, xTicks: width / 60, xFormat: (p) => steps[p] ?? "" });
+    const [x, y] = [d3.scaleSqrt([0, Math.max(steps.at(-1), 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
+    chart.axes(x, y, { yTitle: title, xTitle: "step (√ spacing)", yTicks: 4,
+      xValues: MARKED.filter((step) => step <= steps.at(-1)) });
     const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : BEHIND);
     const lines = methods.map((name, m) => ({ name, strong: name === method, colour: colourOf(name),
-      points: curves[m].map((value, p) => [p, value]) })).sort((a, b) => a.strong - b.strong);
-    chart.lines([{ name: "now", aid: true, colour: "currentColor", points: y.domain().map((value) => [position, value]) },
+      points: curves[m].map((value, p) => [steps[p], value]) })).sort((a, b) => a.strong - b.strong);
+    chart.lines([{ name: "now", aid: true, colour: "currentColor", points: y.domain().map((value) => [steps[position], value]) },
       ...lines], x, y);
     const valueAt = (name, p) => curves[methods.indexOf(name)][p];
     const read = point ? [[point.place, valueAt(point.name, point.place)]] : [];
-    chart.dots([{ key: "now", x: x(position), y: y(valueAt(method, position)), colour: "currentColor", radius: 4.5 },
-      ...read.map(([p, value]) => ({ key: "read", x: x(p), y: y(value), colour: "currentColor", hollow: true, radius: 7 }))]);
-    const [right, above] = i ? [width, 8] : [width + chart.margin.right, -7]; // where no curve is
-    const words = read.map(([p, value]) => ({ key: "read", x: right, y: above, anchor: "end",
-      text: `${point.name}, step ${steps[p]}: ${value.toFixed(2)}` }));
-    if (i) chart.words(words);
-    else chart.names(lines.map(({ name, strong, colour, points: all }) => ({ key: name, x: width, y: y(all.at(-1)[1]), text: name,
+    chart.dots([{ key: "now", x: x(steps[position]), y: y(valueAt(method, position)), colour: "currentColor", radius: 4.5 },
+      ...read.map(([p, value]) => ({ key: "read", x: x(steps[p]), y: y(value), colour: "currentColor", hollow: true, radius: 7 }))]);
+    const words = read.map(([p, value]) => ({ key: "read", x: width + chart.margin.right, y: -7, anchor: "end",
+      text: `${point.name}, step ${steps[p]}: ${value.toFixed(2)}` })); // where no curve is
+    chart.names(lines.map(({ name, strong, colour, points: all }) => ({ key: name, x: width, y: y(all.at(-1)[1]), text: name,
       colour, strong })), words);
   }
 
@@ -170,35 +170,15 @@ class BalancingRaceView extends WidgetView {
   }
 
   /** Run through the steps, from the first one if the last is reached. */
-  play() {
+  start() {
     const { steps, step } = this.state;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (step === steps.at(-1)) change(this.model, { step: steps[0] });
-    this.timer = setInterval(() => {
+    this.play(() => {
       const position = nextPosition(steps.indexOf(this.state.step), steps.length, calm);
       change(this.model, { step: steps[position] });
-      if (position === steps.length - 1) this.pause();
+      return position === steps.length - 1;
     }, calm ? CALM_PACE : PACE);
-    this.frame.ask();
-  }
-
-  /** Stop playing; Python hears where. */
-  pause() {
-    if (!this.timer) return;
-    clearInterval(this.timer);
-    this.timer = 0;
-    this.model.save_changes();
-    this.frame.ask();
-  }
-
-  reset() {
-    this.pause();
-    super.reset();
-  }
-
-  close() {
-    clearInterval(this.timer);
-    super.close();
   }
 
   wire() {

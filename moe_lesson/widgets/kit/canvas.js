@@ -47,6 +47,18 @@ export function outline(ctx, x, y, w, h) {
   ctx.strokeRect(x, y, w, h);
 }
 
+/** A ribbon from a place above to one below, `share` of its way. */
+export function drawRibbon(ctx, [x, y], [toX, toY], width, colour, share = 1) {
+  const far = 1.3 * Math.hypot(toX - x, toY - y); // longer than the curve
+  [ctx.strokeStyle, ctx.lineWidth] = [colour, width];
+  ctx.setLineDash([share * far, far]);
+  ctx.beginPath();
+  ctx.moveTo(x, y);
+  ctx.bezierCurveTo(x, (y + toY) / 2, toX, (y + toY) / 2, toX, toY);
+  ctx.stroke();
+  ctx.setLineDash([]);
+}
+
 /** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
 export function drawArrow(ctx, x, y, theme, sign = -1) {
   ctx.fillStyle = theme.ink;
@@ -101,8 +113,8 @@ export function drawNames(ctx, names, { first, last, row, left, marked }, theme)
 const [BARS_TOP, BARS] = [8, 60]; // above the bars, for one that leaves the axis; the bars
 export const LOAD_HEIGHT = BARS_TOP + BARS + 22;
 
-/** The load bars under a map's columns, with a line at the mean; `top` is the end of the axis in mean loads. */
-export function drawLoad(ctx, geo, { load, T, N, k }, top, marked, theme) {
+/** The load bars under a map's columns, some `numbered`, a line at the mean; `top` is the end of the axis in mean loads. */
+export function drawLoad(ctx, geo, { load, T, N, k }, top, marked, theme, numbered = marked === null ? [] : [marked]) {
   const [{ left, cell }, mean, bottom] = [geo, (T * k) / N, BARS_TOP + BARS];
   const height = d3.scaleLinear([0, mean * top || 1], [0, BARS]).clamp(true);
   load.forEach((tokens, n) => {
@@ -121,7 +133,7 @@ export function drawLoad(ctx, geo, { load, T, N, k }, top, marked, theme) {
   ctx.fillStyle = theme.ink;
   ctx.fillText(`mean ${mean.toFixed(1)}`, left - 8, Math.min(meanY, bottom - 6));
   ctx.fillText(`${top} × mean`, left - 8, 14);
-  drawNumbers(ctx, geo, bottom + 12, marked === null ? [] : [marked], theme);
+  drawNumbers(ctx, geo, bottom + 12, numbered, theme);
   if (marked !== null) outline(ctx, left + marked * cell, 4, cell, BARS + 6);
 }
 

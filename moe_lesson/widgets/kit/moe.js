@@ -119,15 +119,19 @@ export function ffn(x, wIn, wOut, D) {
   return product(hidden, wOut, H, D);
 }
 
+/** What expert n of N answers to some tokens: [T, D] -> [T, D]. */
+export function answer(x, n, N, wIn, wOut, D) {
+  const own = (w) => w.subarray((n * w.length) / N, ((n + 1) * w.length) / N);
+  return ffn(x, own(wIn), own(wOut), D);
+}
+
 /** The sum of a token's experts, each times its weight: [T, D]; `routed` is what `route` gives. */
 export function experts(x, routed, wIn, wOut, D) {
   const { T, N, k, ids, weights } = routed;
-  const [sizeIn, sizeOut, y] = [wIn.length / N, wOut.length / N, new Float32Array(T * D)];
+  const y = new Float32Array(T * D);
   for (let t = 0; t < T; t++) {
     for (let i = t * k; i < (t + 1) * k; i++) {
-      const n = ids[i];
-      const out = ffn(x.subarray(t * D, (t + 1) * D), wIn.subarray(n * sizeIn, (n + 1) * sizeIn),
-        wOut.subarray(n * sizeOut, (n + 1) * sizeOut), D);
+      const out = answer(x.subarray(t * D, (t + 1) * D), ids[i], N, wIn, wOut, D);
       for (let d = 0; d < D; d++) y[t * D + d] += weights[i] * out[d];
     }
   }
@@ -135,8 +139,9 @@ export function experts(x, routed, wIn, wOut, D) {
 }
 
 /**
- * What a model does with a text's tokens: { logits [T, V], layers }, of each MoE layer { x: what its FFN sees [T, D], logits
- * [T, N], routed: what `route` gives, experts and shared: what these add [T, D] }.
+ * What a model does with a text's tokens: { logits [T, V], layers }, of each MoE layer { block: its place, stream: the residual
+ * stream before it [T, D], x: what its FFN sees of that [T, D], logits [T, N], routed: what `route` gives, experts and shared:
+ * what these add to the stream [T, D] }.
  */
 export function forward({ config, weights }, ids) {
   const { width: D, heads, vocabulary: V, ffn: recipes } = config;
@@ -149,7 +154,7 @@ export function forward({ config, weights }, ids) {
     add(attention(rmsNorm(x, of("attention_norm.weight")), T, D, heads, of("attention.qkv.weight"), of("attention.out.weight")));
     const seen = rmsNorm(x, of("ffn_norm.weight"));
     if (of("ffn.w_in")) return add(ffn(seen, of("ffn.w_in"), of("ffn.w_out"), D));
-    const layer = { x: seen, logits: product(seen, of("ffn.router.weight"), D, recipe.num_experts) };
+    const layer = { block: i, stream: x.slice(), x: seen, logits: product(seen, of("ffn.router.weight"), D, recipe.num_experts) };
     layer.routed = route(rankExperts(layer.logits, T, recipe.num_experts, gateOf(recipe, of("ffn.router.bias"))), recipe.top_k);
     layer.experts = experts(seen, layer.routed, of("ffn.experts.w_in"), of("ffn.experts.w_out"), D);
     add(layer.experts);

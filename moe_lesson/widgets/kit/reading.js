@@ -5,7 +5,7 @@ import { PointingView } from "./view.js";
 
 /**
  * A view with the traits `text`, `start` and `weights`, where the page finds the model. A subclass says
- *   recorded()        what Python sent of the text at the start
+ *   recorded()        what Python sent of the text at the start; without it, the first text too waits for the model
  *   computed(model)   the same of any other text
  *   take()            what follows from another text; `this.reading` is one of the two
  */
@@ -14,9 +14,9 @@ export class ReadingView extends PointingView {
   renew() {
     const { text, start, weights } = this.state;
     if (this.shown === text) return;
-    const sent = text === start.text || !weights;
+    const sent = this.recorded && (text === start.text || !weights);
     if (!sent && !this.network) this.fetchModel();
-    if (!sent && !this.network && this.reading) return;
+    if (!sent && !this.network && (this.reading || !this.recorded)) return;
     [this.point, this.shown] = [null, sent || this.network ? text : null];
     this.reading = sent || !this.network ? this.recorded() : this.computed(this.network);
     this.take();

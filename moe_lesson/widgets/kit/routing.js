@@ -60,6 +60,11 @@ export function route({ T, N, gate, logits, scores, order }, k) {
   return routed;
 }
 
+/** The experts that token t chose, best first: [k]. */
+export function chosenBy(routed, t) {
+  return routed.ids.subarray(t * routed.k, (t + 1) * routed.k);
+}
+
 /** The weight that token t gives expert n, or null where it did not choose the expert. */
 export function weightOf(routed, t, n) {
   for (let i = t * routed.k; i < (t + 1) * routed.k; i++) if (routed.ids[i] === n) return routed.weights[i];
@@ -68,7 +73,7 @@ export function weightOf(routed, t, n) {
 
 /** How many experts each token has in common with token t: [T]. */
 export function inCommon(routed, t) {
-  const mine = new Set(routed.ids.subarray(t * routed.k, (t + 1) * routed.k));
+  const mine = new Set(chosenBy(routed, t));
   const counts = new Array(routed.T).fill(0);
   routed.ids.forEach((n, i) => { if (mine.has(n)) counts[Math.floor(i / routed.k)] += 1; });
   return counts;

@@ -24,6 +24,7 @@ export class WidgetView {
     this.renew();
     el.append(this.page.root);
     this.frame = oncePerFrame(() => this.paint());
+    this.unseen = () => {};
     this.stops = [...this.watch(), on(this.page.reset, "click", () => this.reset()),
       ...this.controls.flatMap((control) => control.wire(this)), ...this.wire()];
     this.frame.ask();
@@ -38,7 +39,9 @@ export class WidgetView {
   wire() { return []; }
 
   close() {
+    clearInterval(this.timer);
     this.frame.cancel();
+    this.unseen();
     for (const stop of this.stops) stop();
   }
 
@@ -81,6 +84,12 @@ export class WidgetView {
   }
 
   paint() {
+    this.unseen();
+    const { root } = this.page;
+    if (!root.clientWidth) { // as when JupyterLab changes its theme, where no size will have changed once it is seen again
+      this.unseen = onSize(root, this.frame.ask);
+      return;
+    }
     this.draw();
     for (const control of this.controls) control.sync(this.state);
     const badge = this.badge();
@@ -100,7 +109,23 @@ export class WidgetView {
     save(this.model, traits);
   }
 
+  /** Call `step` every `pace` milliseconds, until it says that the end is reached or something pauses. */
+  play(step, pace) {
+    this.timer = setInterval(() => { if (step()) this.pause(); }, pace);
+    this.frame.ask();
+  }
+
+  /** Stop playing; Python hears where. */
+  pause() {
+    if (!this.timer) return;
+    clearInterval(this.timer);
+    this.timer = 0;
+    this.model.save_changes();
+    this.frame.ask();
+  }
+
   reset() {
+    this.pause();
     this.point = null;
     this.set(this.model.get("start"));
   }

@@ -65,7 +65,7 @@ export function modelCost(sizes) {
 /**
  * The end of the axis, in parameters: a round number that holds the model that one set out from, times 4 as often as a shown bar
  * needs. Sizes run over eight powers of ten: one axis for all would show nothing, one for each state would hide every change.
- * FLOPs are drawn at half their number, on the axis of parameters: a parameter in use costs two.
+ * The axis of FLOPs goes to twice that: a parameter in use costs two.
  */
 export function axisTop(from, ...shown) {
   const [need, ...others] = [from, ...shown].map(({ total, flops }) => Math.max(total, flops / 2));
@@ -121,7 +121,9 @@ const PARTS = { embedding: ["embedding and head", "#999999"], attention: ["atten
   dense: ["dense FFN", "#e69f00"], shared: ["shared experts", "#d55e00"], router: ["router", "#cc79a7"],
   routed: ["routed experts", "#009e73"] };
 const BARS = { total: ["parameters that exist", ""], active: ["parameters that a token uses", ""],
-  flops: ["FLOPs that a token pays (2 a parameter)", "FLOPs"] };
+  flops: ["FLOPs that a token pays", "FLOPs"] };
+/** Two axes, as there are two units: the title, the bars on it, and its length in units of the first. */
+const AXES = [["parameters", ["total", "active"], 1], ["FLOPs, two to a parameter", ["flops"], 2]];
 const [ROW, BAR] = [56, 26]; // pixels from bar to bar, and of a bar
 
 /** The sliders in the order of the page: their names for a screen reader, and their value in words. */
@@ -154,10 +156,11 @@ class LedgerView extends WidgetView {
   }
 
   build() {
-    this.chart = new Chart({ height: 3 * ROW + 44, margin: { top: 4, left: 2, right: 14 } });
+    this.charts = AXES.map(([, bars]) => new Chart({ height: bars.length * ROW + 42, margin: { top: 4, left: 2, right: 20 } }));
     [this.table, this.notes] = [makeSheet("the model's parts"), make("div", "moe-caption")];
-    const figure = make("div", "moe-charts moe-ledger");
-    figure.append(this.chart.box, this.table);
+    const [figure, bars] = [make("div", "moe-charts moe-ledger"), make("div", "moe-bars")];
+    bars.append(...this.charts.map(({ box }) => box));
+    figure.append(bars, this.table);
     this.folded.append(this.notes);
     return [figure];
   }
@@ -185,31 +188,36 @@ class LedgerView extends WidgetView {
   }
 
   draw() {
-    const { state: { sizes, pinned }, chart, top } = this;
-    const parts = partsOf(sizes);
-    const { width } = chart.sized();
-    const x = d3.scaleLinear([0, top], [0, width]);
-    const onAxis = (cost, bar) => (bar === "flops" ? cost.flops / 2 : cost[bar]);
-    const bars = Object.keys(BARS).flatMap((bar, row) => {
-      let end = 0;
-      return Object.entries(parts).map(([part, cost]) => {
-        const from = end;
-        end += onAxis(cost, bar);
-        return { key: `${bar} ${part}`, x: x(from), y: row * ROW + 22, width: x(end) - x(from), height: BAR, colour: PARTS[part][1] };
-      });
-    });
-    const outlines = pinned.label ? Object.keys(BARS).map((bar, row) => ({ key: `${bar} outline`, x: 0, y: row * ROW + 20,
-      width: x(onAxis(modelCost(pinned), bar)), height: BAR + 4, colour: "none", outlined: true })) : [];
-    chart.axes(x, null, { xTicks: 5, xFormat: (value) => d3.format("~s")(value).replace("G", "B"),
-      xTitle: `one axis for all, in parameters${top > this.first ? `; it has grown × ${grouped(top / this.first)}` : ""}` });
-    chart.bars([...bars, ...outlines]);
-    const cost = modelCost(sizes);
-    chart.words(Object.entries(BARS).map(([bar, [words, unit]], row) => (
-      { key: bar, x: 0, y: row * ROW + 15, text: `${words}: ${amount(cost[bar], unit)}` })));
+    const { sizes, pinned } = this.state;
+    const [cost, parts] = [modelCost(sizes), partsOf(sizes)];
+    AXES.forEach((_, i) => this.drawBars(i, parts, cost, pinned.label ? modelCost(pinned) : null));
     fillTable(this.table, [["part", "parameters", "used", "FLOPs"], ...Object.entries(parts).map(([part, { total, active, flops }]) => (
       [PARTS[part][0], ...(total ? [amount(total), amount(active), amount(flops, "FLOPs").replace("FLOPs", "")] : ["–", "–", "–"])]))]);
     this.table.querySelectorAll("tbody th").forEach((cell, i) => cell.style.setProperty("--part", Object.values(PARTS)[i][1]));
     this.notes.textContent = notes(sizes);
+  }
+
+  /** The bars of one unit on their axis: each in its parts, with its number above it, and the outline. */
+  drawBars(i, parts, cost, outline) {
+    const { charts: { [i]: chart }, top, first } = this;
+    const [title, shown, unit] = AXES[i];
+    const { width } = chart.sized();
+    const x = d3.scaleLinear([0, unit * top], [0, width]);
+    const bars = shown.flatMap((bar, row) => {
+      let end = 0;
+      return Object.entries(parts).map(([part, { [bar]: more }]) => {
+        const from = end;
+        end += more;
+        return { key: `${bar} ${part}`, x: x(from), y: row * ROW + 22, width: x(end) - x(from), height: BAR, colour: PARTS[part][1] };
+      });
+    });
+    const outlines = outline ? shown.map((bar, row) => ({ key: `${bar} outline`, x: 0, y: row * ROW + 20, width: x(outline[bar]),
+      height: BAR + 4, colour: "none", outlined: true })) : [];
+    chart.axes(x, null, { xTicks: 5, xFormat: (value) => d3.format("~s")(value).replace("G", "B"),
+      xTitle: `${title}${top > first ? `; the axis has grown × ${grouped(top / first)}` : ""}` });
+    chart.bars([...bars, ...outlines]);
+    chart.words(shown.map((bar, row) => ({ key: bar, x: 0, y: row * ROW + 15,
+      text: `${BARS[bar][0]}: ${amount(cost[bar], BARS[bar][1])}` })));
   }
 }
 

@@ -87,7 +87,7 @@ function expertWords({ noise, digits }, seen, expert) {
 const [NOISE_STEPS, TEMPERATURE_STEPS] = [50, 20]; // to the limit; to a factor of ten
 const MARGIN = { top: 20, bottom: 6, left: 46, right: 14 };
 const HEIGHTS = [104, 78, 78, 78 + 20]; // of logits, probabilities, weights, draws; under the last the experts' numbers
-const SHARES = [0, 0.1, 0.5, 1]; // spaced by the square root, so that small ones show
+const SHARES = [0, 0.5, 1];
 
 class RouterMicroscopeView extends PointingView {
   static data = ["origin", "seed", "tokens", "num_experts", "logits", "draws", "noise_limit", "logit_limits", "digits", "start"];
@@ -151,7 +151,7 @@ class RouterMicroscopeView extends PointingView {
     seen.ids.forEach((n, i) => { weights[n] = seen.weights[i]; });
     const sizes = (chart) => chart.outer - chart.margin.top - chart.margin.bottom;
     const logit = d3.scaleLinear(state.logit_limits, [sizes(this.charts[0]), 0]).clamp(true);
-    const share = d3.scaleSqrt([0, 1], [sizes(this.charts[1]), 0]);
+    const share = d3.scaleLinear([0, 1], [sizes(this.charts[1]), 0]);
     const rows = [[seen.logits, logit, 0], [seen.probabilities, share, 0], [weights, share, 0],
       [Float64Array.from(seen.counts, (times) => times / DRAWS), share, 0]];
     const titles = [`logits${state.noise ? `, draw ${state.draw} (dash: no noise)` : ""}; line: the cut`,

@@ -1,13 +1,13 @@
 // The routing map: a text, and the experts that each of its tokens chose.
 
-import { RAMP, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext, weightColour } from "../kit/canvas.js";
+import { RAMP, drawLoad, drawNames, drawRibbon, LOAD_HEIGHT, outline, sizedContext, weightColour } from "../kit/canvas.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, on, placeWithin } from "../kit/events.js";
 import { forward, product } from "../kit/moe.js";
 import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
-import { floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
+import { chosenBy, floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { encode, tokenNames } from "../kit/vocabulary.js";
@@ -82,8 +82,8 @@ function loadWords(routed) {
 }
 
 function tokenWords(tokens, routed, token) {
-  const [from, named] = [token * routed.k, (t) => `${t} '${tokens[t]}'`];
-  const goes = Array.from(routed.ids.subarray(from, from + routed.k), (n, i) => `${n} (${routed.weights[from + i].toFixed(2)})`);
+  const named = (t) => `${t} '${tokens[t]}'`;
+  const goes = Array.from(chosenBy(routed, token), (n) => `${n} (${weightOf(routed, token, n).toFixed(2)})`);
   const common = inCommon(routed, token);
   const alike = ranked(common).filter((t) => t !== token && common[t]).slice(0, 3);
   return `Token ${named(token)} goes to ${goes.length === 1 ? "expert" : "experts"} ${listed(goes)}.`
@@ -187,7 +187,8 @@ class RoutingMapView extends ReadingView {
     if (width) { // else it is not on the page yet: the ResizeObserver will call
       this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / routed.N, N: routed.N, T: routed.T };
       this.drawHeat(sizedContext(this.heat, width, height), top, height, token, expert);
-      drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, routed, this.limits.load, expert, this.theme);
+      const named = expert === null && token !== null ? chosenBy(routed, token) : undefined;
+      drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, routed, this.limits.load, expert, this.theme, named);
     }
     this.strip.mark((t) => ({ fill: fill(t), chosen: Boolean(fill(t)), alike: t !== token && 2 * common[t] >= routed.k }));
   }
@@ -205,7 +206,12 @@ class RoutingMapView extends ReadingView {
     }
     drawNames(ctx, this.reading.tokens, { first, last, row: ROW, left: LEFT, marked: token }, theme);
     if (expert !== null) outline(ctx, LEFT + expert * cell, top - 4, cell, height + 8);
-    if (token !== null && token < T) outline(ctx, LEFT, token * ROW, cell * N, ROW);
+    if (token === null || token >= T) return;
+    outline(ctx, LEFT, token * ROW, cell * N, ROW);
+    for (const n of chosenBy(routed, token)) { // from the token's name to the experts' bars, under the map
+      drawRibbon(ctx, [LEFT - 4, (token + 0.5) * ROW], [LEFT + (n + 0.5) * cell, top + height],
+        1.5 + (5 * weightOf(routed, token, n)) / limits.weight, theme.accent);
+    }
   }
 
   /** Scroll the map, not the page, until the token's row is seen. */

@@ -149,7 +149,7 @@ def test_the_mouse_on_a_curve_or_its_name_reads_it_and_a_click_emphasises_it(sho
     page = show(race, live=True)
     status(page)
     words = page.locator(".moe-race .moe-word")
-    name = page.locator(".moe-race").get_by_text("bias", exact=True)
+    name = page.locator(".moe-race").get_by_text("bias", exact=True).first  # each chart has one
     name.hover()
     status(page)
     m = METHODS.index("bias")
@@ -161,7 +161,14 @@ def test_the_mouse_on_a_curve_or_its_name_reads_it_and_a_click_emphasises_it(sho
     assert race.method == "bias"
     page.mouse.move(2, 2)
     status(page)
-    assert sorted(words.all_text_contents()) == sorted(METHODS)
+    assert sorted(words.all_text_contents()) == sorted(2 * METHODS)
+
+
+def test_a_step_has_its_place_by_its_square_root_whichever_steps_were_recorded(show):
+    page = show(race_of(steps=(0, 5, 20, 80)))
+    line = page.locator(".moe-race path.moe-line").last.get_attribute("d")
+    places = [float(point.split(",")[0]) for point in line.lstrip("M").split("L")]
+    assert [place / places[-1] for place in places] == pytest.approx([0, 1 / 4, 1 / 2, 1], abs=1e-2)
 
 
 # --- the film ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import status
+from widget_harness import dots, status, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
@@ -200,6 +200,16 @@ def test_an_expert_lights_up_its_tokens_and_a_token_those_that_travel_with_it(sh
     assert marked(page, "alike") == [t for t in range(21) if t != 4 and 2 * len(set(ids[t]) & set(ids[4])) >= 3]
     best = ids[4][0]
     assert f"Token 4 'e' goes to experts {best} ({routing.weights[4, 0]:.2f})" in status(page)
+
+
+def test_ribbons_lead_from_the_token_to_its_experts_whose_numbers_stand_there(show):
+    page, orange = show(map_of(experts=40)), (217, 102, 10)
+    bare = dots(page, orange)
+    chosen = set(map(str, routing_of(logits_of(21, 40), 3).expert_ids[4].tolist()))
+    assert {text for text, _ in written(page, {"locked_token": 4})} >= chosen
+    assert dots(page, orange) > bare + 300
+    page.evaluate("model.receive({ locked_token: null })")
+    assert dots(page, orange) == bare and not {text for text, _ in written(page, {"k": 2})} >= chosen
 
 
 def test_the_mouse_points_and_clicks(show):
