@@ -15,6 +15,7 @@ does a learned choice gain over a fixed K, and given the right choice, does the 
 out to the wrong tokens? And do four routers that find the number themselves? The same verdicts, with the first two as oracles.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -111,3 +112,8 @@ def number_verdict(table: Table) -> str:
     if any(above(found[rung]) for rung in ORACLES):
         return "true, but not reached"
     return "falsified in this world" if all(found[rung][0].high < MARGIN for rung in ORACLES) else "open"
+
+
+def percent(log_gain: float) -> float:
+    """How many percent less error a gain in logarithms is."""
+    return 100 * (1 - math.exp(-log_gain))
