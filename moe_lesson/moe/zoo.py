@@ -40,6 +40,14 @@ def in_groups(scores_TN: Tensor, groups: int) -> Tensor:
     return scores_TN.unflatten(1, (groups, -1))
 
 
+def best_in_groups(scores_TN: Tensor, groups: int, kept: int, top_k: int) -> Tensor:
+    """The K best experts out of the `kept` groups whose two best scores have the largest sum: ids [T, K]."""
+    grouped_TGM = in_groups(scores_TN, groups)
+    best_TG = grouped_TGM.topk(min(2, grouped_TGM.shape[2]), dim=-1).values.sum(dim=-1)
+    closed_TN = outside_groups(best_TG, kept, scores_TN.shape[1])
+    return scores_TN.masked_fill(closed_TN, -torch.inf).topk(top_k, dim=-1).indices
+
+
 def plain_top_k(logits_TN: Tensor, top_k: int) -> Tensor:
     """The K best by softmax, weights with sum 1 (GShard, arXiv 2006.16668, algorithm 1; Mixtral, 2401.04088, section 2.1)."""
     return gates_of(logits_TN.softmax(dim=-1), top_k, renormalise=top_k > 1)
@@ -56,10 +64,9 @@ def v2_groups(logits_TN: Tensor, top_k: int, groups: int, kept: int, scale: floa
 def v3_groups(logits_TN: Tensor, top_k: int, bias_N: Tensor, groups: int, kept: int, scale: float = 1.0) -> Tensor:
     """DeepSeek-V3: sigmoid scores, a bias that helps to choose and never weighs, groups ranked by the sum of their two best
     (arXiv 2412.19437, eq. 12–16 and section 2.1.2 on node-limited routing)."""
-    scores_TN = logits_TN.sigmoid()
-    best_TG2 = in_groups(scores_TN + bias_N, groups).topk(min(2, logits_TN.shape[1] // groups)).values
-    closed_TN = outside_groups(best_TG2.sum(dim=-1), kept, scores_TN.shape[1])
-    return gates_of(scores_TN, top_k, bias_N=bias_N, closed_TN=closed_TN, scale=scale, log_scores_TN=F.logsigmoid(logits_TN))
+    ids_TK = best_in_groups(logits_TN.sigmoid() + bias_N, groups, kept, top_k)
+    weights_TK = F.logsigmoid(logits_TN).gather(1, ids_TK).softmax(dim=-1)  # scores over their sum, in logarithms
+    return torch.zeros_like(logits_TN).scatter(1, ids_TK, weights_TK * scale)
 
 
 def v4_root(logits_TN: Tensor, top_k: int, bias_N: Tensor, scale: float = 1.0) -> Tensor:
@@ -108,7 +115,7 @@ def top_p(logits_TN: Tensor, p: float) -> Tensor:
 
 
 def null_experts(logits_TN: Tensor, top_k: int, free: int) -> Tensor:
-    """The last `free` experts give 0 and cost nothing; K is for all, so a token gets K·(N - free)/N real ones on average, if all
+    """Null experts: the last `free` experts give 0 and cost nothing; K is for all, so a token gets K·(N - free)/N real ones on average, if all
     are equally loaded (arXiv 2601.15370). Weights with sum 1 over the real ones."""
     require(0 <= free < logits_TN.shape[1], f"free is {free}; expected 0 … {logits_TN.shape[1] - 1} of the experts")
     gates_TN = gates_of(logits_TN.softmax(dim=-1), top_k)
@@ -225,7 +232,7 @@ ZOO: dict[str, Kind] = {
     "expert choice": Kind(lambda t, s: expert_choice(t.logits, s.top_k), causal=False, fixed=False),
     "threshold": Kind(lambda t, s: threshold(t.logits, s.cutoffs_N), fixed=False),
     "top-p": Kind(lambda t, s: top_p(t.logits, s.p), fixed=False),
-    "null experts": Kind(lambda t, s: null_experts(t.logits, s.top_k, s.free), fixed=False, free=True),
+    "zero experts": Kind(lambda t, s: null_experts(t.logits, s.top_k, s.free), fixed=False, free=True),
     "MoE++": Kind(lambda t, s: moe_plus_plus(t.logits, s.top_k, t.previous, s.mix_NN), fixed=False, free=True),
     "ReMoE": Kind(lambda t, s: relu(t.logits, s.level), fixed=False),
     "EMO": Kind(lambda t, s: document_pool(t.logits, s.top_k, t.documents, s.pool), causal=False),

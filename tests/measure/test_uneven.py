@@ -119,7 +119,8 @@ def sizes_table(learned=0.2, oracle=0.02, fine=0.1, priced=0.2, growth=1.03):
 
 @pytest.mark.parametrize("found, verdict", [
     ({"learned": 0.05, "oracle": 0.01}, "confirmed"), ({"learned": 0.15, "oracle": 0.01}, "true, but not reached"),
-    ({"oracle": 0.01}, "true, but not reached"), ({"oracle": 0.03}, "falsified in this world"), ({"oracle": 0.0145, "growth": 1.2}, "open"),
+    ({"oracle": 0.01}, "true, but not reached"), ({"oracle": 0.03}, "falsified in this world"),
+    ({"oracle": 0.0145, "growth": 1.2}, "open"),
 ])
 def test_the_verdict_on_sizes_is_the_one_that_was_declared(found, verdict):
     assert claims.size_verdict(sizes_table(**found)) == verdict

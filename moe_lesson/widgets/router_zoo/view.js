@@ -58,7 +58,7 @@ const BY_TOKEN = {
   "hash layer": (x, s, { t }) => give(x.length, s.table[t], shares(roots(x))),
   "threshold": (x, s) => sigmoid(x).map((score, n) => (score > s.cutoffs_N[n] ? score : 0)),
   "top-p": topP,
-  "null experts": nulls,
+  "zero experts": nulls,
   "MoE++": (x, s, { previous }) => {
     const scores = softmax(x.map((logit, n) => logit + d3.sum(previous, (value, m) => value * s.mix_NN[m * x.length + n])));
     return take(scores, s.top_k, asTheyAre(scores));
@@ -85,7 +85,7 @@ const TOGETHER = {
 };
 
 export const NAMES = ["TopK", "DeepSeek-V2", "DeepSeek-V3", "DeepSeek-V4", "hash layer", "expert choice", "threshold", "top-p",
-  "null experts", "MoE++", "ReMoE", "EMO"];
+  "zero experts", "MoE++", "ReMoE", "EMO"];
 
 /** The gates [N] of each of the first `read` tokens. */
 export function route(name, { logits, previous, documents, settings }, read) {
@@ -157,12 +157,14 @@ class RouterZooView extends PointingView {
     this.scroller = make("div", "moe-scroller");
     takeKeys(this.scroller, "heat map of gates, tokens by experts: arrow keys move, Enter keeps a token, Escape lets go");
     [this.heat, this.load, this.sheet] = [makeCanvas(), makeCanvas("moe-load"), make("table", "moe-sheet")];
+    const maps = make("div");
     this.scroller.append(this.heat);
+    maps.append(this.scroller, this.load);
     this.folded.append(this.sheet);
     this.cursor = { row: 0, column: 0 };
     return [make("div", "moe-legend", "Rows: tokens; at the right, how many experts each pays for. Columns: experts; lines: groups, "
       + "or where the free ones begin. Colour: gate. Bars: tokens per expert (○ none). ● went elsewhere when it was written."),
-    this.scroller, this.load];
+    maps];
   }
 
   /** What one router does with the tokens that are there. */
