@@ -115,8 +115,8 @@ def top_p(logits_TN: Tensor, p: float) -> Tensor:
 
 
 def null_experts(logits_TN: Tensor, top_k: int, free: int) -> Tensor:
-    """Null experts: the last `free` experts give 0 and cost nothing; K is for all, so a token gets K·(N - free)/N real ones on average, if all
-    are equally loaded (arXiv 2601.15370). Weights with sum 1 over the real ones."""
+    """Null experts: the last `free` experts give 0 and cost nothing; K is for all, so a token gets K·(N - free)/N real ones on
+    average if all are equally loaded (arXiv 2601.15370). Weights with sum 1 over the real ones."""
     require(0 <= free < logits_TN.shape[1], f"free is {free}; expected 0 … {logits_TN.shape[1] - 1} of the experts")
     gates_TN = gates_of(logits_TN.softmax(dim=-1), top_k)
     gates_TN[:, logits_TN.shape[1] - free:] = 0
