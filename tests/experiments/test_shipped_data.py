@@ -28,7 +28,8 @@ MEASURED = [each for each in SHIPPED if each[1] in ("dense", "deepseekmoe")]
 REMADE = [(NAME, "deepseekmoe"), ("scaling", "width 12"), ("topk", "dense"), ("balance", "importance + load"),
           ("balance", "bias"), ("skills", "1 of 8"), ("skills", "2 of 16, nothing shared"),
           ("pieces", "2 shared, nothing shared"), ("crowded", "cut in 4"), ("facts", "2 shared"),
-          ("facts", "gshard, no skill"), ("ladder", "switch")]
+          ("facts", "gshard, no skill"), ("uneven", "8/24, priced"),
+          ("uneven", "fine, equal skills"), ("varying", "threshold"), ("varying", "relu"), ("ladder", "switch")]
 
 
 @pytest.fixture(scope="module")
