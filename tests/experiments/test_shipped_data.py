@@ -27,7 +27,8 @@ SHIPPED = [(name, rung, file) for name, experiment in EXPERIMENTS.items() for ru
 REMADE = [(NAME, "dense"), (NAME, "deepseekmoe"), ("scaling", "width 12"), ("scaling", "width 64"), ("topk", "dense"),
           ("topk", "2 of 16"), ("balance", "importance + load"), ("balance", "bias"), ("skills", "1 of 8"),
           ("skills", "2 of 16, nothing shared"), ("pieces", "cut in 1"), ("pieces", "2 shared, nothing shared"),
-          ("crowded", "cut in 4"), ("facts", "2 shared"), ("facts", "gshard, no skill"),
+          ("crowded", "cut in 4"), ("facts", "2 shared"), ("facts", "gshard, no skill"), ("uneven", "8/24, priced"),
+          ("uneven", "fine, equal skills"), ("varying", "threshold"), ("varying", "relu"),
           ("ladder", "switch"), ("ladder", "deepseekmoe"), ("ladder", "cut in 8")]
 
 
