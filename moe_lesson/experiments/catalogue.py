@@ -8,6 +8,8 @@ from ..lm.ledger import dense_of_equal_active, dense_of_equal_total
 from ..lm.machine_text import machine_corpus
 from ..lm.model import ModelConfig
 from ..lm.training import DEFAULT_BALANCE
+from ..measure.uneven import CHOICES, Arm
+from ..measure.uneven_claims import CURVE, EQUAL_SKILLS, ORACLE, PERMUTED, PRICED, RATIOS
 from ..moe.recipes import Budget, Dense, Recipe
 from .rungs import (
     BALANCED_GPU,
@@ -16,10 +18,13 @@ from .rungs import (
     LADDER_GPU,
     SKILLS_CPU,
     TEXT_CPU,
+    UNEVEN_CPU,
     Preset,
+    arm,
     dense_beside,
     dense_of_total_size,
     dense_of_width,
+    equal_arm,
     gshard_of,
     gshard_times,
     half_active,
@@ -29,6 +34,7 @@ from .rungs import (
     noisy,
     segmented,
     top_2_of,
+    with_nulls,
 )
 from .tasks import WORLDS, Task, TextTask
 
@@ -62,7 +68,7 @@ class Experiment:
     """
 
     question: str
-    rungs: dict[str, Callable[[Preset, float], ModelConfig | Recipe]]
+    rungs: dict[str, Callable[[Preset, float], ModelConfig | Recipe | Arm]]
     presets: dict[str, Preset]
     ships: dict[str, str] = field(default_factory=dict)
     seeds: int = 3
@@ -116,6 +122,11 @@ FEWER_FACTS, NO_SKILL = ", fewer facts", ", no skill"
 REMEMBERING = ("dense", "dense of total size", "switch", "gshard", "cut in 4", "2 shared")  # they meet fewer facts, too
 SKILLED = ("gshard", "cut in 4", "2 shared")  # they have a control
 SHARING = ("cut in 4", "1 shared", "2 shared", "4 shared")  # none, one, two and four of the pieces
+SIZED = {"equal": equal_arm(16), "equal" + ORACLE: equal_arm(16, choice="oracle"), "fine": equal_arm(4, top_k=8)} | {
+    ratio + way: arm(*sizes, **how) for ratio, sizes in RATIOS.items()
+    for way, how in (("", {}), (PRICED, {"penalty": 0.03, "balanced": False}), (ORACLE, {"choice": "oracle"}))
+} | {rung: equal_arm(size) for rung, size in CURVE.items() if rung != "equal"}
+PERMUTED_SIZES = {ratio + PERMUTED: arm(*sizes, permuted=True, choice="oracle") for ratio, sizes in RATIOS.items()}
 
 # Rungs of the ladder that are not tuned: what they show is described, never tested. Each takes its neighbour's settings.
 DESCRIBED = {"gshard ×1.5": "gshard", "2 of 4": "gshard", "2 of 8": "gshard", "half active": "deepseekmoe",
@@ -194,6 +205,25 @@ EXPERIMENTS = {
                    ("common", "2 shared", "cut in 4"), ("recall", "cut in 4", "gshard"),
                    ("recall", "gshard" + FEWER_FACTS, "dense" + FEWER_FACTS),
                    ("recall", "2 shared" + NO_SKILL, "cut in 4" + NO_SKILL)),
+    ),
+    "uneven": Experiment(
+        question="At equal cost: are experts of unequal size worth more where skills are of unequal complexity?",
+        rungs=SIZED | PERMUTED_SIZES | {rung + EQUAL_SKILLS: config_of for rung, config_of in SIZED.items()},
+        presets={"cpu": UNEVEN_CPU},
+        seeds=5,
+        worlds={rung: {"easy_units": 2, "hard_units": 14} for rung in SIZED | PERMUTED_SIZES},
+        learns="uneven world",
+        controls={rung + EQUAL_SKILLS: rung for rung in SIZED} | {
+            ratio + PERMUTED: ratio + ORACLE for ratio in RATIOS},
+    ),
+    "varying": Experiment(
+        question="At an equal mean cost: is it worth anything if tokens of one, two and three skills may take as many experts?",
+        rungs={choice: equal_arm(16, choice=choice) for choice in CHOICES} | {"null experts": with_nulls}
+        | {f"top-{k}": equal_arm(16, top_k=k) for k in (1, 3)},
+        presets={"cpu": UNEVEN_CPU},
+        seeds=5,
+        worlds={rung: {"varying": True} for rung in (*CHOICES, "null experts", "top-1", "top-3")},
+        learns="uneven world",
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",

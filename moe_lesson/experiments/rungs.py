@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from ..lm.ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
 from ..lm.model import ModelConfig
+from ..measure.uneven import Arm
 from ..moe.recipes import Budget, Dense, Recipe, Sparse
 
 
@@ -114,6 +115,27 @@ def layer(recipe_of: Callable[[Budget], Recipe]) -> Callable[[Preset, float], Re
     return lambda preset, scale: recipe_of(preset.budget)
 
 
+def arm(small: int, large: int, permuted: bool = False, **how) -> Callable[[Preset, float], Arm]:
+    """The preset's total in experts of two sizes, small ones first, or in turns: then sizes and skills have nothing to do with
+    each other. `how`: fields of `Arm`."""
+    def rung(preset: Preset, scale: float) -> Arm:
+        half = round(preset.budget.total / (small + large))
+        return Arm((small, large) * half if permuted else (small,) * half + (large,) * half, **how)
+
+    return rung
+
+
+def equal_arm(size: int, **how) -> Callable[[Preset, float], Arm]:
+    """As many experts of one size as come nearest to the preset's total."""
+    return lambda preset, scale: Arm((size,) * round(preset.budget.total / size), **how)
+
+
+def with_nulls(preset: Preset, scale: float) -> Arm:
+    """As many experts that cost and do nothing as real ones, and twice the K: half of a token's choices are real."""
+    sizes = equal_arm(16)(preset, scale).sizes
+    return Arm(sizes + (0,) * len(sizes), top_k=4)
+
+
 TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
                   lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
 LADDER_CPU = replace(TEXT_CPU, steps=3000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0, 4.0), tuning_seeds=3, finalists=2)
@@ -124,6 +146,8 @@ SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, bat
                     lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), evaluated=8000)
 FACTS_CPU = Preset(Budget(128, 512), layers=1, width=32, heads=1, context=1, batch=2048, steps=900,
                    lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0), tuning_seeds=3, evaluated=4000)
+UNEVEN_CPU = Preset(Budget(32, 128), layers=1, width=16, heads=1, context=1, batch=256, steps=500,
+                    lrs=(2e-2, 4e-2, 8e-2), scales=(1.0,), tuning_steps=250, evaluated=8000)
 
 
 def segmented(*cut: int) -> Callable[[Budget], Recipe]:

@@ -1,7 +1,8 @@
-"""What the rungs of an experiment are trained on and judged by: text, a skills world, or a world of facts. All have the same
-methods."""
+"""What the rungs of an experiment are trained on and judged by: text, a skills world, a world of facts, or an uneven world. All
+have the same methods."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from ..lm.model import LanguageModel, ModelConfig, evaluating
 from ..lm.training import next_token
 from ..measure.facts import FactsModel, FactsWorld, knowledge, memory, remembering
 from ..measure.skills import VALIDATION_STEP, SkillsWorld, answer_of, diagnosis, regression, squared_error
+from ..measure.uneven import Arm, UnevenLayer, UnevenObjective, UnevenWorld, judge
 from ..moe import recipes
 from ..moe.layers import MoE, moe_layers
 from ..moe.recipes import Recipe
@@ -179,8 +181,51 @@ class FactsTask(SkillsTask):
         return torch.randperm(self.world.num_facts, generator=torch.Generator().manual_seed(0))[:count]
 
 
+class UnevenTask(SkillsTask):
+    """Learn an uneven world with experts of any sizes; every seed is a world of its own.
+
+    Args:
+        seed: of the world.
+        evaluated: how many tokens are drawn to judge a layer.
+        changes: arguments of `UnevenWorld`, where they are not its own.
+    """
+
+    def __init__(self, seed: int, evaluated: int, changes: Mapping[str, int]):
+        self.world, self.evaluated, self.changes = UnevenWorld(seed=seed, **changes), evaluated, dict(changes)
+
+    @staticmethod
+    def objective(balance: Mapping[str, float]) -> UnevenObjective:
+        """Every arm says itself how it is balanced."""
+        return UnevenObjective()
+
+    def cost(self, arm: Arm) -> Cost:
+        """Parameters and FLOPs of the layer, where a token uses as many units as it should on average."""
+        router, all_units = matrix(self.world.width, len(arm.sizes)), matrix(self.world.width, 3 * sum(arm.sizes))
+        used = 3 * self.world.width * round(arm.units)
+        return router + Cost(all_units.total, used, 2 * used)
+
+    def identity(self, arm: Arm) -> list[dict]:
+        """All that decides what a layer of this arm learns here."""
+        return [asdict(arm), self.changes]
+
+    def build(self, arm: Arm, seed: int) -> UnevenLayer:
+        """A fresh layer."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return UnevenLayer(arm, self.world.width)
+
+    def validate(self, layer: UnevenLayer) -> dict[str, float]:
+        """The figure that tuning may see."""
+        return {"validation": judge(layer, self.world, self.world.tokens(self.evaluated, step=VALIDATION_STEP))["error"]}
+
+    def test(self, layer: UnevenLayer) -> dict[str, float]:
+        """The figures to report; `units_trained` are those of a token in training, a phase that is dense at first included."""
+        found = judge(layer, self.world, self.world.tokens(self.evaluated))
+        return {"test": found.pop("error")} | found | {"units_trained": (layer.spent[0] / layer.spent[1]).item()}
+
+
 Task = TextTask | SkillsTask
-WORLDS = {"skills world": SkillsTask, "world of facts": FactsTask}
+WORLDS = {"skills world": SkillsTask, "world of facts": FactsTask, "uneven world": UnevenTask}
 
 
 def load_figures(loads: list) -> dict[str, float]:

@@ -18,6 +18,7 @@ from .quiz.data import Quiz
 from .redundancy_lens.data import RedundancyLens
 from .router_game.data import RouterGame
 from .router_microscope.data import RouterMicroscope
+from .router_zoo.data import RouterZoo
 from .routing_map.data import RoutingMap
 from .segmentation_view.data import SegmentationView
 from .specialisation_view.data import SpecialisationView
@@ -26,6 +27,6 @@ from .token_way.data import TokenWay
 __all__ = [
     "AblationView", "BalanceRuns", "BalancingRace", "CapacityView", "Contribution", "ContributionView", "CostExplorer",
     "ExpertExplorer", "FactFinder", "LadderExplorer",
-    "LedgerView", "Quiz", "RedundancyLens", "RouterGame", "RouterMicroscope", "RoutingMap", "RungRuns", "SegmentationView",
-    "SpecialisationView", "TokenWay",
+    "LedgerView", "Quiz", "RedundancyLens", "RouterGame", "RouterMicroscope", "RouterZoo", "RoutingMap", "RungRuns",
+    "SegmentationView", "SpecialisationView", "TokenWay",
 ]

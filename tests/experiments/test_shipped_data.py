@@ -24,11 +24,12 @@ from moe_lesson.lm.checkpoints import checksums, shipped_snapshots
 
 NAME = "dense-or-moe"
 SHIPPED = [(name, rung, file) for name, experiment in EXPERIMENTS.items() for rung, file in experiment.ships.items()]
-MEASURED = [each for each in SHIPPED if each[1] in ("dense", "deepseekmoe")]
-REMADE = [(NAME, "deepseekmoe"), ("scaling", "width 12"), ("topk", "dense"), ("balance", "importance + load"),
-          ("balance", "bias"), ("skills", "1 of 8"), ("skills", "2 of 16, nothing shared"),
-          ("pieces", "2 shared, nothing shared"), ("crowded", "cut in 4"), ("facts", "2 shared"),
-          ("facts", "gshard, no skill"), ("ladder", "switch")]
+REMADE = [(NAME, "dense"), (NAME, "deepseekmoe"), ("scaling", "width 12"), ("scaling", "width 64"), ("topk", "dense"),
+          ("topk", "2 of 16"), ("balance", "importance + load"), ("balance", "bias"), ("skills", "1 of 8"),
+          ("skills", "2 of 16, nothing shared"), ("pieces", "cut in 1"), ("pieces", "2 shared, nothing shared"),
+          ("crowded", "cut in 4"), ("facts", "2 shared"), ("facts", "gshard, no skill"), ("uneven", "8/24, priced"),
+          ("uneven", "fine, equal skills"), ("varying", "threshold"), ("varying", "relu"),
+          ("ladder", "switch"), ("ladder", "deepseekmoe"), ("ladder", "cut in 8")]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_a_shipped_model_is_seed_0_of_its_experiment(name, rung, file):
     assert (cost.total, cost.active, cost.flops) == (row["total"], row["active"], row["flops"])
 
 
-@pytest.mark.parametrize("name, rung, file", MEASURED)
+@pytest.mark.parametrize("name, rung, file", SHIPPED)
 def test_the_reported_test_loss_is_measured_again(name, rung, file, corpus):
     model, _ = shipped_model(file)
     row = final_row(name, rung)
@@ -160,7 +161,7 @@ def test_a_change_of_a_trained_model_is_made_again(rung, change, amount, corpus)
     [wanted] = table.column("test", rung=rung, change=change, amount=pytest.approx(amount, rel=1e-5), seed=0)
     model, _ = shipped_model(EXPERIMENTS["ladder"].ships[rung])
     changed = next(each for name, much, each in changes_of(model) if (name, much) == (change, amount))
-    again = TextTask(corpus, preset.eval_bytes // 5).test(changed)["test"]
+    again = TextTask(corpus, preset.evaluated // 5).test(changed)["test"]
     assert again == pytest.approx(wanted, rel=2e-3 if same_text(corpus, table.provenance) else 0.1)
 
 

@@ -145,6 +145,14 @@ def send_counts(expert_ids, num_experts):
     each = num_experts // len(expert_ids)
     return torch.stack([torch.bincount(ids.flatten() // each, minlength=len(expert_ids)) for ids in expert_ids])
 """},
+    "10": {"best_in_groups": """
+def best_in_groups(scores, groups, kept, top_k):
+    rows = scores.reshape(len(scores), groups, -1)
+    good = rows.topk(2, dim=-1).values.sum(dim=-1)
+    opened = torch.zeros_like(good).scatter(1, good.topk(kept, dim=-1).indices, 1.0)
+    opened = opened.repeat_interleave(rows.shape[2], dim=1)
+    return scores.masked_fill(opened == 0, float("-inf")).topk(top_k, dim=-1).indices
+"""},
     "11": {"listen": """
 def listen(model, ids, router):
     heard = {}

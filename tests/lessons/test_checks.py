@@ -816,6 +816,44 @@ WRONG |= {
                (listening(as_given, change=lambda heard: list(heard.values())), "not a list"),
                (lambda model, ids, router: {}, "ran 0 times"), (lambda model, ids, router: model(ids), "a batch of one text")],
 }
+
+
+def ranked_by(rank, hide=-math.inf, ids=lambda masked, k: masked.topk(k).indices):
+    """A wrong choice in groups: `rank` gives one score to each group's scores."""
+    def best_in_groups(scores, groups, kept, top_k):
+        grouped = scores.reshape(len(scores), groups, -1)
+        closed = torch.ones(len(scores), groups).scatter(1, rank(grouped).topk(kept).indices, 0).bool()
+        return ids(scores.masked_fill(closed.repeat_interleave(grouped.shape[2], 1), hide), top_k)
+    return best_in_groups
+
+
+def two_best(grouped):
+    return grouped.topk(2).values.sum(-1)
+
+
+def dealt_in_turn(scores, groups, kept, top_k):
+    grouped = scores.reshape(len(scores), -1, groups).transpose(1, 2)
+    closed = torch.ones(len(scores), groups).scatter(1, two_best(grouped).topk(kept).indices, 0).bool()
+    return scores.masked_fill(closed.repeat(1, grouped.shape[2]), -math.inf).topk(top_k).indices
+
+
+def places_among_the_kept(scores, groups, kept, top_k):
+    grouped = scores.reshape(len(scores), groups, -1)
+    best = two_best(grouped).topk(kept).indices
+    return grouped[torch.arange(len(scores))[:, None], best].flatten(1).topk(top_k).indices
+
+
+WRONG |= {
+    "best_in_groups": [(lambda scores, groups, kept, k: scores.topk(k).indices, "whatever group they are in"),
+                       (ranked_by(lambda grouped: grouped.amax(-1)), "as DeepSeek-V2 did"),
+                       (ranked_by(lambda grouped: grouped.sum(-1)), "by all their experts"),
+                       (ranked_by(two_best, hide=0.0), "never the largest"),
+                       (ranked_by(lambda grouped: -two_best(grouped)), "the worst groups"),
+                       (dealt_in_turn, "stand side by side"), (places_among_the_kept, "places among the kept"),
+                       (ranked_by(two_best, ids=lambda masked, k: masked.topk(k).values), "you return scores"),
+                       (ranked_by(two_best, ids=lambda masked, k: masked.topk(k).indices.T), "your answer has shape"),
+                       (ranked_by(lambda grouped: grouped.amin(-1)), "rank groups by the sum")],
+}
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, Check)}
 
 

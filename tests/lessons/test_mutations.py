@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moe_lesson.lm import real
 from moe_lesson.measure import census, evidence, instruments, interventions, roofline
-from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows
+from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows, zoo
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check, traced
 from moe_lesson.teach.checks.lesson11 import ToyModel
@@ -34,7 +34,8 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "verdict": [evidence.student_t, evidence.interval, evidence.paired_difference, evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
-       "send_counts": [parallel.devices_of, parallel.send_counts], "listen": [real.decided, real.listen]}
+       "send_counts": [parallel.devices_of, parallel.send_counts], "listen": [real.decided, real.listen],
+       "best_in_groups": [zoo.outside_groups, zoo.in_groups, zoo.best_in_groups]}
 GRADIENTS = "ffn", "gate", "choose", "combine"  # through all arguments that are floats; balance_loss has one of its own
 LEARNERS = {name: source for solved in SOLUTIONS.values() for name, source in solved.items()}
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: ast.Mult, ast.Pow: ast.Mult,
@@ -230,6 +231,9 @@ def arguments(name: str, seed: int) -> list:
             return [r.randint(30, 5000), r.randint(30, 5000), r.choice([*roofline.DEVICES.values()])]
         case "send_counts":
             return [[torch.randint(a * b, (r.randint(1, 5), c)) for _ in range(a)], a * b]
+        case "best_in_groups":
+            kept = r.randint(1, b)
+            return [floats(a, b * (c + 1)) - 1, b, kept, r.randint(1, kept * (c + 1))]
         case "listen":
             return [ToyModel(a, b + c, b, seed), torch.randint(9, (d,)), "gate"]
         case "dealt_to_documents":
@@ -255,6 +259,8 @@ def outcome(name: str, function: Callable, given: list) -> list:
     answer = function(*[a.clone() if isinstance(a, Tensor) else a for a in given])
     if name == "choose":
         answer = torch.zeros_like(given[0]).scatter(1, *answer)
+    if name == "best_in_groups":
+        answer = answer.sort(dim=1).values
     if name == "tokens_of":
         token, slot = answer
         assert token.ndim == 1 and token.shape == slot.shape

@@ -1,5 +1,6 @@
 """Rules that every lesson keeps, checked on the files as they are stored."""
 
+import ast
 import json
 import pathlib
 import re
@@ -30,6 +31,8 @@ def test_a_lesson_is_short_and_so_are_its_cells(notebook):
     assert len(code_cells(notebook)) <= 30
     for cell in code_cells(notebook):
         assert len(cell.source.splitlines()) <= 25, cell.id
+        if cell.id != "bootstrap":  # folded, and the same everywhere
+            assert max(map(len, cell.source.splitlines())) <= 88, cell.id
 
 
 def test_cells_have_readable_names(notebook):
@@ -62,6 +65,13 @@ def test_a_lesson_asks_claims_and_ends_with_limits_and_the_next_one(notebook):
     assert "lesson.claims()" in source and "What this does not show" in source and "Next" in source
     predicted = set(re.findall(r"lesson\.predict\(\"([^\"]+)\"", source))
     assert predicted == set(re.findall(r"lesson\.reveal\(\"([^\"]+)\"", source)), "every guess meets its result"
+
+
+def test_every_question_stands_at_the_end_of_its_cell_where_jupyter_shows_it(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "lesson.predict(" in cell.source:
+            assert cell.source.count("lesson.predict(") == 1, cell.id
+            assert ast.unparse(ast.parse(cell.source).body[-1]).startswith("lesson.predict("), cell.id
 
 
 def test_links_between_lessons_lead_to_lessons(notebook):

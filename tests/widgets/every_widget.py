@@ -28,6 +28,7 @@ import ladder_explorer.cases as ladder_cases
 import quiz.cases as quiz_cases
 import redundancy_lens.cases as lens_cases
 import router_game.cases as game_cases
+import router_zoo.cases as zoo_cases
 import segmentation_view.cases as segmentation_cases
 import specialisation_view.cases as specialisation_cases
 import token_way.cases as way_cases
@@ -296,6 +297,16 @@ ROUTER_GAME = Entry(
                "long names": Example(partial(game_cases.game_of, 2, 0, LONG_NAMES * 4, 62, 6), ({"guesses": ["A"]},))},
     large=partial(game_cases.game_of, 12, 0, 48, 64, 8))
 
+ROUTER_ZOO = Entry(
+    zoo_cases.zoo_of, ({"router": "zero experts", "read": 12, "locked_token": 3}, {"router": "DeepSeek-V3", "locked_token": 29},
+                       {"router": "ReMoE", "read": 1}),
+    held={"read slider": slider("tokens that are there", "ArrowLeft"), "cursor": ("[role=application]", "ArrowDown")},
+    hostile=Example(lambda: zoo_cases.zoo_of(HOSTILE, title=WORDS), TOKENS),
+    sizes={"one token": Example(partial(zoo_cases.zoo_of, 1, title=LONG)),
+           "64 experts": Example(partial(zoo_cases.zoo_of, 90, 64, 6, title=LONG), ({"router": "MoE++", "locked_token": 89},))},
+    projected={"64 experts": Example(partial(zoo_cases.zoo_of, 60, 64, 6))}, large=partial(zoo_cases.zoo_of, 48, 16),
+    along=("locked_token",))
+
 SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
     held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
@@ -335,6 +346,6 @@ WIDGETS: dict[str, Entry] = {
     "CostExplorer": COST_EXPLORER, "ExpertExplorer": EXPERT_EXPLORER, "FactFinder": FACT_FINDER,
     "LadderExplorer": LADDER_EXPLORER, "LedgerView": LEDGER_VIEW, "Quiz": QUIZ, "RedundancyLens": REDUNDANCY_LENS,
     "RouterGame": ROUTER_GAME,
-    "RouterMicroscope": ROUTER_MICROSCOPE, "RoutingMap": ROUTING_MAP, "SegmentationView": SEGMENTATION_VIEW,
-    "SpecialisationView": SPECIALISATION_VIEW, "TokenWay": TOKEN_WAY,
+    "RouterMicroscope": ROUTER_MICROSCOPE, "RouterZoo": ROUTER_ZOO, "RoutingMap": ROUTING_MAP,
+    "SegmentationView": SEGMENTATION_VIEW, "SpecialisationView": SPECIALISATION_VIEW, "TokenWay": TOKEN_WAY,
 }

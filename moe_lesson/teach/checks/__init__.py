@@ -16,8 +16,9 @@ from .lesson06 import deepseekmoe
 from .lesson07 import verdict
 from .lesson08 import dealt_to_documents, information
 from .lesson09 import block_ends, least_rows, places, send_counts
+from .lesson10 import best_in_groups
 from .lesson11 import listen
 
-__all__ = ["balance_loss", "block_ends", "choose", "combine", "cut_experts", "dealt_to_documents", "deepseekmoe", "ffn", "gate",
-           "information", "labels_served", "least_rows", "listen", "load", "max_violation", "mended", "output_similarity",
-           "places", "power_law", "send_counts", "tokens_of", "topk_moe", "update_bias", "verdict"]
+__all__ = ["balance_loss", "best_in_groups", "block_ends", "choose", "combine", "cut_experts", "dealt_to_documents",
+           "deepseekmoe", "ffn", "gate", "information", "labels_served", "least_rows", "listen", "load", "max_violation",
+           "mended", "output_similarity", "places", "power_law", "send_counts", "tokens_of", "topk_moe", "update_bias", "verdict"]
