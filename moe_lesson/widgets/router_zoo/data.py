@@ -15,9 +15,8 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import to_bytes
+from ...base.text import to_bytes, visible
 from ...base.tokens import encode
-from ...base.text import visible
 from ...moe.layers import moe_layers
 from ...moe.zoo import ZOO, Settings, Tokens, settings_for
 from ..kit.base import LessonWidget, one_of, within
