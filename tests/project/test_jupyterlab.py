@@ -114,7 +114,7 @@ def test_a_lesson_answers_fits_the_screen_follows_the_theme_and_is_alive_when_it
 
 def map_answers(page) -> None:
     """The routing map fits the screen, says whose it is, and answers to a sentence and a slider."""
-    widget = page.locator(".moe-root").first
+    widget = page.locator(".moe-root").filter(has_text="routing map")
     widget.scroll_into_view_if_needed()
     sync_api.expect(widget).to_contain_text("trained", timeout=20_000)
     widget.get_by_role("button", name="Reset").click()
