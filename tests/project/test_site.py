@@ -21,8 +21,8 @@ if sys.version_info < (3, 11) or os.environ.get("CI") != "true":  # .ci/run inst
 import site_build  # noqa: E402
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-TITLE = "# 00 · Small\n\n**Where does a letter go?**\n\n*About 5 minutes.* $y = \\big(x\\,W\\big)$, [next](01-all.ipynb)."
-HINT = "<details><summary>Hint</summary>\n\nCount the *columns*.\n\n</details>"
+TITLE = "# 00 · Small\n\n**Where does a letter go?**\n\n*About 5 minutes.* $y = \\big(x\\,W\\big)$, [next](01-all.ipynb), [part two](#Part-2:-why?)."
+HINT = "## Part 2: why?\n\n<details><summary>Hint</summary>\n\nCount the *columns*.\n\n</details>"
 MAP = """\
 from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.widgets import RoutingMap
@@ -228,6 +228,12 @@ def test_the_landing_page_leads_to_every_lesson_and_its_map_is_in_sight(visit):
     card.click()
     page.locator("a.right-next").click()
     assert page.url.endswith("notebooks/01-all.html")
+
+
+def test_a_link_within_a_lesson_leads_to_its_heading(visit):
+    page = visit("notebooks/00-small.html")
+    page.get_by_role("link", name="part two").first.click()
+    assert page.locator(f"[id='{page.url.partition('#')[2]}'] > h2").inner_text().startswith("Part 2: why?")
 
 
 def test_a_download_is_the_lesson_itself(built):
