@@ -212,6 +212,7 @@ EXPERIMENTS = {
         seeds=5,
         worlds={rung: {"easy_units": 2, "hard_units": 14} for rung in SIZED | PERMUTED_SIZES},
         learns="uneven world",
+        widens=True,
         controls={rung + EQUAL_SKILLS: rung for rung in SIZED} | {
             ratio + PERMUTED: ratio + ORACLE for ratio in RATIOS},
     ),
@@ -223,6 +224,7 @@ EXPERIMENTS = {
         seeds=5,
         worlds={rung: {"varying": True} for rung in (*CHOICES, "null experts", "top-1", "top-3")},
         learns="uneven world",
+        widens=True,
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",

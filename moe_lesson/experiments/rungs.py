@@ -139,7 +139,7 @@ SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, bat
 FACTS_CPU = Preset(Budget(128, 512), layers=1, width=32, heads=1, context=1, batch=2048, steps=900,
                    lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0), tuning_seeds=3, eval_bytes=4000)
 UNEVEN_CPU = Preset(Budget(32, 128), layers=1, width=16, heads=1, context=1, batch=256, steps=500,
-                    lrs=(2e-2, 4e-2, 8e-2), scales=(1.0,), tuning_steps=250, eval_bytes=8000)
+                    lrs=(2e-2, 4e-2, 8e-2), scales=(1.0,), tuning_seeds=3, eval_bytes=8000)
 LADDER_CPU = replace(TEXT_CPU, steps=1000, lrs=(4e-3, 8e-3, 1.6e-2), tuning_seeds=2, tuning_steps=400)
 LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=128, steps=1300,
                     lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 6.0), tuning_steps=325, bfloat16=True)
