@@ -140,7 +140,7 @@ def repeated_first_choice(routing: Routing, piece_T: Tensor) -> tuple[float, flo
 
 
 def mass(routing: Routing, label_T: Tensor, num_labels: int) -> Tensor:
-    """Which share of its routing weight each label gives to each expert: [M, N], rows sum to 1."""
+    """What share of its routing weight each label gives to each expert: [M, N], rows sum to 1."""
     gates_TN = routing.gates.double()
     sums_MN = torch.zeros(num_labels, routing.num_experts, dtype=torch.float64, device="cpu").index_add(0, label_T, gates_TN)
     return sums_MN / sums_MN.sum(dim=1, keepdim=True)

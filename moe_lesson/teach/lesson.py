@@ -269,7 +269,7 @@ def read_number(text: str, least: float) -> float:
         value = float(written.replace(",", "") if grouped else written.replace(",", "."))
     except ValueError:
         value = math.nan
-    require(math.isfinite(value), f"{text!r} is no number that can be kept; write one such as 14, 0.5 or 1,000")
+    require(math.isfinite(value), f"{text!r} is not a number that can be kept; write one such as 14, 0.5 or 1,000")
     require(value >= least, f"{text} is too small; the answer is {least:g} or more")
     return int(value) if value.is_integer() and abs(value) < 2 ** 53 else value
 

@@ -139,7 +139,7 @@ export function readGuess(values, choices) {
   const wrong = read.indexOf(null);
   if (wrong < 0) return { read };
   if (choices.length) return { refusal: "please choose one" };
-  return { refusal: `'${values[wrong]}' is no number that can be kept; write one such as 14, 0.5 or 1,000` };
+  return { refusal: `'${values[wrong]}' is not a number that can be kept; write one such as 14, 0.5 or 1,000` };
 }
 
 /** Keep a guess in this browser, and say so, as Python would. */

@@ -146,7 +146,7 @@ def test_a_guess_uncovers_the_result_and_is_there_when_the_visitor_comes_back(vi
     assert cover.get_attribute("open") is None and not cover.locator("pre").is_visible()
     question.get_by_role("textbox").fill("many")
     question.get_by_role("button").click()
-    assert "no number" in question.get_by_role("status").inner_text() and cover.get_attribute("open") is None
+    assert "not a number" in question.get_by_role("status").inner_text() and cover.get_attribute("open") is None
     question.get_by_role("textbox").fill(" 1,200 ")
     question.get_by_role("textbox").press("Enter")
     assert question.get_by_role("status").inner_text() == "Kept in this browser: 1200. Now look at the result."

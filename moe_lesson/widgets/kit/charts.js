@@ -150,7 +150,7 @@ export class Chart {
   }
 }
 
-/** An axis with about so many ticks, or those that are given. */
+/** An axis with about that many ticks, or those that are given. */
 function ticked(axis, ticks, format, values) {
   if (values) axis.tickValues(values);
   else axis.ticks(ticks);

@@ -53,7 +53,7 @@ export function onEscape(root, action) {
   return on(root, "keydown", (event) => { if (event.key === "Escape") taken(event, action); });
 }
 
-/** Do something with a key that nobody else shall get: neither the page's scrolling nor the notebook's shortcuts. */
+/** Do something with a key that nobody else may get: neither the page's scrolling nor the notebook's shortcuts. */
 export function taken(event, action) {
   event.preventDefault();
   event.stopPropagation();

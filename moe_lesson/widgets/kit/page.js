@@ -44,7 +44,7 @@ export function makeScale(colours) {
   return { scale, ticks };
 }
 
-/** Numbers under a scale: [what stands there, at which share of the scale]. */
+/** Numbers under a scale: [what stands there, at what share of the scale]. */
 export function fillTicks(ticks, places) {
   ticks.replaceChildren(...places.map(([number, share]) => {
     const tick = make("span", "", String(number));

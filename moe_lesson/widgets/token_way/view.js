@@ -44,11 +44,11 @@ const held = ({ ids, scores }) => rounded(d3.sum(ids, (n) => scores[n]), 2);
 const TELL = [
   ({ x }) => `It arrives as a vector of ${x.length} numbers, normalised: `
     + `${Array.from(x.subarray(0, 4), (value) => rounded(value, 2)).join(", ")} …`,
-  ({ x, logits }) => `The router multiplies it with a table of ${x.length} × ${logits.length}: a logit for each expert, from `
+  ({ x, logits }) => `The router multiplies it by a table of ${x.length} × ${logits.length}: a logit for each expert, from `
     + `${rounded(d3.min(logits), 2)} to ${rounded(d3.max(logits), 2)}.`,
   ({ scores, gate }) => (gate.score === "softmax"
     ? `Softmax makes probabilities of the logits: positive, with sum 1. The largest is ${rounded(d3.max(scores), 3)}; `
-      + `if all were equal, each were ${rounded(1 / scores.length, 3)}.`
+      + `if all were equal, each would be ${rounded(1 / scores.length, 3)}.`
     : `A sigmoid makes a score between 0 and 1 of each logit; the largest is ${rounded(d3.max(scores), 3)}.`),
   (way) => `The best ${way.ids.length} of ${count(way.scores.length, "expert")} are chosen`
     + `${way.gate.bias?.some(Boolean) ? " (by score plus bias)" : ""}: ${listed(Array.from(way.ids))}. Together they have `
