@@ -116,7 +116,7 @@ class Lesson:
         shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
         guess = self.guess(key)
         if guess is None:
-            print(f"It is {shown}. (You kept no guess.)")
+            print(f"It is {shown}.")
             return
         print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
         self.store(key, {"guess": guess, "actual": values})

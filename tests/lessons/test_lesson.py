@@ -33,7 +33,7 @@ def test_a_kept_guess_stands_beside_the_result_also_in_a_later_session(lesson, c
 
 def test_without_a_guess_the_result_is_still_told(lesson, capsys):
     lesson.reveal("idle", 7)
-    assert capsys.readouterr().out == "It is 7. (You kept no guess.)\n"
+    assert capsys.readouterr().out == "It is 7.\n"
 
 
 def test_guess_and_result_are_stored_together_for_the_last_lesson(lesson, tmp_path):
