@@ -4,7 +4,7 @@
 import { Chart, WIDE } from "../kit/charts.js";
 import { button, choice, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { change, on } from "../kit/events.js";
+import { change, motion, on } from "../kit/events.js";
 import { make, say } from "../kit/page.js";
 import { floats, ranked } from "../kit/routing.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
@@ -172,7 +172,7 @@ class BalancingRaceView extends WidgetView {
   /** Run through the steps, from the first one if the last is reached. */
   start() {
     const { steps, step } = this.state;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const calm = !motion();
     if (step === steps.at(-1)) change(this.model, { step: steps[0] });
     this.play(() => {
       const position = nextPosition(steps.indexOf(this.state.step), steps.length, calm);

@@ -205,7 +205,7 @@ class ContributionView extends ReadingView {
 
   draw() {
     const { state, columns, look: { locked_token: token } } = this;
-    const wanted = `${this.lengths.box.clientWidth} ${this.theme.ink}`;
+    const wanted = `${this.lengths.box.wide} ${this.theme.ink}`;
     if (wanted !== this.drawn) this.drawCharts(this.reading.layers[state.layer]);
     this.drawn = wanted;
     const place = token === null ? [] : [columns.indexOf(token)];
@@ -219,8 +219,9 @@ class ContributionView extends ReadingView {
   }
 
   /** Three panels over the same columns. The untrained model is a line on each. */
-  drawCharts({ one, none }) {
+  drawCharts(layer) {
     const { columns, top, theme, state: { width: D, order }, reading: { tokens } } = this;
+    const { one, none } = layer;
     const inOrder = (values) => columns.map((token) => values[token]);
     const line = (name, values) => ({ name, colour: theme.accent, strong: true, points: stairs(inOrder(values)) });
     const { width, height } = this.lengths.sized();
@@ -248,7 +249,7 @@ class ContributionView extends ReadingView {
       yFormat: (y) => ["cancel", "0", "agree"][y + 1] });
     this.cosines.lines([filled("cosine", "#808790", inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
       colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine);
-    fillTable(this.table, tokens.length ? tableRows(tokens, { one, none }) : [[]]);
+    fillTable(this.table, tokens.length ? layer.rows ??= tableRows(tokens, layer) : [[]]);
   }
 
   wire() {

@@ -19,10 +19,9 @@ export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, d
     sync(state) {
       box.hidden = Boolean(hidden?.(state));
       input.disabled = Boolean(disabled?.(state));
-      input.max = typeof max === "function" ? max(state) : max;
-      input.value = at(state);
-      input.setAttribute("aria-valuetext", words(state));
-      say(value, words(state));
+      const now = { max: typeof max === "function" ? max(state) : max, value: at(state), ariaValueText: words(state) };
+      for (const [name, to] of Object.entries(now)) if (input[name] !== String(to)) input[name] = to;
+      say(value, now.ariaValueText);
     },
     wire: (view) => [on(input, "input", () => change(view.model, set(Number(input.value), view.state))),
       on(input, "change", () => view.model.save_changes())],

@@ -1,6 +1,6 @@
 // What the views of all widgets do: read traits, build the page once, draw before the next frame, leave nothing behind.
 
-import { keepKeys, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
+import { keepKeys, motion, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
 import { make, makeButton, say, themeOf } from "./page.js";
 
 /**
@@ -90,6 +90,8 @@ export class WidgetView {
       this.unseen = onSize(root, this.frame.ask);
       return;
     }
+    const moves = motion(); // this and a width cost a layout, once something is written
+    for (const box of root.querySelectorAll(".moe-chart")) Object.assign(box, { wide: box.clientWidth, moves });
     this.draw();
     for (const control of this.controls) control.sync(this.state);
     const badge = this.badge();

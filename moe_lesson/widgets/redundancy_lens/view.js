@@ -189,7 +189,8 @@ class RedundancyLensView extends PointingView {
     const { state: { kinds, num_experts: N }, seen: { now, rows, edges }, look: { pair }, similarities } = this;
     const side = Math.min(MAP.most, width - MAP.left - MAP.right);
     const ctx = sizedContext(this.canvas, width, MAP.top + side + MAP.below);
-    const at = d3.scaleLinear().domain([0, N]).rangeRound([0, side]); // whole pixels: no seams between cells
+    const places = d3.range(N + 1).map((n) => Math.round((n * side) / N)); // whole pixels: no seams between cells
+    const at = (n) => places[n];
     this.geo = { left: MAP.left, cell: side / N, N };
     const [start, gap] = [kinds.indexOf(now) * N * N, side / N > 14 ? 1 : 0];
     ctx.save();

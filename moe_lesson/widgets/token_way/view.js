@@ -2,10 +2,10 @@
 // Letters: T tokens, D model width, N experts, K active experts.
 
 import { drawRibbon, sizedContext } from "../kit/canvas.js";
-import { legend, motion } from "../kit/charts.js";
+import { legend } from "../kit/charts.js";
 import { button, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { change, on } from "../kit/events.js";
+import { change, motion, on } from "../kit/events.js";
 import { answer, byteNames, bytesOf, forward, gateOf } from "../kit/moe.js";
 import { make, makeCanvas } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
