@@ -79,7 +79,7 @@ function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 const [LEFT, RIGHT, PAD] = [88, 6, 5];            // pixels for the tokens' names; at the edge; above the map, for an outline
-const [MAP, LEAST, MOST, NAME] = [146, 1, 18, 18]; // pixels that the rows share; least and most of a row; that a name needs
+const [MAP, MOST, NAME] = [146, 18, 18]; // pixels that the rows share, however many there are; most of a row; that a name needs
 const [GAP, BARS, NUMBERS] = [12, 70, 22];        // pixels between map and bars; of the load axis; for the experts' numbers
 const HEIGHT = PAD + MAP + GAP + BARS + NUMBERS;
 const DROPPED = "#ff8c2b"; // the accent, made brighter: the map is dark in every theme
@@ -144,7 +144,7 @@ class CapacityViewView extends PointingView {
     const [ids, weights] = [this.experts, this.weights].map((all) => all.subarray(layer * T * k, (layer + 1) * T * k));
     const choices = { T, N: sizes[layer], k, ids, weights };
     this.seen = dispatch(choices, this.queue, capacityFor(choices, factor), by);
-    this.row = Math.min(Math.max(MAP / T, LEAST), MOST);
+    this.row = Math.min(MAP / T, MOST);
   }
 
   describe() { return describe(this.state, this.seen, this.look.locked_token); }
@@ -195,11 +195,12 @@ class CapacityViewView extends PointingView {
     ctx.fillStyle = theme.ink;
     const write = (place, font) => {
       const [top, height] = this.rowAt(place);
+      const middle = Math.max(top + height / 2, NAME / 2); // the first is not cut
       ctx.font = font;
       ctx.textAlign = "left";
-      ctx.fillText(queue[place], 0, top + height / 2);
+      ctx.fillText(queue[place], 0, middle);
       ctx.textAlign = "right";
-      ctx.fillText(fitted(ctx, tokens[queue[place]], LEFT - 40), LEFT - 8, top + height / 2);
+      ctx.fillText(fitted(ctx, tokens[queue[place]], LEFT - 40), LEFT - 8, middle);
     };
     if (looked !== null) write(looked, `bold ${theme.font}`);
     for (const place of d3.range(0, T, step)) if (looked === null || Math.abs(place - looked) >= step) write(place, theme.font);
