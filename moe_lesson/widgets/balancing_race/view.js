@@ -2,9 +2,9 @@
 // Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 
 import { Chart, WIDE } from "../kit/charts.js";
-import { button, choice, slider, tick } from "../kit/controls.js";
+import { choice, player, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { change, motion, on } from "../kit/events.js";
+import { motion, on } from "../kit/events.js";
 import { make, say } from "../kit/page.js";
 import { floats, ranked } from "../kit/routing.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
@@ -79,7 +79,7 @@ class BalancingRaceView extends WidgetView {
   declare() {
     const { steps, seeds, methods, num_layers: layers } = this.state;
     return [
-      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.start())),
+      player(this),
       slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step),
         set: (position) => this.moved(steps[position]), words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
       slider("Layer", { max: layers - 1, at: ({ layer }) => layer, set: (layer) => ({ layer }),
@@ -172,14 +172,8 @@ class BalancingRaceView extends WidgetView {
 
   /** Run through the steps, from the first one if the last is reached. */
   start() {
-    const { steps, step } = this.state;
-    const calm = !motion();
-    if (step === steps.at(-1)) change(this.model, { step: steps[0] });
-    this.play(() => {
-      const position = nextPosition(steps.indexOf(this.state.step), steps.length, calm);
-      change(this.model, { step: steps[position] });
-      return position === steps.length - 1;
-    }, calm ? CALM_PACE : PACE);
+    const [{ steps }, calm] = [this.state, !motion()];
+    this.play("step", steps, calm ? CALM_PACE : PACE, (position) => nextPosition(position, steps.length, calm));
   }
 
   wire() {

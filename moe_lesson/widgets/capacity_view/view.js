@@ -1,11 +1,11 @@
 // Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped.
 // Letters: T tokens, N experts, K active experts.
 
-import { drawNumbers, fitted, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
-import { choice, slider } from "../kit/controls.js";
+import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
+import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, placeWithin } from "../kit/events.js";
-import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
+import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { numbers } from "../kit/routing.js";
 import { TokenStrip } from "../kit/tokens.js";
 import { PointingView, widgetOf } from "../kit/view.js";
@@ -102,8 +102,7 @@ class CapacityViewView extends PointingView {
   declare() {
     const { sizes, factors, num_shuffles: shuffles, seed } = this.state;
     return [
-      slider("Layer", { min: 1, max: sizes.length, at: ({ layer }) => layer + 1, hidden: () => sizes.length === 1,
-        words: ({ layer }) => `Layer ${layer + 1} of ${sizes.length}`, set: (layer) => ({ layer: layer - 1 }) }),
+      layerSlider(sizes.length),
       slider("capacity factor", { max: factors.length - 1, at: ({ factor }) => factors.indexOf(factor),
         words: ({ factor }) => (factor === null ? "no limit" : `capacity factor ${factor.toFixed(2)}`),
         set: (place) => ({ factor: factors[place] }) }),

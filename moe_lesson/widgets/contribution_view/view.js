@@ -2,7 +2,7 @@
 // Letters: L layers, T tokens, D model width, K active experts.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
-import { choice, slider } from "../kit/controls.js";
+import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, placeWithin } from "../kit/events.js";
 import { byteNames, bytesOf, forward, readModel } from "../kit/moe.js";
@@ -148,12 +148,10 @@ class ContributionView extends ReadingView {
   static kept = ["locked_token"];
 
   declare() {
-    const layers = this.state.sizes.length;
     return [
       textField("Your text", { most: (state) => state.max_bytes, hidden: (state) => !state.weights,
         set: (text) => ({ text, locked_token: null }) }),
-      slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
-        words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value) => ({ layer: value - 1 }) }),
+      layerSlider(this.state.sizes.length),
       choice("order", [IN_TEXT, "by the routed part's share"].map((one) => [one, one]), { at: (state) => state.order,
         set: (order) => ({ order }) }),
     ];

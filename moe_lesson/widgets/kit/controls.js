@@ -85,6 +85,17 @@ export function menu(name, options, { at, set, hidden, folded }) {
   };
 }
 
+/** A button that starts a view's film, `view.start()`, and stops it. */
+export function player(view) {
+  return button(() => (view.timer ? "Pause" : "Play"), () => (view.timer ? view.pause() : view.start()));
+}
+
+/** A slider over L layers, for the trait `layer`; hidden where there is one. */
+export function layerSlider(L) {
+  return slider("Layer", { min: 1, max: L, at: ({ layer }) => layer + 1, set: (value) => ({ layer: value - 1 }),
+    words: ({ layer }) => `Layer ${layer + 1} of ${L}`, hidden: () => L === 1 });
+}
+
 /** A button; `act(view)` is what it does. */
 export function button(words, act, { hidden, folded } = {}) {
   const box = makeButton(typeof words === "string" ? words : "");

@@ -1,12 +1,12 @@
 // The redundancy lens: which experts are alike, and what merging them costs. Every loss was measured in Python before the
 // page opened; this module only reads. Letters: N experts, M merges.
 
-import { drawNumbers, outline, sizedContext } from "../kit/canvas.js";
+import { drawNumbers, fillTicks, makeScale, outline, sizedContext } from "../kit/canvas.js";
 import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, placeWithin } from "../kit/events.js";
-import { fillTicks, make, makeScale, makeStage, say } from "../kit/page.js";
+import { make, makeStage, say } from "../kit/page.js";
 import { floats } from "../kit/routing.js";
 import { PointingView, widgetOf } from "../kit/view.js";
 import { count, listed, rounded } from "../kit/words.js";

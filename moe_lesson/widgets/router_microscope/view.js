@@ -97,6 +97,8 @@ class RouterMicroscopeView extends PointingView {
 
   static kept = ["token", "locked_expert"];
 
+  static always = ["token"];
+
   declare() {
     const { tokens, num_experts: N, noise_limit: limit, digits } = this.state;
     return [
@@ -194,17 +196,6 @@ class RouterMicroscopeView extends PointingView {
   pointAt(point) {
     super.pointAt(point);
     this.renew();
-  }
-
-  /** A token is always looked at: the one that is kept can't be let go. */
-  toggle(point) {
-    if (point && "token" in point) this.set(point);
-    else super.toggle(point);
-  }
-
-  unlock() {
-    this.pointAt(null);
-    this.set({ locked_expert: null });
   }
 
   wire() {
