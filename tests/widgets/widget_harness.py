@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
 NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
 PICTURES = """[...document.querySelectorAll('.moe-root canvas')].map((canvas) => canvas.toDataURL()).join()
-  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML.replace(/ ?moe-new/, ''))
+  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML)
     .sort().join()"""
 
 

@@ -220,7 +220,7 @@ class ExpertExplorerView extends ReadingView {
     say(this.heading.firstChild, `Layer ${layer + 1}, expert ${n}: `);
     const underlined = d3.range(bytes.length).filter(mine).length;
     say(this.heading.lastChild, `${loadWords(state)} Underlined: ${underlined} of ${bytes.length}.`);
-    const shown = `${state.expert} ${this.bytes.box.clientWidth} ${this.theme.ink}`;
+    const shown = `${state.expert} ${this.bytes.box.wide} ${this.theme.ink}`;
     if (shown !== this.expertShown) this.drawExpert(layer, n);
     this.expertShown = shown;
   }
