@@ -24,7 +24,8 @@ import site_build  # noqa: E402
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 TITLE = "# 00 · Small\n\n**Where does a letter go?**\n\n*About 5 minutes.* $y = \\big(x\\,W\\big)$, [next](01-all.ipynb)."
 HINT = ("Go to [part two](#Part-2:-why?).\n\n## Part 2: why?\n\n"
-        "<details><summary>Hint</summary>\n\nCount the *columns*.\n\n</details>")
+        "<details><summary>Hint</summary>\n\nCount the *columns*.\n\n</details>\n\n"
+        f"$${' + '.join(f'load_{{{i}}}' for i in range(30))}$$")
 MAP = """\
 from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.widgets import RoutingMap
@@ -227,6 +228,11 @@ def test_the_landing_page_leads_to_every_lesson_and_its_map_is_in_sight(visit):
     assert place.bounding_box()["y"] + place.bounding_box()["height"] <= 720
     card = page.locator(".moe-card").first
     assert card.inner_text().split("\n") == ["00 · Small", "Where does a letter go?", "5 minutes"]
+    picture = card.locator("img")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("(picture) => picture.naturalWidth > 0", arg=picture.element_handle())
+    still = page.evaluate("(picture) => fetch(picture.src).then((one) => one.text())", picture.element_handle())
+    assert "<svg" in still and "animation" not in still and "Author name" not in page.locator("footer").last.inner_text()
     card.click()
     page.locator("a.right-next").click()
     assert page.url.endswith("notebooks/01-all.html")

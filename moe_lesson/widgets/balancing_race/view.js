@@ -1,7 +1,7 @@
 // The balancing race: trainings that differ only in how they balance, side by side.
 // Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 
-import { Chart, WIDE } from "../kit/charts.js";
+import { Chart, spaced, WIDE } from "../kit/charts.js";
 import { choice, player, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { motion, on } from "../kit/events.js";
@@ -146,9 +146,8 @@ class BalancingRaceView extends WidgetView {
     const { curves: { [i]: chart }, point, seen: { position }, state: { methods, method, steps }, theme } = this;
     const { width, height } = chart.sized();
     const [x, y] = [d3.scaleSqrt([0, Math.max(steps.at(-1), 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
-    const xValues = MARKED.filter((step) => step <= steps.at(-1)).reduce((kept, step) => (
-      x(step) - x(kept.at(-1)) < 36 ? kept : [...kept, step]), []); // as have room
-    chart.axes(x, y, { yTitle: title, xTitle: "step (√ spacing)", yTicks: 4, xValues });
+    chart.axes(x, y, { yTitle: title, xTitle: "step (√ spacing)", yTicks: 4,
+      xValues: spaced(MARKED.filter((step) => step <= steps.at(-1)), x) });
     const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : BEHIND);
     const lines = methods.map((name, m) => ({ name, strong: name === method, colour: colourOf(name),
       points: curves[m].map((value, p) => [steps[p], value]) })).sort((a, b) => a.strong - b.strong);

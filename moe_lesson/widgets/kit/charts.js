@@ -175,6 +175,11 @@ function ticked(axis, ticks, format, values) {
   return format ? axis.tickFormat(format) : axis;
 }
 
+/** The ticks that have room for their words, from the first on: they stand `gap` pixels apart at least. */
+export function spaced(values, scale, gap = 26) {
+  return values.reduce((kept, value) => (kept.length && scale(value) - scale(kept.at(-1)) < gap ? kept : [...kept, value]), []);
+}
+
 /** Heights of labels, moved apart as little as may be: [y] -> [y], `gap` pixels between them at least, within 0 … height. */
 export function apart(heights, gap, height) {
   const order = d3.range(heights.length).sort((a, b) => heights[a] - heights[b]);

@@ -166,6 +166,17 @@ def test_a_step_has_its_place_by_its_square_root_whichever_steps_were_recorded(s
     assert [place / places[-1] for place in places] == pytest.approx([0, 1 / 4, 1 / 2, 1], abs=1e-2)
 
 
+def test_on_a_phone_no_tick_stands_on_another(show):
+    page = show(race_of(steps=(0, 10, 50, 100, 200, 300, 400, 480)), viewport={"width": 340, "height": 844})
+    rows = page.locator(".moe-race svg").evaluate_all("""(charts) => charts.map((chart) => {
+      const boxes = [...chart.querySelectorAll(".tick text")].map((word) => word.getBoundingClientRect());
+      const low = Math.max(...boxes.map((box) => box.bottom)); // the words under the chart, from the left
+      return boxes.filter((box) => box.width && box.bottom > low - 2).map((box) => [box.left, box.right]).sort(([a], [b]) => a - b);
+    })""")
+    rows = [row for row in rows if len(row) > 1]
+    assert rows and all(right < left for row in rows for (_, right), (left, _) in zip(row, row[1:])), rows
+
+
 # --- the film ------------------------------------------------------------------------------------------------------------
 
 
