@@ -147,7 +147,7 @@ class BalancingRaceView extends WidgetView {
     const { width, height } = chart.sized();
     const [x, y] = [d3.scaleSqrt([0, Math.max(steps.at(-1), 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
     chart.axes(x, y, { yTitle: title, xTitle: "step (√ spacing)", yTicks: 4,
-      xValues: spaced(MARKED.filter((step) => step <= steps.at(-1)), x) });
+      xValues: spaced(MARKED.filter((step) => step <= steps.at(-1)), x, 36) });
     const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : BEHIND);
     const lines = methods.map((name, m) => ({ name, strong: name === method, colour: colourOf(name),
       points: curves[m].map((value, p) => [steps[p], value]) })).sort((a, b) => a.strong - b.strong);
