@@ -138,6 +138,11 @@ def is_widget(output: NotebookNode) -> bool:
     return line.endswith(LIVE) or line.startswith("Predict: ")
 
 
+def anchor(title: str) -> str:
+    """How JupyterLab names the place of a heading, to which a lesson's own links lead."""
+    return title.replace(" ", "-")
+
+
 def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, lessons: set[str]) -> NotebookNode:
     """The notebook with a live place where each widget's photograph stood; its set-up for other machines is left out, and so are
     links to lessons that are not built.
