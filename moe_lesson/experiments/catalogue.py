@@ -32,6 +32,7 @@ from .rungs import (
     matched,
     matched_layer,
     noisy,
+    pooled,
     segmented,
     top_2_of,
     with_nulls,
@@ -64,6 +65,7 @@ class Experiment:
         changed: rungs whose reported models are changed and judged again, see `changes_of`.
         census: rungs whose reported models' routing is counted, see `census_of`.
         ablated: rungs whose reported models lose experts, see `ablations_of`.
+        kept: shares of the experts that reported models are judged with, too, see `kept.rises`.
         follow: every how many steps a reported training is judged by domain, and the routing of seed 0 is kept; 0 is never.
     """
 
@@ -86,6 +88,7 @@ class Experiment:
     changed: tuple[str, ...] = ()
     census: tuple[str, ...] = ()
     ablated: tuple[str, ...] = ()
+    kept: tuple[float, ...] = ()
     follow: int = 0
 
     def balance_of(self, rung: str, strength: float | None = None) -> dict[str, float]:
@@ -95,7 +98,7 @@ class Experiment:
     def task(self, preset: Preset, rung: str, seed: int, corpus: Corpus | None) -> Task:
         """What a run is trained on and judged by."""
         if self.worlds is None:
-            return TextTask(corpus, preset.evaluated)
+            return TextTask(corpus, preset.evaluated, self.kept)
         return WORLDS[self.learns](seed, preset.evaluated, self.worlds.get(rung, {}))
 
     @property
@@ -224,6 +227,18 @@ EXPERIMENTS = {
         seeds=5,
         worlds={rung: {"varying": True} for rung in (*CHOICES, "null experts", "top-1", "top-3")},
         learns="uneven world",
+    ),
+    "pool": Experiment(
+        question="If a document's tokens share a pool of experts while a model learns: can a domain do with a few of them?",
+        rungs={"fine": matched(2, 4), "pooled": pooled(16)},
+        presets={"cpu": replace(TEXT_CPU, tuning_seeds=3, finalists=2)},
+        seeds=5,
+        widens=True,
+        # What the pool costs, and what it gives where a quarter and an eighth are kept; all else is a description.
+        contrasts=(("test", "pooled", "fine"), ("own_0.25", "fine", "pooled"), ("own_0.125", "fine", "pooled")),
+        margin=0.01,
+        census=("fine", "pooled"),
+        kept=(0.25, 0.125),
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",

@@ -1,12 +1,12 @@
 """Rungs: what a comparison compares, each made out of a preset's sizes, and the presets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from ..lm.ledger import dense_of_equal_active, dense_of_equal_total, experts_of_equal_active
 from ..lm.model import ModelConfig
 from ..measure.uneven import Arm
-from ..moe.recipes import Budget, Dense, Recipe, Sparse
+from ..moe.recipes import Budget, Dense, Pooled, Recipe, Sparse
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,12 @@ def noisy(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, flo
         return model_of(preset, replace(rung(preset, scale).recipes[0], noisy=True))
 
     return config
+
+
+def pooled(pool: int) -> Callable[[Preset, float], ModelConfig]:
+    """Fine-grained experts of which a document may use `pool` while the model learns (EMO, arXiv 2605.06663)."""
+    return lambda preset, scale: model_of(preset, Pooled(**asdict(matched_layer(2, 4)(preset, scale)), pool=pool,
+                                                         document=preset.context))
 
 
 def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:

@@ -13,6 +13,7 @@ from ..lm.ledger import Cost, ffn_cost, matrix, model_cost
 from ..lm.model import LanguageModel, ModelConfig, evaluating
 from ..lm.training import next_token
 from ..measure.facts import FactsModel, FactsWorld, knowledge, memory, remembering
+from ..measure.kept import rises
 from ..measure.skills import VALIDATION_STEP, SkillsWorld, answer_of, diagnosis, regression, squared_error
 from ..measure.uneven import Arm, UnevenLayer, UnevenObjective, UnevenWorld, judge
 from ..moe import recipes
@@ -27,13 +28,14 @@ class TextTask:
     Args:
         corpus: the text.
         evaluated: how many tokens of each domain are read to judge a model.
+        kept: shares of the experts that it is judged with, too; see `kept.rises`.
     """
 
     cost = staticmethod(model_cost)
     objective = staticmethod(next_token)
 
-    def __init__(self, corpus: Corpus, evaluated: int):
-        self.corpus, self.evaluated = corpus, evaluated
+    def __init__(self, corpus: Corpus, evaluated: int, kept: tuple[float, ...] = ()):
+        self.corpus, self.evaluated, self.kept = corpus, evaluated, kept
 
     def identity(self, config: ModelConfig) -> list[dict]:
         """All that decides what a model of these sizes learns here."""
@@ -69,7 +71,8 @@ class TextTask:
     def test(self, model: LanguageModel) -> dict[str, float]:
         """The figures to report."""
         test = evaluate_language(model, self.corpus, "test", self.evaluated)
-        return {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in self.corpus.domains}
+        few = {f"{which}_{share:g}": rise for share in self.kept for which, rise in rises(model, self.corpus, share).items()}
+        return {"test": test["mean"]} | {f"test_{domain}": test[domain] for domain in self.corpus.domains} | few
 
 
 class SkillsTask:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ..base.errors import require
 from .layers import DenseFFN, MoE
+from .pooled import PooledRouter
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,23 @@ class Sparse:
         return MoE(width, **asdict(self))
 
 
+@dataclass(frozen=True)
+class Pooled(Sparse):
+    """A mixture whose documents, of so many tokens, share a pool of experts while it learns; see `PooledRouter`."""
+
+    pool: int = 1
+    document: int = 1
+
+    def build(self, width: int) -> MoE:
+        """The layer, for model width `width`."""
+        how = {name: value for name, value in asdict(self).items() if name not in ("expert_width", "num_shared")}
+        layer = MoE(width, self.num_experts, self.top_k, self.expert_width, self.num_shared)
+        layer.router = PooledRouter(width, **how)
+        return layer
+
+
 Recipe = Dense | Sparse
-KINDS = {"dense": Dense, "sparse": Sparse}
+KINDS = {"dense": Dense, "sparse": Sparse, "pooled": Pooled}
 
 
 def build(recipe: Recipe, width: int) -> DenseFFN | MoE:
@@ -72,7 +88,7 @@ def checked(recipe: Recipe) -> Recipe:
 
 def to_dict(recipe: Recipe) -> dict:
     """A recipe as plain values, for a file."""
-    return {"kind": "dense" if isinstance(recipe, Dense) else "sparse"} | asdict(recipe)
+    return {"kind": next(kind for kind, one in KINDS.items() if type(recipe) is one)} | asdict(recipe)
 
 
 def from_dict(values: dict) -> Recipe:

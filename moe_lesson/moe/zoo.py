@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..base.errors import require
 from .layers import choose
+from .pooled import outside_pool
 
 
 def gates_of(scores_TN: Tensor, top_k: int, **how) -> Tensor:
@@ -140,10 +141,7 @@ def document_pool(logits_TN: Tensor, top_k: int, documents_T: Tensor, pool: int)
     probability in it. Causal only where the pool is known before the tokens are, from a prompt for one; here it is not."""
     require(top_k <= pool <= logits_TN.shape[1], f"pool is {pool}; expected {top_k} (top_k) … {logits_TN.shape[1]} experts")
     scores_TN = logits_TN.softmax(dim=-1)
-    closed_TN = torch.ones_like(scores_TN, dtype=torch.bool)
-    for document in documents_T.unique():
-        mine_T = documents_T == document
-        closed_TN[mine_T] = closed_TN[mine_T].index_fill(1, scores_TN[mine_T].mean(dim=0).topk(pool).indices, False)
+    closed_TN = outside_pool(scores_TN, documents_T.unique(return_inverse=True)[1], pool)
     return gates_of(scores_TN, top_k, closed_TN=closed_TN, renormalise=top_k > 1)
 
 

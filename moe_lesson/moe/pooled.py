@@ -1,0 +1,51 @@
+"""A router whose documents share a pool of experts while it learns (EMO, arXiv 2605.06663)."""
+
+import torch
+from torch import Tensor
+
+from ..base.errors import require
+from .layers import SCORES, Router, gate
+from .routing import Routing
+
+
+def outside_pool(scores_TN: Tensor, document_T: Tensor, pool: int) -> Tensor:
+    """Which experts are not in the pool of a token's document, the experts with the highest mean score in it.
+
+    Args:
+        scores_TN: of the tokens.
+        document_T: which document each token is in; numbers from 0, and below T.
+        pool: how many experts a document may use, 1 … N.
+
+    Returns: [T, N], True where an expert is closed to a token.
+    """
+    num_tokens, num_experts = scores_TN.shape
+    require(1 <= pool <= num_experts, f"pool is {pool}; expected 1 … {num_experts} experts")
+    total_TN = torch.zeros_like(scores_TN).index_add(0, document_T, scores_TN)  # a row for each document; the others stay 0
+    open_TN = torch.zeros_like(scores_TN, dtype=torch.bool).scatter(1, total_TN.topk(pool).indices, True)
+    return ~open_TN[document_T]
+
+
+class PooledRouter(Router):
+    """A router whose tokens, while it learns, choose from a pool that they share with their document.
+
+    Only while it learns: a pool is known when a document has been read to its end, so a model that predicts it may not have
+    one. Judged, every token chooses among all experts.
+
+    Args:
+        width, num_experts, top_k, how: as in `Router`.
+        pool: experts of a document's pool, K … N.
+        document: its tokens; the T tokens of a batch are so many documents, one after the other.
+    """
+
+    def __init__(self, width: int, num_experts: int, top_k: int, *, pool: int, document: int, **how):
+        super().__init__(width, num_experts, top_k, **how)
+        require(top_k <= pool <= num_experts, f"pool is {pool}; expected {top_k} (top_k) … {num_experts} experts")
+        require(document >= 1, f"document is {document}; expected at least 1 token")
+        self.pool, self.document = pool, document
+
+    def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        if self.training:
+            scores_TN = SCORES[self.score](gate(x_TD, self.weight))
+            document_T = torch.arange(len(x_TD), device=x_TD.device) // self.document
+            closed_TN = outside_pool(scores_TN, document_T, self.pool)
+        return super().forward(x_TD, closed_TN)

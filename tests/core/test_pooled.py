@@ -1,0 +1,55 @@
+"""A pool of experts for each document while a model learns, and what a model does with a few of its experts."""
+
+import pytest
+import torch
+
+from moe_lesson import LanguageModel, ModelConfig, machine_corpus
+from moe_lesson.measure.kept import rises
+from moe_lesson.moe.pooled import PooledRouter, outside_pool
+from moe_lesson.moe.recipes import Pooled, Sparse, from_dict, to_dict
+
+SIZES = {"num_experts": 8, "top_k": 2, "expert_width": 4}
+
+
+def test_a_pool_is_what_a_documents_tokens_want_most():
+    scores = torch.tensor([[.5, .4, .1], [.1, .5, .4], [.1, .1, .8]])
+    closed = outside_pool(scores, torch.tensor([0, 0, 1]), pool=1)
+    assert closed.tolist() == [[True, False, True]] * 2 + [[True, True, False]]
+
+
+def test_while_it_learns_a_document_stays_in_its_pool_and_judged_it_does_not():
+    torch.manual_seed(0)
+    router, x = PooledRouter(16, 32, 2, pool=4, document=50), torch.randn(150, 16)
+    learning = [part.unique() for part in router(x).expert_ids.split(50)]
+    assert all(len(pool) <= 4 for pool in learning) and len(torch.cat(learning).unique()) > 4, "each has a pool of its own"
+    judged = router.eval()(x)
+    assert judged.expert_ids.unique().numel() > 12
+    ahead = router(x[:60])
+    assert torch.equal(judged.expert_ids[:60], ahead.expert_ids), "judged, no token sees those after it"
+
+
+def test_the_recipe_is_built_and_kept_like_the_others():
+    recipe = Pooled(**SIZES, pool=4, document=10, scale=2.0)
+    assert from_dict(to_dict(recipe)) == recipe and to_dict(recipe)["kind"] == "pooled"
+    assert to_dict(Sparse(**SIZES))["kind"] == "sparse"
+    model = LanguageModel(ModelConfig(recipe, 1, 16, 1, 10))
+    router = model.blocks[0].ffn.router
+    assert (router.pool, router.document, router.scale, router.top_k) == (4, 10, 2.0, 2)
+    like = LanguageModel(ModelConfig(Sparse(**SIZES, scale=2.0), 1, 16, 1, 10))
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), like.parameters())), "it starts like the plain one"
+
+
+@pytest.mark.parametrize("pool, document, named", [(1, 10, "pool is 1"), (9, 10, "pool is 9"), (4, 0, "document is 0")])
+def test_impossible_pools_are_refused(pool, document, named):
+    with pytest.raises(ValueError, match=named):
+        PooledRouter(16, 8, 2, pool=pool, document=document)
+
+
+def test_to_keep_all_experts_costs_nothing_and_to_keep_few_costs():
+    corpus, config = machine_corpus(max_bytes=40_000), ModelConfig(Sparse(**SIZES, scale=20.0), 1, 16, 1, 32)
+    model = LanguageModel(config)
+    assert set(rises(model, corpus, 1.0).values()) == {0.0}
+    few = rises(model, corpus, 0.25)
+    assert few.keys() == {"own", "next", "random"} and all(few.values())
+    with pytest.raises(ValueError, match="share is 0"):
+        rises(model, corpus, 0)
