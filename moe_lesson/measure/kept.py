@@ -1,5 +1,7 @@
 """How well a model does with a few of its experts: those that a domain uses most, and none else."""
 
+from typing import cast
+
 import torch
 
 from ..base.errors import require
@@ -39,6 +41,6 @@ def rises(model: LanguageModel, corpus: Corpus, share: float, seed: int = 0) -> 
                 "random": [torch.randperm(n, generator=generator, device="cpu")[:round(share * n)].tolist() for n in used.sizes]}
         for which, experts in kept.items():
             gone = [sorted({*range(n)} - {*some}) for n, some in zip(used.sizes, experts)]
-            rise_F = document_losses(without_experts(model, gone), corpus) - whole_F
+            rise_F = document_losses(cast(LanguageModel, without_experts(model, gone)), corpus) - whole_F
             found[which] += rise_F[judged.domain_F == d].mean().item() / num_domains
     return found

@@ -36,7 +36,7 @@ def test_the_recipe_is_built_and_kept_like_the_others():
     router = model.blocks[0].ffn.router
     assert (router.pool, router.document, router.scale, router.top_k) == (4, 10, 2.0, 2)
     like = LanguageModel(ModelConfig(Sparse(**SIZES, scale=2.0), 1, 16, 1, 10))
-    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), like.parameters())), "it starts like the plain one"
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), like.parameters())), "its start is the same"
 
 
 @pytest.mark.parametrize("pool, document, named", [(1, 10, "pool is 1"), (9, 10, "pool is 9"), (4, 0, "document is 0")])
