@@ -216,6 +216,7 @@ EXPERIMENTS = {
         seeds=5,
         worlds={rung: {"easy_units": 2, "hard_units": 14} for rung in SIZED | PERMUTED_SIZES},
         learns="uneven world",
+        widens=True,
         controls={rung + EQUAL_SKILLS: rung for rung in SIZED} | {
             ratio + PERMUTED: ratio + ORACLE for ratio in RATIOS},
     ),
@@ -227,6 +228,7 @@ EXPERIMENTS = {
         seeds=5,
         worlds={rung: {"varying": True} for rung in (*CHOICES, "null experts", "top-1", "top-3")},
         learns="uneven world",
+        widens=True,
     ),
     "pool": Experiment(
         question="If a document's tokens share a pool of experts while a model learns: can a domain do with a few of them?",

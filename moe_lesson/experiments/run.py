@@ -191,8 +191,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     """
     task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
     final = run.stage == "final"
-    steps = preset.steps if final else preset.tuning_steps or preset.steps
-    training = TrainingConfig(steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
+    training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     balance = experiment.balance_of(run.rung, run.strength)
     sizes = {"batch": preset.batch, "balance": balance, "evaluated": preset.evaluated}
     machine = {"torch": torch.__version__, "device": device_name(device)} | ({"compiled": "yes"} if compiled else {})

@@ -24,7 +24,6 @@ class Preset:
     scales: tuple[float, ...]
     strengths: tuple[float, ...] = (1.0,)
     tuning_seeds: int = 1
-    tuning_steps: int | None = None  # of the runs that tune; as many as `steps` unless given
     bfloat16: bool = False
     evaluated: int = 50_000  # tokens that a model is judged on, of each domain of a text
     multiple: int = 1  # expert widths are multiples of this: 16 where a GPU multiplies in bfloat16
@@ -153,7 +152,7 @@ SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, bat
 FACTS_CPU = Preset(Budget(128, 512), layers=1, width=32, heads=1, context=1, batch=2048, steps=900,
                    lrs=(1e-2, 2e-2, 4e-2), scales=(6.0, 12.0, 24.0), tuning_seeds=3, evaluated=4000)
 UNEVEN_CPU = Preset(Budget(32, 128), layers=1, width=16, heads=1, context=1, batch=256, steps=500,
-                    lrs=(2e-2, 4e-2, 8e-2), scales=(1.0,), tuning_steps=250, evaluated=8000)
+                    lrs=(2e-2, 4e-2, 8e-2), scales=(1.0,), tuning_seeds=3, evaluated=8000)
 
 
 def segmented(*cut: int) -> Callable[[Budget], Recipe]:

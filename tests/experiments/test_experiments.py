@@ -139,7 +139,7 @@ def short_ladder(monkeypatch):
     monkeypatch.setattr(diagnoses, "MASKED", (1 / 8,))
     monkeypatch.setattr(diagnoses, "CONTROLS", 1)
     ladder = EXPERIMENTS["ladder"]
-    preset = replace(ladder.presets["cpu"], steps=4, tuning_steps=2, lrs=(4e-3,), evaluated=2_000, batch=2, context=32)
+    preset = replace(ladder.presets["cpu"], steps=4, lrs=(4e-3,), evaluated=2_000, batch=2, context=32)
     rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "1 shared")}
     monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2, widens=False,
                                                        fewer_seeds={"1 shared": 1}, changed=("deepseekmoe",)))
