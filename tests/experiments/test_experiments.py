@@ -151,7 +151,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     run_experiment("ladder", seeds=2, **options)
     table, followed, changed, counted = (result_table(f"ladder-cpu{part}", tmp_path / "data" / "results")
                                          for part in ("", "-followed", "-probes", "-baselines"))
-    assert {stage: set(table.column("tokens", stage=stage)) for stage in ("tune", "final")} == {"tune": {128}, "final": {256}}
+    assert {stage: set(table.column("tokens", stage=stage)) for stage in ("tune", "final")} == {"tune": {256}, "final": {256}}
     tried = Counter(table.column("scale", stage="tune", rung="deepseekmoe"))
     assert tried == {1.0: 3, 4.0: 3}, "both are finalists: one seed, then two more"
     assert not any(row["rung"] == "1 shared" for row in table.rows if row["stage"] == "tune"), "it takes deepseekmoe's settings"
