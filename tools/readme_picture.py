@@ -46,7 +46,7 @@ def typed(sentence: str) -> list[Image.Image]:
     """The routing map of the shipped model on an empty line, and after each character of a sentence."""
     from playwright.sync_api import sync_playwright
 
-    routing_map = RoutingMap.of_model(shipped_model("deepseekmoe")[0], sentence)
+    routing_map = RoutingMap.of_model(shipped_model("ladder-deepseekmoe")[0], sentence)
     frames = []
     with sync_playwright() as playwright:
         browser = launch_chromium(playwright)

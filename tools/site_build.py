@@ -178,7 +178,7 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
 
 def first_widget(files: Files) -> str:
     """The routing map of the shipped model, live, on the visitor's own sentence."""
-    routing_map = RoutingMap.of_model(shipped_model("deepseekmoe")[0], SENTENCE)
+    routing_map = RoutingMap.of_model(shipped_model("ladder-deepseekmoe")[0], SENTENCE)
     (weights,) = (one for one in SENT.values() if one.model_id == routing_map.weights)
     state = files.keep_traits(browser_state(routing_map), browser_state(weights))
     routing_map.close()

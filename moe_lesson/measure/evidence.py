@@ -161,7 +161,7 @@ class Table:
 
 
 def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
-    """A table of data/results, e.g. "dense-or-moe-cpu"."""
+    """A table of data/results, e.g. "ladder-cpu"."""
     folder = folder or DATA / "results"
     known = sorted(path.stem for path in folder.glob("*.csv"))
     require(bool(known), f"there are no result tables in {folder}; set MOE_LESSON_DATA to the course's data folder")

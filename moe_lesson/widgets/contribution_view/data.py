@@ -185,7 +185,7 @@ def check_model(model: LanguageModel) -> None:
     layers = [block.ffn for block in model.blocks if isinstance(block.ffn, MoE)]
     require(bool(layers) and all(layer.shared is not None for layer in layers),
             "this model has an MoE layer without shared experts, or no MoE layer, so there are no two parts to compare; "
-            'take a model whose MoE layers all have them, as shipped_model("deepseekmoe")')
+            'take a model whose MoE layers all have them, as shipped_model("ladder-deepseekmoe")')
 
 
 def check_layers(layers: Sequence[Contribution], tokens: Sequence[str], sizes: Sequence[int], name: str) -> None:

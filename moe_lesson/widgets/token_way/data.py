@@ -54,7 +54,7 @@ class TokenWay(LessonWidget):
         check_origin(origin)
         layers = moe_layers(model)
         require(bool(layers), "this model has no MoE layer, so there is no way to follow; "
-                              'take one that has, e.g. shipped_model("deepseekmoe")')
+                              'take one that has, e.g. shipped_model("ladder-deepseekmoe")')
         tokens = next(routing.num_tokens for routing in model.route(text) if routing is not None)
         require(0 <= token < tokens, f"token is {token}; this text has {tokens} tokens, the first is 0")
         start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": len(SHORT if short else STATIONS) - 1}

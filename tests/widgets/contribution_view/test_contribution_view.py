@@ -30,7 +30,7 @@ def share(one: Contribution) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model():
-    return shipped_model("deepseekmoe")[0]
+    return shipped_model("ladder-deepseekmoe")[0]
 
 
 # --- what the learner shall discover -----------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def models() -> dict[str, LanguageModel]:
     sparse = Sparse(12, 3, 8, num_shared=1)
     tokens = LanguageModel(ModelConfig(sparse, width=16, heads=2, context=256)).eval()
     mixed.blocks[1].ffn.router.bias.normal_(std=0.3)
-    return {"deepseekmoe": shipped_model("deepseekmoe")[0], "16 bits": shipped_model("ladder-gshard")[0],
+    return {"deepseekmoe": shipped_model("ladder-deepseekmoe")[0], "16 bits": shipped_model("ladder-gshard")[0],
             "sigmoid, bias, 300 tokens": mixed.eval(), "1,024 tokens": tokens}
 
 

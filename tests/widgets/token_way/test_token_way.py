@@ -40,7 +40,7 @@ def stations_of(model: LanguageModel, text: str, layer: int, token: int) -> dict
 
 
 def test_every_station_has_the_numbers_of_the_package(tmp_path):
-    models = {"deepseekmoe": shipped_model("deepseekmoe")[0], "topk": shipped_model("topk")[0], "mixed": mixed()}
+    models = {"deepseekmoe": shipped_model("ladder-deepseekmoe")[0], "topk": shipped_model("ladder-gshard")[0], "mixed": mixed()}
     cases = [(name, layer, token) for name, model in models.items() for layer in range(len(moe_layers(model)))
              for token in (0, 7)]
     vectors = [{"name": f"{name}, layer {layer}, token {token}", "text": TEXT, "layer": layer, "token": token,
@@ -59,7 +59,7 @@ def test_the_sum_of_a_way_is_what_the_layer_adds():
 
 
 def test_each_station_is_told_with_its_numbers(show):
-    model = shipped_model("deepseekmoe")[0]
+    model = shipped_model("ladder-deepseekmoe")[0]
     page, found = show(TokenWay(model, TEXT, 7)), stations_of(model, TEXT, 0, 7)
     said = []
     for station in range(8):
