@@ -190,7 +190,6 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     waited for, or without `wait` there is no result.
     """
     task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
-    final = run.stage == "final"
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     balance = experiment.balance_of(run.rung, run.strength)
     sizes = {"batch": preset.batch, "balance": balance, "evaluated": preset.evaluated}

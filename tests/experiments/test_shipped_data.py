@@ -25,7 +25,8 @@ from moe_lesson.measure.evidence import welch_difference
 NAME = "ladder"
 SHIPPED = [(name, rung, file) for name, experiment in EXPERIMENTS.items() for rung, file in experiment.ships.items()]
 REMADE = [("ladder", "dense"), ("ladder", "switch"), ("ladder", "deepseekmoe"), ("ladder", "2 of 4"),
-          ("scaling", "width 12"), ("scaling", "width 64"), ("pool", "pooled"), ("balance", "importance + load"), ("balance", "bias"), ("skills", "1 of 8"),
+          ("scaling", "width 12"), ("scaling", "width 64"), ("pool", "pooled"), ("balance", "importance + load"),
+          ("balance", "bias"), ("skills", "1 of 8"),
           ("skills", "2 of 16, nothing shared"), ("pieces", "cut in 1"), ("pieces", "2 shared, nothing shared"),
           ("crowded", "cut in 4"), ("facts", "2 shared"), ("facts", "gshard, no skill"), ("uneven", "8/24, priced"),
           ("uneven", "fine, equal skills"), ("varying", "threshold"), ("varying", "relu")]
@@ -94,7 +95,8 @@ def test_a_table_is_a_fair_comparison(name):
         tried = [(row["lr"], row["scale"], row.get("strength", ""), row["seed"]) for row in grid]
         seeds = range(TUNING_SEED, TUNING_SEED + (1 if preset.finalists else preset.tuning_seeds))
         first = sorted(itertools.product(preset.lrs, scales, strengths, seeds), key=str)
-        assert sorted(tried, key=str) == first or (experiment.widens or preset.finalists) and set(first) < set(tried) and len(set(tried)) == len(tried)
+        further = set(first) < set(tried) and len(set(tried)) == len(tried)
+        assert sorted(tried, key=str) == first or (experiment.widens or preset.finalists) and further
         best = best_setting([{"strength": ""} | row for row in grid], grid[0]["rung"])
         assert {(row["lr"], row["scale"], row.get("strength", "")) for row in mine} == {best}
         cost = experiment.task(preset, rung, 0, None).cost(config_of(preset, 1.0))
