@@ -26,6 +26,8 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "home_page_in_toc": False,
     "logo": {"text": "moe_lesson"},
+    "footer_content_items": ["extra-footer.html"],
+    "extra_footer": "moe_lesson · Apache License 2.0 · What you write and guess here stays in your browser.",
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
@@ -37,8 +39,10 @@ if address := colab.address():
 
 def drawn(display: str) -> tuple:
     """How a formula becomes MathML, which browsers draw themselves: neither script nor fonts are needed."""
+    frame = '<div class="moe-formula">{}</div>' if display == "block" else "{}"  # which can scroll: a formula can't
+
     def visit(translator, node):
-        translator.body.append(convert(node.astext(), display=display))
+        translator.body.append(frame.format(convert(node.astext(), display=display)))
         raise nodes.SkipNode
     return visit, None
 

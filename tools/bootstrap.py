@@ -4,6 +4,7 @@ It lies in the bundle as __main__.py, and in a clone of the repository as this f
 sys.path and not installed with pip: so its data is found beside it, and no version of torch or NumPy can be touched.
 """
 
+import base64
 import importlib.util
 import os
 import pathlib
@@ -32,6 +33,16 @@ def course_folder(here: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def show_film(here: pathlib.Path, lesson: str) -> None:
+    """Show the picture at the head of a lesson. An uploaded notebook has no folder of pictures beside it, so that its head shows
+    a sentence in place of the picture; here it comes out of the bundle. One that was opened from GitHub has it already."""
+    from IPython.display import HTML, display
+
+    with zipfile.ZipFile(here) as bundle:
+        film = base64.b64encode(bundle.read(f"notebooks/pictures/{lesson}.svg")).decode()
+    display(HTML(f'<img src="data:image/svg+xml;base64,{film}" alt="" style="max-width: 100%">'))
+
+
 def missing() -> list[str]:
     """The packages that the lessons need and that are not here."""
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -51,15 +62,19 @@ def provide_packages() -> None:
                           "in a cell of its own, then this cell again.")
 
 
-def main() -> None:
+def main(lesson: str | None = None) -> None:
+    """`lesson` is the number of the one that asks, if it says so."""
     provide_packages()
-    folder = course_folder(pathlib.Path(__file__).resolve().parent)
+    here = pathlib.Path(__file__).resolve().parent
+    folder = course_folder(here)
     sys.path.insert(0, str(folder))
     # For programs that a cell starts, such as !python -m moe_lesson.experiments.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     importlib.invalidate_caches()
     print(f"The course is in the folder {folder.name}, with its models and results.")
+    if lesson and zipfile.is_zipfile(here):
+        show_film(here, lesson)
 
 
 if __name__ == "__main__":
-    main()
+    main(globals().get("lesson"))

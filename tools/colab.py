@@ -38,7 +38,7 @@ if not getattr(importlib.util.find_spec("moe_lesson"), "origin", None):
     course = pathlib.Path("{bundle}")
     if not zipfile.is_zipfile(course):
 {otherwise}
-    runpy.run_path(str(course), run_name="__main__")"""
+    runpy.run_path(str(course), {{"lesson": "{lesson}"}}, "__main__")"""
 STOP = """\
         raise FileNotFoundError("The course is not installed here: upload {bundle} (`make bundle` makes it) "
                                 "to this folder, wait until it is complete, and run this cell again.")"""
@@ -60,11 +60,11 @@ def address(pyproject: Path = REPO / "pyproject.toml", of: str = "Repository") -
     return project(pyproject).get("urls", {}).get(of)
 
 
-def cell_source(address: str | None) -> str:
-    """The code of the bootstrap cell."""
+def cell_source(address: str | None, lesson: str = FIRST_LESSON) -> str:
+    """The code of the bootstrap cell of a lesson."""
     sources = "its bundle or its address" if address else "its bundle"
     otherwise = (FETCH + STOP if address else STOP).format(bundle=BUNDLE, clone=CLONE, address=address)
-    return CELL.format(sources=sources, bundle=BUNDLE, otherwise=otherwise)
+    return CELL.format(sources=sources, bundle=BUNDLE, otherwise=otherwise, lesson=lesson[:2])
 
 
 def badge(lesson: str, address: str | None) -> str | None:
@@ -105,7 +105,7 @@ def stamp(nb: NotebookNode, lesson: str, address: str | None) -> None:
         head += [neighbours(lesson), f"![{heroes.LESSONS[number][1]}](pictures/{number}.svg)"]
     title.source = with_head(title.source, *head)
     folded = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, and in JupyterLab
-    first = new_code_cell(cell_source(address), id="bootstrap", metadata=folded)
+    first = new_code_cell(cell_source(address, lesson), id="bootstrap", metadata=folded)
     nb.cells = [title, first, *(cell for cell in others if cell.id != "bootstrap")]
 
 

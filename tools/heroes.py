@@ -69,8 +69,8 @@ class Film:
             if end is not None:
                 self.at(end, said, opacity="0")
 
-    def svg(self, alt: str) -> str:
-        """The picture as a file."""
+    def svg(self, alt: str, moves: bool = True) -> str:
+        """The picture as a file; without films it is its still."""
         styles, drawn = [], []
         for number, (svg, looks) in enumerate(self.things):
             seen: list[dict[str, str]] = []
@@ -92,8 +92,8 @@ class Film:
                 styles.append(f"@keyframes k{number}{{{''.join(frames)}}}#k{number}{{animation-name:k{number}}}")
             name, _, rest = svg.partition(" ")
             drawn.append(f"<{name} id='k{number}' style='{base}' {rest}{'' if name == 'text' else '/'}>")
-        style = (f"{SIZES}#film>*{{animation:{self.steps * self.seconds:g}s ease-in-out infinite}}{''.join(styles)}"
-                 "@media (prefers-reduced-motion:reduce){#film>*{animation:none!important}}")
+        style = SIZES + (f"#film>*{{animation:{self.steps * self.seconds:g}s ease-in-out infinite}}{''.join(styles)}"
+                         "@media (prefers-reduced-motion:reduce){#film>*{animation:none!important}}" if moves else "")
         size = f"width='{WIDTH}' height='{HEIGHT}'"
         return "\n".join([f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' {size} role='img'>",
                           f"<title>{escape(alt)}</title><style>{style}</style>",

@@ -18,6 +18,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import heroes
 import nbformat
 from nbformat import NotebookNode
 from photograph import WIDGET_VIEW, traits  # which puts tests/widgets on the path
@@ -77,7 +78,8 @@ class Files:
 
 def fingerprint(nb: NotebookNode) -> str:
     """What a run of a notebook depends on, as a hash."""
-    seen = hashlib.sha256(json.dumps([cell.source for cell in nb.cells if cell.cell_type == "code"]).encode())
+    sources = [cell.source for cell in nb.cells if cell.cell_type == "code" and cell.id != "bootstrap"]  # that does nothing here
+    seen = hashlib.sha256(json.dumps(sources).encode())
     for path in sorted([*REPO.glob("moe_lesson/**/*.py"), *REPO.glob("data/**/*.*")]):
         seen.update(f"{path.relative_to(REPO)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return seen.hexdigest()[:20]
@@ -189,14 +191,13 @@ def first_widget(files: Files) -> str:
 
 
 def card(path: Path, nb: NotebookNode, files: Files) -> str:
-    """What the landing page shows of a lesson: a picture, its title, its question, its minutes."""
+    """What the landing page shows of a lesson: its hero, at rest, its title, its question, its minutes."""
     title, *rest = [line for line in nb.cells[0].source.splitlines() if line.strip()]
     words = "\n".join(rest)
     question, minutes = re.search(r"^\*\*(.+?)\*\*", words, re.M), re.search(r"[Aa]bout (\d+ minutes)", words)
-    pictures = [output.data["image/png"] for cell in nb.cells for output in cell.get("outputs", [])
-                if "image/png" in output.get("data", {})]
-    picture = files.keep(base64.b64decode(pictures[0]), ".png") if pictures else ""
-    image = f'<img src="_widgets/{picture}" alt="" loading="lazy">' if picture else ""
+    film_of, alt = heroes.LESSONS[path.name[:2]]
+    picture = files.keep(film_of().svg(alt, moves=False), ".svg")
+    image = f'<img src="_widgets/{picture}" alt="" width="{heroes.WIDTH}" height="{heroes.HEIGHT}" loading="lazy">'
     return (f'<a class="moe-card" href="notebooks/{path.stem}.html"><span class="moe-card-picture">{image}</span>'
             f'<strong>{html.escape(title.lstrip("# "))}</strong><span>{html.escape(question[1]) if question else ""}</span>'
             f'<small>{minutes[1] if minutes else ""}</small></a>')

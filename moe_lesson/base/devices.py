@@ -8,7 +8,7 @@ from .errors import require
 
 
 def pick_device(device: str) -> str:
-    """The device to use: "auto" takes a GPU where there is one, "cuda" or Apple's "mps"; ValueError where there is none such."""
+    """The device to use: "auto" takes a GPU where there is one, "cuda" or Apple's "mps"; ValueError where there is none."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     require(device in ("auto", *there), f"unknown device {device!r}; choose one of auto, {', '.join(there)}")
     require(there.get(device, True), f"no GPU is there for PyTorch to use as {device!r}; choose --device cpu")

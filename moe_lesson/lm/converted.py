@@ -202,7 +202,7 @@ def from_transformers(theirs) -> LanguageModel:
         ValueError: for another class, or one whose settings ours can't say.
     """
     config, kind = theirs.config, theirs.config.model_type
-    require(kind in ("mixtral", "qwen2_moe", "deepseek_v3"), f"{kind} is no class that the course's models become; expected "
+    require(kind in ("mixtral", "qwen2_moe", "deepseek_v3"), f"{kind} is not a class that the course's models become; expected "
                                                              "mixtral, qwen2_moe or deepseek_v3")
     state = {name: tensor.detach().float().cpu() for name, tensor in theirs.state_dict().items()}
     ours = ModelConfig(tuple(recipe_of(state, config, i) for i in range(config.num_hidden_layers)), config.num_hidden_layers,

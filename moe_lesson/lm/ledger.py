@@ -43,7 +43,7 @@ class Cost:
 
 
 def matrix(rows: int, columns: int) -> Cost:
-    """A dense matrix that every token is multiplied with."""
+    """A dense matrix that every token is multiplied by."""
     return Cost(rows * columns, rows * columns, 2 * rows * columns)
 
 
@@ -111,7 +111,7 @@ def dense_of_equal_total(recipe: Recipe, width: int) -> Dense:
 
 
 def dense_of(parameters: int, width: int) -> Dense:
-    """The smallest dense FFN of at least so many parameters, its hidden units rounded up to a multiple of 8: where the two
+    """The smallest dense FFN of at least that many parameters, its hidden units rounded up to a multiple of 8: where the two
     can't be equal, the dense layer gets more."""
     hidden = -(-parameters // (3 * width))
     return Dense(-(-hidden // 8) * 8)

@@ -91,7 +91,7 @@ def moe_blocks(model: nn.Module) -> list[Block]:
     """
     config = getattr(model, "config", None)
     known = str(getattr(config, "model_type", None))
-    require(known in KINDS, f"{type(model).__name__} ({known}) is no class whose routers are known here; there are "
+    require(known in KINDS, f"{type(model).__name__} ({known}) is not a class whose routers are known here; there are "
                             f"{', '.join(sorted(KINDS))}. A new one needs a line in KINDS of moe_lesson/lm/real.py, if its "
                             "router returns logits, weights and experts")
     kind = KINDS[known]

@@ -176,8 +176,8 @@ def read_with(tokenizer: Any, text: str) -> tuple[Tensor, tuple[str, ...]]:
     """The token ids that a tokenizer makes of a text, and what each stands for in it."""
     coded = tokenizer(text, return_offsets_mapping=True)
     ids = coded["input_ids"]
-    pieces = [text[start:end] for start, end in coded["offset_mapping"]]
-    return torch.tensor(ids), tuple(piece or tokenizer.decode([i]) for piece, i in zip(pieces, ids))
+    parts = [text[start:end] for start, end in coded["offset_mapping"]]
+    return torch.tensor(ids), tuple(part or tokenizer.decode([i]) for part, i in zip(parts, ids))
 
 
 def free_memory() -> int | None:

@@ -123,9 +123,9 @@ def windows(corpus: Corpus, split: str, context: int, limit: int, vocabulary: in
     for r, one in enumerate(d for d in corpus.documents if d.split == split):
         raw = torch.tensor(encode(DOCUMENT_START + to_bytes(one.text), vocabulary)[:limit + 1], device="cpu")
         for start in range(0, len(raw) - 1, context):
-            piece = raw[start:start + context + 1]
-            rows.append(F.pad(piece, (0, context + 1 - len(piece))))
-            known.append(torch.arange(context, device="cpu") < len(piece) - 1)
+            window = raw[start:start + context + 1]
+            rows.append(F.pad(window, (0, context + 1 - len(window))))
+            known.append(torch.arange(context, device="cpu") < len(window) - 1)
             document.append(r)
     require(bool(rows), f"this corpus has no document in the {split} split; read it with splits=(…, {split!r})")
     return torch.stack(rows), torch.stack(known), torch.tensor(document, device="cpu")

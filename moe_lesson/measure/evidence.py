@@ -42,7 +42,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def student_t(n: int) -> float:
-    """The two-sided 95% quantile of Student's t for n values: what a standard error is multiplied with."""
+    """The two-sided 95% quantile of Student's t for n values: what a standard error is multiplied by."""
     return float(stdtrit(n - 1, 0.975))
 
 

@@ -219,7 +219,7 @@ def with_cut_experts(model: nn.Module, segments: int, scale: float = 1.0) -> nn.
     Args:
         model: a language model, or a layer by itself.
         segments: m.
-        scale: what the gate scale is multiplied with.
+        scale: what the gate scale is multiplied by.
     """
     changed = copy.deepcopy(model)
     for layer in moe_layers(changed):

@@ -47,7 +47,7 @@ class Reading:
         tokens: T of them, as text.
         domains: names of the documents' domains.
         domain_T: which of them each token is of.
-        piece_T: which piece of text each token is in: neighbours in one piece were neighbours in the text.
+        passage_T: which passage of text each token is in: neighbours in one passage were neighbours in the text.
         routings: the name of each mixture's module -> its `Routing` of the T tokens.
         random: the same of several random routers, one after the other, that saw the same hidden states.
     """
@@ -55,7 +55,7 @@ class Reading:
     tokens: tuple[str, ...]
     domains: tuple[str, ...]
     domain_T: Tensor
-    piece_T: Tensor
+    passage_T: Tensor
     routings: dict[str, Routing]
     random: dict[str, list[Routing]]
 
@@ -86,14 +86,15 @@ class Reading:
         return rows
 
 
-def read_documents(real: RealModel, documents: list[Document], characters: int = 200, pieces: int = 3, draws: int = 5) -> Reading:
+def read_documents(real: RealModel, documents: list[Document], characters: int = 200, passages: int = 3,
+                   draws: int = 5) -> Reading:
     """Let a real model read the beginnings of some documents.
 
     Args:
         real: whose routers the course's `Router` can say (`router_of`), for the null.
         documents: of any domains.
-        characters: of one piece, each read by itself.
-        pieces: of one document, at most.
+        characters: of one passage, each read by itself.
+        passages: of one document, at most.
         draws: how many random routers stand in the place of each router.
     """
     require(len(documents) > 0, "there is no document to read; give at least one")
@@ -101,11 +102,11 @@ def read_documents(real: RealModel, documents: list[Document], characters: int =
     nulls = {block.name: [random_router(router_of(block), draws * i + draw) for draw in range(draws)]
              for i, block in enumerate(blocks)}
     tokens: list[str] = []
-    domain, piece = [], []
+    domain, passage = [], []
     heard: dict[str, list[Routing]] = {block.name: [] for block in blocks}
     random: dict[str, list[list[Routing]]] = {block.name: [[] for _ in range(draws)] for block in blocks}
     texts = [(d.domain, d.text[at:at + characters]) for d in documents
-             for at in range(0, min(len(d.text), characters * pieces), characters)]
+             for at in range(0, min(len(d.text), characters * passages), characters)]
     for i, (name, text) in enumerate(texts):
         ids_T, named = real.read(text)
         for block, routing in routings_of(real.model, ids_T).items():
@@ -115,8 +116,8 @@ def read_documents(real: RealModel, documents: list[Document], characters: int =
                 draw.append(router(x_TD).detach())
         tokens += named
         domain += [domains.index(name)] * len(named)
-        piece += [i] * len(named)
-    return Reading(tuple(tokens), domains, torch.tensor(domain, device="cpu"), torch.tensor(piece, device="cpu"),
+        passage += [i] * len(named)
+    return Reading(tuple(tokens), domains, torch.tensor(domain, device="cpu"), torch.tensor(passage, device="cpu"),
                    {name: joined(parts) for name, parts in heard.items()},
                    {name: [joined(parts) for parts in drawn] for name, drawn in random.items()})
 
@@ -128,19 +129,19 @@ def joined(routings: list[Routing]) -> Routing:
     return Routing(logits_TN, ids_TK, weights_TK)
 
 
-def repeated_first_choice(routing: Routing, piece_T: Tensor) -> tuple[float, float]:
+def repeated_first_choice(routing: Routing, passage_T: Tensor) -> tuple[float, float]:
     """How often a token's first expert is its predecessor's first, too (Mixtral, arXiv 2401.04088, section 5).
 
     Returns: the share of neighbours; and what the loads alone would give, Σ p_n², if tokens stood in any order.
     """
     first_T = routing.expert_ids[:, 0]
-    same_piece = piece_T[1:] == piece_T[:-1]
+    same_passage = passage_T[1:] == passage_T[:-1]
     share_N = torch.bincount(first_T, minlength=routing.num_experts).double() / len(first_T)
-    return (first_T[1:] == first_T[:-1])[same_piece].double().mean().item(), share_N.square().sum().item()
+    return (first_T[1:] == first_T[:-1])[same_passage].double().mean().item(), share_N.square().sum().item()
 
 
 def mass(routing: Routing, label_T: Tensor, num_labels: int) -> Tensor:
-    """Which share of its routing weight each label gives to each expert: [M, N], rows sum to 1."""
+    """What share of its routing weight each label gives to each expert: [M, N], rows sum to 1."""
     gates_TN = routing.gates.double()
     sums_MN = torch.zeros(num_labels, routing.num_experts, dtype=torch.float64, device="cpu").index_add(0, label_T, gates_TN)
     return sums_MN / sums_MN.sum(dim=1, keepdim=True)

@@ -55,11 +55,6 @@ class Stage:
         return max(self.flops / device.flops, self.bytes / device.bandwidth)
 
 
-def intensity(rows: float, columns_in: float, columns_out: float, bytes_each: int = 2) -> float:
-    """FLOPs per byte of the product [rows, in] × [in, out]; with 2 bytes a number it is 1 / (1/rows + 1/in + 1/out)."""
-    return 2 / bytes_each / (1 / rows + 1 / columns_in + 1 / columns_out)
-
-
 def least_rows(columns_in: int, columns_out: int, device: Device) -> float:
     """With how many rows the product [rows, in] × [in, out] of 16-bit numbers keeps a device's units busy; ∞ if with none.
 

@@ -103,7 +103,7 @@ def best(rank_TN: Tensor, number: int | Tensor) -> Tensor:
 
 
 def own_first(carried_TN: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """A token's own experts up to `number`, filled up by lot."""
+    """A token's own experts up to `number`, filled up at random."""
     return best(carried_TN + torch.rand(carried_TN.shape, generator=generator) / 2, number)
 
 

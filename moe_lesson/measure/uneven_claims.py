@@ -15,7 +15,6 @@ does a learned choice gain over a fixed K, and given the right choice, does the 
 out to the wrong tokens? And do four routers that find the number themselves? The same verdicts, with the first two as oracles.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -112,39 +111,3 @@ def number_verdict(table: Table) -> str:
     if any(above(found[rung]) for rung in ORACLES):
         return "true, but not reached"
     return "falsified in this world" if all(found[rung][0].high < MARGIN for rung in ORACLES) else "open"
-
-
-def percent(log_gain: float) -> float:
-    """How many percent less error a gain in logarithms is."""
-    return 100 * (1 - math.exp(-log_gain))
-
-
-def size_rows(table: Table) -> list[dict]:
-    """The nine interactions, each with the two gains that it is the difference of, as rows to show."""
-    names = {"": "learned", PRICED: "learned, large ones dear", ORACLE: "oracle"}
-    return [{"chosen by": names[way], "sizes": ratio, "gain, unequal skills": interval(size_gain(table, ratio, way)),
-             "gain, equal skills": interval(size_gain(table, ratio, way, EQUAL_SKILLS)), "interaction": difference, "p": p,
-             "units": float(np.mean(table.column("units", stage="final", rung=ratio + way)))}
-            for way in names for ratio in RATIOS for difference, p in [judged_sizes(table)[ratio + way]]]
-
-
-def place_rows(table: Table) -> list[dict]:
-    """For every ratio the oracle's gain over equal experts with each size in its place and with the sizes in turn, the gain of
-    fine-grained experts over the learned layer, and how far a learned router's units go where they are needed."""
-    curve = list(CURVE)
-    return [{"sizes": ratio, "oracle, size in place": interval(size_gain(table, ratio, ORACLE)),
-             "oracle, sizes in turn": interval(gain(table, ratio + PERMUTED, "equal" + ORACLE, curve)),
-             "fine over learned": interval(gain(table, "fine", ratio, curve)),
-             "learned: units where needed": interval(table.column("units_for_need", stage="final", rung=ratio))}
-            for ratio in RATIOS]
-
-
-def number_rows(table: Table) -> list[dict]:
-    """The seven gains of the experiment "varying", as rows to show."""
-    def mean(rung: str, figure: str) -> float:
-        return float(np.mean(table.column(figure, stage="final", rung=rung)))
-
-    return [{"layer": rung, "over": VARYING[rung], "error": mean(rung, "test"), "experts": mean(rung, "number"),
-             "gain": difference, "p": p,
-             "number goes with skills": interval(table.column("number_for_need", stage="final", rung=rung))}
-            for rung, (difference, p) in judged_numbers(table).items()]

@@ -149,7 +149,7 @@ def gradients(ctx, grad_TD: Tensor, _) -> tuple[Tensor | None, ...]:
 
 
 def save(ctx, inputs, output) -> None:
-    """Keep what `backward` takes. No gradient comes through gate and up, and nobody shall fill R rows with zeros for it."""
+    """Keep what `backward` takes. No gradient comes through gate and up, so no R rows are filled with zeros for it."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:-1], output[1])
 

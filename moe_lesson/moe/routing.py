@@ -133,8 +133,8 @@ class Routing:
         return load_entropy(self.load)
 
     def split(self, parts: int) -> list[Routing]:
-        """The routings of `parts` equal pieces of the tokens, in order, e.g. one for each sequence of a batch."""
-        return [Routing(*piece) for piece in zip(*(part.chunk(parts) for part in (self.logits, self.expert_ids, self.weights)))]
+        """The routings of `parts` equal parts of the tokens, in order, e.g. one for each sequence of a batch."""
+        return [Routing(*one) for one in zip(*(part.chunk(parts) for part in (self.logits, self.expert_ids, self.weights)))]
 
     def reweighted(self, weights: Tensor) -> Routing:
         """The same choices with other weights [T, K]."""

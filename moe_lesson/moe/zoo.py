@@ -207,12 +207,11 @@ def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int, groups: int = 4
 
 @dataclass(frozen=True)
 class Kind:
-    """A router of the zoo: `gates` (tokens, settings) -> [T, N], whether it is `causal`, `fixed`, the same number of experts for
-    every token, and `free`, whether the last experts of the settings cost nothing."""
+    """A router of the zoo: `gates` (tokens, settings) -> [T, N], whether it is `causal`, and `free`, whether the last experts of
+    the settings cost nothing."""
 
     gates: Callable[[Tokens, Settings], Tensor]
     causal: bool = True
-    fixed: bool = True
     free: bool = False
 
     def cost(self, gates_TN: Tensor, s: Settings) -> Tensor:
@@ -227,11 +226,11 @@ ZOO: dict[str, Kind] = {
     "DeepSeek-V3": Kind(lambda t, s: v3_groups(t.logits, s.top_k, s.bias_N, s.groups, s.kept)),
     "DeepSeek-V4": Kind(lambda t, s: v4_root(t.logits, s.top_k, s.bias_N)),
     "hash layer": Kind(lambda t, s: hashed(t.logits, t.token_ids, s.table_VK)),
-    "expert choice": Kind(lambda t, s: expert_choice(t.logits, s.top_k), causal=False, fixed=False),
-    "threshold": Kind(lambda t, s: threshold(t.logits, s.cutoffs_N), fixed=False),
-    "top-p": Kind(lambda t, s: top_p(t.logits, s.p), fixed=False),
-    "zero experts": Kind(lambda t, s: null_experts(t.logits, s.top_k, s.free), fixed=False, free=True),
-    "MoE++": Kind(lambda t, s: moe_plus_plus(t.logits, s.top_k, t.previous, s.mix_NN), fixed=False, free=True),
-    "ReMoE": Kind(lambda t, s: relu(t.logits, s.level), fixed=False),
+    "expert choice": Kind(lambda t, s: expert_choice(t.logits, s.top_k), causal=False),
+    "threshold": Kind(lambda t, s: threshold(t.logits, s.cutoffs_N)),
+    "top-p": Kind(lambda t, s: top_p(t.logits, s.p)),
+    "zero experts": Kind(lambda t, s: null_experts(t.logits, s.top_k, s.free), free=True),
+    "MoE++": Kind(lambda t, s: moe_plus_plus(t.logits, s.top_k, t.previous, s.mix_NN), free=True),
+    "ReMoE": Kind(lambda t, s: relu(t.logits, s.level)),
     "EMO": Kind(lambda t, s: document_pool(t.logits, s.top_k, t.documents, s.pool), causal=False),
 }

@@ -116,7 +116,7 @@ class Lesson:
         shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
         guess = self.guess(key)
         if guess is None:
-            print(f"It is {shown}. (You kept no guess.)")
+            print(f"It is {shown}.")
             return
         print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
         self.store(key, {"guess": guess, "actual": values})
@@ -269,7 +269,7 @@ def read_number(text: str, least: float) -> float:
         value = float(written.replace(",", "") if grouped else written.replace(",", "."))
     except ValueError:
         value = math.nan
-    require(math.isfinite(value), f"{text!r} is no number that can be kept; write one such as 14, 0.5 or 1,000")
+    require(math.isfinite(value), f"{text!r} is not a number that can be kept; write one such as 14, 0.5 or 1,000")
     require(value >= least, f"{text} is too small; the answer is {least:g} or more")
     return int(value) if value.is_integer() and abs(value) < 2 ** 53 else value
 

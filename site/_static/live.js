@@ -139,7 +139,7 @@ export function readGuess(values, choices) {
   const wrong = read.indexOf(null);
   if (wrong < 0) return { read };
   if (choices.length) return { refusal: "please choose one" };
-  return { refusal: `'${values[wrong]}' is no number that can be kept; write one such as 14, 0.5 or 1,000` };
+  return { refusal: `'${values[wrong]}' is not a number that can be kept; write one such as 14, 0.5 or 1,000` };
 }
 
 /** Keep a guess in this browser, and say so, as Python would. */
@@ -155,13 +155,13 @@ function answer(model, { entered: { times, values } }, question) {
 function compare(question, values) {
   for (const { cell, cover, line } of reveals.filter((one) => one.question === question)) {
     cover.open = true;
-    const beside = (_, result) => `You said ${values.join(", ")}. ${result}`;
+    const beside = (result) => `You said ${values.join(", ")}. ${result}`;
     if (line) line.textContent = line.dataset.stored.replace(UNGUESSED, beside);
     cell.classList.add("moe-answered");
   }
 }
 
-const UNGUESSED = /(It is .*?) ?\(You kept no guess\.\)/; // what `reveal` of teach/lesson.py printed
+const UNGUESSED = /^It is .*\.$/m; // what `reveal` of teach/lesson.py printed
 const reveals = [];
 
 /** Cover what a cell reveals, until the visitor has guessed or wants to see it. */

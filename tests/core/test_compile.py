@@ -39,7 +39,7 @@ def gradients(run, module, x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("widths", [(16, 8), (12, 3)])  # the second are none that torch's grouped kernel takes
+@pytest.mark.parametrize("widths", [(16, 8), (12, 3)])  # torch's grouped kernel does not take the second
 def test_a_compiled_layer_is_one_graph_and_computes_the_same(widths, dtype):
     torch.manual_seed(0)
     moe = MoE(widths[0], 6, 2, widths[1], 1).to(dtype)

@@ -95,5 +95,5 @@ def test_what_the_course_can_not_say_is_refused():
     theirs.config.rms_norm_eps = 1e-5
     with pytest.raises(ValueError, match="can't say rms_norm_eps, rope_parameters.rope_theta"):
         from_transformers(theirs)
-    with pytest.raises(ValueError, match="granitemoe is no class"):
+    with pytest.raises(ValueError, match="granitemoe is not a class"):
         from_transformers(torch.nn.Module.__new__(type("Other", (), {"config": transformers.GraniteMoeConfig()})))

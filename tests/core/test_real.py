@@ -134,7 +134,7 @@ def test_a_router_may_be_told_to_decide_otherwise(name):
 def test_other_classes_are_refused_by_name():
     jet = transformers.JetMoeConfig(hidden_size=16, num_hidden_layers=1, num_key_value_heads=2, kv_channels=8, vocab_size=50,
                                     intermediate_size=16, num_local_experts=4, num_experts_per_tok=2)
-    with pytest.raises(ValueError, match=r"JetMoeForCausalLM \(jetmoe\) is no class whose routers are known"):
+    with pytest.raises(ValueError, match=r"JetMoeForCausalLM \(jetmoe\) is not a class whose routers are known"):
         real.moe_blocks(transformers.AutoModelForCausalLM.from_config(jet))
     with pytest.raises(ValueError, match=r"Linear \(None\)"):
         real.moe_blocks(torch.nn.Linear(2, 2))

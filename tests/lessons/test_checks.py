@@ -806,7 +806,7 @@ WRONG |= {
     "listen": [(listening(chosen_again), "chosen again"), (listening(as_given, remove=False), "still on the model"),
                (listening(lambda logits, weights, ids: Routing(logits, ids, weights.sort(descending=True).values)),
                 "not side by side"),
-               (listening(lambda logits, weights, ids: Routing(logits, ids, logits.softmax(1).gather(1, ids))), "computed anew"),
+               (listening(lambda logits, weights, ids: Routing(logits, ids, logits.softmax(1).gather(1, ids))), "computed again"),
                (listening(lambda logits, weights, ids: Routing(logits, (ids + 1) % logits.shape[1], weights)), "its third part"),
                (listening(lambda logits, weights, ids: Routing(logits.softmax(1), ids, weights)), "not what the router returned"),
                (listening(lambda *output: output, ".gate_proj"), "is no router"),

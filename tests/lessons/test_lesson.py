@@ -33,7 +33,7 @@ def test_a_kept_guess_stands_beside_the_result_also_in_a_later_session(lesson, c
 
 def test_without_a_guess_the_result_is_still_told(lesson, capsys):
     lesson.reveal("idle", 7)
-    assert capsys.readouterr().out == "It is 7. (You kept no guess.)\n"
+    assert capsys.readouterr().out == "It is 7.\n"
 
 
 def test_guess_and_result_are_stored_together_for_the_last_lesson(lesson, tmp_path):
@@ -49,7 +49,7 @@ def test_the_last_lesson_shows_how_all_guesses_did(lesson):
         each = Lesson(name)
         each.keep(key, *guess)
         each.reveal(key, *actual)
-    lesson.keep("open", 3.0)  # never revealed: it is no part of the count
+    lesson.keep("open", 3.0)  # never revealed: it does not count
     page = Lesson("08").calibration()
     lines = repr(page).split("\n")
     assert lines[0] == "2 of 4 numbers within a factor of 2; 1 too high, 2 too low. 1 of 2 choices right."

@@ -37,7 +37,7 @@ def test_calls_are_counted_by_label():
 
 
 def test_repeats_are_counted_within_a_piece_and_chance_comes_from_the_load():
-    assert repeated_first_choice(ROUTING, READING.piece_T) == (0.5, 0.5)  # 0-0 yes, 0-1 no, 1-1 is over an edge
+    assert repeated_first_choice(ROUTING, READING.passage_T) == (0.5, 0.5)  # 0-0 yes, 0-1 no, 1-1 is over an edge
 
 
 def test_mass_is_weight_not_calls():
@@ -52,9 +52,9 @@ def test_blanks_before_a_word_say_nothing_of_its_kind():
 def test_a_model_reads_documents_piece_by_piece_beside_random_routers():
     real = own_model()
     documents = [Document("x", "a", "the cat sat on the mat, " * 5, "test"), Document("y", "b", "x = 1\n" * 30, "test")]
-    reading = read_documents(real, documents, characters=60, pieces=2, draws=2)
-    assert len(reading.tokens) == len(reading.piece_T) == len(reading.domain_T)
-    assert set(reading.piece_T.tolist()) == {0, 1, 2, 3} and reading.domain_T.tolist() == sorted(reading.domain_T.tolist())
+    reading = read_documents(real, documents, characters=60, passages=2, draws=2)
+    assert len(reading.tokens) == len(reading.passage_T) == len(reading.domain_T)
+    assert set(reading.passage_T.tolist()) == {0, 1, 2, 3} and reading.domain_T.tolist() == sorted(reading.domain_T.tolist())
     first = real.route(documents[0].text[:60])
     for name, routing in reading.routings.items():
         torch.testing.assert_close(routing.gates[:first[name].num_tokens], first[name].gates)

@@ -104,7 +104,6 @@ def test_a_gain_is_read_at_the_same_cost():
     table = table_of({"a": (10, 0.4, 1.1), "b": (40, 0.1, 1.1), "mixed": (20, 0.1, 1.1)})  # the curve says 0.2 at 20
     assert claims.gain(table, "mixed", "a", ["a", "b"]) == pytest.approx([0.6931] * 5, abs=1e-3)
     assert claims.gain(table, "b", "a", ["a", "b"]) == pytest.approx([0] * 5, abs=1e-9)
-    assert claims.percent(0.6931) == pytest.approx(50, abs=0.01)
 
 
 def sizes_table(learned=0.2, oracle=0.02, fine=0.1, priced=0.2, growth=1.03):

@@ -3,6 +3,7 @@
 Colab is played by an environment with this one's packages, ipywidgets 7 in front of them, and no moe_lesson.
 """
 
+import base64
 import json
 import os
 import re
@@ -155,7 +156,10 @@ def test_a_lesson_runs_where_only_the_bundle_was_uploaded(colab_python, the_bund
     assert seen["package"] == seen["package of a child"] == str(unpacked / "moe_lesson" / "__init__.py")
     assert seen["torch"] == [torch.__version__, torch.__file__]
     assert f"ipywidgets=={seen['ipywidgets']}" in REQUIREMENTS.read_text().splitlines()
-    assert output["bootstrap"][0].text == "The course is in the folder moe-lesson-bundle, with its models and results.\n"
+    said, film = output["bootstrap"]
+    assert said.text == "The course is in the folder moe-lesson-bundle, with its models and results.\n"
+    drawn = base64.b64decode(re.search(r"svg\+xml;base64,([^\"]+)", film.data["text/html"])[1])
+    assert drawn == (REPO / "notebooks/pictures/00.svg").read_bytes(), "no folder of pictures lies beside an uploaded lesson"
     assert "RoutingMap(" in output["routing-map"][0].data["text/plain"]
     assert not [o for outputs in output.values() for o in outputs if o.get("name") == "stderr"]
     assert not (unpacked / "notebooks").exists(), "a learner may be writing in a copy of one"

@@ -90,15 +90,14 @@ def show(browser, tabs):
 
 @pytest.fixture
 def show_timed(browser):
-    """show_timed(widget) -> a page whose clock page.clock.run_for(milliseconds) turns; `still`, else it also goes by itself."""
+    """show_timed(widget) -> a page whose clock only page.clock.run_for(milliseconds) turns."""
     pages = []
 
-    def open_page(widget, still=True, **more):
+    def open_page(widget, **more):
         pages.append(page := browser.new_page(offline=True, viewport=PROJECTOR, **more))
         page.clock.install()
         put_on_page(page, widget)
-        if still:
-            page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
+        page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
         return page
 
     yield open_page

@@ -159,7 +159,7 @@ ROUTER_MICROSCOPE = Entry(
     hostile=Example(lambda: scope_of(HOSTILE, title=WORDS), tuple({"token": token} for token in range(len(HOSTILE)))),
     sizes={f"{experts} experts": Example(partial(scope_of, 61, experts, 1, title=LONG),
                                          ({**NOISY, "k": experts, "locked_expert": 0},)) for experts in (1, 12, 64)},
-    projected={"62 experts": Example(partial(scope_of, 61, 62, 6), (NOISY,))},
+    projected={f"{tokens} tokens": Example(partial(scope_of, tokens, 62, 6), (NOISY,)) for tokens in (61, 240)},
     large=lambda: made(scope_of(240, 64, 6), noise=1.5))
 
 ABLATION_VIEW = Entry(
@@ -189,7 +189,7 @@ CAPACITY_VIEW = Entry(
     sizes={f"{experts} experts": Example(partial(capacity_cases.view_of, 150, experts, 1, title=LONG), (TIGHT,))
            for experts in (1, 12, 64)} | {"long names": Example(partial(capacity_cases.view_of, LONG_NAMES * 5, 16, 2))},
     projected={f"{tokens} tokens": Example(partial(capacity_cases.view_of, tokens, 16, 2), (TIGHT,))
-               for tokens in (60, 93, 128)},  # 128: the context of the lesson's models
+               for tokens in (60, 93, 128, 300)},  # 128: the context of the lesson's models
     large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"))
 
 CONTRIBUTION_VIEW = Entry(

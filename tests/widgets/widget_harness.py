@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 
 import pytest
+from traitlets import TraitError
 
 from moe_lesson.widgets.kit.weights import SENT
 
@@ -14,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
 NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
 PICTURES = """[...document.querySelectorAll('.moe-root canvas')].map((canvas) => canvas.toDataURL()).join()
-  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML.replace(/ ?moe-new/, ''))
+  + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML)
     .sort().join()"""
 
 
@@ -28,6 +29,14 @@ def browser_state(widget) -> dict:
 def as_text(widget) -> str:
     """The traits as a text: Playwright takes long over large objects."""
     return json.dumps(browser_state(widget))
+
+
+def assert_refused(widget, trait: str, value, words: str = "") -> None:
+    """A value that a control does not have is refused by the trait's name, and nothing moves."""
+    before = getattr(widget, trait)
+    with pytest.raises(TraitError, match=f"{trait} is {words}"):
+        setattr(widget, trait, value)
+    assert getattr(widget, trait) == before
 
 
 def put_on_page(page, widget) -> None:

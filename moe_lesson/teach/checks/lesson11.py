@@ -137,7 +137,7 @@ def diagnose_gates(found: Routing, wanted: Routing) -> str:
         return "these are not the experts that the router returned, its third part"
     if same(found.weights.sort().values, wanted.weights.sort().values):
         return "right experts, right weights, but not side by side: weights[t, k] belongs to indices[t, k]; sort both or none"
-    return "the experts are right, their weights are computed anew: take the second part, what the model multiplied by"
+    return "the experts are right, their weights are computed again: take the second part, what the model multiplied by"
 
 
 listen = Check("listen", real.listen, diagnose_listen)

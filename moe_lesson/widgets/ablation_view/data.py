@@ -126,7 +126,7 @@ def state_of(rise_XSM: ndarray, calls_XSM: ndarray, d: int) -> dict:
 
     Args:
         rise_XSM: how much higher the losses are than the whole model's.
-        calls_XSM: which share of the domain's calls the missing experts took.
+        calls_XSM: what share of the domain's calls the missing experts took.
 
     Returns: "rise" and "calls" [M][X], mean, low, high and each seed's; and of the domain d "own" -> what -> mean, low and high
     without the specialists, without the control, and of their difference paired by seed. "per call" lacks if no call was lost.

@@ -130,14 +130,14 @@ class AblationView extends WidgetView {
     chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: short, grid: false });
     chart.x.selectAll(".tick line").attr("y1", -height).classed("moe-zero", (value) => value === 0);
     chart.y.selectAll("text").attr("font-weight", (one) => (one === domain ? 700 : null));
-    chart.join(chart.bands, "rect", "moe-own", [domain], () => "own").attr("x", -LEFT + 1).attr("y", y(domain) + 1)
-      .attr("width", LEFT + width + 8).attr("height", GROUP - 2);
+    chart.join(chart.bands, "rect", "moe-own", [domain], () => "own", { "x": () => -LEFT + 1, "y": () => y(domain) + 1,
+      "width": () => LEFT + width + 8, "height": () => GROUP - 2 });
     const rows = shownOf(this.state)[name].flatMap((kinds, d) => kinds.map(([mean, low, high, ...seeds], kind) => (
       { key: `${d}, ${kind}`, mean, low, high, seeds, colour: colours[kind], y: (d + 0.5) * GROUP + (kind - 0.5) * ROW })));
-    chart.join(chart.bands, "path", "moe-interval", rows, (row) => row.key).attr("stroke", (row) => row.colour)
-      .attr("d", (row) => `M${x(row.low)},${row.y}H${x(row.high)}`);
-    chart.join(chart.marks, "path", "moe-mean", rows, (row) => row.key).attr("stroke", (row) => row.colour)
-      .attr("d", (row) => `M${x(row.mean)},${row.y - 8}v16`);
+    chart.join(chart.bands, "path", "moe-interval", rows, (row) => row.key, { "stroke": (row) => row.colour,
+      "d": (row) => `M${x(row.low)},${row.y}H${x(row.high)}` });
+    chart.join(chart.marks, "path", "moe-mean", rows, (row) => row.key, { "stroke": (row) => row.colour,
+      "d": (row) => `M${x(row.mean)},${row.y - 8}v16` });
     const shift = (s, S) => (s - (S - 1) / 2) * Math.min(2, 10 / S); // so that equal seeds are seen
     chart.dots(rows.flatMap((row) => row.seeds.map((value, s) => ({ key: `${row.key}, ${s}`, x: x(value),
       y: row.y + shift(s, row.seeds.length), colour: "currentColor", hollow: true, radius: 3.2 }))));

@@ -35,7 +35,7 @@ class BalanceRuns:
         origin: where they come from: "trained", "toy" or "synthetic".
 
     Raises:
-        ValueError: if the shapes do not fit together, or a number is none that a training can give.
+        ValueError: if the shapes do not fit together, or a number is one that no training can give.
     """
 
     methods: tuple[str, ...]

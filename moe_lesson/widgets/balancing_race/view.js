@@ -1,10 +1,10 @@
 // The balancing race: trainings that differ only in how they balance, side by side.
 // Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 
-import { Chart, WIDE } from "../kit/charts.js";
-import { button, choice, slider, tick } from "../kit/controls.js";
+import { Chart, spaced, WIDE } from "../kit/charts.js";
+import { choice, player, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { change, on } from "../kit/events.js";
+import { motion, on } from "../kit/events.js";
 import { make, say } from "../kit/page.js";
 import { floats, ranked } from "../kit/routing.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
@@ -79,7 +79,7 @@ class BalancingRaceView extends WidgetView {
   declare() {
     const { steps, seeds, methods, num_layers: layers } = this.state;
     return [
-      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.start())),
+      player(this),
       slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step),
         set: (position) => this.moved(steps[position]), words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
       slider("Layer", { max: layers - 1, at: ({ layer }) => layer, set: (layer) => ({ layer }),
@@ -147,7 +147,7 @@ class BalancingRaceView extends WidgetView {
     const { width, height } = chart.sized();
     const [x, y] = [d3.scaleSqrt([0, Math.max(steps.at(-1), 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
     chart.axes(x, y, { yTitle: title, xTitle: "step (√ spacing)", yTicks: 4,
-      xValues: MARKED.filter((step) => step <= steps.at(-1)) });
+      xValues: spaced(MARKED.filter((step) => step <= steps.at(-1)), x, 36) });
     const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : BEHIND);
     const lines = methods.map((name, m) => ({ name, strong: name === method, colour: colourOf(name),
       points: curves[m].map((value, p) => [steps[p], value]) })).sort((a, b) => a.strong - b.strong);
@@ -171,14 +171,8 @@ class BalancingRaceView extends WidgetView {
 
   /** Run through the steps, from the first one if the last is reached. */
   start() {
-    const { steps, step } = this.state;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (step === steps.at(-1)) change(this.model, { step: steps[0] });
-    this.play(() => {
-      const position = nextPosition(steps.indexOf(this.state.step), steps.length, calm);
-      change(this.model, { step: steps[position] });
-      return position === steps.length - 1;
-    }, calm ? CALM_PACE : PACE);
+    const [{ steps }, calm] = [this.state, !motion()];
+    this.play("step", steps, calm ? CALM_PACE : PACE, (position) => nextPosition(position, steps.length, calm));
   }
 
   wire() {

@@ -1,11 +1,11 @@
 // Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped.
 // Letters: T tokens, N experts, K active experts.
 
-import { drawNumbers, fitted, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
-import { choice, slider } from "../kit/controls.js";
+import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
+import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, placeWithin } from "../kit/events.js";
-import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
+import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { numbers } from "../kit/routing.js";
 import { TokenStrip } from "../kit/tokens.js";
 import { PointingView, widgetOf } from "../kit/view.js";
@@ -79,7 +79,7 @@ function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 const [LEFT, RIGHT, PAD] = [112, 6, 5];           // pixels for the tokens' names; at the edge; above the map, for an outline
-const [MAP, LEAST, MOST, NAME] = [146, 1, 18, 18]; // pixels that the rows share; least and most of a row; that a name needs
+const [MAP, MOST, NAME] = [146, 18, 18]; // pixels that the rows share, however many there are; most of a row; that a name needs
 const [GAP, BARS, NUMBERS] = [12, 70, 22];        // pixels between map and bars; of the load axis; for the experts' numbers
 const HEIGHT = PAD + MAP + GAP + BARS + NUMBERS;
 const DROPPED = "#ff8c2b"; // the accent, made brighter: the map is dark in every theme
@@ -102,8 +102,7 @@ class CapacityViewView extends PointingView {
   declare() {
     const { sizes, factors, num_shuffles: shuffles, seed } = this.state;
     return [
-      slider("Layer", { min: 1, max: sizes.length, at: ({ layer }) => layer + 1, hidden: () => sizes.length === 1,
-        words: ({ layer }) => `Layer ${layer + 1} of ${sizes.length}`, set: (layer) => ({ layer: layer - 1 }) }),
+      layerSlider(sizes.length),
       slider("capacity factor", { max: factors.length - 1, at: ({ factor }) => factors.indexOf(factor),
         words: ({ factor }) => (factor === null ? "no limit" : `capacity factor ${factor.toFixed(2)}`),
         set: (place) => ({ factor: factors[place] }) }),
@@ -144,7 +143,7 @@ class CapacityViewView extends PointingView {
     const [ids, weights] = [this.experts, this.weights].map((all) => all.subarray(layer * T * k, (layer + 1) * T * k));
     const choices = { T, N: sizes[layer], k, ids, weights };
     this.seen = dispatch(choices, this.queue, capacityFor(choices, factor), by);
-    this.row = Math.min(Math.max(MAP / T, LEAST), MOST);
+    this.row = Math.min(MAP / T, MOST);
   }
 
   describe() { return describe(this.state, this.seen, this.look.locked_token); }
@@ -195,11 +194,12 @@ class CapacityViewView extends PointingView {
     ctx.fillStyle = theme.ink;
     const write = (place, font) => {
       const [top, height] = this.rowAt(place);
+      const middle = Math.max(top + height / 2, NAME / 2); // the first is not cut
       ctx.font = font;
       ctx.textAlign = "left";
-      ctx.fillText(queue[place], 0, top + height / 2);
+      ctx.fillText(queue[place], 0, middle);
       ctx.textAlign = "right";
-      ctx.fillText(fitted(ctx, tokens[queue[place]], LEFT - 40), LEFT - 8, top + height / 2);
+      ctx.fillText(fitted(ctx, tokens[queue[place]], LEFT - 40), LEFT - 8, middle);
     };
     if (looked !== null) write(looked, `bold ${theme.font}`);
     for (const place of d3.range(0, T, step)) if (looked === null || Math.abs(place - looked) >= step) write(place, theme.font);

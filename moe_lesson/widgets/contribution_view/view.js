@@ -2,7 +2,7 @@
 // Letters: L layers, T tokens, D model width, K active experts.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
-import { choice, slider } from "../kit/controls.js";
+import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { moved, placeWithin } from "../kit/events.js";
 import { forward, readModel } from "../kit/moe.js";
@@ -149,12 +149,10 @@ class ContributionView extends ReadingView {
   static kept = ["locked_token"];
 
   declare() {
-    const layers = this.state.sizes.length;
     return [
       textField("Your text", { most: (state) => state.max_tokens, hidden: (state) => !state.weights,
         set: (text) => ({ text, locked_token: null }) }),
-      slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
-        words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value) => ({ layer: value - 1 }) }),
+      layerSlider(this.state.sizes.length),
       choice("order", [IN_TEXT, "by the routed part's share"].map((one) => [one, one]), { at: (state) => state.order,
         set: (order) => ({ order }) }),
     ];
@@ -206,7 +204,7 @@ class ContributionView extends ReadingView {
 
   draw() {
     const { state, columns, look: { locked_token: token } } = this;
-    const wanted = `${this.lengths.box.clientWidth} ${this.theme.ink}`;
+    const wanted = `${this.lengths.box.wide} ${this.theme.ink}`;
     if (wanted !== this.drawn) this.drawCharts(this.reading.layers[state.layer]);
     this.drawn = wanted;
     const place = token === null ? [] : [columns.indexOf(token)];
@@ -220,8 +218,9 @@ class ContributionView extends ReadingView {
   }
 
   /** Three panels over the same columns. The untrained model is a line on each. */
-  drawCharts({ one, none }) {
+  drawCharts(layer) {
     const { columns, top, theme, state: { width: D, order }, reading: { tokens } } = this;
+    const { one, none } = layer;
     const inOrder = (values) => columns.map((token) => values[token]);
     const line = (name, values) => ({ name, colour: theme.accent, strong: true, points: stairs(inOrder(values)) });
     const { width, height } = this.lengths.sized();
@@ -252,7 +251,7 @@ class ContributionView extends ReadingView {
       yFormat: (y) => ["cancel", "0", "agree"][y + 1] });
     this.cosines.lines([filled("cosine", "#808790", inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
       colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine);
-    fillTable(this.table, tokens.length ? tableRows(tokens, { one, none }) : [[]]);
+    fillTable(this.table, tokens.length ? layer.rows ??= tableRows(tokens, layer) : [[]]);
   }
 
   wire() {

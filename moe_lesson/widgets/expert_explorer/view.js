@@ -230,7 +230,7 @@ class ExpertExplorerView extends ReadingView {
     say(this.heading.firstChild, `Layer ${layer + 1}, expert ${n}: `);
     const underlined = d3.range(ids.length).filter(mine).length;
     say(this.heading.lastChild, `${loadWords(state)} Underlined: ${underlined} of ${ids.length}.`);
-    const shown = `${state.expert} ${this.favourites.box.clientWidth} ${this.theme.ink}`;
+    const shown = `${state.expert} ${this.favourites.box.wide} ${this.theme.ink}`;
     if (shown !== this.expertShown) this.drawExpert(layer, n);
     this.expertShown = shown;
   }

@@ -1,6 +1,7 @@
 // Drawing on a canvas: heat maps and what stands beside them.
 
 import { d3 } from "./d3.js";
+import { make } from "./page.js";
 
 /** 256 steps of viridis, even for the eye and readable without red-green vision: small to large. */
 export const RAMP = d3.range(256).map((i) => d3.rgb(d3.interpolateViridis(i / 255)).formatHex());
@@ -12,8 +13,25 @@ export function weightColour(weight, limit) {
 }
 
 /** A list of colours as the background of a ramp. */
-export function rampOf(colours) {
+function rampOf(colours) {
   return `linear-gradient(to right, ${colours.filter((_, i) => i % 15 === 0).join(", ")})`;
+}
+
+/** What the colours of a map mean, with room for numbers under them: { scale, ticks }. */
+export function makeScale(colours) {
+  const [scale, ramp, ticks] = ["moe-scale", "moe-ramp", "moe-ticks"].map((name) => make("span", name));
+  ramp.style.background = rampOf(colours);
+  scale.append(ramp, ticks);
+  return { scale, ticks };
+}
+
+/** Numbers under a scale: [what stands there, at which share of the scale]. */
+export function fillTicks(ticks, places) {
+  ticks.replaceChildren(...places.map(([number, share]) => {
+    const tick = make("span", "", String(number));
+    tick.style.left = `${share * 100}%`;
+    return tick;
+  }));
 }
 
 /** Black or white, whichever reads better on a #rrggbb background (WCAG relative luminance). */
@@ -57,6 +75,19 @@ export function drawRibbon(ctx, [x, y], [toX, toY], width, colour, share = 1) {
   ctx.bezierCurveTo(x, (y + toY) / 2, toX, (y + toY) / 2, toX, toY);
   ctx.stroke();
   ctx.setLineDash([]);
+}
+
+/** A vector as a strip of cells, strong where far from zero; `share` of it is there. */
+export function drawVector(ctx, values, { x, y, width, height, most, share = 1 }, theme) {
+  const cell = width / values.length;
+  for (let d = 0; d < share * values.length; d++) {
+    ctx.globalAlpha = Math.sqrt(Math.min(1, Math.abs(values[d]) / (most || 1))); // so that small ones show
+    ctx.fillStyle = values[d] > 0 ? theme.accent : theme.bar;
+    ctx.fillRect(x + d * cell, y, cell, height);
+  }
+  ctx.globalAlpha = 1;
+  [ctx.strokeStyle, ctx.lineWidth] = [theme.faint, 1];
+  ctx.strokeRect(x, y, width, height);
 }
 
 /** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
@@ -122,6 +153,7 @@ export function drawLoad(ctx, geo, { load, T, N, k }, top, marked, theme, number
     ctx.fillStyle = theme.bar;
     ctx.fillRect(x, bottom - height(tokens), width, height(tokens));
     if (tokens > mean * top) drawArrow(ctx, x + cell / 2, BARS_TOP, theme);
+    ctx.lineWidth = 1;
     if (!tokens && T) drawRing(ctx, x + cell / 2, bottom - 4, Math.max(1, Math.min(3, cell / 2 - 1)), theme);
   });
   const meanY = bottom - height(mean);
@@ -137,11 +169,11 @@ export function drawLoad(ctx, geo, { load, T, N, k }, top, marked, theme, number
   if (marked !== null) outline(ctx, left + marked * cell, 4, cell, BARS + 6);
 }
 
-/** A ring where a bar would stand: nobody chose this expert. */
-function drawRing(ctx, x, y, radius, theme) {
-  ctx.strokeStyle = theme.ink;
-  ctx.lineWidth = 1;
+/** A ring, filled if there is a colour to fill it with. */
+export function drawRing(ctx, x, y, radius, theme, colour = "transparent") {
+  [ctx.strokeStyle, ctx.fillStyle] = [theme.ink, colour];
   ctx.beginPath();
   ctx.arc(x, y, radius, 0, 2 * Math.PI);
+  ctx.fill();
   ctx.stroke();
 }

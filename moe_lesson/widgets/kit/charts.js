@@ -2,16 +2,14 @@
 
 import { d3 } from "./d3.js";
 import { on } from "./events.js";
-import { make } from "./page.js";
+import { make, say } from "./page.js";
 
 const MARGIN = { top: 10, right: 14, bottom: 40, left: 62 };
 export const WIDE = 8.4; // pixels of a character, at most on average
 const NEAR = 30;         // pixels that the mouse is off at most
 
-/** How long a change of the picture takes, in milliseconds: none for whoever asked for less motion. */
-export function motion() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 250;
-}
+const QUICK = 150;       // milliseconds from one picture to the next: a slider that is dragged, and nothing lags behind the hand
+const LONG = 3000;       // characters of a path that takes longer to move than the change shall take
 
 /**
  * A chart as wide as its place. A view draws into it in two steps: `const { width, height } = chart.sized()` gives the room for
@@ -29,23 +27,29 @@ export class Chart {
       this[layer] = this.plot.append("g").attr("class", `moe-${layer}`);
     }
     for (const layer of [this.bands, this.curves]) layer.attr("clip-path", `url(#${inside})`);
-    this.drawn = false;
   }
 
   /** Fit the place: the inside's { width, height } in pixels. The first picture stands at once, later ones move. */
   sized() {
-    const { top, right, bottom, left } = this.margin;
-    const outer = this.box.clientWidth;
-    this.svg.attr("width", outer).attr("height", this.outer);
-    this.inside.attr("y", -4).attr("width", Math.max(outer - left - right, 1) + 2).attr("height", this.outer - top - bottom + 8);
-    this.duration = this.drawn && this.wide === outer ? motion() : 0;
-    [this.drawn, this.wide] = [outer > 0, outer];
-    return { width: Math.max(outer - left - right, 1), height: this.outer - top - bottom };
+    const [{ top, right, bottom, left }, { wide: outer, moves }, now] = [this.margin, this.box, performance.now()];
+    const [width, height] = [Math.max(outer - left - right, 1), this.outer - top - bottom];
+    this.duration = this.wide === outer && outer && now - this.last > QUICK ? moves : 0;
+    this.last = now;
+    if (this.wide !== outer) {
+      this.svg.attr("width", outer).attr("height", this.outer);
+      this.inside.attr("y", -4).attr("width", width + 2).attr("height", height + 8);
+    }
+    this.wide = outer;
+    return { width, height };
   }
 
   /** Both axes with their titles; `x` or `y` may be null. `grid` draws faint lines at the ticks of y. */
   axes(x, y, { xTitle = "", yTitle = "", xTicks = 6, yTicks = 5, xFormat, yFormat, xValues, yValues, grid = true } = {}) {
     const [width, height] = [this.wide - this.margin.left - this.margin.right, this.outer - this.margin.top - this.margin.bottom];
+    const said = JSON.stringify([width, xTitle, yTitle, grid, written(x, xTicks, xFormat, xValues),
+      written(y, yTicks, yFormat, yValues)]);
+    if (said === this.said) return; // to draw axes anew takes longer than all that is between them
+    this.said = said;
     if (x) this.x.attr("transform", `translate(0,${height})`).call(ticked(d3.axisBottom(x), xTicks, xFormat, xValues));
     if (y) this.y.call(ticked(d3.axisLeft(y), yTicks, yFormat, yValues));
     if (y) this.grid.call(ticked(d3.axisLeft(y).tickSize(-width), yTicks, () => "", yValues)).style("display", grid ? null : "none");
@@ -68,41 +72,40 @@ export class Chart {
       points.map(([a, b], place) => ({ name, place, x: x(a), y: y(b) }))));
     const line = d3.line(([a]) => x(a), ([, b]) => y(b));
     const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high));
-    this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name)
-      .attr("fill", ({ colour }) => colour).attr("fill-opacity", ({ strong }) => (strong ? 0.25 : 0.1))
-      .attr("d", ({ band }) => area(band));
-    this.join(this.curves, "path", "moe-line", series, (one) => one.name)
-      .attr("stroke", ({ colour }) => colour).attr("stroke-width", ({ strong }) => (strong ? 2.5 : 1.5))
-      .attr("stroke-opacity", ({ strong }) => (strong ? 1 : 0.55)).attr("stroke-dasharray", ({ dash }) => dash ?? null)
-      .attr("d", ({ points }) => line(points));
+    this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name, {
+      "fill": ({ colour }) => colour, "fill-opacity": ({ strong }) => (strong ? 0.25 : 0.1), "d": ({ band }) => area(band) });
+    this.join(this.curves, "path", "moe-line", series, (one) => one.name, {
+      "stroke": ({ colour }) => colour, "stroke-width": ({ strong }) => (strong ? 2.5 : 1.5),
+      "stroke-opacity": ({ strong }) => (strong ? 1 : 0.55), "stroke-dasharray": ({ dash }) => dash,
+      "d": ({ points }) => line(points) });
   }
 
   /** Rectangles { key, x, y, width, height, colour } in pixels of the inside; dashed around if outlined, with an edge if edged. */
   bars(bars) {
-    this.join(this.marks, "rect", "moe-bar", bars, (one) => one.key)
-      .attr("x", (one) => one.x).attr("y", (one) => one.y).attr("width", (one) => Math.max(one.width, 0))
-      .attr("height", (one) => Math.max(one.height, 0)).attr("fill", (one) => one.colour)
-      .attr("stroke", (one) => (one.outlined || one.edged ? "currentColor" : "none"))
-      .attr("stroke-dasharray", (one) => (one.outlined ? "5 4" : "none")).attr("stroke-width", (one) => (one.edged ? 1.2 : 2));
+    this.join(this.marks, "rect", "moe-bar", bars, (one) => one.key, {
+      "x": (one) => one.x, "y": (one) => one.y, "width": (one) => Math.max(one.width, 0),
+      "height": (one) => Math.max(one.height, 0), "fill": (one) => one.colour,
+      "stroke": (one) => (one.outlined || one.edged ? "currentColor" : "none"),
+      "stroke-dasharray": (one) => (one.outlined ? "5 4" : "none"), "stroke-width": (one) => (one.edged ? 1.2 : 2) });
   }
 
   /** Intervals { key, x, low, high, colour } upright at x, in pixels. */
   intervals(intervals) {
-    this.join(this.marks, "path", "moe-interval", intervals, (one) => one.key).attr("stroke", (one) => one.colour)
-      .attr("d", ({ x, low, high }) => `M${x - 4},${low}h8M${x},${low}V${high}M${x - 4},${high}h8`);
+    this.join(this.marks, "path", "moe-interval", intervals, (one) => one.key, { "stroke": (one) => one.colour,
+      "d": ({ x, low, high }) => `M${x - 4},${low}h8M${x},${low}V${high}M${x - 4},${high}h8` });
   }
 
   /** Points { key, x, y, colour, hollow, radius } in pixels. */
   dots(dots) {
-    this.join(this.marks, "circle", "moe-dot", dots, (one) => one.key).attr("cx", (one) => one.x).attr("cy", (one) => one.y)
-      .attr("r", (one) => one.radius ?? 3.5).attr("fill", (one) => (one.hollow ? "none" : one.colour)).attr("stroke", (one) => one.colour);
+    this.join(this.marks, "circle", "moe-dot", dots, (one) => one.key, { "cx": (one) => one.x, "cy": (one) => one.y,
+      "r": (one) => one.radius ?? 3.5, "fill": (one) => (one.hollow ? "none" : one.colour), "stroke": (one) => one.colour });
   }
 
   /** Words { key, x, y, text, colour, anchor, strong } in pixels. */
   words(words) {
-    this.join(this.labels, "text", "moe-word", words, (one) => one.key).attr("x", (one) => one.x).attr("y", (one) => one.y)
-      .attr("fill", (one) => one.colour ?? "currentColor").attr("text-anchor", (one) => one.anchor ?? "start")
-      .attr("font-weight", (one) => (one.strong ? 700 : null)).text((one) => one.text);
+    this.join(this.labels, "text", "moe-word", words, (one) => one.key, { "x": (one) => one.x, "y": (one) => one.y,
+      "fill": (one) => one.colour ?? "currentColor", "text-anchor": (one) => one.anchor ?? "start",
+      "font-weight": (one) => (one.strong ? 700 : null) }, (one) => one.text);
   }
 
   /** Names { key, x, y, text, colour, strong } at the ends of curves, moved apart where they would meet; and other words. */
@@ -119,8 +122,8 @@ export class Chart {
       const heights = apart(all.map(({ y }) => y), 16, this.outer - this.margin.top - this.margin.bottom - 5);
       return all.map((end, i) => ({ ...end, from: [end.x, end.y], x: all.at(-1).x + 18, y: heights[i] }));
     });
-    this.join(this.labels, "path", "moe-leader", placed, ({ key }) => key).attr("fill", "none")
-      .attr("stroke", ({ colour }) => colour).attr("d", ({ from: [x, y], ...to }) => `M${x + 2},${y}L${to.x - 3},${to.y}`);
+    this.join(this.labels, "path", "moe-leader", placed, ({ key }) => key, { "fill": () => "none",
+      "stroke": ({ colour }) => colour, "d": ({ from: [x, y], ...to }) => `M${x + 2},${y}L${to.x - 3},${to.y}` });
     this.words([...placed.map((name) => ({ ...name, y: name.y + 5, colour: null })), ...others]);
   }
 
@@ -138,23 +141,43 @@ export class Chart {
       on(this.box, "click", (event) => { if (under(event)) pick(under(event)); })];
   }
 
-  /** What is new stands where it belongs at once; what was there moves; what is gone goes. */
-  join(layer, tag, name, data, key) {
-    const nodes = layer.selectAll(`${tag}.${name}`).data(data, key).join((enter) => enter.append(tag).attr("class", `${name} moe-new`));
-    const [fresh, old] = [nodes.filter(".moe-new"), nodes.filter(":not(.moe-new)")];
-    const moving = this.duration ? old.transition().duration(this.duration) : old;
-    const both = { attr(attribute, value) { fresh.attr(attribute, value); moving.attr(attribute, value); return both; },
-      text(value) { nodes.text(value); return both; } };
-    queueMicrotask(() => fresh.classed("moe-new", false));
-    return both;
+  /**
+   * An element for each datum, with `attributes`, name -> function of the datum, and a text. What is new stands where it belongs
+   * at once; what was there moves, if anything of it changes; what is gone goes.
+   */
+  join(layer, tag, name, data, key, attributes, text) {
+    const { duration } = this;
+    const [names, functions] = [Object.keys(attributes), Object.values(attributes)];
+    const nodes = layer.selectAll(`${tag}.${name}`).data(data, key).join((enter) => enter.append(tag).attr("class", name));
+    nodes.each(function put(one) {
+      if (text) say(this, String(text(one)));
+      const [goal, before, moving] = [functions.map((of) => of(one)), this.goal, this.__transition]; // d3's, while it moves
+      if (String(goal) === String(before)) return;
+      this.goal = goal;
+      const still = !before || !duration || goal.some((value) => value?.length > LONG);
+      const node = still ? d3.select(this).interrupt() : d3.select(this).transition().duration(duration);
+      goal.forEach((value, i) => { if (moving || value !== before?.[i]) node.attr(names[i], value ?? null); });
+    });
   }
 }
 
-/** An axis with about so many ticks, or those that are given. */
+/** What an axis will show, to be compared: where its ticks are, and their labels or what these follow from. */
+function written(scale, ticks, format, values) {
+  if (!scale) return null;
+  const at = values ?? scale.ticks?.(ticks) ?? scale.domain();
+  return [scale.range(), at.map((value) => scale(value)), format ? at.map(format) : at];
+}
+
+/** An axis with about that many ticks, or those that are given. */
 function ticked(axis, ticks, format, values) {
   if (values) axis.tickValues(values);
   else axis.ticks(ticks);
   return format ? axis.tickFormat(format) : axis;
+}
+
+/** The ticks that have room for their words, from the first on: they stand `gap` pixels apart at least. */
+export function spaced(values, scale, gap = 26) {
+  return values.reduce((kept, value) => (kept.length && scale(value) - scale(kept.at(-1)) < gap ? kept : [...kept, value]), []);
 }
 
 /** Heights of labels, moved apart as little as may be: [y] -> [y], `gap` pixels between them at least, within 0 … height. */

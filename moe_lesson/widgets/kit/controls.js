@@ -19,10 +19,9 @@ export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, d
     sync(state) {
       box.hidden = Boolean(hidden?.(state));
       input.disabled = Boolean(disabled?.(state));
-      input.max = typeof max === "function" ? max(state) : max;
-      input.value = at(state);
-      input.setAttribute("aria-valuetext", words(state));
-      say(value, words(state));
+      const now = { max: typeof max === "function" ? max(state) : max, value: at(state), ariaValueText: words(state) };
+      for (const [name, to] of Object.entries(now)) if (input[name] !== String(to)) input[name] = to;
+      say(value, now.ariaValueText);
     },
     wire: (view) => [on(input, "input", () => change(view.model, set(Number(input.value), view.state))),
       on(input, "change", () => view.model.save_changes())],
@@ -84,6 +83,17 @@ export function menu(name, options, { at, set, hidden, folded }) {
     },
     wire: (view) => [on(select, "change", () => save(view.model, set(select.value, view.state)))],
   };
+}
+
+/** A button that starts a view's film, `view.start()`, and stops it. */
+export function player(view) {
+  return button(() => (view.timer ? "Pause" : "Play"), () => (view.timer ? view.pause() : view.start()));
+}
+
+/** A slider over L layers, for the trait `layer`; hidden where there is one. */
+export function layerSlider(L) {
+  return slider("Layer", { min: 1, max: L, at: ({ layer }) => layer + 1, set: (value) => ({ layer: value - 1 }),
+    words: ({ layer }) => `Layer ${layer + 1} of ${L}`, hidden: () => L === 1 });
 }
 
 /** A button; `act(view)` is what it does. */

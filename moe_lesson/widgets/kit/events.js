@@ -11,6 +11,11 @@ export function onTheme(callback) {
   return () => { media.removeEventListener("change", callback); watch.disconnect(); };
 }
 
+/** How long a change of the picture takes, in milliseconds: none for whoever asked for less motion. */
+export function motion() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 250;
+}
+
 /** Call back when the element's size changes, and once it is on the page; returns how to stop. */
 export function onSize(node, callback) {
   const watch = new ResizeObserver(callback);
@@ -53,7 +58,7 @@ export function onEscape(root, action) {
   return on(root, "keydown", (event) => { if (event.key === "Escape") taken(event, action); });
 }
 
-/** Do something with a key that nobody else shall get: neither the page's scrolling nor the notebook's shortcuts. */
+/** Do something with a key that nobody else may get: neither the page's scrolling nor the notebook's shortcuts. */
 export function taken(event, action) {
   event.preventDefault();
   event.stopPropagation();

@@ -1,7 +1,5 @@
 // The parts of a widget's page: elements, controls, tables, tokens.
 
-import { rampOf } from "./canvas.js";
-
 /** An element with a class and text. Text is data: it never becomes HTML. */
 export function make(tag, className = "", text = "") {
   const node = document.createElement(tag);
@@ -34,23 +32,6 @@ export function makeStage(label, className) {
   takeKeys(stage, label);
   stage.append(canvas);
   return { stage, canvas };
-}
-
-/** What the colours of a map mean, with room for numbers under them: { scale, ticks }. */
-export function makeScale(colours) {
-  const [scale, ramp, ticks] = ["moe-scale", "moe-ramp", "moe-ticks"].map((name) => make("span", name));
-  ramp.style.background = rampOf(colours);
-  scale.append(ramp, ticks);
-  return { scale, ticks };
-}
-
-/** Numbers under a scale: [what stands there, at which share of the scale]. */
-export function fillTicks(ticks, places) {
-  ticks.replaceChildren(...places.map(([number, share]) => {
-    const tick = make("span", "", String(number));
-    tick.style.left = `${share * 100}%`;
-    return tick;
-  }));
 }
 
 /** The colours of the page around the widget, as the stylesheet resolved them. */

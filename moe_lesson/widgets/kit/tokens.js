@@ -34,6 +34,9 @@ export class TokenStrip {
     const looked = this.view.look[this.trait] ?? kept;
     this.options.forEach((option, t) => {
       const { fill = "", chosen = false, alike = false } = of(t);
+      const marks = String([fill, chosen, alike, t === kept, t === looked, t === (looked ?? 0)]);
+      if (option.marks === marks) return; // to set what is set already would cost more than all the rest
+      option.marks = marks;
       option.style.background = fill;
       option.style.color = fill && inkOn(fill);
       for (const [name, is] of Object.entries({ chosen, alike, looked: t === looked })) option.classList.toggle(`moe-${name}`, is);

@@ -1,6 +1,6 @@
 // What the views of all widgets do: read traits, build the page once, draw before the next frame, leave nothing behind.
 
-import { keepKeys, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
+import { change, keepKeys, motion, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
 import { make, makeButton, say, themeOf } from "./page.js";
 
 /**
@@ -90,6 +90,8 @@ export class WidgetView {
       this.unseen = onSize(root, this.frame.ask);
       return;
     }
+    const moves = motion(); // this and a width cost a layout, once something is written
+    for (const box of root.querySelectorAll(".moe-chart")) Object.assign(box, { wide: box.clientWidth, moves });
     this.draw();
     for (const control of this.controls) control.sync(this.state);
     const badge = this.badge();
@@ -109,13 +111,18 @@ export class WidgetView {
     save(this.model, traits);
   }
 
-  /** Call `step` every `pace` milliseconds, until it says that the end is reached or something pauses. */
-  play(step, pace) {
-    this.timer = setInterval(() => { if (step()) this.pause(); }, pace);
+  /** Let a trait go through some values, one every `pace` milliseconds, from the first if the last is reached, until it is. */
+  play(trait, values, pace, next = (place) => place + 1) {
+    const go = (place) => change(this.model, { [trait]: values[place] });
+    if (this.state[trait] === values.at(-1)) go(0);
+    this.timer = setInterval(() => {
+      go(next(values.indexOf(this.state[trait])));
+      if (this.state[trait] === values.at(-1)) this.pause();
+    }, pace);
     this.frame.ask();
   }
 
-  /** Stop playing; Python hears where. */
+  /** Stop playing, as any hand on what plays does; Python hears where. */
   pause() {
     if (!this.timer) return;
     clearInterval(this.timer);
@@ -133,9 +140,12 @@ export class WidgetView {
 
 /**
  * A view in which the learner looks at things: the mouse or the arrow keys point at them, a click or Enter keeps them in traits,
- * Escape lets go. `static kept` names the traits; each is a number, a list of numbers, or null.
+ * Escape lets go. `static kept` names the traits; each is a number, a list of numbers, or null; `static always` those of them
+ * that are never let go.
  */
 export class PointingView extends WidgetView {
+  static always = [];
+
   /** What is looked at: what is pointed at, else what is kept. */
   get look() {
     return Object.fromEntries(this.constructor.kept.map((name) => [name, this.point?.[name] ?? this.state[name]]));
@@ -145,12 +155,16 @@ export class PointingView extends WidgetView {
   toggle(point) {
     if (!point) return;
     const same = Object.entries(point).every(([name, value]) => String(this.state[name]) === String(value));
-    this.set(same ? Object.fromEntries(Object.keys(point).map((name) => [name, null])) : point);
+    this.set(same ? this.without(Object.keys(point)) : point);
+  }
+
+  without(names) {
+    return Object.fromEntries(names.filter((name) => !this.constructor.always.includes(name)).map((name) => [name, null]));
   }
 
   unlock() {
     this.pointAt(null);
-    this.set(Object.fromEntries(this.constructor.kept.map((name) => [name, null])));
+    this.set(this.without(this.constructor.kept));
   }
 
   /** The mouse over an element: `under(event)` says what an event is on, or null; returns how to unwire it. */

@@ -22,9 +22,11 @@ export function capital(words) {
   return first === undefined ? "" : first.toUpperCase() + rest.join("");
 }
 
+const GROUPED = new Intl.NumberFormat("en-US"); // to make one takes longer than to use it
+
 /** A whole number, a Number or a BigInt, with a comma before each thousand. */
 export function grouped(number) {
-  return number.toLocaleString("en-US");
+  return GROUPED.format(number);
 }
 
 export const DIGITS = 3; // of a loss

@@ -42,7 +42,7 @@ class RungRuns:
         test: domain -> [S] the losses at its end.
 
     Raises:
-        ValueError: if the shapes do not fit together, or a number is none that a training can give.
+        ValueError: if the shapes do not fit together, or a number is one that no training can give.
     """
 
     forward_flops: float

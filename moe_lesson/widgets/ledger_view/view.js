@@ -12,7 +12,7 @@ import { count, grouped } from "../kit/words.js";
 
 // --- arithmetic: the twin of moe_lesson/lm/ledger.py --------------------------------------------------------------------
 
-/** A dense matrix that every token is multiplied with: a multiplication and its addition are 2 FLOPs. */
+/** A dense matrix that every token is multiplied by: a multiplication and its addition are 2 FLOPs. */
 function matrix(rows, columns) {
   return { total: rows * columns, active: rows * columns, flops: 2 * rows * columns };
 }

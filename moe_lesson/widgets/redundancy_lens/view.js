@@ -1,12 +1,12 @@
 // The redundancy lens: which experts are alike, and what merging them costs. Every loss was measured in Python before the
 // page opened; this module only reads. Letters: N experts, M merges.
 
-import { drawNumbers, outline, sizedContext } from "../kit/canvas.js";
+import { drawNumbers, fillTicks, makeScale, outline, sizedContext } from "../kit/canvas.js";
 import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, placeWithin } from "../kit/events.js";
-import { fillTicks, make, makeScale, makeStage, say } from "../kit/page.js";
+import { make, makeStage, say } from "../kit/page.js";
 import { floats } from "../kit/routing.js";
 import { PointingView, widgetOf } from "../kit/view.js";
 import { count, listed, rounded } from "../kit/words.js";
@@ -189,7 +189,8 @@ class RedundancyLensView extends PointingView {
     const { state: { kinds, num_experts: N }, seen: { now, rows, edges }, look: { pair }, similarities } = this;
     const side = Math.min(MAP.most, width - MAP.left - MAP.right);
     const ctx = sizedContext(this.canvas, width, MAP.top + side + MAP.below);
-    const at = d3.scaleLinear().domain([0, N]).rangeRound([0, side]); // whole pixels: no seams between cells
+    const places = d3.range(N + 1).map((n) => Math.round((n * side) / N)); // whole pixels: no seams between cells
+    const at = (n) => places[n];
     this.geo = { left: MAP.left, cell: side / N, N };
     const [start, gap] = [kinds.indexOf(now) * N * N, side / N > 14 ? 1 : 0];
     ctx.save();

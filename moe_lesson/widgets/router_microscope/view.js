@@ -87,6 +87,7 @@ function expertWords({ noise, digits }, seen, expert) {
 const [NOISE_STEPS, TEMPERATURE_STEPS] = [50, 20]; // to the limit; to a factor of ten
 const MARGIN = { top: 20, bottom: 6, left: 46, right: 14 };
 const HEIGHTS = [104, 78, 78, 78 + 20]; // of logits, probabilities, weights, draws; under the last the experts' numbers
+const [LINE, LESS] = [60, 15]; // tokens that fit into a line beside JupyterLab's side bar; what each chart gives a text of more
 const SHARES = [0, 0.5, 1];
 
 class RouterMicroscopeView extends PointingView {
@@ -95,6 +96,8 @@ class RouterMicroscopeView extends PointingView {
   static settings = ["token", "k", "temperature", "noise", "draw", "order", "by_logit", "locked_expert"];
 
   static kept = ["token", "locked_expert"];
+
+  static always = ["token"];
 
   declare() {
     const { tokens, num_experts: N, noise_limit: limit, digits } = this.state;
@@ -125,7 +128,8 @@ class RouterMicroscopeView extends PointingView {
     this.stage = make("div", "moe-stage");
     takeKeys(this.stage, "bars of every expert from logits to weights: arrow keys move from expert to expert, Enter keeps one, "
       + "Escape lets go");
-    this.charts = HEIGHTS.map((height, i) => new Chart({ height, margin: { ...MARGIN, bottom: i === 3 ? 26 : 6 } }));
+    const less = this.state.tokens.length > LINE ? LESS : 0;
+    this.charts = HEIGHTS.map((height, i) => new Chart({ height: height - less, margin: { ...MARGIN, bottom: i === 3 ? 26 : 6 } }));
     this.stage.append(...this.charts.map(({ box }) => box));
     this.cursor = -1;
     return [this.strip.box, this.stage];
@@ -192,17 +196,6 @@ class RouterMicroscopeView extends PointingView {
   pointAt(point) {
     super.pointAt(point);
     this.renew();
-  }
-
-  /** A token is always looked at: the one that is kept can't be let go. */
-  toggle(point) {
-    if (point && "token" in point) this.set(point);
-    else super.toggle(point);
-  }
-
-  unlock() {
-    this.pointAt(null);
-    this.set({ locked_expert: null });
   }
 
   wire() {

@@ -2,6 +2,7 @@
 // Letters: T tokens, N experts, K active experts. The twelve are those of moe_lesson/moe/zoo.py, under the same names.
 
 import { RAMP, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext, weightColour } from "../kit/canvas.js";
+import { fillTable, makeSheet } from "../kit/charts.js";
 import { menu, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, placeWithin } from "../kit/events.js";
@@ -156,7 +157,7 @@ class RouterZooView extends PointingView {
     this.written = Object.fromEntries(NAMES.map((name) => [name, whenWritten(name, this.zoo)]));
     this.scroller = make("div", "moe-scroller");
     takeKeys(this.scroller, "heat map of gates, tokens by experts: arrow keys move, Enter keeps a token, Escape lets go");
-    [this.heat, this.load, this.sheet] = [makeCanvas(), makeCanvas("moe-load"), make("table", "moe-sheet")];
+    [this.heat, this.load, this.sheet] = [makeCanvas(), makeCanvas("moe-load"), makeSheet("all routers")];
     const maps = make("div");
     this.scroller.append(this.heat);
     maps.append(this.scroller, this.load);
@@ -194,11 +195,7 @@ class RouterZooView extends PointingView {
       drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, { load: seen.load, T: read, N, k: d3.sum(seen.load) / read },
         Math.max(2, Math.ceil(d3.max(seen.load) / mean)), null, theme);
     }
-    this.sheet.replaceChildren(...this.cells.map((cells, i) => {
-      const row = make("tr", cells[0] === router ? "moe-marked" : "");
-      row.append(...cells.map((words, j) => make(i && j ? "td" : "th", "", String(words))));
-      return row;
-    }));
+    fillTable(this.sheet, this.cells, (i) => NAMES[i] === router);
   }
 
   drawHeat(ctx, token) {

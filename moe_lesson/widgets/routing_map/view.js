@@ -1,11 +1,12 @@
 // The routing map: a text, and the experts that each of its tokens chose.
 
-import { RAMP, drawLoad, drawNames, drawRibbon, LOAD_HEIGHT, outline, sizedContext, weightColour } from "../kit/canvas.js";
+import { drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, makeScale, outline, RAMP, sizedContext,
+  weightColour } from "../kit/canvas.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, on, placeWithin } from "../kit/events.js";
 import { forward, product } from "../kit/moe.js";
-import { fillTicks, make, makeCanvas, makeScale, takeKeys } from "../kit/page.js";
+import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
 import { chosenBy, floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";

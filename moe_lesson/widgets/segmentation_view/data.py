@@ -49,7 +49,7 @@ class World:
         hybridity: (m, Ks) -> how many skills an expert serves, over seeds, where that was measured.
 
     Raises:
-        ValueError: if a setting is impossible, a measurement is none, or nothing was measured.
+        ValueError: if a setting is impossible, a measured value is not a number, or nothing was measured.
     """
 
     width: int

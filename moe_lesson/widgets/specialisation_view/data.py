@@ -156,7 +156,7 @@ def draw_tokens(census: Census, size: int, generator: torch.Generator) -> Tensor
 
 
 def shuffles(size: int, generator: torch.Generator) -> Tensor:
-    """Orders of so many things at random, [P, size]."""
+    """Orders of that many things at random, [P, size]."""
     return torch.rand(DRAWS, size, generator=generator).argsort(dim=1)
 
 

@@ -144,12 +144,12 @@ class SpecialisationView extends PointingView {
       yTitle: "each expert's strongest lift", yValues,
       yFormat: (lift) => ({ 1: "1 all alike", [M]: `${M} only one` })[lift] ?? lift });
     chart.grid.selectAll(".tick").classed("moe-special-line", (lift) => lift === SPECIALIST);
-    chart.join(chart.bands, "path", "moe-band", [called], () => "nulls").attr("d", (all) => all.map(({ n, top }) => (
-      `M${x(n) - 0.4 * cell},${height}V${y(top)}h${0.8 * cell}V${height}`)).join("")); // one path: many bars would take long
+    chart.join(chart.bands, "path", "moe-band", [called], () => "nulls", { "d": (all) => all.map(({ n, top }) => (
+      `M${x(n) - 0.4 * cell},${height}V${y(top)}h${0.8 * cell}V${height}`)).join("") }); // one path: many bars would take long
     chart.dots(called.map(({ n, lift, favourite, above }) => ({ key: n, x: x(n), y: y(lift), colour: HUES[favourite],
       hollow: !above, radius: Math.min(Math.max(0.45 * cell, 2), 5.5) })));
-    chart.join(chart.labels, "rect", "moe-special-look", expert === null ? [] : [expert], (n) => n)
-      .attr("x", (n) => x(n) - cell / 2 - 2).attr("y", -6).attr("width", cell + 4).attr("height", height + 12);
+    chart.join(chart.labels, "rect", "moe-special-look", expert === null ? [] : [expert], (n) => n, {
+      "x": (n) => x(n) - cell / 2 - 2, "y": () => -6, "width": () => cell + 4, "height": () => height + 12 });
     this.geo = { cell, N: experts.length };
   }
 

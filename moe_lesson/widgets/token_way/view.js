@@ -1,11 +1,11 @@
 // One token's way through a mixture of experts: eight stations, one drawing, the numbers of a model that runs in the page.
 // Letters: T tokens, D model width, N experts, K active experts.
 
-import { drawRibbon, sizedContext } from "../kit/canvas.js";
-import { legend, motion } from "../kit/charts.js";
-import { button, slider } from "../kit/controls.js";
+import { drawRibbon, drawRing, drawVector, sizedContext } from "../kit/canvas.js";
+import { legend } from "../kit/charts.js";
+import { button, layerSlider, player, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { change, on } from "../kit/events.js";
+import { motion, on } from "../kit/events.js";
 import { answer, forward, gateOf } from "../kit/moe.js";
 import { make, makeCanvas } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
@@ -32,9 +32,7 @@ export function wayOf({ config: { width: D, ffn: recipes }, weights: all }, laye
     gate: gateOf(recipe, of("router.bias")), numShared: recipe.num_shared };
 }
 
-function length(vector) {
-  return Math.hypot(...vector);
-}
+const length = (vector) => Math.hypot(...vector);
 
 // --- in words --------------------------------------------------------------------------------------------------------
 
@@ -45,11 +43,11 @@ const held = ({ ids, scores }) => rounded(d3.sum(ids, (n) => scores[n]), 2);
 const TELL = [
   ({ x }) => `It arrives as a vector of ${x.length} numbers, normalised: `
     + `${Array.from(x.subarray(0, 4), (value) => rounded(value, 2)).join(", ")} …`,
-  ({ x, logits }) => `The router multiplies it with a table of ${x.length} × ${logits.length}: a logit for each expert, from `
+  ({ x, logits }) => `The router multiplies it by a table of ${x.length} × ${logits.length}: a logit for each expert, from `
     + `${rounded(d3.min(logits), 2)} to ${rounded(d3.max(logits), 2)}.`,
   ({ scores, gate }) => (gate.score === "softmax"
     ? `Softmax makes probabilities of the logits: positive, with sum 1. The largest is ${rounded(d3.max(scores), 3)}; `
-      + `if all were equal, each were ${rounded(1 / scores.length, 3)}.`
+      + `if all were equal, each would be ${rounded(1 / scores.length, 3)}.`
     : `A sigmoid makes a score between 0 and 1 of each logit; the largest is ${rounded(d3.max(scores), 3)}.`),
   (way) => `The best ${way.ids.length} of ${count(way.scores.length, "expert")} are chosen`
     + `${way.gate.bias?.some(Boolean) ? " (by score plus bias)" : ""}: ${listed(Array.from(way.ids))}. Together they have `
@@ -87,18 +85,19 @@ class TokenWayView extends ReadingView {
 
   static kept = ["locked_token"];
 
+  static always = ["locked_token"];
+
   declare() {
     const { num_layers: layers, short } = this.state;
     this.halts = short ? SHORT : d3.range(STATIONS.length);
     const last = this.halts.length - 1;
     return [
       textField("Your text", { most: (state) => state.max_tokens, set: (text) => ({ text }) }),
-      button(() => (this.timer ? "Pause" : "Play"), () => (this.timer ? this.pause() : this.start())),
+      player(this),
       button("Next", () => { this.pause(); this.set({ station: (this.state.station + 1) % (last + 1) }); }),
       slider("Station", { max: last, at: ({ station }) => station, set: (station) => { this.pause(); return { station }; },
         words: ({ station }) => `${station + 1} of ${last + 1}: ${STATIONS[this.halts[station]]}` }),
-      slider("Layer", { min: 1, max: layers, at: ({ layer }) => layer + 1, hidden: () => layers === 1,
-        set: (value) => ({ layer: value - 1 }), words: ({ layer }) => `layer ${layer + 1} of ${layers}` }),
+      layerSlider(layers),
     ];
   }
 
@@ -148,22 +147,10 @@ class TokenWayView extends ReadingView {
     if (this.way && width) drawWay(ctx, this.way, { rows, width, at: this.at, theme });
   }
 
-  /** Run through the stations, from the first one if the last is reached. */
   start() {
-    const last = this.halts.length - 1;
-    if (this.state.station === last) { this.at = 0; change(this.model, { station: 0 }); }
-    this.play(() => {
-      change(this.model, { station: this.state.station + 1 });
-      return this.state.station === last;
-    }, PACE);
+    if (this.state.station === this.halts.length - 1) this.at = 0; // it leaves at once
+    this.play("station", d3.range(this.halts.length), PACE);
   }
-
-  /** A token is always looked at: the one that is kept can't be let go. */
-  toggle(point) {
-    if (point) this.set(point);
-  }
-
-  unlock() { this.pointAt(null); }
 
   wire() {
     return [...this.strip.wire(), on(this.canvas, "click", ({ offsetY }) => {
@@ -184,19 +171,6 @@ function rowsOf(short) {
     bottom = top + HEIGHTS[place];
     return { place, top, bottom };
   });
-}
-
-/** A vector as a strip of cells, strong where far from zero; `share` of it is there. */
-function drawVector(ctx, values, { x, y, width, height, most, share = 1 }, theme) {
-  const cell = width / values.length;
-  for (let d = 0; d < share * values.length; d++) {
-    ctx.globalAlpha = Math.sqrt(Math.min(1, Math.abs(values[d]) / (most || 1))); // so that small ones show
-    ctx.fillStyle = values[d] > 0 ? theme.accent : theme.bar;
-    ctx.fillRect(x + d * cell, y, cell, height);
-  }
-  ctx.globalAlpha = 1;
-  [ctx.strokeStyle, ctx.lineWidth] = [theme.faint, 1];
-  ctx.strokeRect(x, y, width, height);
 }
 
 /** A bar for each expert from the zero of the row, `share` of it there; once the choice is made, the others fade. */
@@ -277,18 +251,10 @@ function drawLine(ctx, rows, halts, at, theme) {
   for (const one of rows) {
     [ctx.fillStyle, ctx.font] = [theme.ink, Math.round(at) === one.place ? `bold ${theme.font}` : theme.font];
     ctx.fillText(STATIONS[one.place], 22, middle(one));
-    if (halts.includes(one.place)) drawStop(ctx, middle(one), 4, one.place <= at ? theme.accent : theme.paper, theme);
+    if (halts.includes(one.place)) drawRing(ctx, 8, middle(one), 4, theme, one.place <= at ? theme.accent : theme.paper);
   }
   ctx.font = theme.font;
-  drawStop(ctx, y, 7, theme.accent, theme);
-}
-
-function drawStop(ctx, y, radius, colour, theme) {
-  [ctx.fillStyle, ctx.strokeStyle] = [colour, theme.ink];
-  ctx.beginPath();
-  ctx.arc(8, y, radius, 0, 2 * Math.PI);
-  ctx.fill();
-  ctx.stroke();
+  drawRing(ctx, 8, y, 7, theme, theme.accent);
 }
 
 export default widgetOf(TokenWayView);

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from balancing_race.cases import METHODS, STEPS, race_of, runs_of, write_runs
-from traitlets import TraitError
-from widget_harness import run_node, status
+from widget_harness import assert_refused, run_node, status
 
 from moe_lesson.moe.routing import max_violation
 from moe_lesson.widgets import BalanceRuns, BalancingRace
@@ -71,11 +70,7 @@ def test_only_runs_are_taken():
 @pytest.mark.parametrize("trait,value", [("step", 21), ("step", -1), ("step", 500), ("layer", 2), ("layer", -1), ("seed", 3),
                                          ("method", "luck")])
 def test_a_control_out_of_range_is_refused_and_nothing_moves(trait, value):
-    race = race_of()
-    before = getattr(race, trait)
-    with pytest.raises(TraitError, match=f"{trait} is .*; choose one of "):
-        setattr(race, trait, value)
-    assert getattr(race, trait) == before
+    assert_refused(race_of(), trait, value, ".*; choose one of ")
 
 
 # --- mathematics ---------------------------------------------------------------------------------------------------------
@@ -169,6 +164,17 @@ def test_a_step_has_its_place_by_its_square_root_whichever_steps_were_recorded(s
     line = page.locator(".moe-race path.moe-line").last.get_attribute("d")
     places = [float(point.split(",")[0]) for point in line.lstrip("M").split("L")]
     assert [place / places[-1] for place in places] == pytest.approx([0, 1 / 4, 1 / 2, 1], abs=1e-2)
+
+
+def test_on_a_phone_no_tick_stands_on_another(show):
+    page = show(race_of(steps=(0, 10, 50, 100, 200, 300, 400, 480)), viewport={"width": 340, "height": 844})
+    rows = page.locator(".moe-race svg").evaluate_all("""(charts) => charts.map((chart) => {
+      const boxes = [...chart.querySelectorAll(".tick text")].map((word) => word.getBoundingClientRect());
+      const low = Math.max(...boxes.map((box) => box.bottom)); // the words under the chart, from the left
+      return boxes.filter((box) => box.width && box.bottom > low - 2).map((box) => [box.left, box.right]).sort(([a], [b]) => a - b);
+    })""")
+    rows = [row for row in rows if len(row) > 1]
+    assert rows and all(right < left for row in rows for (_, right), (left, _) in zip(row, row[1:])), rows
 
 
 # --- the film ------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def model():
     return shipped_model("ladder-deepseekmoe")[0]
 
 
-# --- what the learner shall discover -----------------------------------------------------------------------------------
+# --- what the learner is to discover -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [ENGLISH, PYTHON])

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inkOn, RAMP, weightColour } from "../../../moe_lesson/widgets/kit/canvas.js";
-import { apart } from "../../../moe_lesson/widgets/kit/charts.js";
+import { apart, spaced } from "../../../moe_lesson/widgets/kit/charts.js";
 import { colourOf } from "../../../moe_lesson/widgets/kit/design.js";
 import { movedOn } from "../../../moe_lesson/widgets/kit/events.js";
 import { forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
@@ -22,6 +22,11 @@ for (const { name, logits, T, N, k, gate, ids, weights, load, entropy, common } 
     if (T) assert.deepEqual(inCommon(routed, 0), common, "experts in common");
   });
 }
+
+test("ticks without room for their words are left out", () => {
+  assert.deepEqual(spaced([0, 10, 26, 40, 60], (value) => 10 + value), [0, 26, 60]);
+  assert.deepEqual(spaced([], (value) => value), []);
+});
 
 for (const { name, file, texts } of golden.models) {
   const model = readModel(view(file));

@@ -14,7 +14,7 @@ def keep(entered):
 def ask(show_timed):
     """ask(question) -> a page with the form, whose Python answers when `page.answer()` is called."""
     def open_page(question):
-        page = show_timed(question, still=False)
+        page = show_timed(question)
         page.answer = lambda: (question.set_state(page.evaluate("model.saved.at(-1)")),
                                page.evaluate("(text) => model.receive(JSON.parse(text))", as_text(question)))
         return page
