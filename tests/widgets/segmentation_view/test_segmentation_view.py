@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from segmentation_view.cases import BUDGETS, LOSSES, made_up, view_of, world_of, write_made_up_tables
+from segmentation_view.cases import BUDGETS, made_up, view_of, world_of, write_made_up_tables
 from widget_harness import assert_refused, run_node, status
 
 from moe_lesson.lm.ledger import ffn_cost, ffn_parts
