@@ -178,7 +178,7 @@ def test_it_opens_at_the_end_with_everything_drawn():
 
 def test_a_wrong_model_token_or_origin_is_refused():
     dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
-    with pytest.raises(ValueError, match=r'no MoE layer, .* take one that has, e.g. shipped_model\("deepseekmoe"\)$'):
+    with pytest.raises(ValueError, match=r'no MoE layer, .* take one that has, e.g. shipped_model\("ladder-deepseekmoe"\)$'):
         TokenWay(dense, "abc")
     for text, token, tokens in (("abc", 3, 3), ("abc", -1, 3), ("", 0, 0)):
         with pytest.raises(ValueError, match=re.escape(f"token is {token}; this text has {tokens} tokens")):
