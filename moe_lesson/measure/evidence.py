@@ -41,8 +41,8 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def student_t(n: int) -> float:
-    """The two-sided 95% quantile of Student's t for n values: what a standard error is multiplied by."""
+def student_t(n: float) -> float:
+    """The two-sided 95% quantile of Student's t for n values, n - 1 degrees of freedom: what a standard error is multiplied by."""
     return float(stdtrit(n - 1, 0.975))
 
 

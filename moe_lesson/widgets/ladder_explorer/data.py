@@ -20,7 +20,7 @@ from ..kit.base import LessonWidget, one_of
 from ..kit.gates import check_origin
 
 # The rungs of the shipped tables that are shown; the others answer questions of other lessons.
-RUNGS = ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5", "half active")
+RUNGS = ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size")
 TABLES = ("ladder-cpu", "ladder-cpu-followed", "ladder-speed-cpu")
 
 MEAN = "mean of the domains"
@@ -156,7 +156,7 @@ class LadderExplorer(LessonWidget):
     seeds = List(Int()).tag(sync=True)
     steps = List(Int()).tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
-    quantile = Float().tag(sync=True)  # of Student's t, for S seeds
+    quantiles = List(List(Float())).tag(sync=True)  # degrees of freedom, and Student's t of each
     start = Dict().tag(sync=True)  # what Reset goes back to
 
     rung = Unicode().tag(sync=True)
@@ -176,7 +176,7 @@ class LadderExplorer(LessonWidget):
         start = {"rung": rung, "beside": beside, "seed": None, "axis": AXES[0], "domain": MEAN}
         super().__init__(title=title, origin=origin, unit=unit, rungs=[rung_sent(name, runs) for name, runs in rungs.items()],
                          seeds=list(first.seeds), steps=list(first.steps), domains=[MEAN, *first.test],
-                         quantile=student_t(len(first.seeds)) if len(first.seeds) > 1 else 0.0, start=start, **start)
+                         quantiles=quantiles_for(len(first.seeds)), start=start, **start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:
@@ -208,6 +208,12 @@ def check_rungs(rungs: Mapping[str, RungRuns]) -> None:
         for what, mine, its in (("seeds", first.seeds, runs.seeds), ("steps", first.steps, runs.steps),
                                 ("domains", first.test, runs.test)):
             require(list(mine) == list(its), f"{other} has {what} {list(its)}, {name} has {list(mine)}; expected the same")
+
+
+def quantiles_for(seeds: int) -> list[list[float]]:
+    """Student's t from S - 1 degrees of freedom, those of one rung, to 2 (S - 1), the most that Welch's has for two."""
+    freedoms = [(seeds - 1) * (1 + i / 50) for i in range(51)] if seeds > 1 else []
+    return [freedoms, [student_t(freedom + 1) for freedom in freedoms]]
 
 
 def rung_sent(name: str, runs: RungRuns) -> dict:

@@ -17,16 +17,23 @@ const BEHIND = "#808790"; // all but the two
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
-/** The mean over seeds with its interval { mean, low, high, n }; of one seed nothing is known about the others. */
-export function over(values, quantile) {
-  const n = values.length;
-  const half = n > 1 ? (quantile * d3.deviation(values)) / Math.sqrt(n) : Infinity;
-  return { mean: d3.mean(values), low: d3.mean(values) - half, high: d3.mean(values) + half, n };
+/** A mean { mean, low, high, n } with the interval by Student's t, given the variance of each of one or two samples of n seeds;
+ * for two it is Welch's, see `welch_difference` in measure/evidence.py. Of one seed nothing is known about the others. */
+function bounded(mean, n, variances, [freedoms, quantiles]) {
+  if (n === 1) return { mean, low: -Infinity, high: Infinity, n };
+  const freedom = ((n - 1) * d3.sum(variances) ** 2) / d3.sum(variances, (one) => one ** 2);
+  const quantile = d3.scaleLinear(freedoms, quantiles)(freedom) ?? 0; // NaN, where no seed differs, is no number to a scale
+  const half = quantile * Math.sqrt(d3.sum(variances) / n);
+  return { mean, low: mean - half, high: mean + half, n };
 }
 
-/** Paired seed by seed. */
-function difference(mine, other, quantile) {
-  return over(mine.map((value, s) => value - other[s]), quantile);
+/** The mean over seeds with its interval. */
+export function over(values, quantiles) {
+  return bounded(d3.mean(values), values.length, [d3.deviation(values) ** 2], quantiles);
+}
+
+function difference(mine, other, quantiles) {
+  return bounded(d3.mean(mine) - d3.mean(other), mine.length, [mine, other].map((values) => d3.deviation(values) ** 2), quantiles);
 }
 
 /** The last followed step, 0 … P-1, that costs no more, or as good as no more; null if there is none. */
@@ -36,14 +43,14 @@ export function followedBy(rung, axis, steps, cost) {
 }
 
 /** The two rungs when the cheaper has ended: { cost, alike, first, steps, losses, difference }. */
-export function atEqualCost({ steps, domain, quantile }, pair, places, axis) {
+export function atEqualCost({ steps, domain, quantiles }, pair, places, axis) {
   const ends = pair.map((rung) => steps.at(-1) * rung.per_step[axis]);
   const cost = d3.min(ends);
   const read = pair.map((rung) => followedBy(rung, axis, steps, cost));
   const losses = pair.map((rung, i) => (read[i] === null ? null : places.map((s) => rung.validation[domain][s][read[i]])));
   return { cost, alike: d3.max(ends) <= cost * (1 + ALIKE), first: ends[0] <= ends[1],
-    steps: read.map((p) => (p === null ? null : steps[p])), losses: losses.map((values) => values && over(values, quantile)),
-    difference: losses.includes(null) ? null : difference(...losses, quantile) };
+    steps: read.map((p) => (p === null ? null : steps[p])), losses: losses.map((values) => values && over(values, quantiles)),
+    difference: losses.includes(null) ? null : difference(...losses, quantiles) };
 }
 
 /** All that is compared: { pair, places, test, equal }. */
@@ -53,7 +60,7 @@ export function examine(state) {
   const [mine, other] = pair.map((rung) => places.map((s) => rung.test[state.domain][s]));
   const equal = Object.fromEntries(Object.keys(AXES).map((axis) => [axis, atEqualCost(state, pair, places, axis)]));
   return { pair, places, equal,
-    test: [over(mine, state.quantile), over(other, state.quantile), difference(mine, other, state.quantile)] };
+    test: [over(mine, state.quantiles), over(other, state.quantiles), difference(mine, other, state.quantiles)] };
 }
 
 // --- in words --------------------------------------------------------------------------------------------------------
@@ -101,7 +108,7 @@ export function tableRows(state, { test: [mine, other, gap], equal }) {
   const when = (step) => (step === state.steps.at(-1) ? "" : ` (step\u00a0${step})`);
   const cell = (loss, step) => (loss ? rounded(loss.mean) + when(step) : "not followed");
   const gapOf = (one) => (one ? signed(one.mean) + bounds(one, signed) : "–");
-  return [["loss", state.rung, state.beside, "paired difference"],
+  return [["loss", state.rung, state.beside, "difference"],
     ["test, at the end", ...[mine, other].map((one) => rounded(one.mean) + bounds(one)), gapOf(gap)],
     ...Object.entries(equal).map(([axis, found]) => [`validation at ${costWords(found.cost, axis)}`,
       ...found.losses.map((loss, i) => cell(loss, found.steps[i])), gapOf(found.difference)])];
@@ -114,7 +121,7 @@ const NOTE = "[ ]: 95% interval over seeds, also the bands; where it includes 0,
   + "learning rate was still high there: a training planned that short would end lower.";
 
 class LadderExplorerView extends WidgetView {
-  static data = ["origin", "unit", "rungs", "seeds", "steps", "domains", "quantile"];
+  static data = ["origin", "unit", "rungs", "seeds", "steps", "domains", "quantiles"];
 
   static settings = ["rung", "beside", "seed", "axis", "domain"];
 
@@ -154,7 +161,7 @@ class LadderExplorerView extends WidgetView {
   describe() { return describe(this.state, this.seen); }
 
   draw() {
-    const { chart, point, state: { rungs, steps, axis, domain, unit, quantile }, seen: { pair, places, equal } } = this;
+    const { chart, point, state: { rungs, steps, axis, domain, unit, quantiles }, seen: { pair, places, equal } } = this;
     const { width, height } = chart.sized();
     const late = steps.map((step) => step >= CUT * steps.at(-1));
     const losses = rungs.flatMap(({ validation }) => validation[domain].flatMap((one) => one.filter((_, p) => late[p])));
@@ -164,7 +171,7 @@ class LadderExplorerView extends WidgetView {
       xFormat: axis === "FLOPs" ? d3.format("~s") : null });
     const curves = rungs.map((rung) => {
       const [strong, at] = [pair.includes(rung), (p) => steps[p] * rung.per_step[axis]];
-      const means = steps.map((_, p) => over(places.map((s) => rung.validation[domain][s][p]), quantile));
+      const means = steps.map((_, p) => over(places.map((s) => rung.validation[domain][s][p]), quantiles));
       return { name: rung.name, strong, colour: strong || rung.name === point?.name ? this.hues[rung.name] : BEHIND,
         points: means.map(({ mean }, p) => [at(p), mean]),
         band: strong && places.length > 1 ? means.map(({ low, high }, p) => [at(p), low, high]) : null };

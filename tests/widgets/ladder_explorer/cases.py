@@ -12,8 +12,7 @@ DOMAINS = ("python", "english", "cpp", "yaml")
 STEPS = tuple(range(100, 1001, 100))
 MADE_UP = {  # rung -> forward FLOPs of a token, milliseconds of a step, where its loss ends
     "dense": (401408, 60.0, 1.53), "switch": (393472, 66.0, 1.49), "gshard": (393216, 75.0, 1.44),
-    "fine": (393216, 120.0, 1.405), "deepseekmoe": (392704, 112.5, 1.40), "dense of total size": (1427456, 165.0, 1.43),
-    "gshard ×1.5": (473088, 84.0, 1.41), "half active": (319232, 90.0, 1.42)}
+    "fine": (393216, 120.0, 1.405), "deepseekmoe": (392704, 112.5, 1.40), "dense of total size": (1427456, 165.0, 1.43)}
 
 
 def rungs_of(names=RUNGS, seeds=5, steps=STEPS, domains=DOMAINS) -> dict[str, RungRuns]:

@@ -10,7 +10,7 @@ import pytest
 from ladder_explorer.cases import DOMAINS, ladder_of, made, rungs_of, two, write_ladder
 from widget_harness import assert_refused, run_node, status
 
-from moe_lesson.measure.evidence import interval, paired_difference
+from moe_lesson.measure.evidence import interval, welch_difference
 from moe_lesson.widgets import LadderExplorer, RungRuns
 from moe_lesson.widgets.ladder_explorer.data import MEAN, RUNGS, runs_of_tables
 
@@ -49,7 +49,7 @@ def test_unfinished_tables_are_refused_with_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="ladder-cpu-followed has no row for fine, seed 2 and step 300, .*; let the experiment"):
         LadderExplorer.of_tables(tmp_path)
     write_ladder(tmp_path, rungs_of(RUNGS[:-1]))
-    with pytest.raises(ValueError, match="ladder-cpu has no row for half active; let the experiment run to its end"):
+    with pytest.raises(ValueError, match="ladder-cpu has no row for dense of total size; let the experiment run to its end"):
         LadderExplorer.of_tables(tmp_path)
     runs = rungs_of()
     write_ladder(tmp_path, runs)
@@ -117,14 +117,14 @@ def test_a_rung_is_never_beside_itself():
 
 def state_of(explorer: LadderExplorer) -> dict:
     """The traits that the comparison reads."""
-    return {name: getattr(explorer, name) for name in ("rung", "beside", "seed", "seeds", "steps", "domain", "quantile", "rungs")}
+    return {name: getattr(explorer, name) for name in ("rung", "beside", "seed", "seeds", "steps", "domain", "quantiles", "rungs")}
 
 
 def intervals(explorer: LadderExplorer) -> dict:
-    """The test losses of both and their paired difference, as `measure.evidence` computes them."""
+    """The test losses of both and their difference, as `measure.evidence` computes them."""
     named = {rung["name"]: rung["test"][explorer.domain] for rung in explorer.rungs}
     mine, other = named[explorer.rung], named[explorer.beside]
-    found = interval(mine), interval(other), paired_difference(mine, other)
+    found = interval(mine), interval(other), welch_difference(mine, other)[0]
     return {"state": state_of(explorer), "test": [[one.mean, one.low, one.high] for one in found]}
 
 
