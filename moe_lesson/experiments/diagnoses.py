@@ -88,7 +88,7 @@ RowsOf = Callable[[LanguageModel, Corpus, int], Iterator[dict]]
 def diagnoses(experiment: Experiment, preset: Preset, device: str) -> dict[str, tuple[tuple[str, ...], RowsOf]]:
     """What is done to trained models: table -> the rungs that it is done to, and (model, corpus, seed) -> rows."""
     changes = functools.partial(changes_measured, preset=preset, device=device)
-    return {"probes": (experiment.changed, changes), "census": (experiment.census, census_of),
+    return {"changes": (experiment.changed, changes), "census": (experiment.census, census_of),
             "ablations": (experiment.ablated, ablations_of)}
 
 

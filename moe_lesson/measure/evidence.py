@@ -24,6 +24,10 @@ class Interval:
     high: float
     n: int
 
+    def within(self, margin: float) -> bool:
+        """Whether nothing in the interval is as far from 0 as the margin."""
+        return -margin < self.low and self.high < margin
+
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
@@ -75,20 +79,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [corrected[i] for i in range(len(order))]
 
 
-def verdict(worse: Sequence[float], better: Sequence[float]) -> str:
-    """Whether seeds show that one loss is higher than another, paired seed by seed.
+def verdict(difference: Interval, margin: float = 0.0) -> str:
+    """What seeds show of a difference: that there is one, that there is none that matters, or neither.
 
     Args:
-        worse: the losses that a claim says are higher, one per seed.
-        better: those that it says are lower, in the same order of seeds.
+        difference: one less the other.
+        margin: a smaller difference makes none.
 
-    Returns: "holds" if the 95% interval of worse - better lies above 0, "opposite" if it lies below, else "open".
+    Returns: "higher" or "lower" if the interval lies above or below 0, "alike" if it lies within the margin, else "open".
 
-    >>> verdict([1.9, 2.0, 2.1], [1.5, 1.6, 1.8]), verdict([1.9, 2.0, 2.1], [1.5, 2.6, 1.8])
-    ('holds', 'open')
+    >>> verdict(Interval(0.03, 0.01, 0.05, 5)), verdict(Interval(0.01, -0.01, 0.03, 5), margin=0.02)
+    ('higher', 'open')
     """
-    difference = paired_difference(worse, better)
-    return "holds" if difference.low > 0 else "opposite" if difference.high < 0 else "open"
+    if difference.low > 0:
+        return "higher"
+    if difference.high < 0:
+        return "lower"
+    return "alike" if difference.within(margin) else "open"
 
 
 def power_law(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
@@ -130,13 +137,10 @@ def judged(table: "Table", contrasts: Sequence[tuple[str, str, str]], margin: fl
     Returns: for each the `figure`, the `contrast` in words, the `difference` with its interval (Welch), `p` after `holm`, and the
         `verdict`: "shown" where p is below 0.05, else "alike" where the interval lies within the margin, else "open".
     """
-    def verdict(difference: Interval, p: float) -> str:
-        return "shown" if p < 0.05 else "alike" if -margin < difference.low and difference.high < margin else "open"
-
     found = [welch_difference(*(table.column(figure, stage="final", rung=rung) for rung in rungs))
              for figure, *rungs in contrasts]
     return [{"figure": figure, "contrast": f"{one} − {other}", "difference": difference, "p": p,
-             "verdict": verdict(difference, p)}
+             "verdict": "shown" if p < 0.05 else "alike" if difference.within(margin) else "open"}
             for (figure, one, other), (difference, _), p in zip(contrasts, found, holm([p for _, p in found]))]
 
 

@@ -150,7 +150,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     options = {"device": "cpu", "out": tmp_path / "data", "work": tmp_path / "runs", "corpus": corpus, "progress": False}
     run_experiment("ladder", seeds=2, **options)
     table, followed, changed, counted = (result_table(f"ladder-cpu{part}", tmp_path / "data" / "results")
-                                         for part in ("", "-followed", "-probes", "-baselines"))
+                                         for part in ("", "-followed", "-changes", "-baselines"))
     assert {stage: set(table.column("tokens", stage=stage)) for stage in ("tune", "final")} == {"tune": {256}, "final": {256}}
     tried = Counter(table.column("scale", stage="tune", rung="deepseekmoe"))
     assert tried == {1.0: 3, 4.0: 3}, "both are finalists: one seed, then two more"

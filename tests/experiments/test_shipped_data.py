@@ -159,7 +159,7 @@ def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
 @pytest.mark.parametrize("rung, change, amount", [("deepseekmoe", "mask top", 1 / 8), ("gshard ×1.5", "mask random", 1 / 4),
                                                   ("deepseekmoe", "without shared", 0), ("fine", "active", 4)])
 def test_a_change_of_a_trained_model_is_made_again(rung, change, amount, corpus):
-    table, preset = result_table("ladder-cpu-probes"), EXPERIMENTS["ladder"].presets["cpu"]
+    table, preset = result_table("ladder-cpu-changes"), EXPERIMENTS["ladder"].presets["cpu"]
     [wanted] = table.column("test", rung=rung, change=change, amount=pytest.approx(amount, rel=1e-5), seed=0)
     model, _ = shipped_model(EXPERIMENTS["ladder"].ships[rung])
     changed = next(each for name, much, each in changes_of(model) if (name, much) == (change, amount))

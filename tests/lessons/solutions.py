@@ -107,11 +107,12 @@ def deepseekmoe(layer, x):
     return layer.experts(x, routing) + layer.shared(x), routing
 """},
     "07": {"verdict": """
-def verdict(worse, better):
-    difference = paired_difference(worse, better)
+def verdict(difference, margin=0.0):
     if difference.low > 0:
-        return "holds"
-    return "opposite" if difference.high < 0 else "open"
+        return "higher"
+    if difference.high < 0:
+        return "lower"
+    return "alike" if -margin < difference.low and difference.high < margin else "open"
 """},
     "08": {"information": """
 def information(calls):

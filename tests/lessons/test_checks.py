@@ -521,53 +521,44 @@ def one_expert_fewer(layer, x):
     return layer.experts(x, fewer) + layer.shared(x), fewer
 
 
-def by_the_means(worse, better):
-    return "holds" if sum(worse) > sum(better) else "opposite" if sum(worse) < sum(better) else "open"
+def by_the_mean(difference, margin):
+    return "higher" if difference.mean > 0 else "lower"
 
 
-def by_two_intervals(worse, better):
-    a, b = evidence.interval(worse), evidence.interval(better)
-    return "holds" if a.low > b.high else "opposite" if a.high < b.low else "open"
+def no_margin(difference, margin):
+    return evidence.verdict(difference)
 
 
-def never_opposite(worse, better):
-    return "holds" if evidence.paired_difference(worse, better).low > 0 else "open"
+def never_lower(difference, margin):
+    return "higher" if difference.low > 0 else "alike" if difference.within(margin) else "open"
 
 
-def turned_round(worse, better):
-    return evidence.verdict(better, worse)
+def turned_round(difference, margin):
+    return {"higher": "lower", "lower": "higher"}.get(answer := evidence.verdict(difference, margin), answer)
 
 
-def at_zero_too(worse, better):
-    difference = evidence.paired_difference(worse, better)
-    return "holds" if difference.low >= 0 else "opposite" if difference.high <= 0 else "open"
+def alike_first(difference, margin):
+    return "alike" if difference.within(margin) else evidence.verdict(difference, margin)
 
 
-def by_signs(worse, better):
-    gaps = [a - b for a, b in zip(worse, better)]
-    return "holds" if min(gaps) > 0 else "opposite" if max(gaps) < 0 else "open"
+def margin_on_one_side(difference, margin):
+    return "alike" if difference.low < 0 < difference.high < margin else evidence.verdict(difference, margin)
 
 
-def with_half_width(half_width):
-    """A wrong judge: what it makes of the standard error and the number of seeds."""
-    def wrong(worse, better):
-        gaps = [a - b for a, b in zip(worse, better)]
-        mean, half = statistics.fmean(gaps), half_width(statistics.stdev(gaps) / len(gaps) ** 0.5, len(gaps))
-        return "holds" if mean > half else "opposite" if mean < -half else "open"
-
-    return wrong
+def mean_within_the_margin(difference, margin):
+    return "alike" if difference.low < 0 < difference.high and abs(difference.mean) < margin else evidence.verdict(difference)
 
 
-def never_open(worse, better):
-    difference = evidence.paired_difference(worse, better)
-    if difference.low > 0:
-        return "holds"
-    if difference.high < 0:
-        return "opposite"
+def margin_of_its_own(difference, margin):
+    return evidence.verdict(difference, 0.01)
 
 
-def says_true(worse, better):
-    return evidence.paired_difference(worse, better).low > 0
+def never_open(difference, margin):
+    return None if (answer := evidence.verdict(difference, margin)) == "open" else answer
+
+
+def says_true(difference, margin):
+    return difference.low > 0
 
 
 WRONG_OF_LESSONS_05_TO_07 = {
@@ -585,12 +576,10 @@ WRONG_OF_LESSONS_05_TO_07 = {
                     (routing_first, "changed places"), (routing_in_three, "is no Routing"),
                     (says_other_weights, "the routing says something else"), (says_probabilities, "before the softmax"),
                     (one_expert_fewer, "wrong for 7 tokens and 3 of 5 experts"), (teaches_no_router, "gradient does not come")],
-    "verdict": [(by_the_means, "contains 0"), (by_two_intervals, "Pair the seeds"), (never_opposite, "say the opposite"),
-                (turned_round, "turned round"), (at_zero_too, "must lie above 0"), (says_true, 'expected "holds"'),
-                (never_open, "your answer is None"),
-                (with_half_width(lambda error, n: 1.96 * error), "1.96 belongs to many seeds"), (by_signs, "you count signs"),
-                (with_half_width(lambda error, n: evidence.student_t(n + 1) * error), "where the interval ends near 0"),
-                (with_half_width(lambda error, n: 2.776 * error), "where the interval ends near 0")],
+    "verdict": [(by_the_mean, "its mean is no answer"), (no_margin, "more than not knowing"), (turned_round, "turned round"),
+                (never_lower, "no less than that it is higher"), (alike_first, "small, and shown all the same"),
+                (margin_on_one_side, "within it on both"), (mean_within_the_margin, "wrong for"),
+                (margin_of_its_own, "use `margin`"), (says_true, "expected one of higher"), (never_open, "your answer is None")],
 }
 WRONG |= WRONG_OF_LESSONS_05_TO_07
 
@@ -894,7 +883,8 @@ RIGHT = {
     "balance_loss": [lambda r: (r.load.float() / r.load.float().mean() * r.logits.float().softmax(1).mean(0)).sum()],
     "update_bias": [lambda bias, load, rate: bias + rate * (load.float().mean() - load).sign()],
     "output_similarity": [lambda outputs: F.cosine_similarity(outputs[:, None], outputs[None], dim=-1).mean(-1)],
-    "verdict": [with_half_width(lambda error, n: evidence.student_t(n) * error)],
+    "verdict": [lambda difference, margin: "higher" if difference.low > 0 else "lower" if difference.high < 0 else
+                "alike" if max(-difference.low, difference.high) < margin else "open"],
     "information": [mutual_information],
     "dealt_to_documents": [shuffled],
 }

@@ -31,7 +31,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "update_bias": [balance.update_bias], "labels_served": [instruments.labels_served],
        "output_similarity": [instruments.output_similarity], "cut_experts": [interventions.cut_experts],
        "topk_moe": [layers.MoE.forward], "mended": [layers.MoE.forward], "deepseekmoe": [layers.MoE.forward],
-       "verdict": [evidence.student_t, evidence.interval, evidence.paired_difference, evidence.verdict],
+       "verdict": [evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
        "send_counts": [parallel.devices_of, parallel.send_counts], "listen": [real.decided, real.listen],
@@ -155,14 +155,11 @@ def routed(r: random.Random) -> routing.Routing:
     return routing.Routing(torch.randn(t, n).double(), ids, torch.rand(ids.shape).double())
 
 
-def sampled(r: random.Random) -> list[list[float]]:
-    """Losses of two models, the mean of whose differences is near the end of its interval, on either side of 0."""
-    n = r.randint(2, 9)
-    wanted = r.choice([0, 0.3, 0.98, 0.995, 1.005, 1.02, 1.5]) * r.choice([-1, 1])
-    gaps = [r.gauss(0, 1) for _ in range(n)]
-    mean, half = evidence.interval(gaps).mean, evidence.interval(gaps).high - evidence.interval(gaps).mean
-    better = [r.gauss(3, 1) for _ in range(n)]
-    return [[b + (gap - mean + wanted * half) * (wanted != 0) for b, gap in zip(better, gaps)], better]
+def sampled(r: random.Random) -> list:
+    """A difference whose interval ends near 0, near a margin, or far from both; and the margin."""
+    margin = r.choice([0.0, 0.01, 1.0])
+    low, high = sorted(r.choice([0.002, 0.02, 2.0]) * r.uniform(-1, 1) for _ in range(2))
+    return [evidence.Interval((low + high) / 2, low, high, 5), margin]
 
 
 def layer_and_tokens(r: random.Random, **more) -> list:

@@ -1,52 +1,48 @@
 """The checks of lesson 07."""
 
-import statistics
+import random
 from collections.abc import Callable
 
 from ...measure import evidence
-from .kit import Check, answered, drawn
+from ...measure.evidence import Interval
+from .kit import Check, answered
+
+WORDS = "higher", "lower", "alike", "open"
 
 
 def diagnose_verdict(attempt: Callable) -> str | None:
-    """What is wrong with a function (worse, better), a loss per seed each -> "holds", "opposite" or "open"."""
-    clear, small = [2.0, 2.1, 2.2, 2.3, 2.4], [1.9, 2.0, 2.1, 2.2, 2.31]  # 0.1 apart in each seed, and far apart over the seeds
-    wild = [1.5, 2.6, 1.6, 2.7, 1.2]
+    """What is wrong with a function (difference, margin) -> "higher", "lower", "alike" or "open"."""
+    def of(low: float, high: float) -> Interval:
+        return Interval((low + high) / 2, low, high, 10)
+
     cases = (
-        (clear, small, "seed by seed the first is higher by about 0.1 in all five: the intervals of the two means overlap and "
-                       "that of the differences does not reach 0. Pair the seeds"),
-        (small, clear, "where the loss that should be lower is higher in every seed, the data say the opposite, not nothing"),
-        (clear, wild, "the mean is on the claim's side, and two seeds of five are against it: the interval contains 0. "
-                      "A claim holds if the whole interval is above 0"),
-        (wild, clear, "the mean is against the claim, but the interval contains 0: that is open, not opposite"),
-        (clear, clear, "no difference at all is open: the interval must lie above 0, not at it"),
+        (of(0.010, 0.030), "the whole interval lies above 0, so the first is shown to be higher"),
+        (of(-0.030, -0.010), "the whole interval lies below 0: these seeds show that the first is lower, which is no less than "
+                             "that it is higher"),
+        (of(-0.020, 0.040), "the interval contains 0, and also differences that matter: its mean is no answer. Nobody knows yet"),
+        (of(-0.030, 0.004), "the interval contains 0 and reaches beyond the margin on one side: it must end within it on both"),
+        (of(-0.004, 0.030), "the interval contains 0 and reaches beyond the margin on one side: it must end within it on both"),
+        (of(-0.004, 0.006), "all that the interval holds is smaller than the margin: that is more than not knowing"),
+        (of(0.002, 0.006), "small, and shown all the same: the interval lies above 0. What contains 0 can be alike"),
+        (of(-0.006, -0.002), "small, and shown all the same: the interval lies below 0. What contains 0 can be alike"),
     )
-    answered(attempt, list(clear), list(small))  # or it is a stub
-    for worse, better, hint in cases:
-        answer = attempt(list(worse), list(better))
-        if answer not in ("holds", "opposite", "open"):
-            return f'your answer is {answer!r}; expected "holds", "opposite" or "open"'
-        if answer != evidence.verdict(worse, better):
-            turned = {"holds": "opposite", "opposite": "holds"}.get(answer)
-            if turned == evidence.verdict(worse, better) and attempt(list(better), list(worse)) == turned:
-                return "turned round: losses, so the first, which the claim calls worse, should be the higher one"
+    answered(attempt, cases[0][0], 0.01)  # or it is a stub
+    for difference, hint in cases:
+        answer = attempt(difference, 0.01)
+        if answer not in WORDS:
+            return f"your answer is {answer!r}; expected one of {', '.join(WORDS)}"
+        if answer != (wanted := evidence.verdict(difference, 0.01)):
+            turned = {"higher": "lower", "lower": "higher"}.get(answer)
+            if turned == wanted and attempt(of(-difference.high, -difference.low), 0.01) == turned:
+                return "turned round: the difference is the first less the second, so above 0 the first is higher"
             return hint
-    near = []  # differences whose interval just reaches 0, or just doesn't
-    for seed in range(60):
-        gaps = drawn(2 + seed % 9, seed=seed)
-        gaps -= gaps.mean()
-        near.append((gaps + (0.99, 1.01, -0.99, -1.01, 0.6)[seed % 5] * evidence.interval(gaps.tolist()).high).tolist())
-    rules = {
-        None: lambda gaps: evidence.interval(gaps).low,
-        "you count signs: seeds that agree may do so by chance, and one against need not matter. Take the interval": min,
-        "1.96 belongs to many seeds: few need Student's t, as paired_difference(worse, better) takes it":
-            lambda gaps: statistics.fmean(gaps) - 1.96 * statistics.stdev(gaps) / len(gaps) ** 0.5,
-    }
-    answers = [attempt(gaps, [0.0] * len(gaps)) for gaps in near]
-    for hint, low in rules.items():
-        lows = [(low(gaps), low([-gap for gap in gaps])) for gaps in near]
-        if answers == ["holds" if above > 0 else "opposite" if below > 0 else "open" for above, below in lows]:
-            return hint
-    return "right for clear cases and wrong where the interval ends near 0: paired_difference(worse, better) has its low and high"
+    draw = random.Random(0)
+    for margin in (0.0, 0.003, 0.02, 1.0):
+        for _ in range(50):
+            low, high = sorted(draw.choice((0.5, 2, 10)) * max(margin, 0.01) * draw.uniform(-1, 1) for _ in range(2))
+            if attempt(of(low, high), margin) != evidence.verdict(of(low, high), margin):
+                return f"right with a margin of 0.01, and wrong for [{low:.4f}, {high:.4f}] with one of {margin:g}: use `margin`"
+    return None
 
 
 verdict = Check("verdict", evidence.verdict, diagnose_verdict)
