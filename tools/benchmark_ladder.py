@@ -5,7 +5,8 @@
 
 The seconds in the experiment's own table are those of trainings that ran beside each other and beside other work. Here every
 rung takes one step in turn, in a new order each time, so that what else the machine does falls on all alike; the ratio to the
-dense rung is what can be compared from machine to machine.
+dense rung is what can be compared from machine to machine. Each is measured twice: as torch.compile makes it, which is how the
+ladder was trained, and as it stands in the code.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 
 from moe_lesson import LanguageModel, TrainingConfig, next_token
 from moe_lesson.base.devices import device_name, pick_device
+from moe_lesson.base.tokens import VOCABULARY
 from moe_lesson.experiments import EXPERIMENTS
 from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.experiments.rungs import Preset
@@ -34,26 +36,31 @@ WARM_UP = 3  # steps that are not counted: the first ones allocate memory
 
 
 def measure(preset: Preset, device: str, repeats: int) -> list[dict]:
-    """Milliseconds of a training step, forward, backward and optimizer: median and quartiles, and the ratio to "dense"."""
+    """Milliseconds of a training step, forward, backward and optimizer: median and quartiles, and the ratio to "dense"; compiled,
+    and `eager_ms` and `eager_ratio` as the code stands."""
     config = TrainingConfig(WARM_UP + repeats, lr=1e-3, bfloat16=preset.bfloat16)
-    models = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in EXPERIMENTS["ladder"].rungs.items()}
-    optimizers = {rung: adamw(model, config) for rung, model in models.items()}
-    ids = torch.randint(0, 256, (preset.batch, preset.context + 1), generator=torch.Generator().manual_seed(0)).to(device)
+    plain = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in EXPERIMENTS["ladder"].rungs.items()}
+    optimizers = {rung: adamw(model, config) for rung, model in plain.items()}
+    models = {(rung, compiled): torch.compile(model) if compiled else model
+              for rung, model in plain.items() for compiled in (True, False)}
+    ids = torch.randint(VOCABULARY, (preset.batch, preset.context + 1), generator=torch.Generator().manual_seed(0)).to(device)
     wait = torch.get_device_module(device).synchronize  # until a GPU has done what it was given
-    objective, order, found = next_token(), random.Random(0), {rung: [] for rung in models}
+    objective, order, found = next_token(), random.Random(0), {key: [] for key in models}
     for step in range(WARM_UP + repeats):
-        for rung in order.sample(list(models), len(models)):
+        for key in order.sample(list(models), len(models)):
             wait()
             began = time.perf_counter()
-            one_step(models[rung], optimizers[rung], ids, step, config, objective)
+            one_step(models[key], optimizers[key[0]], ids, step, config, objective)
             wait()
             if step >= WARM_UP:
-                found[rung].append(1000 * (time.perf_counter() - began))
-    dense = statistics.median(found["dense"])
+                found[key].append(1000 * (time.perf_counter() - began))
+    dense, eager_dense = (statistics.median(found["dense", compiled]) for compiled in (True, False))
     rows = []
-    for rung, times in found.items():
-        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-        rows.append({"rung": rung, "ms_per_step": median, "low_ms": low, "high_ms": high, "ratio": median / dense})
+    for rung in plain:
+        low, median, high = statistics.quantiles(found[rung, True], n=4, method="inclusive")
+        eager = statistics.median(found[rung, False])
+        rows.append({"rung": rung, "ms_per_step": median, "low_ms": low, "high_ms": high, "ratio": median / dense,
+                     "eager_ms": eager, "eager_ratio": eager / eager_dense})
     return rows
 
 
@@ -74,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.perf_counter()
     rows = measure(preset, device, options.repeats)
     for row in rows:
-        print(f"{row['rung']:20} {row['ms_per_step']:8.1f} ms  {row['ratio']:.2f} × dense")
+        print(f"{row['rung']:35} {row['ms_per_step']:8.1f} ms  {row['ratio']:.2f} × dense; eager {row['eager_ratio']:.2f} ×")
     if options.out:
         threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
         write_table(options.out / "results", f"ladder-speed-{device}", rows, {
