@@ -1,4 +1,4 @@
-"""How long does a training step of every rung of the ladder take, one beside the other?
+"""How long does a training step of every tuned rung of the ladder take, one beside the other?
 
     python tools/benchmark_ladder.py                                             # measure and print
     OMP_NUM_THREADS=2 python tools/benchmark_ladder.py --device cpu --out data   # and write data/results/ladder-speed-cpu.csv
@@ -39,7 +39,9 @@ def measure(preset: Preset, device: str, repeats: int) -> list[dict]:
     """Milliseconds of a training step, forward, backward and optimizer: median and quartiles, and the ratio to "dense"; compiled,
     and `eager_ms` and `eager_ratio` as the code stands."""
     config = TrainingConfig(WARM_UP + repeats, lr=1e-3, bfloat16=preset.bfloat16)
-    plain = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in EXPERIMENTS["ladder"].rungs.items()}
+    ladder = EXPERIMENTS["ladder"]
+    plain = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in ladder.rungs.items()
+             if rung not in ladder.controls}
     optimizers = {rung: adamw(model, config) for rung, model in plain.items()}
     models = {(rung, compiled): torch.compile(model) if compiled else model
               for rung, model in plain.items() for compiled in (True, False)}

@@ -46,7 +46,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def student_t(n: float) -> float:
-    """The two-sided 95% quantile of Student's t for n values, n - 1 degrees of freedom: what a standard error is multiplied by."""
+    """The two-sided 95% quantile of Student's t for n values (n - 1 degrees of freedom): a standard error times this."""
     return float(stdtrit(n - 1, 0.975))
 
 

@@ -171,7 +171,8 @@ def test_on_a_phone_no_tick_stands_on_another(show):
     rows = page.locator(".moe-race svg").evaluate_all("""(charts) => charts.map((chart) => {
       const boxes = [...chart.querySelectorAll(".tick text")].map((word) => word.getBoundingClientRect());
       const low = Math.max(...boxes.map((box) => box.bottom)); // the words under the chart, from the left
-      return boxes.filter((box) => box.width && box.bottom > low - 2).map((box) => [box.left, box.right]).sort(([a], [b]) => a - b);
+      return boxes.filter((box) => box.width && box.bottom > low - 2).map((box) => [box.left, box.right])
+        .sort(([a], [b]) => a - b);
     })""")
     rows = [row for row in rows if len(row) > 1]
     assert rows and all(right < left for row in rows for (_, right), (left, _) in zip(row, row[1:])), rows

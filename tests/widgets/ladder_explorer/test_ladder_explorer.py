@@ -117,7 +117,8 @@ def test_a_rung_is_never_beside_itself():
 
 def state_of(explorer: LadderExplorer) -> dict:
     """The traits that the comparison reads."""
-    return {name: getattr(explorer, name) for name in ("rung", "beside", "seed", "seeds", "steps", "domain", "quantiles", "rungs")}
+    read = ("rung", "beside", "seed", "seeds", "steps", "domain", "quantiles", "rungs")
+    return {name: getattr(explorer, name) for name in read}
 
 
 def intervals(explorer: LadderExplorer) -> dict:
