@@ -1,7 +1,6 @@
-"""Text as bytes, the course's tokens, and a readable name for each."""
+"""Text: its bytes in UTF-8, the encoding that a file is in, and a readable name for what can't be seen."""
 
 import codecs
-import re
 import unicodedata
 
 import charset_normalizer
@@ -12,10 +11,13 @@ DOCUMENT_START = b"\0"  # one byte that text does not contain separates document
 
 
 def to_bytes(text: str | bytes) -> bytes:
-    """UTF-8 bytes of a text; half characters that UTF-8 does not have become �."""
-    if isinstance(text, bytes):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+    """UTF-8 bytes of a text, see `well_formed`."""
+    return text if isinstance(text, bytes) else well_formed(text).encode()
+
+
+def well_formed(text: str) -> str:
+    """The text without half characters, which UTF-8 does not have: two that belong together become one, others �."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
@@ -87,44 +89,3 @@ def visible(token: str) -> str:
         return kind in ("Zl", "Zp") or (kind[0] == "C" and (alone or char != "\u200d")) or (alone and kind[0] in "ZM")
 
     return NAMES.get(token) or "".join(f"U+{ord(char):04X}" if shapeless(char) else char for char in well_formed(token))
-
-
-def well_formed(text: str) -> str:
-    """The text without lone surrogates, which no UTF-8 message can carry: each becomes U+FFFD."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-def byte_texts(raw: bytes) -> list[str]:
-    """A readable name for each byte: `a`, `␣`, `⏎`; of a character of several bytes `中 1/3` …; or `0xff`."""
-    return shown_bytes(raw, [1] * len(raw))
-
-
-def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
-    """A readable name for each part of a text, `sizes` bytes long each; characters that lie in two parts are numbered."""
-    of_byte: list[tuple[str, int, int]] = []  # the character's name, which byte of it this is, how many it has
-    while len(of_byte) < len(raw):
-        start = len(of_byte)
-        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[start:start + size]))), "")
-        size = len(char.encode()) or 1
-        shown = visible(char) if char and (size > 1 or char.isprintable() or char in NAMES) else f"0x{raw[start]:02x}"
-        of_byte += [(shown, i, size) for i in range(size)]
-    out, end = [], 0
-    for length in sizes:
-        start, end = end, end + length
-        names = []
-        for place, (shown, i, size) in enumerate(of_byte[start:end], start):
-            if start <= place - i and place - i + size <= end:
-                names += [shown] if i == 0 else []
-            else:
-                names.append(f"{shown} {i + 1}/{size}")
-        out.append("".join(names))
-    return out
-
-
-def decoded(raw: bytes) -> str | None:
-    """The one character that these bytes are, or None."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if len(text) == 1 else None

@@ -11,8 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
+import torch
+from torch import Tensor
+
 from .errors import require
-from .text import shown_bytes
+from .text import NAMES, to_bytes, visible
 
 BYTES = 256
 # Pairs are merged within such pieces: a word or a number with the blank before it, a line's end with the indentation after it.
@@ -56,18 +59,23 @@ def joined(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
     return out
 
 
-def encode(raw: bytes, vocabulary: int = VOCABULARY) -> list[int]:
+def size_of(ids: Tensor) -> Tensor:
+    """How many bytes each token has, in the ids' shape and on the CPU: a loss is divided by the bytes of what was predicted."""
+    return torch.tensor(SIZES, device="cpu")[ids.cpu()]
+
+
+def encode(text: str | bytes, vocabulary: int = VOCABULARY) -> list[int]:
     """The tokens of a text.
 
     Args:
-        raw: its bytes, see `to_bytes`.
+        text: or its bytes.
         vocabulary: V, 256 (bytes) … 1,024.
 
     Raises:
         ValueError: for another vocabulary.
     """
     require(BYTES <= vocabulary <= VOCABULARY, f"vocabulary is {vocabulary}; the course's has {BYTES} … {VOCABULARY} tokens")
-    return [token for piece in PIECE.findall(raw) for token in merged(piece, vocabulary)]
+    return [token for piece in PIECE.findall(to_bytes(text)) for token in merged(piece, vocabulary)]
 
 
 def decode(ids: Iterable[int]) -> bytes:
@@ -79,6 +87,37 @@ def token_texts(ids: Iterable[int]) -> list[str]:
     """A readable name for each token of a text: `␣the`, `⏎`; of a character cut in parts `中 1/3`."""
     ids = list(ids)
     return shown_bytes(decode(ids), [SIZES[i] for i in ids])
+
+
+def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
+    """A readable name for each part of a text, `sizes` bytes long each; characters that lie in two parts are numbered."""
+    of_byte: list[tuple[str, int, int]] = []  # the character's name, which byte of it this is, how many it has
+    while len(of_byte) < len(raw):
+        start = len(of_byte)
+        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[start:start + size]))), "")
+        size = len(char.encode()) or 1
+        shown = visible(char) if char and (size > 1 or char.isprintable() or char in NAMES) else f"0x{raw[start]:02x}"
+        of_byte += [(shown, i, size) for i in range(size)]
+    out, end = [], 0
+    for length in sizes:
+        start, end = end, end + length
+        names = []
+        for place, (shown, i, size) in enumerate(of_byte[start:end], start):
+            if start <= place - i and place - i + size <= end:
+                names += [shown] if i == 0 else []
+            else:
+                names.append(f"{shown} {i + 1}/{size}")
+        out.append("".join(names))
+    return out
+
+
+def decoded(raw: bytes) -> str | None:
+    """The one character that these bytes are, or None."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) == 1 else None
 
 
 def learn_merges(text: bytes, count: int) -> list[tuple[int, int]]:

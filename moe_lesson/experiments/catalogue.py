@@ -56,7 +56,6 @@ class Experiment:
         worlds: train in a world, a new one for each seed: rung -> what is changed in it; None trains on text.
         learns: in which of `WORLDS`, if in one.
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
-        scales: rung -> the gate scales that are tried for it, where they are not the preset's.
         widens: try further learning rates and gate scales for every rung that is best at the end of those it tried.
         fewer_seeds: rung -> how many of the fresh seeds it gets, where not all.
         baselines: write what count models lose on the same text, too.
@@ -79,7 +78,6 @@ class Experiment:
     worlds: Mapping[str, Mapping[str, int]] | None = None
     learns: str = "skills world"
     controls: Mapping[str, str] = field(default_factory=dict)
-    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     widens: bool = False
     fewer_seeds: Mapping[str, int] = field(default_factory=dict)
     baselines: bool = False

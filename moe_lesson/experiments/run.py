@@ -128,7 +128,7 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
         sizes = config_of(preset, 1.0)
         is_dense = all(isinstance(recipe, Dense) for recipe in getattr(sizes, "recipes", (sizes,)))
         for lr in preset.lrs:
-            for scale in (None,) if is_dense else experiment.scales.get(rung, preset.scales):
+            for scale in (None,) if is_dense else preset.scales:
                 for strength in preset.strengths if experiment.balance.get(rung) else (None,):
                     for seed in range(seeds):
                         yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
@@ -148,7 +148,7 @@ def further_runs(experiment: Experiment, preset: Preset, tuned: list[dict]) -> I
         if not experiment.widens:
             continue
         best = dict(zip(("lr", "scale", "strength"), best_setting(tuned, rung)))
-        for setting, grid in (("lr", sorted(preset.lrs)), ("scale", sorted(experiment.scales.get(rung, preset.scales)))):
+        for setting, grid in (("lr", sorted(preset.lrs)), ("scale", sorted(preset.scales))):
             others = best.items() - {(setting, best[setting])}
             tried = [row[setting] for row in tuned if row["rung"] == rung and others <= row.items()]
             if best[setting] is None or len(grid) == 1 or min(tried) < best[setting] < max(tried):

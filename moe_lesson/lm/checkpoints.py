@@ -71,7 +71,7 @@ def shipped_model(name: str) -> tuple[LanguageModel, dict]:
     """A model that ships with the course, its file checked first.
 
     Args:
-        name: e.g. "deepseekmoe"; a wrong name lists the right ones.
+        name: e.g. "ladder-deepseekmoe"; a wrong name lists the right ones.
 
     Raises:
         ValueError: for an unknown name, or a file that is not the one that was shipped.

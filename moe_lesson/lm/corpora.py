@@ -22,6 +22,8 @@ from ..base.text import DOCUMENT_START, to_bytes
 from ..base.tokens import VOCABULARY, encode
 
 SPLITS = ("train", "validation", "test")
+
+
 @dataclass(frozen=True)
 class Document:
     """One text with a name: `domain` it belongs to, `split` it is used in."""
@@ -106,8 +108,6 @@ class Corpus:
             out[domain] = {"documents": len(documents), "bytes": sum(len(to_bytes(d.text)) for d in documents),
                            "sha256": digest.hexdigest()[:16]}
         return out
-
-
 
 
 def split_of(name: str) -> str:

@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ..base.errors import require
-from ..base.tokens import BYTES, SIZES, VOCABULARY
+from ..base.tokens import BYTES, VOCABULARY, size_of
 from .corpora import Corpus
 
 
@@ -79,7 +79,7 @@ class CountModel:
 
     def loss(self, ids: Tensor) -> float:
         """Nats per byte of windows [B, S+1], as a language model's loss is measured."""
-        return float(-np.log(self.probabilities(ids)).sum() / np.array(SIZES)[ids[:, 1:].cpu().numpy()].sum())
+        return float(-np.log(self.probabilities(ids)).sum() / size_of(ids[:, 1:]).sum())
 
 
 def found(keys: ndarray, wanted: ndarray) -> tuple[ndarray, ndarray]:

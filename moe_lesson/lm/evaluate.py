@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.tokens import SIZES
+from ..base.tokens import size_of
 from .corpora import Corpus
 from .model import LanguageModel, evaluating
 
@@ -21,7 +21,7 @@ def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, b
                 yield domain, ids, *model(ids[:, :-1])
 
 
-def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 100_000,
+def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 50_000,
                       batch: int = 64) -> dict[str, float]:
     """Mean loss per domain in nats per byte, over `max_tokens` tokens of each, so that it is the same scale for any vocabulary.
 
@@ -32,16 +32,15 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
 
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
-    size_V = torch.tensor(SIZES, device="cpu")  # of a token, in bytes
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
     for domain, ids, logits, _ in read_by(model, corpus, split, max_tokens, batch):
         total[domain] += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
-        count[domain] += int(size_V[ids[:, 1:].cpu()].sum())
+        count[domain] += int(size_of(ids[:, 1:]).sum())
     losses = {domain: total[domain] / count[domain] for domain in corpus.domains}
     return losses | {"mean": sum(losses.values()) / len(losses)}
 
 
-def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 100_000, batch: int = 64) -> list[Tensor]:
+def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 50_000, batch: int = 64) -> list[Tensor]:
     """The load [N] of each MoE layer over `max_tokens` tokens of each domain; [] for a dense model.
 
     Args: as `evaluate_language`.

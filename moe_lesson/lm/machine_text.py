@@ -25,7 +25,8 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
 
     Args:
         domains: some of `python` (standard library code, without comments and docstrings), `english`
-            (docstrings), `cpp` (headers that ship with torch, without comments), `maths` (sympy's examples, which torch needs).
+            (docstrings), `cpp` (headers that ship with torch, without comments), `maths` (the examples in the
+            docstrings of sympy, which torch needs).
         splits: read these alone; leaving out train is much faster.
         max_bytes: per domain, all splits together.
 

@@ -160,7 +160,7 @@ class LanguageModel(nn.Module):
         Args:
             text: at most `context` tokens; longer text is refused, since a token's route depends on what it can see.
         """
-        ids = encode(to_bytes(text), self.config.vocabulary)
+        ids = encode(text, self.config.vocabulary)
         with evaluating(self):
             routings = self(torch.tensor([ids], dtype=torch.long, device="cpu"))[1]
         texts = token_texts(ids)

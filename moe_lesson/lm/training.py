@@ -122,7 +122,7 @@ class Balanced:
 
 
 def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
-    """The objective of a language model: next-token loss, in nats, with balance losses; `balance` as in `Balanced`.
+    """The objective of a language model: next-token loss, in nats per token, with balance losses; `balance` as in `Balanced`.
 
     Its batches are token ids [B, S+1].
     """

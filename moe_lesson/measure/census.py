@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..base.errors import require
 from ..base.text import DOCUMENT_START, to_bytes
-from ..base.tokens import SIZES, VOCABULARY, encode
+from ..base.tokens import VOCABULARY, encode, size_of
 from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel, evaluating, listening
 from ..moe.balance import update_bias
@@ -205,7 +205,7 @@ def document_losses(model: LanguageModel, corpus: Corpus, split: str = "test", l
             losses.append(F.cross_entropy(logits.flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none").cpu())
     loss_BS = torch.cat(losses).view(known.shape).double() * known
     size = int(document.max()) + 1
-    bytes_BS = torch.tensor(SIZES, device="cpu")[ids[:, 1:]] * known
+    bytes_BS = size_of(ids[:, 1:]) * known
     total_F, bytes_F = (torch.zeros(size, dtype=torch.float64, device="cpu").index_add(0, document, part.double().sum(dim=1))
                         for part in (loss_BS, bytes_BS))
     return total_F / bytes_F
@@ -278,16 +278,6 @@ def information_about(census: Census, layer: int, what: str = "domain", draws: i
         return first - sum(rest)
 
     return bootstrap(statistic, census, draws)
-
-
-def chosen_by_load(census: Census, layer: int, seed: int = 0) -> Census:
-    """The null of co-activation: every token chooses K different experts by their load alone, without regard to one another."""
-    ids_TK, n = census.expert_ids[layer], census.sizes[layer]
-    generator = torch.Generator().manual_seed(seed)
-    load_N = torch.bincount(ids_TK.flatten(), minlength=n).double()
-    noise_TN = -torch.empty(len(ids_TK), n, device="cpu").exponential_(generator=generator).log()
-    drawn = (load_N.log() + noise_TN).topk(ids_TK.shape[1]).indices  # the top K under Gumbel noise are such a choice
-    return replace(census, expert_ids=tuple(drawn if i == layer else ids for i, ids in enumerate(census.expert_ids)))
 
 
 def saturation(snapshots: dict[int, list[Tensor]], layer: int) -> dict[int, Tensor]:

@@ -77,7 +77,8 @@ def calls(routing: Routing, labels_TM: Tensor) -> Tensor:
     require(labels_TM.ndim == 2 and len(labels_TM) == routing.num_tokens,
             f"labels have shape {tuple(labels_TM.shape)}; expected [T = {routing.num_tokens} tokens, M labels]")
     labels_TM = labels_TM.cpu().double()
-    rates_MN = torch.linalg.lstsq(labels_TM, chosen(routing).double(), driver="gelsd").solution
+    # T may be large, M is not: by the normal equations, whose pseudoinverse lets labels without a token be
+    rates_MN = torch.linalg.pinv(labels_TM.T @ labels_TM, hermitian=True) @ (labels_TM.T @ chosen(routing).double())
     return (rates_MN * labels_TM.sum(dim=0)[:, None]).T.clamp(min=0)
 
 

@@ -1,4 +1,4 @@
-"""A real model reads documents: who was sent where, and what kinds of tokens these were. For models whose tokens are words, too.
+"""A real model reads documents: who was sent where, and what kinds of tokens these were. For tokens of any kind.
 
 Letters: T tokens, N experts, K experts per token, M labels.
 """
@@ -26,7 +26,7 @@ MARGIN = " \n\t\r␣⏎⇥▁Ġ"  # how tokenizers write the blank that a word b
 
 
 def kind_of(token: str) -> str:
-    """What a token looks like, whether it is a byte or a word: one of `KINDS`, by its first sign after blanks.
+    """What a token looks like, whether it is a byte, a piece of a word or a word: one of `KINDS`, by its first sign after blanks.
 
     >>> kind_of(" The"), kind_of("e"), kind_of("42"), kind_of("␣"), kind_of("("), kind_of("中 1/3")
     ('capital', 'small letter', 'number', 'blank', 'sign', 'small letter')

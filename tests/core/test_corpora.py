@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from moe_lesson import machine_corpus, own_corpus
-from moe_lesson.base.text import byte_texts, to_bytes
+from moe_lesson.base.text import to_bytes
 from moe_lesson.base.tokens import decode
 from moe_lesson.lm import corpora, machine_text
 from moe_lesson.lm.corpora import SPLITS, Corpus, Document, split_of
 from moe_lesson.lm.own_text import huggingface_corpus
+from moe_lesson.lm.repeats import REPEAT, leak
 
 # test pieces of the machine corpus; where they go may never change
 PINNED = {"python/ast.py": "train", "python/heapq.py": "train", "python/contextlib.py": "validation",
@@ -308,30 +309,11 @@ def test_impossible_sizes_are_refused(machine, request_, message):
 
 
 def test_test_texts_do_not_stand_in_the_train_text():
-    """Share of 80-character pieces of the test text that train holds verbatim."""
     corpus = machine_corpus(max_bytes=400_000)
     for domain, most in {"python": 0.05, "english": 0.08, "cpp": 0.10, "maths": 0.10}.items():
-        known, test = (decode(corpus.stream(domain, split).tolist()) for split in ("train", "test"))
-        pieces = [test[i:i + 80] for i in range(0, len(test) - 80, 80)]
-        share = sum(piece in known for piece in pieces) / len(pieces)
-        print(f"{domain}: {share:.1%} of the test text stands verbatim in train")
+        share = leak(corpus, domain)
+        print(f"{domain}: {share:.1%} of the test text lies in passages of {REPEAT} bytes that train has")
         assert share < most
-
-
-# ---------------------------------------------------------------------------------------------------------- byte names
-
-
-def test_every_byte_has_a_readable_name_and_spaces_are_visible():
-    assert byte_texts("a b\n中é".encode()) == ["a", "␣", "b", "⏎", "中 1/3", "中 2/3", "中 3/3", "é 1/2", "é 2/2"]
-    assert byte_texts(b"\x00\xff\xe4\x01") == ["␀", "0xff", "0xe4", "0x01"]
-    assert byte_texts(b"") == []
-
-
-@pytest.mark.parametrize("text", [NASTY, "a\u0301\u200f\u202e", "👩‍👩‍👧", bytes(range(256))])
-def test_there_is_one_name_per_byte_and_each_is_valid_text(text):
-    raw = to_bytes(text)
-    names = byte_texts(raw)
-    assert len(names) == len(raw) and all(name and name.encode("utf-8") for name in names)
 
 
 # -------------------------------------------------------------------------------------------------------- Hugging Face

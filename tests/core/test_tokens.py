@@ -8,7 +8,7 @@ from moe_lesson import machine_corpus
 from moe_lesson.base.text import to_bytes
 from moe_lesson.base.tokens import BYTES, MERGES, PIECE, TOKEN_BYTES, VOCABULARY, decode, encode, learn_merges, token_texts
 
-TEXTS = ["", "a",
+TEXTS = ["", "a", "<b>👩‍👩‍👧 שלום\u200f\u202e",
          "The  cat\n    sat on the mat\t.", "é中😀 \ud800 e\u0301", "x = [1, 23, 456]", "\0\0 start", "   \n\n  ", "if __name__:",
          bytes(range(256))]
 
@@ -19,7 +19,7 @@ def test_any_text_comes_back_and_its_names_are_those_of_its_tokens(text, vocabul
     raw = to_bytes(text)
     ids = encode(raw, vocabulary)
     assert decode(ids) == raw and max(ids, default=0) < vocabulary
-    assert len(token_texts(ids)) == len(ids) and all(token_texts(ids))
+    assert len(token_texts(ids)) == len(ids) and all(name and name.encode() for name in token_texts(ids))
     if vocabulary == BYTES:
         assert ids == list(raw)
 
@@ -27,6 +27,7 @@ def test_any_text_comes_back_and_its_names_are_those_of_its_tokens(text, vocabul
 def test_tokens_are_the_pieces_of_words_that_are_frequent():
     assert token_texts(encode(b"def f(self):\n    return None")) == ["def", "␣f", "(", "self", "):", "⏎␣␣␣␣", "return", "␣None"]
     assert token_texts(encode("é中".encode(), BYTES)) == ["é 1/2", "é 2/2", "中 1/3", "中 2/3", "中 3/3"]
+    assert token_texts(encode(b"a b\n\x00\xff\xe4\x01", BYTES)) == ["a", "␣", "b", "⏎", "␀", "0xff", "0xe4", "0x01"]
     assert len(set(TOKEN_BYTES)) == VOCABULARY == 1024
 
 

@@ -327,7 +327,7 @@ def test_contrasts_are_of_rungs_that_are_there_and_of_figures_that_are_reported(
     for experiment in EXPERIMENTS.values():
         for figure, *rungs in experiment.contrasts:
             assert set(rungs) <= experiment.rungs.keys() and figure in (
-                "recall", "common", "test", "hybridity", "max_violation")
+                "recall", "common", "test", "hybridity", "max_violation", "own_0.25", "own_0.125")
 
 
 def test_a_rung_that_is_best_at_the_end_of_what_it_tried_tries_further():

@@ -89,7 +89,7 @@ def test_a_table_is_a_fair_comparison(name):
         assert not [row for row in tuned if row["rung"] in experiment.controls]
         grid = [row for row in tuned if row["rung"] == experiment.controls.get(rung, rung)]
         assert [row["seed"] for row in mine] == list(range(experiment.fewer_seeds.get(rung, experiment.seeds)))
-        scales = {""} if grid[0]["scale"] == "" else set(experiment.scales.get(rung, preset.scales))
+        scales = {""} if grid[0]["scale"] == "" else set(preset.scales)
         balanced = experiment.balance.get(experiment.controls.get(rung, rung))
         strengths = preset.strengths if balanced else {grid[0].get("strength", "")}
         tried = [(row["lr"], row["scale"], row.get("strength", ""), row["seed"]) for row in grid]

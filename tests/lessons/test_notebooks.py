@@ -85,9 +85,9 @@ def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
     measures = ("Lesson(", "generate(", "evaluate_language(", ".route(", "first_layer.", "route_beside_null(", "machine()",
                 "claims()", "random_losses", "nulls", "train(", "hidden_units(", "shuffles", "strongest", "tiny(",
                 "perf_counter(", "histories", "trained(", "calls(routing", "expert_outputs(", "text_loss(", "model(ids)",
-                "RedundancyLens.of_layer(", "letters[", "changed(ids)", "layer_inputs(", "ContributionView.of_model(",
+                "RedundancyLens.of_layer(", "changed(ids)", "layer_inputs(", "ContributionView.of_model(",
                 "RouterGame.of_model(", "take_census(", ".calls(", "information_about(", "SpecialisationView.of_census(",
-                "ExpertExplorer.of_model(", "chosen_by_load(", "calibration()", "measured_device(", "median_seconds(",
+                "ExpertExplorer.of_model(", "calibration()", "measured_device(", "median_seconds(",
                 "parallel_demo.run(", "subprocess.run(", "_dynamo.explain(", "free_memory(", "read_documents(", "reading.",
                 "to_transformers(", "real.rerouted(", "real_mergings(", "losses_without(")
     for cell in code_cells(notebook):

@@ -207,8 +207,8 @@ def test_calls_are_drawn_as_shares_on_one_scale():
     assert {mesh.get_clim() for mesh in meshes} == {(0, 1)} and figure.axes[0].get_xlabel() == "skill"
     with pytest.raises(ValueError, match="tables is empty"):
         draw_calls({}, "skill")
-    named = draw_calls({"trained": trained}, "domain", names=("python", "yaml"), limit=0.5)
-    assert [label.get_text() for label in named.axes[0].get_xticklabels()] == ["python", "yaml"]
+    named = draw_calls({"trained": trained}, "domain", names=("python", "maths"), limit=0.5)
+    assert [label.get_text() for label in named.axes[0].get_xticklabels()] == ["python", "maths"]
     assert named.axes[0].collections[0].get_clim() == (0, 0.5)
 
 

@@ -12,7 +12,6 @@ from moe_lesson.base.tokens import decode, encode
 from moe_lesson.measure.census import (
     Census,
     bootstrap,
-    chosen_by_load,
     document_losses,
     information,
     information_about,
@@ -207,18 +206,6 @@ def test_lift_compares_with_the_average_label_whatever_its_size():
 def test_all_pairs_are_counted_not_neighbours_in_rank_alone():
     census = made([[0, 1, 2], [2, 1, 0]], [0, 1])
     assert census.pairs(0).sum(dim=0).tolist() == [[0, 2, 2, 0], [2, 0, 2, 0], [2, 2, 0, 0], [0, 0, 0, 0]]
-
-
-def test_choice_by_load_keeps_the_load_and_breaks_the_pairs():
-    torch.manual_seed(0)
-    first = torch.randint(0, 8, (4000, 1))
-    census = made(torch.cat([first, first ^ 1], dim=1).tolist(), [0] * 2000 + [1] * 2000, sizes=8)  # partners: 01, 23, 45, 67
-    null = chosen_by_load(census, 0)
-    before, after = (information(one.pooled(one.pairs(0))) for one in (census, null))
-    assert before == pytest.approx(1, abs=0.01) and after < 0.1
-    load = [torch.bincount(one.expert_ids[0].flatten(), minlength=8) / 8000 for one in (census, null)]
-    assert torch.allclose(*load, atol=0.02)
-    assert all(len(set(ids)) == 2 for ids in null.expert_ids[0].tolist())
 
 
 def test_saturation_is_the_share_of_the_final_choice():

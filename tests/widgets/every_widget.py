@@ -112,7 +112,7 @@ NOISY = {"noise": 1.5, "k": 5, "draw": 31, "temperature": 0.5, "locked_expert": 
 EARLY = {"step": 7, "layer": 0, "seed": 2, "method": "importance + load", "by_load": True}
 TIGHT = {"factor": 0.5, "by": "weight", "batch": "shuffled", "shuffle": 3, "layer": 1, "locked_token": 7}
 BY_ROUTED = {"layer": 1, "order": BY_SHARE, "locked_token": 7}
-OTHER_RUNG = {"rung": "dense of total size", "beside": "switch", "seed": 3, "axis": "seconds", "domain": "yaml"}
+OTHER_RUNG = {"rung": "dense of total size", "beside": "switch", "seed": 3, "axis": "seconds", "domain": "maths"}
 MANY_DEVICES = {"view": "several devices", "num_devices": 8, "imbalance": 3.0, "limit": 2, "fused": True}
 MERGED = {"kind": "co-routing", "merges": 9, "order": "by group", "pair": [3, 12]}
 FULLEST = {"world": "skills world", "segments": 8, "num_shared": 2}
@@ -149,7 +149,7 @@ ROUTING_MAP = Entry(
                "long names": Example(partial(map_of, LONG_NAMES * 5, 62, 6, num_shared=2))}, steady=700,
     large=lambda: RoutingMap([routing_of(logits_of(240, 64, seed), 6) for seed in (0, 1)], origin="synthetic"),
     along=("k", "locked_expert"),  # they belong to a layer
-    types=partial(map_of_a_model, "the moon and the sea, " * 11))
+    types=partial(map_of_a_model, "the moon and the sea, " * 11, vocabulary=256))  # a token a letter: a full context
 
 # --- widgets that compute in the browser alone ---------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ ROUTER_MICROSCOPE = Entry(
     large=lambda: made(scope_of(240, 64, 6), noise=1.5))
 
 ABLATION_VIEW = Entry(
-    ablation_cases.view_of, ({"rung": "gshard", "domain": "yaml", "share": 0.25}, {"domain": "cpp", "share": 0.0625}),
+    ablation_cases.view_of, ({"rung": "gshard", "domain": "maths", "share": 0.25}, {"domain": "cpp", "share": 0.0625}),
     held={"share slider": slider("share of the experts"), "model": RADIOS},
     hostile=Example(lambda: ablation_cases.view_of(rungs=MARKUP, domains=MARKUP, title=WORDS), ({"domain": MARKUP[1]},)),
     sizes={"one model": Example(

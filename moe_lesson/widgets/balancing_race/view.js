@@ -137,7 +137,7 @@ class BalancingRaceView extends WidgetView {
         text: grouped(load[busiest]), anchor: "middle" }]);
     });
     this.drawCurves("MaxVio along training", seen.violations, [0, this.most / seen.mean - 1], 0);
-    this.drawCurves(`training loss, nats (mean of ${2 * SMOOTHED + 1} recorded steps)`, seen.losses, this.span, 1);
+    this.drawCurves(`training loss, nats per token (mean of ${2 * SMOOTHED + 1} recorded steps)`, seen.losses, this.span, 1);
     this.page.status.setAttribute("aria-live", this.timer ? "off" : "polite"); // nobody can listen to all steps of a film
   }
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import to_bytes, visible, well_formed
+from ...base.text import visible, well_formed
 from ...base.tokens import encode, token_texts
 from ...lm.model import LanguageModel, evaluating
 from ...measure.instruments import layer_inputs, shared_and_routed
@@ -66,7 +66,7 @@ def contributions(model: LanguageModel, text: str | bytes) -> list[Contribution]
         ValueError: if a layer of the model has no shared expert.
     """
     check_model(model)
-    ids = torch.tensor([encode(to_bytes(text), model.config.vocabulary)], device=model.embedding.weight.device)
+    ids = torch.tensor([encode(text, model.config.vocabulary)], device=model.embedding.weight.device)
     with evaluating(model):
         return [Contribution.of(*shared_and_routed(layer, x_TD), layer.router(x_TD))
                 for layer, x_TD in zip(moe_layers(model), layer_inputs(model, ids))]
@@ -145,11 +145,11 @@ class ContributionView(LessonWidget):
             text: what stands in the text field at first, at most the model's context long.
             seed: of the untrained model's weights.
             origin: "trained" or "toy".
-            name: of the model, e.g. "deepseekmoe"; empty names its sizes.
+            name: of the model, e.g. "ladder-deepseekmoe"; empty names its sizes.
             title: the title.
         """
         check_model(model)
-        ids = encode(to_bytes(text), model.config.vocabulary)
+        ids = encode(text, model.config.vocabulary)
         require(len(ids) > 0, "the text is empty, so no layer has anything to add to; write at least one letter")
         moes = moe_layers(model)
         sizes = [layer.router.weight.shape[1] for layer in moes]

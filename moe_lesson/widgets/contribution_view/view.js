@@ -70,7 +70,7 @@ export function median(values) {
 /** What kind of token this is, by its readable name; a blank in front of others does not count. */
 export function kindOf(token) {
   if (/^[␣⏎⇥]+$/.test(token)) return "spaces";
-  if (/^␣?[A-Za-z]+$/.test(token)) return "letters";
+  if (/^␣?[A-Za-z]+$/.test(token)) return "words";
   if (/^␣?[0-9]+$/.test(token)) return "digits";
   return /^␣?[!-/:-@[-`{-~]+$/.test(token) ? "signs" : "other";
 }
@@ -113,7 +113,7 @@ function angleWords(cosine, width) {
 /** Of all tokens, and of each kind that the text has: how many, and the medians of share and cosine beside the null's. */
 export function tableRows(tokens, { one, none }) {
   const kinds = tokens.map(kindOf);
-  const present = ["letters", "spaces", "digits", "signs", "other"].filter((kind) => kinds.includes(kind));
+  const present = ["words", "spaces", "digits", "signs", "other"].filter((kind) => kinds.includes(kind));
   return [["medians", "tokens", "shared part's share", "untrained", "cosine", "untrained"],
     ...[["all", () => true], ...present.map((kind) => [kind, (_, t) => kinds[t] === kind])].map(([name, mine]) => [name,
       kinds.filter(mine).length, ...[one, none].map(({ share }) => percent(median(share.filter(mine)))),
@@ -232,7 +232,7 @@ class ContributionView extends ReadingView {
       filled("shared", SHARED, inOrder(one.shared).map((y) => -y)),
       line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length);
     const step = Math.ceil(LETTER / this.cell);
-    const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other letter of a text would make other words
+    const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other token of a text would make another text
     const most = Math.floor((step * this.cell) / LETTER);
     const lanes = shown.every((token, column) => column % step || tokens[token].length <= most) ? 1 : 2;
     const wordOf = (token) => (lanes * most < Math.min(3, tokens[token].length) ? "·" : shortened(tokens[token], lanes * most));

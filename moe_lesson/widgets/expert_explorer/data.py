@@ -15,7 +15,7 @@ from numpy import ndarray
 from traitlets import Bytes, Dict, Float, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import to_bytes, visible, well_formed
+from ...base.text import visible, well_formed
 from ...base.tokens import decode, encode, token_texts
 from ...lm.corpora import Corpus
 from ...lm.machine_text import machine_corpus
@@ -85,11 +85,11 @@ class ExpertExplorer(LessonWidget):
     search = Unicode().tag(sync=True, echo_update=False)
 
     def __init__(self, routings: Sequence[Routing], text: str, census: Census, null: Census, *, origin: str = "trained",
-                 name: str = "model", title: str = "follow a token, follow an expert", max_tokens: int = 240, seed: int = 0,
+                 name: str = "model", title: str = "follow a token, follow an expert", max_tokens: int = 256, seed: int = 0,
                  least: int = LEAST):
         check_origin(origin)
         check_censuses(census, null)
-        ids, vocabulary = encode(to_bytes(text), census.vocabulary), census.vocabulary
+        ids, vocabulary = encode(text, census.vocabulary), census.vocabulary
         require(0 < len(ids) <= max_tokens, f"the text has {count(len(ids), 'token')}; expected 1 … {max_tokens}")
         sizes, top_k = list(census.sizes), census.expert_ids[0].shape[1]
         check_routings(routings, len(ids), sizes, top_k)

@@ -11,7 +11,7 @@ import { make, makeButton, say } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
 import { floats, numbers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
-import { bytesOf, encode, tokenNames } from "../kit/vocabulary.js";
+import { bytesOf, encode, spelled, tokenNames } from "../kit/vocabulary.js";
 import { count, grouped, listed, shortened } from "../kit/words.js";
 
 const BEST = 6;          // tokens shown of an expert
@@ -49,7 +49,7 @@ const meant = (search) => search.replaceAll("␣", " ").replaceAll("⏎", "\n");
 export function foundAt(ids, search, vocabulary) {
   const wanted = bytesOf(meant(search));
   if (!wanted.length || !vocabulary) return [];
-  const [raw, owner] = [ids.flatMap((id) => vocabulary.bytes[id]), ids.flatMap((id, t) => vocabulary.bytes[id].map(() => t))];
+  const { raw, owner } = spelled(ids, vocabulary);
   const starts = d3.range(raw.length).filter((at) => wanted.every((byte, i) => raw[at + i] === byte));
   return starts.map((at) => [...new Set(owner.slice(at, at + wanted.length))]);
 }

@@ -1,4 +1,4 @@
-// The parts of a widget's page: elements, controls, tables, tokens.
+// The parts of a widget's page: elements, stages, the theme's colours.
 
 /** An element with a class and text. Text is data: it never becomes HTML. */
 export function make(tag, className = "", text = "") {

@@ -84,14 +84,6 @@ export function meanLoad(routed) {
   return (routed.T * routed.k) / routed.N;
 }
 
-/** Entropy of the load as a fraction of log N: 1 is perfect balance, 0 is one expert for all. */
-export function loadEntropy(load) {
-  const total = sum(load);
-  if (!total || load.length === 1) return 1;
-  const shares = Array.from(load, (n) => n / total).filter((share) => share > 0);
-  return -sum(shares.map((share) => share * Math.log(share))) / Math.log(load.length);
-}
-
 /** float32 numbers out of what a comm delivers. */
 export function floats(view) {
   return numbers(view, Float32Array);

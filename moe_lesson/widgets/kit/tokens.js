@@ -3,7 +3,7 @@
 import { inkOn } from "./canvas.js";
 import { on, taken } from "./events.js";
 import { make, say } from "./page.js";
-import { bytesOf, encode } from "./vocabulary.js";
+import { bytesOf, encode, wellFormed } from "./vocabulary.js";
 
 /** The tokens of a text as a list to point at with mouse and keyboard; a line may break at a space, and does at a line's end. */
 export class TokenStrip {
@@ -65,14 +65,14 @@ export class TokenStrip {
 
 const PAUSE = 120; // milliseconds without a key, before a new text is read
 
-/** As many whole tokens of a text as fit, ending with a whole character. */
+/** As many whole tokens of a text as fit, ending with a whole character: the part that `fits`, how many it has and `all` have. */
 export function cutToTokens(text, most, vocabulary) {
   const ids = encode(text, vocabulary);
-  if (ids.length <= most) return text;
-  const [raw, kept] = [bytesOf(text), ids.slice(0, most).map((id) => vocabulary.bytes[id].length)];
-  let end = kept.reduce((sum, size) => sum + size, 0);
-  while (end && raw[end] >> 6 === 2) end -= kept.pop(); // a byte that continues a character
-  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(raw.subarray(0, end));
+  if (ids.length <= most) return { fits: wellFormed(text), kept: ids.length, all: ids.length };
+  const [raw, sizes] = [bytesOf(text), ids.slice(0, most).map((id) => vocabulary.bytes[id].length)];
+  let end = sizes.reduce((sum, size) => sum + size, 0);
+  while (end && raw[end] >> 6 === 2) end -= sizes.pop(); // a byte that continues a character
+  return { fits: new TextDecoder("utf-8", { ignoreBOM: true }).decode(raw.subarray(0, end)), kept: sizes.length, all: ids.length };
 }
 
 /**
@@ -89,9 +89,7 @@ export function textField(name, { most, trait = "text", note, set = (text) => ({
   const typed = (state) => {
     const [text, vocabulary] = [input.value, view.network?.vocabulary];
     if (!vocabulary) return { fits: text, kept: view.reading.tokens.length, all: view.reading.tokens.length };
-    if (known.text === text) return known;
-    const fits = cutToTokens(text.replace(/\p{Surrogate}/gu, "\uFFFD"), most(state), vocabulary);
-    known = { text, fits, kept: encode(fits, vocabulary).length, all: encode(text, vocabulary).length };
+    if (known.text !== text) known = { text, ...cutToTokens(text, most(state), vocabulary) };
     return known;
   };
   const count = (state) => {

@@ -15,8 +15,16 @@ export function vocabularyOf(merges) {
   return { bytes, tokenOf };
 }
 
-/** A text as UTF-8; half characters that UTF-8 does not have become �. */
-export const bytesOf = (text) => new TextEncoder().encode(text.replace(/\p{Surrogate}/gu, "\uFFFD"));
+/** The text without half characters, which UTF-8 does not have: each becomes �. */
+export const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\uFFFD");
+
+/** A text as UTF-8. */
+export const bytesOf = (text) => new TextEncoder().encode(wellFormed(text));
+
+/** The bytes of some tokens, and which of the tokens each byte is of. */
+export function spelled(ids, { bytes }) {
+  return { raw: Uint8Array.from(ids.flatMap((id) => bytes[id])), owner: ids.flatMap((id, t) => bytes[id].map(() => t)) };
+}
 
 /** The tokens of a text. */
 export function encode(text, { tokenOf }) {
@@ -34,9 +42,8 @@ function merged(ids, tokenOf) {
 }
 
 /** A readable name for each token of a text: ␣the, ⏎; of a character that is cut in parts 中 1/3. */
-export function tokenNames(ids, { bytes }) {
-  const [raw, names] = [Uint8Array.from(ids.flatMap((id) => bytes[id])), ids.map(() => "")];
-  const owner = ids.flatMap((id, t) => bytes[id].map(() => t)); // of each byte
+export function tokenNames(ids, vocabulary) {
+  const [{ raw, owner }, names] = [spelled(ids, vocabulary), ids.map(() => "")];
   for (let [start, end] = [0, 0]; start < raw.length; start = end) {
     const [name, size] = letterAt(raw, start);
     end = start + size;

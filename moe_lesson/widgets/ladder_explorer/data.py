@@ -35,7 +35,7 @@ class RungRuns:
     Args:
         forward_flops: FLOPs of one token, forward.
         tokens_per_step: tokens that a training step reads.
-        ms_per_step: milliseconds that a training step takes.
+        ms_per_step: milliseconds that a training step takes, compiled.
         seeds: S whole numbers.
         steps: P whole numbers, increasing: after how many steps it was followed; the last is the end of the training.
         validation: domain -> [S][P] the losses along training.

@@ -10,7 +10,7 @@ import { WidgetView, widgetOf } from "../kit/view.js";
 import { count, DIGITS, grouped, rounded } from "../kit/words.js";
 
 const AXES = { steps: "training steps", FLOPs: "training FLOPs: 3 × forward FLOPs × tokens",
-  seconds: "seconds of training: steps × median time of one" };
+  seconds: "seconds of training: steps × median time of one, compiled" };
 const ALIKE = 0.03; // costs that differ by no more are called equal
 const CUT = 0.3;    // of the training is left out when the limits of the loss are set, so that the ends can be told apart
 const BEHIND = "#808790"; // all but the two

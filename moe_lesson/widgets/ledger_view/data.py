@@ -20,8 +20,8 @@ from ...moe.recipes import Dense, Sparse
 from ..kit.base import LessonWidget, one_of
 
 COURSE = {
-    "toy": ModelConfig(Dense(192), layers=2, width=64, heads=4, context=256, vocabulary=256),
-    "toy MoE": ModelConfig(Sparse(62, 6, 24, num_shared=2), layers=2, width=64, heads=4, context=256, vocabulary=256),
+    "toy": ModelConfig(Dense(192), layers=2, width=64, heads=4, context=256),
+    "toy MoE": ModelConfig(Sparse(62, 6, 24, num_shared=2), layers=2, width=64, heads=4, context=256),
 }
 STARTS = {**COURSE, **PUBLISHED}
 

@@ -14,7 +14,7 @@ import traitlets
 from traitlets import Dict, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import to_bytes, visible
+from ...base.text import visible
 from ...base.tokens import encode
 from ...lm.model import LanguageModel
 from ...measure.instruments import experts_in_common
@@ -150,7 +150,7 @@ class RouterGame(LessonWidget):
 
 def three_routings(model: LanguageModel, text: str | bytes, layer: int, seed: int) -> dict[str, Routing]:
     """What three routers do with the same text in one MoE layer of a model."""
-    ids = encode(to_bytes(text), model.config.vocabulary)
+    ids = encode(text, model.config.vocabulary)
     require(2 <= len(ids) <= MOST_TOKENS, f"the text {text!r} has {count(len(ids), 'token')}; expected 2 … {MOST_TOKENS}")
     trained, random = (routings[layer] for routings in route_beside_null(model, text, seed))
     hashed = hash_routing(moe_layers(model)[layer].router, torch.tensor(ids), trained.logits.std().item(), seed + layer)

@@ -15,7 +15,7 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import to_bytes, visible
+from ...base.text import visible
 from ...base.tokens import encode
 from ...moe.layers import moe_layers
 from ...moe.zoo import ZOO, Settings, Tokens, settings_for
@@ -90,7 +90,7 @@ class RouterZoo(LessonWidget):
         require(last.shape == earlier.shape,
                 f"the last two routers have {last.shape[1]} and {earlier.shape[1]} experts; expected equally many")
         sizes = torch.tensor([one[-1].num_tokens for one in read[:-1]])
-        ids = torch.tensor([i for text in texts for i in encode(to_bytes(text), model.config.vocabulary)])
+        ids = torch.tensor([i for text in texts for i in encode(text, model.config.vocabulary)])
         tokens = Tokens(last, earlier, ids, torch.arange(len(texts)).repeat_interleave(sizes))
         settings = settings_for(read[-1][-1].logits.detach(), read[-1][-1].top_k, model.config.vocabulary)
         return cls(tokens, [name for one in read[:-1] for name in one[-1].tokens], settings, origin=origin, title=title)

@@ -4,10 +4,10 @@ import numpy as np
 
 from moe_lesson.widgets import AblationView
 
-DOMAINS = ("python", "english", "cpp", "yaml")
+DOMAINS = ("python", "english", "cpp", "maths")
 EXPERTS = {"gshard": 16, "fine": 64, "deepseekmoe": 62}
 SHARES = (0.0625, 0.125, 0.25)
-PRICE = {"python": 0.6, "english": 1.2, "cpp": 2.0, "yaml": 2.1}  # what a lost call costs the domain
+PRICE = {"python": 0.6, "english": 1.2, "cpp": 2.0, "maths": 2.1}  # what a lost call costs the domain
 
 
 def row(rung, seed, kind, domain, share, draw, test, calls, domains=DOMAINS) -> dict:

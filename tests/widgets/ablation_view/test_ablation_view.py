@@ -36,7 +36,7 @@ FIRST = {"rung": "gshard", "seed": 0, "kind": "specialists", "domain": "cpp", "s
     ("a row has no column calls_b, domain, kind, rung, seed, share;", [{"test_a": 1, "test_b": 1, "calls_a": 0}]),
     (r"how many experts has 'other'\? experts names gshard, fine, deepseekmoe; add it", changed(FIRST, {"rung": "other"})),
     ("unknown kind 'luck'; expected nothing, specialists, same load", changed(FIRST, {"kind": "luck"})),
-    ("'specialists' has the domain 'rust'; expected python or english or cpp or yaml", changed(FIRST, {"domain": "rust"})),
+    ("'specialists' has the domain 'rust'; expected python or english or cpp or maths", changed(FIRST, {"domain": "rust"})),
     ("share 0.01 of the 16 experts of gshard is 0; expected 1 … 15", changed(FIRST, {"share": 0.01})),
     ("no row for gshard, seed 0, 'specialists', cpp, share 0.125; let the experiment run to its end", without(**FIRST)),
     ("no row for fine, seed 1, 'nothing'; let", without(rung="fine", seed=1, kind="nothing")),
@@ -45,7 +45,7 @@ FIRST = {"rung": "gshard", "seed": 0, "kind": "specialists", "domain": "cpp", "s
     ("fine has 1 seed; an interval over seeds needs at least 2", without(rung="fine", seed=1)),
     (r"no row of the kind 'specialists' or 'same load'", [one for one in rows_of() if one["kind"] == "nothing"]),
     (r"test_… of gshard, seed 0, 'specialists', cpp, share 0.125 is .*nan.*; expected losses",
-     changed(FIRST, {"test_yaml": math.nan})),
+     changed(FIRST, {"test_maths": math.nan})),
     (r"calls_… of .* is .*1.5.*; expected shares from 0 to 1", changed(FIRST, {"calls_cpp": 1.5})),
 ])
 def test_rows_that_no_experiment_gives_are_refused_with_value_and_remedy(words, rows):
@@ -169,11 +169,11 @@ def test_the_share_is_said_in_experts_rounded_as_the_experiment_rounds(show):
 def test_no_state_moves_an_axis_and_the_domain_is_outlined(show):
     page = show(view_of(seeds=3))
     axes = set()
-    for state in ({}, {"rung": "gshard", "share": 0.25}, {"domain": "yaml"}):
+    for state in ({}, {"rung": "gshard", "share": 0.25}, {"domain": "maths"}):
         page.evaluate("(state) => model.receive(state)", state)
         status(page)
         axes.add("|".join(page.locator(".moe-x .tick").evaluate_all("(nodes) => nodes.map((node) => node.outerHTML)")))
     assert len(axes) == 1
-    outline, name = page.locator(".moe-own").first.bounding_box(), page.locator(".moe-y .tick text", has_text="yaml").first
+    outline, name = page.locator(".moe-own").first.bounding_box(), page.locator(".moe-y .tick text", has_text="maths").first
     middle = name.bounding_box()["y"] + name.bounding_box()["height"] / 2
     assert abs(outline["y"] + outline["height"] / 2 - middle) < 2 and name.get_attribute("font-weight") == "700"

@@ -204,7 +204,7 @@ def test_the_order_by_share_puts_first_where_routing_adds_most_and_ties_stay(sho
 def test_the_table_has_the_medians_of_the_kinds_that_the_text_has(show):
     one = lengths([1, 1, 3, 1], [3, 1, 1, 9], [0.1, 0.2, 0.3, 0.4])
     page = show(toy(one, lengths([1] * 4, [1] * 4), tokens=["x", " ", "\n", "7"]))
-    assert table(page) == [["all", "4", "38%", "50%", "0.25", "0.00"], ["letters", "1", "25%", "50%", "0.10", "0.00"],
+    assert table(page) == [["all", "4", "38%", "50%", "0.25", "0.00"], ["words", "1", "25%", "50%", "0.10", "0.00"],
                            ["spaces", "2", "63%", "50%", "0.25", "0.00"], ["digits", "1", "10%", "50%", "0.40", "0.00"]]
 
 
@@ -250,7 +250,7 @@ def test_another_text_is_read_by_both_models(show, model):
 
 
 def test_kinds_of_tokens_and_medians(tmp_path):
-    named = {"letters": ("q", "Z", "ab", "␣the"), "spaces": ("␣", "⏎", "⇥", "⏎␣␣␣␣"), "digits": ("0", "␣12"),
+    named = {"words": ("q", "Z", "ab", "␣the"), "spaces": ("␣", "⏎", "⇥", "⏎␣␣␣␣"), "digits": ("0", "␣12"),
              "signs": (";", "␣==", "__", "`~"), "other": ("é 1/2", "0xff", "", "é", "␣x中 1/3", "中")}
     kinds = {token: kind for kind, tokens in named.items() for token in tokens}
     medians = [[values, float(np.median(values))] for values in ([3.0], [5.0, -1.0, 2.0], [4.0, 1.0, 10.0, 2.0])]

@@ -18,8 +18,8 @@ from routings import PLAIN, logits_of
 from widget_harness import run_node
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.base.text import shown_bytes, to_bytes, visible
-from moe_lesson.base.tokens import MERGES, VOCABULARY, decode, encode, token_bytes, token_texts
+from moe_lesson.base.text import visible
+from moe_lesson.base.tokens import MERGES, VOCABULARY, decode, encode, shown_bytes, token_bytes, token_texts
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.lm.model import listening
 from moe_lesson.moe.layers import Router
@@ -71,7 +71,7 @@ def golden_gate(name: str, logits: np.ndarray, k: int, gate: Gate) -> dict:
     same = [len(set(routing.expert_ids[0].tolist()) & set(ids)) for ids in routing.expert_ids.tolist()]
     return {"name": name, "logits": bits(logits_TN), "T": T, "N": N, "k": k, "gate": gate.to_dict(),
             "ids": routing.expert_ids.flatten().tolist(), "weights": routing.weights.flatten().tolist(),
-            "load": routing.load.tolist(), "entropy": routing.load_entropy, "common": same}
+            "load": routing.load.tolist(), "common": same}
 
 
 def golden_model(name: str, model: LanguageModel, texts=TEXTS) -> dict:
@@ -79,7 +79,7 @@ def golden_model(name: str, model: LanguageModel, texts=TEXTS) -> dict:
     for text in texts:
         with torch.no_grad(), listening([block.attention_norm for block in model.blocks[1:]] + [model.norm]) as after, \
                 listening([block.ffn_norm for block in model.blocks]) as before:
-            logits = model(torch.tensor([encode(to_bytes(text), model.config.vocabulary)], dtype=torch.long))[0]
+            logits = model(torch.tensor([encode(text, model.config.vocabulary)], dtype=torch.long))[0]
         layers = [{"ids": routing.expert_ids.flatten().tolist(), "weights": routing.weights.flatten().tolist(),
                    "added": bits(end - start)}
                   for routing, start, end in zip(model.route(text), before, after) if routing is not None]
@@ -108,7 +108,7 @@ def golden_vocabulary(vocabulary: int) -> dict:
     texts = (*TEXTS, *CLASSES, *([assigned()] if vocabulary == VOCABULARY else []))
     random, read, cuts = np.random.default_rng(vocabulary), [], []
     for text in texts:
-        ids = encode(to_bytes(text), vocabulary)
+        ids = encode(text, vocabulary)
         read.append({"text": text, "ids": ids, "names": token_texts(ids)})
         cuts += [{"text": text, "most": most, "cut": cut(ids, most)} for most in (0, 1, 2, 3, 5, 8, 13, 21) if len(ids) < 9999]
     drawn = [random.integers(0, vocabulary, 30).tolist() for _ in range(200)]
@@ -151,7 +151,7 @@ def test_javascript_computes_what_python_does(tmp_path):
 @pytest.mark.parametrize("vocabulary", [256, 300, VOCABULARY])
 def test_a_text_that_is_cut_after_a_token_has_the_tokens_before_the_cut(vocabulary):
     for text in TEXTS + CLASSES:
-        ids = encode(to_bytes(text), vocabulary)
+        ids = encode(text, vocabulary)
         for kept in range(len(ids)):
             assert encode(decode(ids[:kept]), vocabulary) == ids[:kept]
 

@@ -8,7 +8,7 @@ from moe_lesson.measure.evidence import write_table
 from moe_lesson.widgets import LadderExplorer
 from moe_lesson.widgets.ladder_explorer.data import RUNGS, TABLES, RungRuns
 
-DOMAINS = ("python", "english", "cpp", "yaml")
+DOMAINS = ("python", "english", "cpp", "maths")
 STEPS = tuple(range(100, 1001, 100))
 MADE_UP = {  # rung -> forward FLOPs of a token, milliseconds of a step, where its loss ends
     "dense": (401408, 60.0, 1.53), "switch": (393472, 66.0, 1.49), "gshard": (393216, 75.0, 1.44),

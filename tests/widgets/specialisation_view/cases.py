@@ -9,7 +9,7 @@ from torch import Tensor
 from moe_lesson.measure.census import Census
 from moe_lesson.widgets import SpecialisationView
 
-DOMAINS = ("python", "english", "cpp", "yaml")
+DOMAINS = ("python", "english", "cpp", "maths")
 Liking = Callable[[Tensor, Tensor, int], Tensor]  # domain and document of each token, N -> [T, N] to choose by
 
 

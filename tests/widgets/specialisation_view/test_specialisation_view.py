@@ -172,7 +172,7 @@ def test_it_says_how_many_prefer_a_domain_how_many_do_by_chance_and_what_one_exp
         f"strongest lift: {mean:.2f}, shuffled {shuffled:.2f}; in 512 tokens {mean:.2f}, shuffled {shuffled:.2f}.")
     page.evaluate("model.receive({ locked_expert: 2 })")
     calls, band = view.measured[3][0]["calls"][2], view.measured[3][0]["nulls"][0]["band"][2]
-    assert status(page).endswith(f"Expert 2, {sum(calls)} calls: python 0%, english 0%, cpp 100%, yaml 0%. It prefers cpp, lift "
+    assert status(page).endswith(f"Expert 2, {sum(calls)} calls: python 0%, english 0%, cpp 100%, maths 0%. It prefers cpp, lift "
                                  f"4.00, above 95% of its shuffles (up to {band:.2f}).")
 
 
