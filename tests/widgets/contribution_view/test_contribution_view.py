@@ -13,15 +13,15 @@ from traitlets import TraitError
 from widget_harness import picture, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.base.tokens import encode
+from moe_lesson.base.tokens import TOKEN_BYTES, encode
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import layer_inputs
 from moe_lesson.moe.layers import moe_layers
 from moe_lesson.widgets import Contribution, ContributionView
 from moe_lesson.widgets.contribution_view.data import BY_SHARE, contributions
 
-ENGLISH = "The experts that every token visits are called shared; what do the others add?"
-PYTHON = "def route(x, k=2):\n    return x.topk(k)[1]  # experts"
+ENGLISH = "The results of 3 or 4 experiments are in the table.\nIt has 12 rows and 5 columns.\n\nThe moon rose over the sea.\n"
+PYTHON = "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total\n\nmean([1, 2])\n"
 
 
 def share(one: Contribution) -> np.ndarray:
@@ -37,18 +37,19 @@ def model():
 
 
 @pytest.mark.parametrize("text", [ENGLISH, PYTHON])
-def test_training_turns_the_split_around_and_spaces_stand_out(model, text):
+def test_training_turns_the_split_around_and_numbers_stand_out(model, text):
     trained, null = contributions(model, text), contributions(LanguageModel(model.config, 0), text)
-    space, letter = (np.array([kind(sign) for sign in text]) for kind in (str.isspace, str.isalpha))
+    tokens = [TOKEN_BYTES[i] for i in encode(text)]
+    number = np.array([token.strip().isdigit() for token in tokens])
+    line_end = np.array([token.startswith(b"\n") for token in tokens])
     for one, none in zip(trained, null):
-        assert np.median(share(one)) < 0.3 < 0.6 < np.median(share(none))  # untrained, two whole experts drown an average of six
-        assert np.median(one.cosine_T) > 0.2 > 0.15 > abs(np.median(none.cosine_T))
-    gaps = [np.median(share(one)[space]) - np.median(share(one)[letter]) for one in trained]
-    assert gaps[0] > 0.2 and gaps[1] < 0  # no constant: loud for spaces first, quiet for them later
+        assert np.median(share(one)) < 0.35 < 0.6 < np.median(share(none))  # untrained, two whole experts drown an average of six
+    assert np.median(trained[0].cosine_T) > 0.2 > 0.15 > abs(np.median(null[0].cosine_T))
+    assert np.median(share(trained[0])[number]) > 2 * np.median(share(trained[0])[line_end])
 
 
 def test_the_parts_of_a_layer_add_up_to_its_output(model):
-    ids = torch.tensor([encode(ENGLISH.encode(), model.config.vocabulary)])
+    ids = torch.tensor([encode(ENGLISH, model.config.vocabulary)])
     for one, layer, x_TD in zip(contributions(model, ENGLISH), moe_layers(model), layer_inputs(model, ids)):
         with torch.no_grad():
             (out_TD, routing), shared_TD = layer(x_TD), layer.shared(x_TD)
@@ -119,7 +120,7 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
 def test_a_wrong_model_or_text_is_refused():
     half = LanguageModel(ModelConfig((Sparse(8, 2, 8, num_shared=1), Sparse(8, 2, 8)), layers=2, width=16, heads=2))
     for wrong in (model_of(0), LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2)), half):
-        with pytest.raises(ValueError, match=r'no two parts to compare; take a model .* shipped_model\("deepseekmoe"\)$'):
+        with pytest.raises(ValueError, match=r'no two parts to compare; take a model .* shipped_model\("ladder-deepseekmoe"\)$'):
             ContributionView.of_model(wrong, "abc")
     with pytest.raises(ValueError, match="the text is empty"):
         model_view("")
@@ -232,21 +233,23 @@ def test_pointing_walks_the_columns_in_their_order_and_clicking_keeps(show):
 
 
 def test_another_text_is_read_by_both_models(show, model):
-    view = ContributionView.of_model(model, "abc", name="deepseekmoe")
+    view = ContributionView.of_model(model, "abc", name="ladder-deepseekmoe")
     page = show(view, live=True)
     page.get_by_label("Your text").fill("中 moon")
     page.get_by_label("Your text").press("Enter")
-    page.wait_for_function("document.querySelectorAll('.moe-token').length === 8")
+    last = len(encode("中 moon")) - 1
+    page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {last + 1}")
     untrained = contributions(LanguageModel(model.config, 0), "中 moon")
     for layer, (one, none) in enumerate(zip(contributions(model, "中 moon"), untrained)):
-        page.evaluate("(layer) => model.receive({ layer, locked_token: 5 })", layer)
-        chosen = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(one.expert_ids[5], one.weights[5]))
+        page.evaluate("(change) => model.receive(change)", {"layer": layer, "locked_token": last})
+        chosen = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(one.expert_ids[last], one.weights[last]))
         said = status(page)
-        assert f"shared part {one.shared_T[5]:.2f} long, routed {one.routed_T[5]:.2f}, share {share(one)[5]:.0%}" in said
-        assert f"untrained {share(none)[5]:.0%}; cosine {one.cosine_T[5]:.2f}, " in said and said.endswith(f"experts {chosen}.")
+        assert f"shared part {one.shared_T[last]:.2f} long, routed {one.routed_T[last]:.2f}, share {share(one)[last]:.0%}" in said
+        assert f"untrained {share(none)[last]:.0%}; cosine {one.cosine_T[last]:.2f}, " in said
+        assert said.endswith(f"experts {chosen}.")
     assert view.text == "中 moon"
     page.get_by_role("button", name="Reset").click()
-    assert "median over 3 tokens" in status(page)
+    assert f"median over {len(encode('abc'))} token" in status(page)
 
 
 def test_kinds_of_tokens_and_medians(tmp_path):

@@ -10,7 +10,7 @@ from traitlets import TraitError
 from widget_harness import picture, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
-from moe_lesson.base.tokens import encode
+from moe_lesson.base.tokens import encode, token_texts
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.lm.model import listening
 from moe_lesson.moe.dispatch import ffn
@@ -40,7 +40,7 @@ def stations_of(model: LanguageModel, text: str, layer: int, token: int) -> dict
 
 
 def test_every_station_has_the_numbers_of_the_package(tmp_path):
-    models = {"deepseekmoe": shipped_model("ladder-deepseekmoe")[0], "topk": shipped_model("ladder-gshard")[0], "mixed": mixed()}
+    models = {name: shipped_model(f"ladder-{name}")[0] for name in ("deepseekmoe", "gshard")} | {"mixed": mixed()}
     cases = [(name, layer, token) for name, model in models.items() for layer in range(len(moe_layers(model)))
              for token in (0, 7)]
     vectors = [{"name": f"{name}, layer {layer}, token {token}", "text": TEXT, "layer": layer, "token": token,
@@ -65,7 +65,7 @@ def test_each_station_is_told_with_its_numbers(show):
     for station in range(8):
         page.evaluate("(station) => model.receive({ station })", station)
         said.append(status(page))
-        assert said[-1].startswith(f"Token 7 'k', layer 1 of 2, station {station + 1} of 8. ")
+        assert said[-1].startswith(f"Token 7 '{token_texts(encode(TEXT))[7]}', layer 1 of 2, station {station + 1} of 8. ")
     ids, held = [int(n) for n in found["ids"]], sum(found["scores"][int(n)] for n in found["ids"])
     lengths = torch.tensor(found["answers"]).reshape(6, 64).norm(dim=1)
     expected = (
