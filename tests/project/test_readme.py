@@ -7,19 +7,21 @@ from pathlib import Path
 
 import benchmark_layer
 import benchmark_widgets
+import ladder_card
 import nbformat
 import numpy as np
 import readme_picture
+from benchmark_layer import with_section
 from PIL import Image
 
-from moe_lesson import interval, paired_difference, result_table
-from moe_lesson.base.storage import DATA
+from moe_lesson import interval, result_table
 from moe_lesson.experiments import EXPERIMENTS
-from moe_lesson.measure.evidence import judged, verdict
+from moe_lesson.measure.evidence import judged, verdict, welch_difference
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
-CARD = " ".join((REPO / "data" / "README.md").read_text(encoding="utf-8").split())
+CARD_FILE = (REPO / "data" / "README.md").read_text(encoding="utf-8")
+CARD = " ".join(CARD_FILE.split())
 WORDS = " ".join(README.split())
 CONTRIBUTING = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -41,28 +43,19 @@ def test_every_lesson_is_in_the_table_with_its_picture_and_its_minutes():
         assert row.endswith(f" | {minutes} |") and f'src=".github/pictures/{path.name[:2]}.png"' in row
 
 
+def test_the_card_says_of_the_ladder_what_its_tables_say():
+    made = ladder_card.section(result_table("ladder-cpu"), result_table("ladder-cpu-baselines"))
+    assert with_section(CARD_FILE, made, ladder_card.HEADING) == CARD_FILE, "python tools/ladder_card.py"
+
+
 def test_the_headline_is_what_the_table_says():
-    table = result_table("ladder-cpu")
-    test = {row["rung"]: table.column("test", stage="final", rung=row["rung"]) for row in table.rows}
-    for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "gshard ×1.5", "dense of total size"):
-        total, active = (table.column(figure, stage="final", rung=rung)[0] for figure in ("total", "active"))
-        assert f"| {total:,.0f} | {active:,.0f} | {interval(test[rung])} |" in CARD
-    for worse, better in (("gshard", "fine"), ("dense of total size", "deepseekmoe"), ("gshard", "deepseekmoe")):
-        assert str(paired_difference(test[worse], test[better])) in CARD
-    small, both = (paired_difference(test["gshard"], test[better]) for better in ("fine", "deepseekmoe"))
-    assert f"predict better at equal cost**, narrowly: by {small}" in WORDS and f"do not settle it**: {both}" in WORDS
-    paper = {row["model"]: row["pile_loss"] for row in result_table("deepseekmoe-ladder", DATA / "paper").rows}
-    share = both.mean / interval(test["gshard"]).mean
-    assert 0.5 < share / (1 - paper["DeepSeekMoE"] / paper["GShard"]) < 2, "about the paper's size"
-    judged = [verdict(test[worse], test[better]) for worse, better in (
-        ("switch", "gshard"), ("dense", "gshard"), ("dense", "switch"), ("fine", "deepseekmoe"), ("gshard", "deepseekmoe"))]
-    assert judged == ["holds", "holds", "open", "open", "open"], "what README and card say in words"
-
-
-def test_the_numbers_of_lesson_00_are_what_its_table_says():
-    table = result_table("dense-or-moe-cpu")
-    dense, sparse = (table.column("test", stage="final", rung=rung) for rung in ("dense", "deepseekmoe"))
-    assert f"by {paired_difference(dense, sparse)} nats per byte" in WORDS and verdict(dense, sparse) == "holds"
+    table, ladder = result_table("ladder-cpu"), EXPERIMENTS["ladder"]
+    contrasts = {row["contrast"]: row for row in judged(table, ladder.contrasts, ladder.margin)}
+    assert f"by {contrasts['dense − gshard']['difference']} nats per byte" in WORDS
+    small = welch_difference(*(table.column("test", stage="final", rung=rung) for rung in ("gshard", "fine")))[0]
+    assert f"by {small}" in WORDS and f"{contrasts['gshard − deepseekmoe']['difference']}" in WORDS
+    verdicts = [contrasts[name]["verdict"] for name in ("dense − gshard", "gshard − deepseekmoe")]
+    assert verdicts + [verdict(small)] == ["shown", "open", "higher"], "what the README says in words"
 
 
 def test_the_numbers_of_the_world_of_facts_are_what_its_table_says():
@@ -83,7 +76,7 @@ def test_the_memories_and_the_calls_of_the_readme_are_what_the_tables_say():
         return f"{interval(facts.column(figure, stage='final', rung=rung)).mean:.0%}"
 
     def told(router: str) -> float:
-        return interval(census.column("domain", rung="deepseekmoe", router=router)).mean
+        return interval(census.column("domain", rung="deepseekmoe", router=router, layer=1)).mean
 
     dense, mixture = of_facts("dense, fewer facts"), of_facts("gshard, fewer facts")
     assert f"a dense layer remembers {dense}, a mixture of the same cost {mixture}" in WORDS
@@ -95,12 +88,12 @@ def test_the_memories_and_the_calls_of_the_readme_are_what_the_tables_say():
 
 def test_the_speed_is_what_the_table_says():
     table, steps = result_table("layer-speed-cpu"), result_table("layer-speed-cpu-steps")
-    assert benchmark_layer.with_section(CONTRIBUTING, benchmark_layer.section(table, steps)) == CONTRIBUTING
+    assert with_section(CONTRIBUTING, benchmark_layer.section(table, steps)) == CONTRIBUTING
 
 
 def test_the_speed_of_the_widgets_is_what_the_table_says():
     section = benchmark_widgets.section(result_table("widget-speed-cpu"))
-    assert benchmark_layer.with_section(CONTRIBUTING, section, benchmark_widgets.HEADING) == CONTRIBUTING
+    assert with_section(CONTRIBUTING, section, benchmark_widgets.HEADING) == CONTRIBUTING
 
 
 def test_the_still_is_the_routing_map_of_lesson_00_and_the_moving_picture_is_small_and_moves():
