@@ -29,7 +29,7 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     good = {"routings": model.route(TEXT), "text": TEXT, "census": census, "null": census}
     for words, wrong in (
             ("origin is 'real'", {"origin": "real"}), ("the text has 0 tokens; expected 1 … 256", {"text": ""}),
-            ("the text has 241 tokens", {"text": "x" * 241}), ("census is str; expected a Census", {"census": "x"}),
+            ("the text has 258 tokens", {"text": "é" * 129}), ("census is str; expected a Census", {"census": "x"}),
             ("null is NoneType; expected a Census", {"null": None}),
             ("other layers or other tokens; take both", {"null": census_of(documents=8)}),
             ("1 routing; expected one for each MoE layer of the census, 2", {"routings": model.route(TEXT)[:1]}),

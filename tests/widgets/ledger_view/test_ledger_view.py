@@ -197,7 +197,7 @@ def test_the_button_keeps_an_outline_and_lets_it_go(show):
     page.get_by_role("button", name="Keep as outline").press("Enter")
     assert "Against the outline (toy): exist × 1," in status(page)
     page.get_by_label("N, routed experts").press("End")
-    assert "exist × 271" in status(page)
+    assert "exist × 160" in status(page)
     page.get_by_role("button", name="Remove the outline").press("Enter")
     assert "outline" not in status(page)
     page.wait_for_function("Object.keys(model.get('pinned')).length === 0")

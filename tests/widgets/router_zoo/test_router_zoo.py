@@ -71,7 +71,7 @@ def test_a_control_out_of_range_is_refused(trait, value):
 
 def model_of(layers=2):
     torch.manual_seed(0)
-    return LanguageModel(ModelConfig(Sparse(16, 2, 4), layers=layers, width=16, heads=2, context=24)).eval()
+    return LanguageModel(ModelConfig(Sparse(16, 2, 4), layers=layers, width=16, heads=2, context=24, vocabulary=256)).eval()
 
 
 def test_the_zoo_of_a_model_has_its_last_routers_logits_and_those_before():
