@@ -242,7 +242,7 @@ EXPERIMENTS = {
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",
-        rungs={"dense": dense_beside(matched(2, 4)), "switch": matched(1, renormalise=False), "gshard": matched(2),
+        rungs={"dense": dense_beside(matched(2)), "switch": matched(1, renormalise=False), "gshard": matched(2),
                "fine": matched(2, 4), "deepseekmoe": matched(2, 4, num_shared=2), "dense of total size": dense_of_total_size,
                "gshard ×1.5": gshard_times(1.5), "half active": half_active, "2 of 4": gshard_of(4), "2 of 8": gshard_of(8),
                "1 shared": matched(2, 4, num_shared=1), "4 shared": matched(2, 4, num_shared=4)}

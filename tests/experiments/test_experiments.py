@@ -377,7 +377,7 @@ def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_p
         "made": dict.fromkeys(("commit", "python", "torch", "device", "date"), "x")})
     shipped = []
     monkeypatch.setattr(running, "ship", lambda *arguments: shipped.append(arguments))
-    monkeypatch.setattr(running, "diagnose_once", lambda *arguments: [])
+    monkeypatch.setattr(running, "diagnose_once", lambda *arguments, **wait: [])
     table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
     finals = [run for run in asked if run.stage == "final"]
     assert bool(shipped) == bool(EXPERIMENTS[name].ships)
