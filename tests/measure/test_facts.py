@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fact_finder.cases import by_hand
 
 from moe_lesson import TrainingConfig, train
 from moe_lesson.measure.facts import (
@@ -23,25 +24,8 @@ from moe_lesson.moe.routing import Routing
 SMALL = dict(topics=4, per_topic=8, num_answers=16, width=512)  # so wide that no fact is like another
 
 
-@pytest.fixture
-def by_hand() -> tuple[FactsWorld, FactsModel]:
-    """Each topic has an expert of its own, with a unit for each fact: silu(z) · z, z being how much the question is its."""
-    torch.manual_seed(0)
-    world = FactsWorld(**SMALL, common_units=0)
-    model = FactsModel(Sparse(4, 1, 8, renormalise=False), world)
-    key_DF = F.pad(world.questions, (CONTEXT, 0)).T
-    marks_DM = F.pad(world.marks, (CONTEXT, 0)).T
-    with torch.no_grad():
-        model.layer.router.weight.copy_(marks_DM)
-        keys = key_DF.reshape(512, 4, 8).transpose(0, 1) / 512 ** 0.5
-        model.layer.experts.w_in.copy_(torch.cat([keys, keys], dim=2))
-        says = torch.linalg.pinv(model.heads[0])[world.answer_of]  # what the head reads as the answer alone
-        model.layer.experts.w_out.copy_(says.reshape(4, 8, 512))
-    return world, model
-
-
-def test_what_a_layer_was_given_is_found_again_and_goes_with_its_expert(by_hand):
-    world, model = by_hand
+def test_what_a_layer_was_given_is_found_again_and_goes_with_its_expert():
+    world, model = by_hand(num_answers=16)
     found = memory(model, world)
     assert found["recall"] == 1 and "common" not in found and 0 < found["bits"] <= 32 * 4
     assert found["bits_per_parameter"] == pytest.approx(found["bits"] / sum(p.numel() for p in model.parameters()))
@@ -54,8 +38,8 @@ def test_what_a_layer_was_given_is_found_again_and_goes_with_its_expert(by_hand)
     assert not any(name.startswith("common") for name in found)
 
 
-def test_recall_is_the_share_of_facts_that_a_layer_has(by_hand):
-    world, model = by_hand
+def test_recall_is_the_share_of_facts_that_a_layer_has():
+    world, model = by_hand(num_answers=16)
     with torch.no_grad():
         model.layer.experts.w_out[0].neg_()
     assert answered(model, world.ask())[0].nonzero().flatten().tolist() == list(range(8, 32))
@@ -78,8 +62,8 @@ def test_of_identical_experts_every_fact_survives():
     assert whole["recall"] == pytest.approx(found["recall_of_shared_alone"], abs=0.01), "the routed ones say nothing"
 
 
-def test_an_expert_alone_has_what_is_lost_with_it(by_hand):
-    world, model = by_hand
+def test_an_expert_alone_has_what_is_lost_with_it():
+    world, model = by_hand(num_answers=16)
     facts, _, untouched = survival(model, world.ask(), parts=2).tolist()
     assert untouched == 0.5 <= facts < 0.6
 

@@ -234,7 +234,7 @@ def test_only_small_packages_are_installed_and_nothing_with_them(monkeypatch):
 
 
 def test_the_cell_looks_for_all_that_the_lessons_need():
-    project = colab.tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    project = colab.project()
     needed = {Requirement(line).name for line in project["dependencies"] + project["optional-dependencies"]["lab"]}
     assert set(bootstrap.NEEDED) == {name.replace("-", "_") for name in needed} - {"jupyterlab"}
 

@@ -7,19 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import colab
 import nbformat
 import pytest
 import store_notebooks
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 REPO = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
-PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT = colab.project()
 PAGES = ("README.md", "CONTRIBUTING.md")
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 

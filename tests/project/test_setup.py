@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import colab
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -13,13 +14,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 REPO = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+PROJECT = colab.project()
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + sum(EXTRAS.values(), [])]
 PINS = [Requirement(line) for line in (REPO / "constraints.txt").read_text().splitlines() if not line.startswith("#")]

@@ -35,6 +35,7 @@ import token_way.cases as way_cases
 from router_microscope.cases import scope_of
 from routing_map.cases import map_of
 from routings import HOSTILE, LONG_NAMES, logits_of, routing_of
+from widget_harness import made
 
 from moe_lesson import ModelConfig, Sparse
 from moe_lesson.lm.ledger import PUBLISHED
@@ -91,13 +92,6 @@ class Entry(Example):
     along: tuple[str, ...] = ()
     follows: str = ".moe-root canvas, .moe-chart svg"
     opened: str = ""
-
-
-def made(widget: LessonWidget, **state) -> LessonWidget:
-    """The widget in a state."""
-    for name, value in state.items():
-        setattr(widget, name, value)
-    return widget
 
 
 def slider(name: str, key: str = "ArrowRight") -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import benchmark_widgets
 import pytest
-from every_widget import WIDGETS, Example, made
+from every_widget import WIDGETS, Example
 from widget_harness import (
     LISTEN_TO_TEXT,
     NEXT_FRAME,
@@ -17,6 +17,7 @@ from widget_harness import (
     assert_it_follows_the_theme,
     complaints,
     look,
+    made,
     moving_parts,
     picture,
     receive,

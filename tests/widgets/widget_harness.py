@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from traitlets import TraitError
 
+from moe_lesson.widgets.kit.base import LessonWidget
 from moe_lesson.widgets.kit.weights import SENT
 
 HERE = pathlib.Path(__file__).parent
@@ -202,3 +203,10 @@ def assert_it_fits(page, width: int) -> None:
         .map((node) => node.outerHTML.slice(0, 90));
     }""")
     assert outside == []
+
+
+def made(widget: LessonWidget, **state) -> LessonWidget:
+    """The widget in a state."""
+    for name, value in state.items():
+        setattr(widget, name, value)
+    return widget

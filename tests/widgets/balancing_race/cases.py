@@ -49,9 +49,3 @@ def write_runs(folder, runs: BalanceRuns, name="balance-cpu", leave_out=()) -> N
                           for layer, load_N in enumerate(runs.loads[m, s, p])]
     for part, rows in (("curves", curves), ("loads", loads)):
         write_table(folder, f"{name}-{part}", rows, {"command": "synthetic"})
-
-
-def made(race: BalancingRace, **settings) -> BalancingRace:
-    for name, value in settings.items():
-        setattr(race, name, value)
-    return race

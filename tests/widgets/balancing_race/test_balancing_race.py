@@ -198,14 +198,6 @@ def test_play_runs_from_the_first_step_to_the_last_and_python_hears_where_it_sto
     assert page.locator(".moe-status").get_attribute("aria-live") == "polite"
 
 
-def test_pause_keeps_the_step_and_play_goes_on_from_there(show_timed):
-    page = show_timed(race_of())
-    for button, time, expected in (("Play", 340, 2), ("Pause", 900, 2), ("Play", 340, 4)):
-        page.get_by_role("button", name=button).press("Enter")
-        page.clock.run_for(time)
-        assert step(page) == expected
-
-
 @pytest.mark.parametrize("hand", ["Step", "Reset"])
 def test_a_hand_on_the_step_or_reset_stops_the_film(show_timed, hand):
     page = show_timed(race_of())

@@ -26,9 +26,3 @@ def chosen(ids, weights, experts: int) -> Routing:
 def crowd(tokens: int = 8) -> CapacityView:
     """Every token wants expert 0 of 4, each with a larger weight than the one before it."""
     return CapacityView([chosen(np.zeros((tokens, 1), int), np.arange(1, tokens + 1)[:, None] / tokens, 4)], origin="toy")
-
-
-def made(view: CapacityView, **settings) -> CapacityView:
-    for name, value in settings.items():
-        setattr(view, name, value)
-    return view

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from capacity_view.cases import chosen, crowd, made, view_of
+from capacity_view.cases import chosen, crowd, view_of
 from routings import logits_of, routing_of
-from widget_harness import assert_refused, run_node, status
+from widget_harness import assert_refused, made, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within

@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 import torch
 from contribution_view.cases import MIXED, lengths, model_of, model_view, toy, view_of
-from every_widget import made
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import picture, run_node, status
+from widget_harness import made, picture, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.tokens import TOKEN_BYTES, encode
 from moe_lesson.lm.checkpoints import shipped_model
-from moe_lesson.measure.instruments import layer_inputs
 from moe_lesson.moe.layers import moe_layers
 from moe_lesson.widgets import Contribution, ContributionView
 from moe_lesson.widgets.contribution_view.data import BY_SHARE, contributions
@@ -46,19 +44,6 @@ def test_training_turns_the_split_around_and_numbers_stand_out(model, text):
         assert np.median(share(one)) < 0.35 < 0.6 < np.median(share(none))  # untrained, two whole experts drown an average of six
     assert np.median(trained[0].cosine_T) > 0.2 > 0.15 > abs(np.median(null[0].cosine_T))
     assert np.median(share(trained[0])[number]) > 2 * np.median(share(trained[0])[line_end])
-
-
-def test_the_parts_of_a_layer_add_up_to_its_output(model):
-    ids = torch.tensor([encode(ENGLISH, model.config.vocabulary)])
-    for one, layer, x_TD in zip(contributions(model, ENGLISH), moe_layers(model), layer_inputs(model, ids)):
-        with torch.no_grad():
-            (out_TD, routing), shared_TD = layer(x_TD), layer.shared(x_TD)
-        assert np.allclose(one.shared_T, shared_TD.norm(dim=1).numpy(), rtol=1e-5)
-        assert np.allclose(one.routed_T, (out_TD - shared_TD).norm(dim=1).numpy(), rtol=1e-4)
-        assert np.array_equal(one.expert_ids, routing.expert_ids.numpy())
-        # |s + r|² = |s|² + |r|² + 2 |s| |r| cos
-        whole = one.shared_T ** 2 + one.routed_T ** 2 + 2 * one.shared_T * one.routed_T * one.cosine_T
-        assert np.allclose(whole, out_TD.double().square().sum(dim=1).numpy(), rtol=1e-3)
 
 
 def test_lengths_and_cosine_of_known_parts():

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from every_widget import made
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
-from widget_harness import assert_refused, status
+from widget_harness import assert_refused, made, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.lm.corpora import Corpus, Document

@@ -33,10 +33,10 @@ def finder_of(recipes=None, sizes=None, per_topic=8, **more) -> FactFinder:
     return FactFinder.of_models(models, world, per_topic, **{"origin": "toy", **more})
 
 
-def by_hand() -> tuple[FactsWorld, FactsModel]:
+def by_hand(num_answers: int = 64) -> tuple[FactsWorld, FactsModel]:
     """Each topic has an expert of its own, with a unit for each fact: silu(z) · z, z being how much the question is its."""
     torch.manual_seed(0)
-    world = FactsWorld(topics=4, per_topic=8, num_answers=64, width=512, common_units=0)
+    world = FactsWorld(topics=4, per_topic=8, num_answers=num_answers, width=512, common_units=0)
     model = FactsModel(Sparse(4, 1, 8, renormalise=False), world)
     keys = F.pad(world.questions, (CONTEXT, 0)).T.reshape(512, 4, 8).transpose(0, 1) / 512 ** 0.5
     with torch.no_grad():

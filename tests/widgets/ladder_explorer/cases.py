@@ -63,9 +63,3 @@ def write_ladder(folder, rungs: dict[str, RungRuns], leave_out=(), tables=TABLES
     for table, rows in zip(TABLES, (finals, followed, speeds)):
         if table in tables:
             write_table(folder, table, rows, {"command": "made up by ladder_explorer/cases.py: no training has given these"})
-
-
-def made(explorer: LadderExplorer, **settings) -> LadderExplorer:
-    for name, value in settings.items():
-        setattr(explorer, name, value)
-    return explorer

@@ -7,8 +7,8 @@ import dataclasses
 import math
 
 import pytest
-from ladder_explorer.cases import DOMAINS, ladder_of, made, rungs_of, two, write_ladder
-from widget_harness import assert_refused, run_node, status
+from ladder_explorer.cases import DOMAINS, ladder_of, rungs_of, two, write_ladder
+from widget_harness import assert_refused, made, run_node, status
 
 from moe_lesson.measure.evidence import interval, welch_difference
 from moe_lesson.widgets import LadderExplorer, RungRuns

@@ -21,9 +21,3 @@ def game_of(rounds: int = 3, seed: int = 3, tokens=TEXT, experts: int = 16, k: i
     """A game of synthetic routings, two layers in turn."""
     return RouterGame([maps_of(tokens, experts, k, 10 * i) for i in range(rounds)], seed,
                       **{"origin": "synthetic", "name": "dice", "layers": [i % 2 for i in range(rounds)], **more})
-
-
-def made(game: RouterGame, **state) -> RouterGame:
-    for name, value in state.items():
-        setattr(game, name, value)
-    return game

@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from router_game.cases import TEXT, game_of, made, maps_of
+from router_game.cases import TEXT, game_of, maps_of
 from traitlets import TraitError
-from widget_harness import browser_state, picture, run_node, status
+from widget_harness import browser_state, made, picture, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
 from moe_lesson.lm.checkpoints import shipped_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from router_microscope.cases import scope_of
 from routings import logits_of, routing_of
-from widget_harness import assert_refused, run_node, status
+from widget_harness import assert_refused, made, run_node, status
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.layers import Router
@@ -18,12 +18,6 @@ from moe_lesson.widgets.router_microscope.data import DRAWS, ORDERS
 
 BARE, RENORMALISED, LATE = ORDERS
 MASKED = [[0.0, -math.inf, 1.0, 0.5], [2.0, -math.inf, -math.inf, -math.inf]]
-
-
-def made(scope: RouterMicroscope, **settings) -> RouterMicroscope:
-    for name, value in settings.items():
-        setattr(scope, name, value)
-    return scope
 
 
 # --- validation ------------------------------------------------------------------------------------------------------
