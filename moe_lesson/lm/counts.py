@@ -22,11 +22,6 @@ from ..base.tokens import BYTES, VOCABULARY, size_of
 from .corpora import Corpus
 
 
-def longest(vocabulary: int) -> int:
-    """The longest n-gram that is one whole number of 63 bits."""
-    return int(63 / np.log2(vocabulary) - 1e-9)
-
-
 def grams(ids: ndarray, n: int, vocabulary: int) -> ndarray:
     """The n-grams of windows [B, S+1] as numbers, the first token the most significant: [B, S+2-n]."""
     length = ids.shape[1] + 1 - n
@@ -47,7 +42,7 @@ class CountModel:
     """
 
     def __init__(self, ids: Tensor, order: int, vocabulary: int = VOCABULARY, discount: float = 0.75):
-        most = longest(vocabulary)
+        most = int(63 / np.log2(vocabulary) - 1e-9)  # the longest n-gram that is one whole number of 63 bits
         require(1 <= order <= most, f"order is {order}; a count model of {vocabulary} tokens has n-grams of 1 … {most}")
         require(0 < discount < 1, f"discount is {discount}; expected a number between 0 and 1")
         require(ids.ndim == 2 and ids.shape[1] >= order,

@@ -77,20 +77,16 @@ def ffn_cost(recipe: Recipe, width: int) -> Cost:
     return sum(ffn_parts(recipe, width).values(), NOTHING)
 
 
-def attention_cost(width: int, context: int) -> Cost:
-    """Cost of one attention layer: four projections, and scores and mixing against `context` positions."""
-    return matrix(width, 4 * width) + Cost(0, 0, 2 * 2 * context * width)
-
-
 def parts(config: ModelConfig) -> dict[str, Cost]:
     """Cost of a language model by its parts: embedding, attention, ffn, norms, head. One token of a full context.
 
     Looking an embedding up is not a product: a token uses one row of the table and pays no FLOPs.
     """
-    d, v = config.width, config.vocabulary
-    attention = sum((attention_cost(d, config.context) for _ in config.recipes), NOTHING)
+    d, v, layers = config.width, config.vocabulary, config.layers
+    # four projections, and scores and mixing against every place of the context
+    attention = matrix(d, 4 * d * layers) + Cost(0, 0, 2 * 2 * config.context * d * layers)
     ffn = sum((ffn_cost(recipe, d) for recipe in config.recipes), NOTHING)
-    norms = (2 * config.layers + 1) * d
+    norms = (2 * layers + 1) * d
     return {"embedding": Cost(v * d, d, 0), "attention": attention, "ffn": ffn, "norms": Cost(norms, norms, 0),
             "head": matrix(d, v)}
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.errors import require
-from ..base.seeds import named_seed
+from ..base.seeds import mixed_seed
 from ..base.text import DOCUMENT_START, to_bytes
 from ..base.tokens import VOCABULARY, decode, encode, token_texts
 from ..moe.layers import DenseFFN, MoE
@@ -140,7 +140,7 @@ class LanguageModel(nn.Module):
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1 and not name.endswith("router.noise"):  # which starts at zero
-                    torch.manual_seed(named_seed(seed, name))
+                    torch.manual_seed(mixed_seed(seed, name))
                     # by the numbers that are summed up: a wide FFN does not start louder than a narrow one
                     inputs = parameter.shape[-2] if name.endswith("w_out") else config.width
                     nn.init.normal_(parameter, std=0.5 * inputs ** -0.5)

@@ -11,7 +11,6 @@ all facts: a model can learn it once, or again and again.
 Letters: T tokens, D width, F facts, M topics, V answers, C classes of the common skill, N experts.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ..moe.layers import moe_layers, weight
 from ..moe.recipes import Recipe
 from ..moe.routing import Routing
 from .instruments import calls, hybridity, labels_served, layer_inputs, shuffled
-from .interventions import without_experts, without_shared
+from .interventions import with_silent_experts, without_experts, without_shared
 from .nulls import random_router
 from .skills import TEST_STEP
 
@@ -190,15 +189,6 @@ def survival(model: FactsModel, asked: Questions, parts: int = 4) -> Tensor:
     return kept
 
 
-@torch.no_grad()
-def shared_alone(model: FactsModel, asked: Questions) -> Tensor:
-    """Which questions a model answers right by its shared experts alone, without any routed one: [2, T], see `answered`."""
-    alone = copy.deepcopy(model)
-    for layer in moe_layers(alone):
-        layer.experts.w_out.zero_()
-    return answered(alone, asked)
-
-
 def breadth_cost(routing: Routing, topics_TM: Tensor, right_T: Tensor) -> float:
     """How much less is remembered where experts serve many topics: the recall in the calls of the narrower half of the experts,
     less that of the broader half. NaN where a half is never called."""
@@ -241,6 +231,6 @@ def knowledge(model: FactsModel, world: FactsWorld, facts: Tensor) -> dict[str, 
     found |= zip(("facts_survive", "common_survive", "untouched"), survival(model, asked).tolist())
     if layer.shared:
         for what, right in (("without_shared", answered(without_shared(model), asked)),
-                            ("of_shared_alone", shared_alone(model, asked))):
+                            ("of_shared_alone", answered(with_silent_experts(model), asked))):
             found |= zip((f"recall_{what}", f"common_{what}"), right.double().mean(dim=1).tolist())
     return found if world.num_classes else {name: value for name, value in found.items() if not name.startswith("common")}

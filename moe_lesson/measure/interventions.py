@@ -16,7 +16,7 @@ from ..moe.routing import Routing
 from .instruments import hidden_units
 
 
-def with_silent_experts(model: LanguageModel) -> LanguageModel:
+def with_silent_experts(model: nn.Module) -> nn.Module:
     """A copy of a model whose routed experts all answer nothing; shared experts and the rest are as trained."""
     changed = copy.deepcopy(model)
     for layer in moe_layers(changed):

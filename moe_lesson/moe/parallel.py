@@ -25,6 +25,7 @@ from .dispatch import DISPATCHES
 from .layers import Experts, compute_dtype
 from .routing import Routing
 from .rows import Combine, Gather, by_expert
+from .zoo import in_groups, outside_groups
 
 # ------------------------------------------------------------------------------------------------------- what travels where
 
@@ -103,40 +104,26 @@ def bytes_per_token(top_k: int, devices: int, width: int, bytes_each: int = 2) -
 # ------------------------------------------------------------------------------------------------ routing that travels less
 
 
-def closed_groups(scores_TN: Tensor, groups: int, limit: int, best: int) -> Tensor:
-    """Close all experts of a token but those of its `limit` best groups.
-
-    Args:
-        scores_TN: what the experts are chosen by; a group is N/groups neighbours.
-        groups: how many there are.
-        limit: groups that a token may go to; together they need at least K experts.
-        best: a group is worth the sum of so many of its highest scores.
-
-    Returns: [T, N] True where an expert is closed; give it to `choose` or `Router` as `closed_TN`.
-    """
-    size = experts_each(scores_TN.shape[1], groups)
-    require(1 <= limit <= groups, f"limit is {limit}; expected 1 … {groups} of the {groups} groups")
-    require(1 <= best <= size, f"best is {best}; expected 1 … {size}, the experts of one group")
-    worth_TG = scores_TN.unflatten(1, (groups, size)).topk(best, dim=-1).values.sum(-1)
-    closed_TG = torch.ones_like(worth_TG, dtype=torch.bool).scatter(1, worth_TG.topk(limit, dim=-1).indices, False)
-    return closed_TG.repeat_interleave(size, dim=1)
-
-
 def device_limited(scores_TN: Tensor, devices: int, limit: int = 3) -> Tensor:
     """DeepSeek-V2's: each token stays on the `limit` devices that have its best experts (arXiv 2405.04434, section 2.2.2).
 
-    Returns: closed [T, N], as in `closed_groups`.
+    Args:
+        scores_TN: what the experts are chosen by; a device has N/devices neighbours.
+        devices: how many there are.
+        limit: how many of them a token may go to; together they need at least K experts.
+
+    Returns: [T, N] True where an expert is closed; give it to `choose` or `Router` as `closed_TN`.
     """
-    return closed_groups(scores_TN, devices, limit, best=1)
+    return outside_groups(in_groups(scores_TN, devices).amax(dim=-1), limit, scores_TN.shape[1])
 
 
 def node_limited(scores_TN: Tensor, nodes: int = 8, limit: int = 4, best: int = 2) -> Tensor:
     """DeepSeek-V3's: each token stays on the `limit` nodes whose `best` highest scores have the highest sum; best = K/limit
     (arXiv 2412.19437, section 2.1.2). Its scores include the selection bias.
 
-    Returns: closed [T, N], as in `closed_groups`.
+    Returns: closed [T, N], as of `device_limited`.
     """
-    return closed_groups(scores_TN, nodes, limit, best)
+    return outside_groups(in_groups(scores_TN, nodes).topk(best, dim=-1).values.sum(dim=-1), limit, scores_TN.shape[1])
 
 
 # ---------------------------------------------------------------------------------------------------------- the real thing

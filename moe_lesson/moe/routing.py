@@ -5,16 +5,12 @@ Letters: T tokens, N experts, K experts per token (active).
 
 from __future__ import annotations
 
-import json
 import math
-import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-
-from ..base.storage import read_safetensors, write_safetensors
 
 
 def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
@@ -69,7 +65,7 @@ class Routing:
         weights: [T, K] what each chosen expert's output is multiplied by.
         tokens: the T tokens as text, or None where nobody needs to read them.
         clean_logits, noise_std: [T, N] what a noisy router would have said without its noise, and the noise's standard
-            deviation; None where there was none. They live as long as the training step: `detach` and `save` leave them out.
+            deviation; None where there was none. They live as long as the training step: `detach` leaves them out.
 
     Raises:
         ValueError: if the shapes do not fit together.
@@ -122,16 +118,6 @@ class Routing:
         """The weights written out over all experts: [T, N], zero where an expert was not chosen."""
         return torch.zeros_like(self.logits, dtype=self.weights.dtype).scatter(1, self.expert_ids, self.weights)
 
-    @property
-    def max_violation(self) -> float:
-        """MaxVio of the load; see `max_violation`."""
-        return max_violation(self.load)
-
-    @property
-    def load_entropy(self) -> float:
-        """Entropy of the load as a fraction of log N; see `load_entropy`."""
-        return load_entropy(self.load)
-
     def split(self, parts: int) -> list[Routing]:
         """The routings of `parts` equal parts of the tokens, in order, e.g. one for each sequence of a batch."""
         return [Routing(*one) for one in zip(*(part.chunk(parts) for part in (self.logits, self.expert_ids, self.weights)))]
@@ -147,30 +133,6 @@ class Routing:
     def detach(self) -> Routing:
         """The same routing without gradients, on the CPU."""
         return Routing(self.logits.detach().cpu(), self.expert_ids.cpu(), self.weights.detach().cpu(), self.tokens)
-
-    def save(self, path: str | pathlib.Path) -> None:
-        """Write the routing to one safetensors file."""
-        tensors = {name: getattr(self, name) for name in ("logits", "expert_ids", "weights")}
-        write_safetensors(path, tensors, {"tokens": json.dumps(self.tokens)})
-
-    @classmethod
-    def load_file(cls, path: str | pathlib.Path) -> Routing:
-        """Read a routing that `save` wrote.
-
-        Raises:
-            ValueError: if the file is not such a routing, or an expert id is outside 0 … N-1.
-        """
-        tensors, metadata = read_safetensors(path)
-        missing = {"logits", "expert_ids", "weights"} - tensors.keys()
-        if missing:
-            raise ValueError(f"{path} is not a routing: it has no {', '.join(sorted(missing))}")
-        tokens = json.loads(metadata.get("tokens", "null"))
-        routing = cls(**{name: tensors[name] for name in ("logits", "expert_ids", "weights")},
-                      tokens=None if tokens is None else tuple(tokens))
-        ids = routing.expert_ids
-        if ids.numel() and not 0 <= ids.min() <= ids.max() < routing.num_experts:
-            raise ValueError(f"{path}: expert ids run from {ids.min()} to {ids.max()}; expected 0 to {routing.num_experts - 1}")
-        return routing
 
 
 torch.export.register_dataclass(Routing, serialized_type_name="moe_lesson.Routing")  # so that a graph may return one

@@ -20,7 +20,6 @@ from moe_lesson.moe.parallel import (
     ExpertParallel,
     bytes_per_token,
     bytes_sent,
-    closed_groups,
     deduplicated_counts,
     device_limited,
     devices_visited,
@@ -113,7 +112,7 @@ def test_the_sum_of_the_two_best_is_not_the_best_alone():
 
 def test_nothing_is_closed_where_all_groups_are_allowed_and_a_router_takes_the_mask():
     scores = torch.rand(6, 8)
-    assert not closed_groups(scores, groups=4, limit=4, best=2).any()
+    assert not node_limited(scores, nodes=4, limit=4).any()
     closed = device_limited(scores, devices=4, limit=1)
     assert (devices_visited(Router(16, 8, 2)(torch.randn(6, 16), closed_TN=closed).expert_ids, 8, 4) == 1).all()
 
@@ -129,9 +128,8 @@ def test_nothing_is_closed_where_all_groups_are_allowed_and_a_router_takes_the_m
     (lambda: devices_visited(torch.tensor([0, 1]), 4, 2), r"shape \(2,\).*\[T, K\]"),
     (lambda: devices_visited(torch.tensor([[0.0]]), 4, 2), "dtype torch.float32.*integers"),
     (lambda: devices_visited(torch.tensor([[0]]), 4, 0), "4 experts.*over 0"),
-    (lambda: device_limited(torch.rand(2, 8), devices=3), "8 experts.*over 3"),
-    (lambda: node_limited(torch.rand(2, 16), limit=9), "limit is 9.*1 … 8"),
-    (lambda: node_limited(torch.rand(2, 8)), "best is 2.*expected 1 … 1"),
+    (lambda: device_limited(torch.rand(2, 8), devices=3), "8 experts can't be 3 groups"),
+    (lambda: node_limited(torch.rand(2, 16), limit=9), "kept is 9; expected 1 … 8"),
     (lambda: parallel_demo.run(), "no number of processes"),
     (lambda: parallel_demo.run(2, 3), "16 experts.*over 3"),
     (lambda: ExpertParallel()._apply(nn.Linear(2, 2), SimpleNamespace(size=lambda: 2)), "not Linear.*moe.experts"),

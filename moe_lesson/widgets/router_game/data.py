@@ -20,7 +20,7 @@ from ...lm.model import LanguageModel
 from ...measure.instruments import experts_in_common
 from ...measure.nulls import hash_routing, route_beside_null
 from ...moe.layers import moe_layers
-from ...moe.routing import Routing
+from ...moe.routing import Routing, max_violation
 from ..kit.base import LessonWidget, within
 from ..kit.gates import check_origin, count
 
@@ -202,4 +202,4 @@ def packed(maps: Mapping[str, Routing], order: list[str], layer: int | None) -> 
             "layer": 0 if layer is None else layer + 1, "kinds": order,
             "experts": [one.expert_ids.sort(dim=1).values.tolist() for one in routings],
             "load": [one.load.tolist() for one in routings],
-            "evidence": [[*experts_in_common(one), one.max_violation] for one in routings]}
+            "evidence": [[*experts_in_common(one), max_violation(one.load)] for one in routings]}

@@ -11,8 +11,8 @@ from traitlets import TraitError
 from widget_harness import browser_state, run_node, status
 
 from moe_lesson import Dense, Sparse
-from moe_lesson.measure.facts import FactsModel, FactsWorld, Questions, answered, shared_alone
-from moe_lesson.measure.interventions import with_top_k, without_experts
+from moe_lesson.measure.facts import FactsModel, FactsWorld, Questions, answered
+from moe_lesson.measure.interventions import with_silent_experts, with_top_k, without_experts
 from moe_lesson.widgets import FactFinder
 
 WORLD = FactsWorld(**SMALL)
@@ -122,9 +122,9 @@ def test_without_any_experts_the_page_is_right_where_python_is(tmp_path):
     assert f"pass {sum(map(len, cases.values()))}" in printed and sum(map(len, cases.values())) > 100
 
 
-def test_without_all_routed_experts_it_is_what_the_package_calls_shared_alone():
+def test_without_all_routed_experts_it_is_what_the_package_calls_silent_experts():
     model, asked = model_of(TWO["DeepSeekMoE"], WORLD), WORLD.ask()
-    assert torch.equal(answered(without(model, list(range(14))), asked), shared_alone(model, asked))
+    assert torch.equal(answered(without(model, list(range(14))), asked), answered(with_silent_experts(model), asked))
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.measure.instruments import experts_in_common
 from moe_lesson.measure.nulls import route_beside_null
+from moe_lesson.moe.routing import max_violation
 from moe_lesson.widgets.router_game.data import NAMES, PLACES, RouterGame, drawn_orders, three_routings
 
 TEXTS = ["the cat sat on the mat and the rat ran", "for i in range(10): print(i, i * i)", "She sells sea shells on the shore."]
@@ -54,7 +55,7 @@ def test_the_evidence_is_what_the_instruments_say_and_ranks_do_not_leave_python(
     maps = maps_of(experts=8, k=3)
     (one,) = RouterGame([maps], 1, "toy").rounds
     for kind, evidence, experts in zip(one["kinds"], one["evidence"], one["experts"]):
-        assert evidence == [*experts_in_common(maps[kind]), maps[kind].max_violation]
+        assert evidence == [*experts_in_common(maps[kind]), max_violation(maps[kind].load)]
         assert experts == [sorted(ids) for ids in maps[kind].expert_ids.tolist()]
     assert set(one) == {"tokens", "n", "k", "layer", "kinds", "experts", "load", "evidence"}
     json.dumps(browser_state(game_of()))
