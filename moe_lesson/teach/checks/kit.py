@@ -48,6 +48,11 @@ class Check:
         return (f"❌ {self.name}: {problem}", False) if problem else (f"✅ {self.name}: right.", True)
 
 
+def check(reference: Callable) -> Callable[[Callable], Check]:
+    """A decorator: the function below it, which says what is wrong with an attempt, becomes the `Check` of its name."""
+    return lambda diagnose: Check(diagnose.__name__, reference, diagnose)
+
+
 def copies(arguments: Iterable) -> list:
     """The arguments, their tensors copied."""
     return [a.clone() if isinstance(a, Tensor) else a for a in arguments]

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 
 from ...moe.routing import expert_load
-from .kit import Check, answered, drawn, must_agree, must_have_shape, sizes
+from .kit import answered, check, drawn, must_agree, must_have_shape, sizes
 
 
-def diagnose_load(attempt: Callable) -> str | None:
+@check(expert_load)
+def load(attempt: Callable) -> str | None:
     """What is wrong with a function (expert_ids [T, K], N) -> load [N]."""
     ids, n = torch.tensor([[3, 1], [3, 0], [1, 3], [3, 4], [4, 1]]), 6  # experts 2 and 5 idle, the last among them
     t, k = ids.shape
@@ -32,6 +33,3 @@ def diagnose_load(attempt: Callable) -> str | None:
         return "you returned shares: the load is a count of tokens"
     cases = (((drawn(t - 1, n) + 2 * drawn(n, seed=1)).topk(k % n + 1).indices, n + idle) for t, n, k, idle in sizes(4))
     return must_agree(attempt, expert_load, [(ids, n), *cases], "count by hand how often each of the ids 0 … N-1 stands there")
-
-
-load = Check("load", expert_load, diagnose_load)

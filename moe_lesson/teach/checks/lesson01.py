@@ -6,10 +6,11 @@ import torch
 
 from ...measure import evidence
 from ...moe import dispatch
-from .kit import Check, called, called_pair, drawn, known_slip, must_agree, must_have_shape, same, sizes
+from .kit import called, called_pair, check, drawn, known_slip, must_agree, must_have_shape, same, sizes
 
 
-def diagnose_ffn(attempt: Callable) -> str | None:
+@check(dispatch.ffn)
+def ffn(attempt: Callable) -> str | None:
     """What is wrong with a function (x [T, D], w_in [D, 2H], w_out [H, D]) -> y [T, D]."""
     x, w_in, w_out = drawn(5, 4), drawn(4, 6, seed=1), drawn(3, 4, seed=2)
     answer = called(attempt, x, w_in, w_out)
@@ -35,10 +36,8 @@ def diagnose_ffn(attempt: Callable) -> str | None:
     return must_agree(attempt, dispatch.ffn, [(x, w_in, w_out), *cases], formula, "nothing would teach the network")
 
 
-ffn = Check("ffn", dispatch.ffn, diagnose_ffn)
-
-
-def diagnose_power_law(attempt: Callable) -> str | None:
+@check(evidence.power_law)
+def power_law(attempt: Callable) -> str | None:
     """What is wrong with a function (sizes, losses) -> factor and exponent of losses = factor · sizes^-exponent."""
     sizes = [1e4, 3e4, 1e5, 1e6]
     factor, exponent = 5.0, 0.125
@@ -69,6 +68,3 @@ def diagnose_power_law(attempt: Callable) -> str | None:
             return ("right for an exact power law and wrong for losses about one, or rising: the straight line is the best one "
                     "through the logarithms of all points")
     return None
-
-
-power_law = Check("power_law", evidence.power_law, diagnose_power_law)

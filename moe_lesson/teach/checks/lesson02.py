@@ -7,10 +7,10 @@ import torch
 from ...moe import dispatch, layers
 from ...moe.routing import Routing
 from .kit import (
-    Check,
     NotTried,
     called,
     called_pair,
+    check,
     drawn,
     known_slip,
     must_agree,
@@ -23,7 +23,8 @@ from .kit import (
 )
 
 
-def diagnose_gate(attempt: Callable) -> str | None:
+@check(layers.gate)
+def gate(attempt: Callable) -> str | None:
     """What is wrong with a function (x [T, D], w [D, N]) -> logits [T, N]."""
     x, w = drawn(4, 3), drawn(3, 5, seed=1)
     answer, logits = called(attempt, x, w), x @ w
@@ -43,10 +44,8 @@ def diagnose_gate(attempt: Callable) -> str | None:
     return must_agree(attempt, layers.gate, cases, product, "nothing would teach the router")
 
 
-gate = Check("gate", layers.gate, diagnose_gate)
-
-
-def diagnose_choose(attempt: Callable) -> str | None:
+@check(layers.choose)
+def choose(attempt: Callable) -> str | None:
     """What is wrong with a function (scores [T, N], K) -> expert_ids [T, K], weights [T, K]."""
     scores, k = drawn(6, 5).softmax(1), 2
     ids, weights = map(must_be_tensor, called_pair(attempt, "the expert_ids and the weights", scores, k))
@@ -83,10 +82,8 @@ def diagnose_choose(attempt: Callable) -> str | None:
     return must_agree(gates(attempt), gates(layers.choose), cases, hint, "it is through the weights that the router learns")
 
 
-choose = Check("choose", layers.choose, diagnose_choose)
-
-
-def diagnose_tokens_of(attempt: Callable) -> str | None:
+@check(dispatch.tokens_of)
+def tokens_of(attempt: Callable) -> str | None:
     """What is wrong with a function (expert, expert_ids [T, K]) -> token positions [R], slots [R]."""
     ids = torch.tensor([[3, 1], [0, 3], [1, 2], [3, 0], [2, 1]])  # expert 3: tokens 0, 1, 3 in slots 0, 1, 0
     token, slot = map(must_be_tensor, called_pair(attempt, "the tokens' positions and the slots", 3, ids))
@@ -113,10 +110,8 @@ def diagnose_tokens_of(attempt: Callable) -> str | None:
     return None
 
 
-tokens_of = Check("tokens_of", dispatch.tokens_of, diagnose_tokens_of)
-
-
-def diagnose_combine(attempt: Callable) -> str | None:
+@check(dispatch.combine)
+def combine(attempt: Callable) -> str | None:
     """What is wrong with a function (y [T, D], out [R, D], token [R], weight [R]) -> y with the outputs added."""
     y, out, weight = drawn(4, 3), drawn(3, 3, seed=1), torch.tensor([0.25, 0.5, 2.0], dtype=torch.float64)
     token = torch.tensor([2, 0, 0])  # token 0 twice
@@ -145,9 +140,6 @@ def diagnose_combine(attempt: Callable) -> str | None:
     row = "row r of out belongs to token token[r], and counts weight[r]"
     cases = [(y, out, token, weight), *cases]
     return must_agree(attempt, dispatch.combine, cases, row, "neither the experts nor the router would learn")
-
-
-combine = Check("combine", dispatch.combine, diagnose_combine)
 
 
 def topk_layers() -> list[layers.MoE]:
@@ -188,15 +180,14 @@ def slips(layer: layers.MoE, x: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def diagnose_topk_moe(attempt: Callable) -> str | None:
+@check(layers.MoE.forward)
+def topk_moe(attempt: Callable) -> str | None:
     """What is wrong with a function (layer, x [T, D]) -> y [T, D], Routing."""
     return wrong_layer(attempt, topk_layers(), slips, "y is the sum of the K chosen experts' answers, each times its weight")
 
 
-topk_moe = Check("topk_moe", layers.MoE.forward, diagnose_topk_moe)
-
-
-def diagnose_mended(attempt: Callable) -> str | None:
+@check(layers.MoE.forward)
+def mended(attempt: Callable) -> str | None:
     """Which of the two planted faults is left in a function (layer, x [T, D]) -> y [T, D], Routing."""
     layer = topk_layers()[0]
     x = drawn(7, 6)
@@ -214,7 +205,4 @@ def diagnose_mended(attempt: Callable) -> str | None:
     if deaf:
         return ("one fault is mended, one is left, and no output shows it: ask for the gradient of the router's table. Which "
                 "line keeps the weights from autograd?")
-    return diagnose_topk_moe(attempt)
-
-
-mended = Check("mended", layers.MoE.forward, diagnose_mended)
+    return topk_moe.diagnose(attempt)

@@ -6,12 +6,13 @@ import torch
 
 from ...moe import balance, layers, routing
 from ...moe.routing import Routing, expert_load
-from .kit import Check, called, called_number, drawn, known_slip, must_agree, must_have_shape, same, sizes
+from .kit import called, called_number, check, drawn, known_slip, must_agree, must_have_shape, same, sizes
 
 LOADS = [torch.tensor(load) for load in ([7, 2, 1, 2], [0, 0, 10, 2, 3], [0, 9, 0], *(load[load[0]:] for load in sizes(9)))]
 
 
-def diagnose_max_violation(attempt: Callable) -> str | None:
+@check(routing.max_violation)
+def max_violation(attempt: Callable) -> str | None:
     """What is wrong with a function load [N] -> (max - mean) / mean."""
     answer = torch.tensor([called_number(attempt, load) for load in LOADS], dtype=torch.float64)
     most, least, mean, total = (torch.stack([getattr(load.double(), of)() for load in LOADS])
@@ -34,10 +35,8 @@ def diagnose_max_violation(attempt: Callable) -> str | None:
                                          "by how many mean loads is the largest above the mean?")
 
 
-max_violation = Check("max_violation", routing.max_violation, diagnose_max_violation)
-
-
-def diagnose_balance_loss(attempt: Callable) -> str | None:
+@check(balance.balance_loss)
+def balance_loss(attempt: Callable) -> str | None:
     """What is wrong with a function Routing -> Σ f_i P_i."""
     def of_routing(function: Callable) -> Callable:
         return lambda logits, k: called(function, Routing(logits, *layers.choose(logits.detach().softmax(1), k)))
@@ -72,10 +71,8 @@ def diagnose_balance_loss(attempt: Callable) -> str | None:
     return must_agree(loss_of, right_of, cases, formula, "then nothing pushes the router")
 
 
-balance_loss = Check("balance_loss", balance.balance_loss, diagnose_balance_loss)
-
-
-def diagnose_update_bias(attempt: Callable) -> str | None:
+@check(balance.update_bias)
+def update_bias(attempt: Callable) -> str | None:
     """What is wrong with a function (bias [N], load [N], rate) -> bias [N]."""
     load, rate = torch.tensor([15, 1, 4, 2, 3, 1, 2]), 0.01  # the mean is 4, the median 2
     bias = drawn(7).float()
@@ -99,6 +96,3 @@ def diagnose_update_bias(attempt: Callable) -> str | None:
         return "an expert that has exactly the mean load stays where it is: sign(0) is 0"
     cases = [(bias, load, rate), *((drawn(len(load)).float(), load, 0.5) for load in LOADS)]
     return must_agree(attempt, balance.update_bias, cases, "use the arguments; the step is rate · sign(mean load - load)")
-
-
-update_bias = Check("update_bias", balance.update_bias, diagnose_update_bias)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import torch
 
 from ...measure import instruments
-from .kit import Check, called, drawn, known_slip, must_agree, must_have_shape, same, sizes
+from .kit import called, check, drawn, known_slip, must_agree, must_have_shape, same, sizes
 
 
-def diagnose_labels_served(attempt: Callable) -> str | None:
+@check(instruments.labels_served)
+def labels_served(attempt: Callable) -> str | None:
     """What is wrong with a function calls [N, M] -> effective number of labels [N]."""
     calls = torch.tensor([[8.0, 0, 0, 0], [5, 5, 5, 5], [6, 2, 0, 0], [0, 0, 0, 0]], dtype=torch.float64)
     answer = called(attempt, calls)
@@ -40,10 +41,8 @@ def diagnose_labels_served(attempt: Callable) -> str | None:
     return must_agree(attempt, instruments.labels_served, cases, "exp of the entropy of each row's shares, 0 for a row of zeros")
 
 
-labels_served = Check("labels_served", instruments.labels_served, diagnose_labels_served)
-
-
-def diagnose_output_similarity(attempt: Callable) -> str | None:
+@check(instruments.output_similarity)
+def output_similarity(attempt: Callable) -> str | None:
     """What is wrong with a function outputs [N, T, D] -> mean cosine [N, N]."""
     outputs = drawn(3, 6, 4) * torch.tensor([0.5, 1, 4], dtype=torch.float64)[:, None, None] + 0.3
     answer = called(attempt, outputs)
@@ -73,6 +72,3 @@ def diagnose_output_similarity(attempt: Callable) -> str | None:
         return hint
     entry = "entry (i, j): the cosine of expert i's and expert j's answer to a token, then the mean over the tokens"
     return must_agree(attempt, instruments.output_similarity, [(outputs,), *((drawn(*ntd),) for ntd in sizes(3))], entry)
-
-
-output_similarity = Check("output_similarity", instruments.output_similarity, diagnose_output_similarity)

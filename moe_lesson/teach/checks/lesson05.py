@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 
 from ...measure import interventions
-from .kit import Check, called_pair, drawn, must_agree, must_be_tensor, must_have_shape, same, sizes
+from .kit import called_pair, check, drawn, must_agree, must_be_tensor, must_have_shape, same, sizes
 
 
-def diagnose_cut_experts(attempt: Callable) -> str | None:
+@check(interventions.cut_experts)
+def cut_experts(attempt: Callable) -> str | None:
     """What is wrong with a function (w_in [N, D, 2H], w_out [N, H, D], m) -> [mN, D, 2H/m], [mN, H/m, D]."""
     n, d, h, m = 2, 5, 6, 3
     w_in, w_out = drawn(n, d, 2 * h), drawn(n, h, d, seed=1)
@@ -42,6 +43,3 @@ def diagnose_cut_experts(attempt: Callable) -> str | None:
     cases = ((drawn(n, d, 2 * m * h), drawn(n, m * h, d, seed=1), m) for n, d, m, h in sizes(4))
     unit = "the pieces of an expert don't add up to it: unit h is column h of gate, column h of up and row h of w_out"
     return must_agree(attempt, interventions.cut_experts, [(w_in, w_out, m), *cases], unit)
-
-
-cut_experts = Check("cut_experts", interventions.cut_experts, diagnose_cut_experts)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...moe.layers import MoE
 from ...moe.routing import Routing
-from .kit import Check, sizes, wrong_layer
+from .kit import check, sizes, wrong_layer
 
 
 def slips(layer: MoE, x: Tensor) -> dict[str, Tensor]:
@@ -27,7 +27,8 @@ def slips(layer: MoE, x: Tensor) -> dict[str, Tensor]:
     }
 
 
-def diagnose_deepseekmoe(attempt: Callable) -> str | None:
+@check(MoE.forward)
+def deepseekmoe(attempt: Callable) -> str | None:
     """What is wrong with a function (layer, x [T, D]) -> y [T, D], Routing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -35,6 +36,3 @@ def diagnose_deepseekmoe(attempt: Callable) -> str | None:
                   for k, more, h, ks in ([3, 2, 3, 2], *([k + 1, *rest] for k, *rest in sizes(4)))]
     return wrong_layer(attempt, layers, slips, "y is what the shared experts say, and of the K chosen each one's answer times "
                                                "its weight")
-
-
-deepseekmoe = Check("deepseekmoe", MoE.forward, diagnose_deepseekmoe)

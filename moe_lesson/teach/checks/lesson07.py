@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from ...measure import evidence
 from ...measure.evidence import Interval
-from .kit import Check, answered
+from .kit import answered, check
 
 WORDS = "higher", "lower", "alike", "open"
 
 
-def diagnose_verdict(attempt: Callable) -> str | None:
+@check(evidence.verdict)
+def verdict(attempt: Callable) -> str | None:
     """What is wrong with a function (difference, margin) -> "higher", "lower", "alike" or "open"."""
     def of(low: float, high: float) -> Interval:
         return Interval((low + high) / 2, low, high, 10)
@@ -43,6 +44,3 @@ def diagnose_verdict(attempt: Callable) -> str | None:
             if attempt(of(low, high), margin) != evidence.verdict(of(low, high), margin):
                 return f"right with a margin of 0.01, and wrong for [{low:.4f}, {high:.4f}] with one of {margin:g}: use `margin`"
     return None
-
-
-verdict = Check("verdict", evidence.verdict, diagnose_verdict)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import torch
 
 from ...measure import census
-from .kit import Check, called, called_number, drawn, must_agree, must_have_shape, same, sizes
+from .kit import called, called_number, check, drawn, must_agree, must_have_shape, same, sizes
 
 
-def diagnose_information(attempt: Callable) -> str | None:
+@check(census.information)
+def information(attempt: Callable) -> str | None:
     """What is wrong with a function calls [N, M] -> I(expert; label) / H(label)."""
     calls = torch.tensor([[6, 1, 0.0], [2, 3, 1], [0, 2, 5], [1, 1, 1]], dtype=torch.float64)
     value = called_number(attempt, calls)
@@ -43,10 +44,8 @@ def diagnose_information(attempt: Callable) -> str | None:
     return must_agree(attempt, census.information, [(table,) for table in tables], formula)
 
 
-information = Check("information", census.information, diagnose_information)
-
-
-def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
+@check(census.dealt_to_documents)
+def dealt_to_documents(attempt: Callable) -> str | None:
     """What is wrong with a function (label [T], document [T], seed) -> label [T], dealt out to whole documents."""
     document = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 9, 9])[drawn(20).argsort()]
     of_document = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
@@ -78,6 +77,3 @@ def diagnose_dealt_to_documents(attempt: Callable) -> str | None:
     if len({tuple(called(attempt, three, three, seed).tolist()) for seed in range(100)}) < 6:
         return "of the 6 deals of three labels to three documents some never come: draw a permutation (torch.randperm)"
     return None
-
-
-dealt_to_documents = Check("dealt_to_documents", census.dealt_to_documents, diagnose_dealt_to_documents)

@@ -8,12 +8,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from ...measure import roofline
 from ...moe import parallel, rows
-from .kit import Check, answered, called, called_number, called_pair, must_agree, must_be_tensor, must_have_shape, same, sizes
+from .kit import answered, called, called_number, called_pair, check, must_agree, must_be_tensor, must_have_shape, same, sizes
 
 CHOICES = torch.tensor([[3, 0], [1, 3], [0, 2], [3, 1], [0, 1]])  # of five tokens among four experts
 
 
-def diagnose_places(attempt: Callable) -> str | None:
+@check(rows.places)
+def places(attempt: Callable) -> str | None:
     """What is wrong with a function expert_ids [T, K] -> order [T·K], place [T, K]."""
     order, place = map(must_be_tensor, called_pair(attempt, "order and place", CHOICES))
     right_order, right_place = rows.places(CHOICES)
@@ -39,10 +40,8 @@ def diagnose_places(attempt: Callable) -> str | None:
     return must_agree(attempt, rows.places, cases, "order sorts the choices by expert, and place is its inverse")
 
 
-places = Check("places", rows.places, diagnose_places)
-
-
-def diagnose_least_rows(attempt: Callable) -> str | None:
+@check(roofline.least_rows)
+def least_rows(attempt: Callable) -> str | None:
     """What is wrong with a function (columns in, columns out, device) -> rows at which its product is no longer slowed."""
     device = roofline.DEVICES["H100 SXM"]
     found, right = called_number(attempt, 2048, 2816, device), roofline.least_rows(2048, 2816, device)
@@ -71,10 +70,8 @@ def diagnose_least_rows(attempt: Callable) -> str | None:
     return f"wrong for a matrix of {wrong[0][0]} × {wrong[0][1]}: 1/rows + 1/in + 1/out = 1/ridge" if wrong else None
 
 
-least_rows = Check("least_rows", roofline.least_rows, diagnose_least_rows)
-
-
-def diagnose_block_ends(attempt: Callable) -> str | None:
+@check(rows.block_ends)
+def block_ends(attempt: Callable) -> str | None:
     """What is wrong with a function (expert_ids [T, K], N) -> where each expert's block of sorted rows ends, [N]."""
     ends, right = called(attempt, CHOICES, 5), rows.block_ends(CHOICES, 5)
     must_have_shape(ends, 5, wanted="one end for each of the N = 5 experts, also for those without a token")
@@ -104,10 +101,8 @@ def what_it_waits_for(attempt: Callable) -> str | None:
     return None
 
 
-block_ends = Check("block_ends", rows.block_ends, diagnose_block_ends)
-
-
-def diagnose_send_counts(attempt: Callable) -> str | None:
+@check(parallel.send_counts)
+def send_counts(attempt: Callable) -> str | None:
     """What is wrong with a function (choices of each device, N) -> rows that device i sends to device j, [P, P]."""
     choices = [CHOICES, torch.tensor([[0, 1], [1, 2]]), torch.tensor([[7, 5], [7, 6], [6, 0]]), torch.tensor([[2, 3]])]
     counts, right = called(attempt, choices, 8), parallel.send_counts(choices, 8)
@@ -130,6 +125,3 @@ def diagnose_send_counts(attempt: Callable) -> str | None:
         if not same(torch.as_tensor(attempt([one.clone() for one in ids], n)), parallel.send_counts(ids, n)):
             return f"wrong for {len(ids)} devices and {n} experts: count the choices that lie in each device's range of experts"
     return None
-
-
-send_counts = Check("send_counts", parallel.send_counts, diagnose_send_counts)

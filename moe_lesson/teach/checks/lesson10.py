@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...moe import zoo
-from .kit import Check, Wrong, called, drawn, known_slip, must_agree, must_have_shape
+from .kit import Wrong, called, check, drawn, known_slip, must_agree, must_have_shape
 
 
 def chosen_by(attempt: Callable, scores: Tensor, groups: int, kept: int, top_k: int) -> Tensor:
@@ -28,7 +28,8 @@ def two_best(grouped: Tensor) -> Tensor:
     return grouped.topk(2).values.sum(dim=-1)
 
 
-def diagnose_best_in_groups(attempt: Callable) -> str | None:
+@check(zoo.best_in_groups)
+def best_in_groups(attempt: Callable) -> str | None:
     """What is wrong with a function (scores [T, N], groups, kept, top_k) -> ids [T, K]."""
     scores, sizes = drawn(40, 12) - 1.5, (4, 2, 3)  # mostly below 0, as a bias can make them
     ids = chosen_by(attempt, scores, *sizes)
@@ -59,6 +60,3 @@ def diagnose_best_in_groups(attempt: Callable) -> str | None:
         cases.append((drawn(tokens, groups * (size + 1), seed=seed) - 1, groups, kept, seed % (kept * (size + 1)) + 1))
     return must_agree(lambda *case: chosen_by(attempt, *case), lambda *case: zoo.best_in_groups(*case).sort(dim=1).values, cases,
                       "rank groups by the sum of their two best, close all others, and take the K best of what is open")
-
-
-best_in_groups = Check("best_in_groups", zoo.best_in_groups, diagnose_best_in_groups)

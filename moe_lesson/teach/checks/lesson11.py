@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...lm import real
 from ...moe.routing import Routing
-from .kit import Check, Wrong, answered, same, sizes
+from .kit import Wrong, answered, check, same, sizes
 
 
 class ToyRouter(nn.Linear):
@@ -88,7 +88,8 @@ class ToyModel(nn.Module):
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in self.modules())
 
 
-def diagnose_listen(attempt: Callable) -> str | None:
+@check(real.listen)
+def listen(attempt: Callable) -> str | None:
     """What is wrong with a function (model, ids [T], name of the routers) -> name -> Routing."""
     cases = [(2, 6, 3, 7), *((layers, k + more, k, tokens) for layers, k, more, tokens in sizes(4))]
     for seed, (layers, n, k, tokens) in enumerate(cases):
@@ -138,6 +139,3 @@ def diagnose_gates(found: Routing, wanted: Routing) -> str:
     if same(found.weights.sort().values, wanted.weights.sort().values):
         return "right experts, right weights, but not side by side: weights[t, k] belongs to indices[t, k]; sort both or none"
     return "the experts are right, their weights are computed again: take the second part, what the model multiplied by"
-
-
-listen = Check("listen", real.listen, diagnose_listen)
