@@ -26,7 +26,7 @@ from .catalogue import EXPERIMENTS, Experiment
 from .diagnoses import diagnose_once, diagnoses
 from .provenance import digest, git_commit, provenance, ship
 from .rungs import Preset
-from .tasks import Task, load_figures
+from .tasks import Task, TextTask, load_figures
 
 TUNING_SEED = 1000  # and those after it: never among the seeds that are reported
 WORK = pathlib.Path("runs")
@@ -222,7 +222,7 @@ def trained(experiment: Experiment, preset: Preset, run: Run, task: Task, config
         history = train(torch.compile(model) if compiled else model,
                         task.batches(preset.batch, preset.context, run.seed), training, objective=task.objective(balance),
                         checkpoint=here / "state.safetensors", progress=progress,
-                        **(following(experiment, task, run) if final and experiment.follow else {}))
+                        **(following(experiment, task, run) if final and isinstance(task, TextTask) else {}))
         judged = task.validate(model)
     except TrainingDiverged as diverged:
         if final:
@@ -245,9 +245,9 @@ def trained(experiment: Experiment, preset: Preset, run: Run, task: Task, config
     return {"row": row, "curve": curve, "loads": loads, "followed": followed, "chosen": chosen}
 
 
-def following(experiment: Experiment, task: Task, run: Run) -> dict:
+def following(experiment: Experiment, task: TextTask, run: Run) -> dict:
     """What `train` needs to write down along a training how good the model is and, for seed 0, what its routers choose."""
     def evaluate(model) -> dict:
         return {"followed": task.follow(model)} | ({"chosen": task.chosen(model)} if run.seed == 0 else {})
 
-    return {"evaluate": evaluate, "every": experiment.follow}
+    return {"evaluate": evaluate, "every": experiment.follow} if experiment.follow else {}

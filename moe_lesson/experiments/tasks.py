@@ -1,5 +1,5 @@
 """What the rungs of an experiment are trained on and judged by: text, a skills world, a world of facts, or an uneven world. All
-have the same methods."""
+have the same methods; a training on text can be followed, too."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -81,13 +81,14 @@ class SkillsTask:
     Args:
         seed: of the world.
         evaluated: how many tokens are drawn to judge a layer.
-        changes: arguments of `SkillsWorld`, where they are not its own.
+        changes: arguments of the world, where they are not its own.
     """
 
-    objective = staticmethod(regression)
+    world_of: Callable = SkillsWorld
+    objective: Callable = staticmethod(regression)
 
     def __init__(self, seed: int, evaluated: int, changes: Mapping[str, int]):
-        self.world, self.shared = SkillsWorld(seed=seed, **changes), SkillsWorld(seed=seed).shared
+        self.seed, self.world = seed, self.world_of(seed=seed, **changes)
         self.evaluated, self.changes = evaluated, dict(changes)
 
     def cost(self, recipe: Recipe) -> Cost:
@@ -98,11 +99,15 @@ class SkillsTask:
         """All that decides what a layer of this recipe learns here."""
         return [recipes.to_dict(recipe), self.changes]
 
-    def build(self, recipe: Recipe, seed: int) -> nn.Module:
+    def layer(self, recipe: Recipe) -> nn.Module:
+        """What is trained, as the generator draws it."""
+        return recipes.build(recipe, self.world.width)
+
+    def build(self, config, seed: int) -> nn.Module:
         """A fresh layer."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return recipes.build(recipe, self.world.width)
+            return self.layer(config)
 
     def batches(self, batch: int, context: int, seed: int) -> Callable[[int], Tensor]:
         """step -> what to train on in that step; tokens stand alone here, so the context is of no use."""
@@ -115,49 +120,28 @@ class SkillsTask:
         loads = [routing.load for routing in answer_of(layer, tokens.x)[1]]
         return {"validation": squared_error(layer, tokens)} | load_figures(loads)
 
-    def follow(self, layer: nn.Module) -> dict[str, float]:
-        """The figure that is written down along a training."""
-        with evaluating(layer):
-            return {"validation": self.validate(layer)["validation"]}
-
-    @torch.no_grad()
-    def chosen(self, layer: nn.Module) -> list[list[list[int]]]:
-        """The experts that the same few validation tokens choose: for an MoE layer the K of every token, [T][K]."""
-        tokens = self.world.tokens(self.evaluated // 10, step=VALIDATION_STEP)
-        with evaluating(layer):
-            return [routing.expert_ids.tolist() for routing in answer_of(layer, tokens.x)[1]]
-
     def test(self, layer: nn.Module) -> dict[str, float]:
-        """The figures to report."""
+        """The figures to report; the shared function is asked for also where the world was trained without one."""
         tokens = self.world.tokens(self.evaluated)
-        figures = diagnosis(layer, tokens, self.shared) if isinstance(layer, MoE) else {}
+        figures = diagnosis(layer, tokens, SkillsWorld(seed=self.seed).shared) if isinstance(layer, MoE) else {}
         return {"test": squared_error(layer, tokens)} | figures
 
 
 class FactsTask(SkillsTask):
-    """Remember the facts of a world, around one layer; every seed is a world of its own.
+    """Remember the facts of a world, around one layer; `evaluated` facts are asked to see where a layer keeps them, its memory is
+    judged on all of them."""
 
-    Args:
-        seed: of the world.
-        evaluated: how many facts are asked to see where a layer keeps them; its memory is judged on all of them.
-        changes: arguments of `FactsWorld`, where they are not its own.
-    """
-
+    world_of = FactsWorld
     objective = staticmethod(remembering)
-
-    def __init__(self, seed: int, evaluated: int, changes: Mapping[str, int]):
-        self.world, self.evaluated, self.changes = FactsWorld(seed=seed, **changes), evaluated, dict(changes)
 
     def cost(self, recipe: Recipe) -> Cost:
         """Parameters and FLOPs of the whole model."""
         around = matrix(self.world.width, self.world.width + self.world.num_answers + self.world.num_classes)
         return ffn_cost(recipe, self.world.width) + around
 
-    def build(self, recipe: Recipe, seed: int) -> FactsModel:
-        """A fresh model."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return FactsModel(recipe, self.world)
+    def layer(self, recipe: Recipe) -> FactsModel:
+        """The layer, and the model around it."""
+        return FactsModel(recipe, self.world)
 
     @torch.no_grad()
     def validate(self, model: FactsModel) -> dict[str, float]:
@@ -166,40 +150,18 @@ class FactsTask(SkillsTask):
         return {"validation": memory(model, self.world, step=VALIDATION_STEP)["loss"]} | load_figures(
             [routing.load] if routing else [])
 
-    @torch.no_grad()
-    def chosen(self, model: FactsModel) -> list[list[list[int]]]:
-        """The experts that the same few facts choose: for an MoE layer the K of every fact, [T][K]."""
-        with evaluating(model):
-            routing = model(self.world.ask(self.facts(self.evaluated // 10), step=VALIDATION_STEP).x)[2]
-        return [routing.expert_ids.tolist()] if routing else []
-
     def test(self, model: FactsModel) -> dict[str, float]:
         """The figures to report."""
         found = memory(model, self.world)
-        figures = knowledge(model, self.world, self.facts(self.evaluated)) if moe_layers(model) else {}
-        return {"test": found.pop("loss")} | found | figures
-
-    def facts(self, count: int) -> Tensor:
-        """The numbers of some facts, of all topics."""
-        return torch.randperm(self.world.num_facts, generator=torch.Generator().manual_seed(0))[:count]
+        some = torch.randperm(self.world.num_facts, generator=torch.Generator().manual_seed(0))[:self.evaluated]
+        return {"test": found.pop("loss")} | found | (knowledge(model, self.world, some) if moe_layers(model) else {})
 
 
 class UnevenTask(SkillsTask):
-    """Learn an uneven world with experts of any sizes; every seed is a world of its own.
+    """Learn an uneven world with experts of any sizes; every arm says itself how it is balanced."""
 
-    Args:
-        seed: of the world.
-        evaluated: how many tokens are drawn to judge a layer.
-        changes: arguments of `UnevenWorld`, where they are not its own.
-    """
-
-    def __init__(self, seed: int, evaluated: int, changes: Mapping[str, int]):
-        self.world, self.evaluated, self.changes = UnevenWorld(seed=seed, **changes), evaluated, dict(changes)
-
-    @staticmethod
-    def objective(balance: Mapping[str, float]) -> UnevenObjective:
-        """Every arm says itself how it is balanced."""
-        return UnevenObjective()
+    world_of = UnevenWorld
+    objective = staticmethod(lambda balance: UnevenObjective())
 
     def cost(self, arm: Arm) -> Cost:
         """Parameters and FLOPs of the layer, where a token uses as many units as it should on average."""
@@ -211,11 +173,9 @@ class UnevenTask(SkillsTask):
         """All that decides what a layer of this arm learns here."""
         return [asdict(arm), self.changes]
 
-    def build(self, arm: Arm, seed: int) -> UnevenLayer:
-        """A fresh layer."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return UnevenLayer(arm, self.world.width)
+    def layer(self, arm: Arm) -> UnevenLayer:
+        """Experts of the arm's sizes."""
+        return UnevenLayer(arm, self.world.width)
 
     def validate(self, layer: UnevenLayer) -> dict[str, float]:
         """The figure that tuning may see."""

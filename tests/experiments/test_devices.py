@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe_lesson import LanguageModel, ModelConfig, Sparse, TrainingConfig, load_model, next_token, train
 from moe_lesson.base.devices import device_name, pick_device
-from moe_lesson.experiments.tasks import SkillsTask, TextTask
+from moe_lesson.experiments.tasks import WORLDS, SkillsTask, TextTask
 from moe_lesson.lm.checkpoints import save_model, save_snapshots
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.lm.evaluate import evaluate_language, evaluate_load
@@ -119,7 +119,8 @@ def train_a_step(one):
 
 
 def judged(task, one):
-    return [list(figures.values()) for figures in (task.validate(one), task.follow(one), task.test(one))] + task.chosen(one)
+    along = [list(task.follow(one).values()), *task.chosen(one)] if isinstance(task, TextTask) else []
+    return [list(figures.values()) for figures in (task.validate(one), task.test(one))] + along
 
 
 def skilled(one):
@@ -249,8 +250,11 @@ def test_auto_takes_the_first_device_that_is_there(there, picked, monkeypatch, t
 # ------------------------------------------------------------------------------------------------------------- the tasks
 
 
-def test_both_tasks_have_the_same_methods_with_the_same_arguments():
+def test_all_tasks_have_the_same_methods_with_the_same_arguments_and_text_can_be_followed():
     def methods(task):
         return {name: len(inspect.signature(getattr(task, name)).parameters) for name in dir(type(task)) if name[0] != "_"}
 
-    assert methods(TextTask(corpus(), 100)) == methods(SkillsTask(0, 100, {}))
+    of_text, of_worlds = methods(TextTask(corpus(), 100)), [methods(world(0, 100, {})) for world in WORLDS.values()]
+    own = {"layer", "world_of"}  # how a world makes what is trained in it
+    assert all({name: of[name] for name in of.keys() - own} == {name: of_text[name] for name in of_text.keys()
+                                                                - {"follow", "chosen"}} for of in of_worlds)
