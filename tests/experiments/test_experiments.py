@@ -1,5 +1,6 @@
 """The experiment command: fair tuning, a test split that tuning never sees, resuming, provenance, clear refusals."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
