@@ -33,6 +33,7 @@ from .rungs import (
     matched_layer,
     noisy,
     pooled,
+    quiet,
     segmented,
     top_2_of,
     with_nulls,
@@ -130,9 +131,9 @@ SIZED = {"equal": equal_arm(16), "equal" + ORACLE: equal_arm(16, choice="oracle"
 PERMUTED_SIZES = {ratio + PERMUTED: arm(*sizes, permuted=True, choice="oracle") for ratio, sizes in RATIOS.items()}
 
 # Rungs of the ladder that are not tuned: what they show is described, never tested. Each takes its neighbour's settings.
-DESCRIBED = {"gshard ×1.5": "gshard", "2 of 4": "gshard", "2 of 8": "gshard", "half active": "deepseekmoe",
-             "1 shared": "deepseekmoe", "4 shared": "deepseekmoe"} | {
-    f"deepseekmoe, {balancing}": "deepseekmoe" for balancing in OTHER_BALANCING}
+DESCRIBED = dict.fromkeys(("dense, quiet", "gshard ×1.5", "2 of 4", "2 of 8"), "gshard") | dict.fromkeys(
+    ("dense of total size, quiet", "half active", "1 shared", "4 shared",
+     *(f"deepseekmoe, {balancing}" for balancing in OTHER_BALANCING)), "deepseekmoe")
 
 EVENING = ("importance + load", "loss per sequence", "loss per batch", "bias")  # what is to keep the load even
 
@@ -244,6 +245,7 @@ EXPERIMENTS = {
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",
         rungs={"dense": dense_beside(matched(2)), "switch": matched(1, renormalise=False), "gshard": matched(2),
                "fine": matched(2, 4), "deepseekmoe": matched(2, 4, num_shared=2), "dense of total size": dense_of_total_size,
+               "dense, quiet": quiet(dense_beside(matched(2))), "dense of total size, quiet": quiet(dense_of_total_size),
                "gshard ×1.5": gshard_times(1.5), "half active": half_active, "2 of 4": gshard_of(4), "2 of 8": gshard_of(8),
                "1 shared": matched(2, 4, num_shared=1), "4 shared": matched(2, 4, num_shared=4)}
         | {f"deepseekmoe, {balancing}": matched(2, 4, num_shared=2) for balancing in OTHER_BALANCING},
@@ -251,7 +253,7 @@ EXPERIMENTS = {
         ships={rung: f"ladder-{rung}".replace(" ", "-").replace("×", "x")
                for rung in ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size", "gshard ×1.5")},
         seeds=10,
-        fewer_seeds=dict.fromkeys(DESCRIBED, 5),
+        fewer_seeds=dict.fromkeys(DESCRIBED, 3),
         balance={f"deepseekmoe, {balancing}": losses for balancing, losses in OTHER_BALANCING.items()},
         controls=DESCRIBED,
         widens=True,

@@ -110,6 +110,16 @@ def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Pres
     return lambda preset, scale: model_of(preset, dense_of_equal_active(rung(preset, scale).recipes[0], preset.width))
 
 
+def quiet(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+    """A dense rung with a gate scale, which mixtures can choose and a dense FFN does not have: one expert, and its weight is the
+    scale. A unit less, or the preset's multiple: the router has a column."""
+    def config(preset: Preset, scale: float) -> ModelConfig:
+        units = (rung(preset, scale).recipes[0].hidden - 1) // preset.multiple
+        return model_of(preset, Sparse(1, 1, units * preset.multiple, scale=scale))
+
+    return config
+
+
 def dense_of_width(width: int) -> Callable[[Preset, float], ModelConfig]:
     """A dense model of another width, all its sizes in proportion; the heads keep about 16 channels."""
     return lambda preset, scale: ModelConfig(Dense(3 * width), preset.layers, width, max(1, width // 16), preset.context)

@@ -209,7 +209,8 @@ def test_the_rungs_of_the_ladder_cost_a_token_the_same_router_included(preset):
     assert costs["gshard"].active >= costs["deepseekmoe"].active and costs["gshard"].total >= costs["deepseekmoe"].total
     assert 0 <= total.total - bound.total < 0.01 * bound.total
     assert costs.pop("half active").active < 0.8 * bound.active and costs.pop("gshard ×1.5").total > 1.4 * bound.total
-    costs.pop("dense")
+    dense, quiet, total_quiet = (costs.pop(rung) for rung in ("dense", "dense, quiet", "dense of total size, quiet"))
+    assert 0.94 * dense.active < quiet.active <= dense.active and 0.98 * total.total < total_quiet.total <= total.total
     assert all(abs(cost.active / bound.active - 1) < 0.02 for cost in costs.values())
 
 
