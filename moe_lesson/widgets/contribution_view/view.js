@@ -150,8 +150,7 @@ class ContributionView extends ReadingView {
 
   declare() {
     return [
-      textField("Your text", { most: (state) => state.max_tokens, hidden: (state) => !state.weights,
-        set: (text) => ({ text, locked_token: null }) }),
+      textField("Your text", { set: (text) => ({ text, locked_token: null }) }),
       layerSlider(this.state.sizes.length),
       choice("order", [IN_TEXT, "by the routed part's share"].map((one) => [one, one]), { at: (state) => state.order,
         set: (order) => ({ order }) }),

@@ -61,7 +61,6 @@ class ExpertExplorer(LessonWidget):
     max_tokens = Int().tag(sync=True)
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
-    least = Int().tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
     names = List(Unicode()).tag(sync=True)  # of the V tokens
     occurs = List(Int()).tag(sync=True)  # how often each of them occurs in the census
@@ -101,7 +100,7 @@ class ExpertExplorer(LessonWidget):
         start = {"text": well_formed(text), "token": token, "search": "",
                  "expert": strongest([one[:, :size] for one in lifts], routings, token, np.flatnonzero(counted == ids[token]))}
         super().__init__(
-            title=title, name=name, origin=origin, seed=seed, max_tokens=max_tokens, sizes=sizes, top_k=top_k, least=least,
+            title=title, name=name, origin=origin, seed=seed, max_tokens=max_tokens, sizes=sizes, top_k=top_k,
             domains=list(map(well_formed, census.domains)), names=[token_texts([i])[0] for i in range(vocabulary)],
             occurs=occurs.tolist(), counted=counted.tolist(), token_ids=ids, tokens=token_texts(ids),
             load=[torch.bincount(own.flatten(), minlength=n).tolist() for own, n in zip(census.expert_ids, sizes)],

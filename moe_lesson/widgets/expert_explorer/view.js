@@ -20,19 +20,6 @@ const FOUND = "#f6c48f"; // ground of what was searched for
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
-/** The text at the start: its tokens, by id and by name, and the routing of each layer, as `route` gives it. */
-export function recorded({ token_ids: ids, tokens, sizes, top_k: k, expert_ids, expert_weights }) {
-  const [T, chosen, weights] = [ids.length, numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
-  const part = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
-  return { ids, tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: part(chosen, layer), weights: part(weights, layer) })) };
-}
-
-/** The same of a text that the learner wrote, computed from the model's weights. */
-export function computed(text, model) {
-  const ids = encode(text, model.vocabulary);
-  return { ids, tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers.map(({ routed }) => routed) };
-}
-
 /** What the census says of each layer: lifts of expert n by `of(n)`, [B + M], and the random experts' highest, [B + M]. */
 export function readCensus({ sizes, counted, domains, lifts, null_lifts }) {
   const [W, all, best] = [counted.length + domains.length, floats(lifts), floats(null_lifts)];
@@ -61,9 +48,7 @@ export function idAsked(search, ids, token, vocabulary) {
 }
 
 /** The places of the highest lifts, the highest first; 1 and less is no liking. A tie goes to the lower place. */
-export function favoured(lifts, most) {
-  return topK(lifts, most).filter((i) => lifts[i] > 1);
-}
+export const favoured = (lifts, most) => topK(lifts, most).filter((i) => lifts[i] > 1);
 
 /** The experts of a layer called for a token more often than for others, [id, lift] each; none for one too rare to tell. */
 export function servers({ counted, sizes }, { of }, layer, id) {
@@ -140,19 +125,18 @@ export function tableRows({ names, counted, occurs, domains, load, expert: [laye
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 class ExpertExplorerView extends ReadingView {
-  static data = ["name", "origin", "seed", "max_tokens", "sizes", "top_k", "least", "domains", "names", "occurs", "counted", "load",
-    "lifts", "null_lifts", "null_favourites", "contexts", "axis", "token_ids", "tokens", "expert_ids", "expert_weights", "weights",
-    "start"];
+  static data = ["name", "origin", "seed", "max_tokens", "sizes", "top_k", "domains", "names", "occurs", "counted", "load",
+    "lifts", "null_lifts", "null_favourites", "contexts", "axis", "token_ids", "tokens", "expert_ids", "expert_weights",
+    "weights", "start"];
 
   static settings = ["text", "token", "expert", "search"];
 
   static kept = ["token"];
 
   declare() {
-    const own = { most: (state) => state.max_tokens, hidden: (state) => !state.weights };
     return [
-      textField("Your text", own),
-      textField("Who serves … ?", { ...own, trait: "search",
+      textField("Your text"),
+      textField("Who serves … ?", { trait: "search",
         note: ({ search }) => (search ? `found ${this.places(search).length} ×` : "e.g. def"),
         set: (search) => { // follow the first place where it stands
           const [[token] = [this.state.token]] = this.places(search);
@@ -191,9 +175,18 @@ class ExpertExplorerView extends ReadingView {
       [`highest of any expert of a random router, seed ${seed}`, "var(--moe-accent)"]])];
   }
 
-  recorded() { return recorded(this.state); }
+  /** The text at the start: its tokens, by id and by name, and the routing of each layer, as `route` gives it. */
+  recorded() {
+    const { token_ids: ids, tokens, sizes, top_k: k, expert_ids, expert_weights } = this.state;
+    const [T, chosen, weights] = [ids.length, numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
+    const part = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
+    return { ids, tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: part(chosen, layer), weights: part(weights, layer) })) };
+  }
 
-  computed(model) { return computed(this.state.text, model); }
+  computed(model) {
+    const ids = encode(this.state.text, model.vocabulary);
+    return { ids, tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers.map(({ routed }) => routed) };
+  }
 
   take() { this.strip.fill(this.reading.tokens); }
 

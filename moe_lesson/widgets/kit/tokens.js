@@ -79,7 +79,8 @@ export function cutToTokens(text, most, vocabulary) {
  * A control for the text of a ReadingView: cut at the last whole token and character that fit into `most(state)` tokens, and it
  * says so, or `note(state)`. The model has the vocabulary: until it is here, what is typed waits.
  */
-export function textField(name, { most, trait = "text", note, set = (text) => ({ [trait]: text }), hidden }) {
+export function textField(name, { most = (state) => state.max_tokens, trait = "text", note, set = (text) => ({ [trait]: text }),
+  hidden = (state) => !state.weights } = {}) {
   const box = make("label", "moe-control moe-input");
   const input = Object.assign(make("input"), { type: "text", spellcheck: false, autocomplete: "off" });
   const size = make("span", "moe-value");
@@ -100,7 +101,7 @@ export function textField(name, { most, trait = "text", note, set = (text) => ({
   return {
     box,
     sync(state) {
-      box.hidden = Boolean(hidden?.(state));
+      box.hidden = hidden(state);
       if (!timer && typed(state).fits !== state[trait]) input.value = state[trait];
       count(state);
     },

@@ -174,9 +174,11 @@ class LadderExplorer(LessonWidget):
         require(rung != beside, f"rung and beside are both {rung!r}; choose two")
         first = next(iter(rungs.values()))
         start = {"rung": rung, "beside": beside, "seed": None, "axis": AXES[0], "domain": MEAN}
+        freedom = len(first.seeds) - 1  # of one rung; Welch's has up to twice as many for two
+        freedoms = [freedom * (1 + i / 50) for i in range(51)] if freedom else []
         super().__init__(title=title, origin=origin, unit=unit, rungs=[rung_sent(name, runs) for name, runs in rungs.items()],
                          seeds=list(first.seeds), steps=list(first.steps), domains=[MEAN, *first.test],
-                         quantiles=quantiles_for(len(first.seeds)), start=start, **start)
+                         quantiles=[freedoms, [student_t(freedom + 1) for freedom in freedoms]], start=start, **start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:
@@ -208,12 +210,6 @@ def check_rungs(rungs: Mapping[str, RungRuns]) -> None:
         for what, mine, its in (("seeds", first.seeds, runs.seeds), ("steps", first.steps, runs.steps),
                                 ("domains", first.test, runs.test)):
             require(list(mine) == list(its), f"{other} has {what} {list(its)}, {name} has {list(mine)}; expected the same")
-
-
-def quantiles_for(seeds: int) -> list[list[float]]:
-    """Student's t from S - 1 degrees of freedom, those of one rung, to 2 (S - 1), the most that Welch's has for two."""
-    freedoms = [(seeds - 1) * (1 + i / 50) for i in range(51)] if seeds > 1 else []
-    return [freedoms, [student_t(freedom + 1) for freedom in freedoms]]
 
 
 def rung_sent(name: str, runs: RungRuns) -> dict:

@@ -124,8 +124,7 @@ class RoutingMapView extends ReadingView {
   declare() {
     const [layers, { origin }] = [this.state.sizes.length, this.state];
     return [
-      textField("Your text", { most: (state) => state.max_tokens, hidden: (state) => !state.weights,
-        set: (text) => ({ text, locked_token: null }) }),
+      textField("Your text", { set: (text) => ({ text, locked_token: null }) }),
       slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
         words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value, state) => otherExperts({ layer: value - 1 }, state) }),
       choice("router", [["model", origin], ["null", "random (null)"]], { at: (state) => state.router,

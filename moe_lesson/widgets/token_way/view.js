@@ -92,7 +92,7 @@ class TokenWayView extends ReadingView {
     this.halts = short ? SHORT : d3.range(STATIONS.length);
     const last = this.halts.length - 1;
     return [
-      textField("Your text", { most: (state) => state.max_tokens, set: (text) => ({ text }) }),
+      textField("Your text"),
       player(this),
       button("Next", () => { this.pause(); this.set({ station: (this.state.station + 1) % (last + 1) }); }),
       slider("Station", { max: last, at: ({ station }) => station, set: (station) => { this.pause(); return { station }; },
