@@ -92,12 +92,11 @@ def token_texts(ids: Iterable[int]) -> list[str]:
 def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
     """A readable name for each part of a text, `sizes` bytes long each; characters that lie in two parts are numbered."""
     of_byte: list[tuple[str, int, int]] = []  # the character's name, which byte of it this is, how many it has
-    while len(of_byte) < len(raw):
-        start = len(of_byte)
-        char = next((c for size in (1, 2, 3, 4) if (c := decoded(raw[start:start + size]))), "")
-        size = len(char.encode()) or 1
-        shown = visible(char) if char and (size > 1 or char.isprintable() or char in NAMES) else f"0x{raw[start]:02x}"
-        of_byte += [(shown, i, size) for i in range(size)]
+    for char in raw.decode("utf-8", "surrogateescape"):  # which makes half a character of a byte that is none
+        bare = char.encode("utf-8", "surrogateescape")
+        plain = char in NAMES or (char.isprintable() if len(bare) == 1 else True)
+        shown = visible(char) if plain and not "\udc80" <= char <= "\udcff" else f"0x{bare[0]:02x}"
+        of_byte += [(shown, i, len(bare)) for i in range(len(bare))]
     out, end = [], 0
     for length in sizes:
         start, end = end, end + length
@@ -109,15 +108,6 @@ def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
                 names.append(f"{shown} {i + 1}/{size}")
         out.append("".join(names))
     return out
-
-
-def decoded(raw: bytes) -> str | None:
-    """The one character that these bytes are, or None."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if len(text) == 1 else None
 
 
 def learn_merges(text: bytes, count: int) -> list[tuple[int, int]]:

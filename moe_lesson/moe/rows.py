@@ -4,7 +4,6 @@ Letters: T tokens, D model width, N experts, K active, R = T·K routed rows (or 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,27 +13,16 @@ from torch.utils.flop_counter import register_flop_formula
 from .routing import Routing
 
 
-class Rows(NamedTuple):
-    """The T·K choices of a routing as R rows, those of one expert after those of the other.
+def by_expert(routing: Routing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The T·K choices of a routing as R rows, those of one expert after those of the other, for those who go to the experts and
+    back without adding anything by its index.
 
-    Args:
-        token_R: which token each row is of.
-        weight_R: what the expert's output for the row is multiplied by.
-        place_TK: the other way round: where the rows of each token's K choices are.
-        ends_N: int32, where each expert's block of rows ends.
+    Returns: token [R], which token a row is of; weight [R], what the expert's output for it is multiplied by; place [T, K], the
+        other way round, where the rows of each token's K choices are; ends [N], int32, where each expert's block of rows ends.
     """
-
-    token_R: Tensor
-    weight_R: Tensor
-    place_TK: Tensor
-    ends_N: Tensor
-
-
-def by_expert(routing: Routing) -> Rows:
-    """The rows of a routing, for those who go to the experts and back without adding anything by its index."""
     order_R, place_TK = places(routing.expert_ids)
     weight_R = Gather.apply(routing.weights.reshape(-1, 1), order_R, place_TK.reshape(-1, 1)).squeeze(1)
-    return Rows(order_R // routing.top_k, weight_R, place_TK, block_ends(routing.expert_ids, routing.num_experts))
+    return order_R // routing.top_k, weight_R, place_TK, block_ends(routing.expert_ids, routing.num_experts)
 
 
 def places(expert_ids_TK: Tensor) -> tuple[Tensor, Tensor]:
