@@ -74,6 +74,15 @@ def test_every_question_stands_at_the_end_of_its_cell_where_jupyter_shows_it(not
             assert ast.unparse(ast.parse(cell.source).body[-1]).startswith("lesson.predict("), cell.id
 
 
+def test_what_decides_whether_a_claim_is_made_is_bound_once(notebook):
+    """`if NAME:` asks for a flag of an earlier cell: a cell between them that reuses the name would decide in its place."""
+    trees = [ast.parse(cell.source) for cell in code_cells(notebook)]
+    asked = {node.test.id for tree in trees for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)}
+    names = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    bound = [node.id for node in names if isinstance(node.ctx, ast.Store)]
+    assert all(bound.count(name) == 1 for name in asked), asked
+
+
 def test_links_between_lessons_lead_to_lessons(notebook):
     markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", markdown):
