@@ -10,7 +10,7 @@ from contribution_view.cases import MIXED, lengths, model_of, model_view, toy, v
 from every_widget import made
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import picture, run_node, status
+from widget_harness import picture, run_node, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.lm.checkpoints import shipped_model
@@ -233,8 +233,7 @@ def test_pointing_walks_the_columns_in_their_order_and_clicking_keeps(show):
 def test_another_text_is_read_by_both_models(show, model):
     view = ContributionView.of_model(model, "abc", name="deepseekmoe")
     page = show(view, live=True)
-    page.get_by_label("Your text").fill("中 moon")
-    page.get_by_label("Your text").press("Enter")
+    write(page, "Your text", "中 moon")
     page.wait_for_function("document.querySelectorAll('.moe-token').length === 8")
     untrained = contributions(LanguageModel(model.config, 0), "中 moon")
     for layer, (one, none) in enumerate(zip(contributions(model, "中 moon"), untrained)):

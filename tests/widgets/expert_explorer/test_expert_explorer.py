@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from every_widget import made
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, model_of
-from widget_harness import assert_refused, status
+from widget_harness import assert_refused, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.lm.corpora import Corpus, Document
@@ -194,8 +194,7 @@ def test_a_search_is_for_all_its_bytes_and_the_first_place_is_followed(show):
     page = show(view, live=True)
     field = page.get_by_label("Who serves … ?")
     for search, places, token, byte in (("the", [7, 8, 9, 11, 12, 13], 7, "t"), ("é", [14, 15], 14, "é 1/2")):
-        field.fill(search)
-        field.press("Enter")
+        write(page, "Who serves … ?", search)
         assert marked(page, FOUND) == places and view.search == search and view.token == token
         assert lines(page)[0][0] == f"Layer 1: '{byte}' chose"
     assert lines(page)[2] == ("Layer 1: '0xc3' is too rare", [])
@@ -223,15 +222,12 @@ def test_a_byte_that_the_census_hardly_has_gets_no_lift(show):
 def test_another_text_is_routed_as_the_model_routes_it(show):
     view = explorer_of(context=20)
     page = show(view, live=True)
-    field = page.get_by_label("Your text")
-    field.fill("see 中")
-    field.press("Enter")
+    write(page, "Your text", "see 中")
     page.wait_for_function("document.querySelectorAll('.moe-token').length === 7")
     page.locator(".moe-token").nth(5).click()
     assert [one for _, one in lines(page)[:2]] == [chosen(layer, "see 中", 5) for layer in (0, 1)]
     assert view.text == "see 中" and view.token == 5
-    field.fill("")
-    field.press("Enter")
+    write(page, "Your text", "")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
     page.get_by_role("button", name="Reset").click()
     assert lines(page)[0][1] == chosen(0, TEXT, 8)

@@ -6,7 +6,7 @@ from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import assert_refused, dots, status, written
+from widget_harness import assert_refused, dots, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
@@ -234,8 +234,7 @@ def test_a_text_is_routed_as_the_model_routes_it(show):
     page = show(RoutingMap.of_model(model, "abc", origin="toy"))
     for router in ("model", "null"):
         page.evaluate("(router) => model.receive({ router, locked_token: null })", router)
-        page.get_by_label("Your text").fill("中 moon")
-        page.get_by_label("Your text").press("Enter")
+        write(page, "Your text", "中 moon")
         page.wait_for_function("document.querySelectorAll('.moe-token').length === 8")
         page.evaluate("model.receive({ locked_token: 5 })")
         trained, null = route_beside_null(model, "中 moon")
@@ -254,8 +253,7 @@ def test_a_long_text_is_cut_at_the_last_whole_character_and_it_says_so(show):
     assert page.get_by_text("18 bytes, cut to 9").is_visible()
     page.wait_for_function("model.saved.length > 0")
     assert widget.text == "中文字" and page.get_by_label("Your text").input_value() == "中文字中文字"
-    page.get_by_label("Your text").fill("")
-    page.get_by_label("Your text").press("Enter")
+    write(page, "Your text", "")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
 
 
