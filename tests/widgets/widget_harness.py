@@ -77,6 +77,13 @@ def status(page) -> str:
     return page.evaluate(f"async () => {{ {NEXT_FRAME} return document.querySelector('[aria-live], [role=status]').innerText; }}")
 
 
+def write(page, label: str, text: str) -> None:
+    """Type a text into a field and send it; not before a frame that is due has drawn: it may set the field under the hand."""
+    status(page)
+    page.get_by_label(label).fill(text)
+    page.get_by_label(label).press("Enter")
+
+
 def complaints(page) -> list[str]:
     """axe's serious and critical findings."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")

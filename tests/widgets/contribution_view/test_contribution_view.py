@@ -9,7 +9,7 @@ import torch
 from contribution_view.cases import MIXED, lengths, model_of, model_view, toy, view_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import made, picture, run_node, status
+from widget_harness import made, picture, run_node, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.tokens import TOKEN_BYTES, encode
@@ -220,8 +220,7 @@ def test_pointing_walks_the_columns_in_their_order_and_clicking_keeps(show):
 def test_another_text_is_read_by_both_models(show, model):
     view = ContributionView.of_model(model, "abc", name="ladder-deepseekmoe")
     page = show(view, live=True)
-    page.get_by_label("Your text").fill("中 moon")
-    page.get_by_label("Your text").press("Enter")
+    write(page, "Your text", "中 moon")
     last = len(encode("中 moon")) - 1
     page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {last + 1}")
     untrained = contributions(LanguageModel(model.config, 0), "中 moon")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
-from widget_harness import assert_refused, made, status
+from widget_harness import assert_refused, made, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.lm.corpora import Corpus, Document
@@ -193,8 +193,7 @@ def test_a_search_is_for_all_its_tokens_and_the_first_place_is_followed(show):
     page = show(view, live=True)
     field = page.get_by_label("Who serves … ?")
     for search, places, token, byte in (("the", [7, 8, 9, 11, 12, 13], 7, "t"), ("é", [14, 15], 14, "é 1/2")):
-        field.fill(search)
-        field.press("Enter")
+        write(page, "Who serves … ?", search)
         assert marked(page, FOUND) == places and view.search == search and view.token == token
         assert lines(page)[0][0] == f"L1: '{byte}' chose"
     assert lines(page)[2] == ("L1: '0xc3' is too rare", [])
@@ -222,15 +221,12 @@ def test_a_token_that_the_census_hardly_has_gets_no_lift(show):
 def test_another_text_is_routed_as_the_model_routes_it(show):
     view = explorer_of(context=20)
     page = show(view, live=True)
-    field = page.get_by_label("Your text")
-    field.fill("see 中")
-    field.press("Enter")
+    write(page, "Your text", "see 中")
     page.wait_for_function("document.querySelectorAll('.moe-token').length === 7")
     page.locator(".moe-token").nth(5).click()
     assert [one for _, one in lines(page)[:2]] == [chosen(layer, "see 中", 5) for layer in (0, 1)]
     assert view.text == "see 中" and view.token == 5
-    field.fill("")
-    field.press("Enter")
+    write(page, "Your text", "")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
     page.get_by_role("button", name="Reset").click()
     assert lines(page)[0][1] == chosen(0, TEXT, 8)
@@ -240,15 +236,12 @@ def test_tokens_of_many_letters_are_searched_by_their_text_and_followed(show):
     view = long_names("return the\n    value, return")
     assert view.tokens == ["return", "␣the", "⏎␣␣␣␣", "value", ",", "␣return"]
     page = show(view, live=True)
-    field = page.get_by_label("Who serves … ?")
     for search, places, times in (("return", [0, 5], 2), ("␣return", [5], 1), ("turn the", [0, 1], 1), ("⏎", [2], 1)):
-        field.fill(search)
-        field.press("Enter")
+        write(page, "Who serves … ?", search)
         assert marked(page, FOUND) == places and view.token == places[0] and page.get_by_text(f"found {times} ×").is_visible()
         assert lines(page)[0][0] == f"L1: '{view.tokens[places[0]]}' chose"
     for search, words in (("␣namespace", "its first token '␣name'"), ("namespace", "this token"), ("instance", "this token")):
-        field.fill(search)
-        field.press("Enter")
+        write(page, "Who serves … ?", search)
         assert f"'{search}' is not in the text; {words} is served most by " in status(page)
     assert lines(page)[2][0] == "L1: 'instance' is served by" and lines(page)[2][1]
 

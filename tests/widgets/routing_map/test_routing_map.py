@@ -6,7 +6,7 @@ from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import assert_refused, dots, status, written
+from widget_harness import assert_refused, dots, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
@@ -236,8 +236,7 @@ def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, tokens):
     page = show(RoutingMap.of_model(model, "a b c", origin="toy"))
     for router in ("model", "null"):
         page.evaluate("(router) => model.receive({ router, locked_token: null })", router)
-        page.get_by_label("Your text").fill("中 moon")
-        page.get_by_label("Your text").press("Enter")
+        write(page, "Your text", "中 moon")
         page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {tokens}")
         page.evaluate("model.receive({ locked_token: 5 })")
         trained, null = route_beside_null(model, "中 moon")
@@ -259,8 +258,7 @@ def test_a_long_text_is_cut_at_the_last_whole_token_and_character_and_it_says_so
     page.wait_for_function("model.saved.length > 0")
     page.get_by_text(words).wait_for()
     assert widget.text == cut and page.get_by_label("Your text").input_value() == long
-    page.get_by_label("Your text").fill("")
-    page.get_by_label("Your text").press("Enter")
+    write(page, "Your text", "")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
 
 

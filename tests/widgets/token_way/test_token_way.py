@@ -7,7 +7,7 @@ import pytest
 import torch
 from token_way.cases import MIXED, mixed, model_of, way_of
 from traitlets import TraitError
-from widget_harness import picture, run_node, status
+from widget_harness import picture, run_node, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.base.tokens import encode, token_texts
@@ -155,15 +155,13 @@ def test_next_goes_round_a_click_on_a_row_goes_there_and_a_token_is_always_looke
 def test_another_text_is_followed_by_the_model_in_the_page(show):
     way = way_of(token=9)
     page = show(way, live=True)
-    page.get_by_label("Your text").fill("sea")
-    page.get_by_label("Your text").press("Enter")
+    write(page, "Your text", "sea")
     page.wait_for_function("document.querySelectorAll('.moe-token').length === 3")
     assert status(page).startswith("Token 2 'a'") and way.text == "sea"
     found = stations_of(model_of(), "sea", 0, 2)
     page.evaluate("model.receive({ station: 3 })")
     assert f"chosen: {', '.join(str(int(n)) for n in found['ids'])}." in status(page)
-    page.get_by_label("Your text").fill("")
-    page.get_by_label("Your text").press("Enter")
+    write(page, "Your text", "")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('empty')")
 
 
