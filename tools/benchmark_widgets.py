@@ -178,16 +178,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.presses < 2:
         parser.error("--presses must be at least 2")
-    from chromium import launch_chromium
+    from chromium import running_chromium
     from every_widget import WIDGETS
-    from playwright.sync_api import sync_playwright
 
     unknown = [name for name in options.widgets if name not in WIDGETS]
     if unknown:
         parser.error(f"unknown widget {unknown[0]!r}; there are {', '.join(WIDGETS)}")
     began, load, rows = time.perf_counter(), os.getloadavg()[0], []
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
+    with running_chromium() as browser:
         for name in options.widgets or WIDGETS:
             page = browser.new_page(viewport=VIEWPORT, offline=True)
             put_on_page(page, (WIDGETS[name].large or WIDGETS[name].make)())
@@ -195,7 +193,6 @@ def main(arguments: list[str] | None = None) -> None:
             rows += measure(page, name, WIDGETS[name], options.presses)
             page.close()
         chromium = browser.version
-        browser.close()
     for row in rows:
         print(in_words(row) + mark(row))
     print(f"{sum(map(bool, map(missed, rows)))} of {len(rows)} rows miss a target of the course.")

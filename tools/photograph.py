@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/widgets"))
-from chromium import launch_chromium  # noqa: E402
+from chromium import running_chromium  # noqa: E402
 from widget_harness import PAGE, settled  # noqa: E402
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -30,11 +30,8 @@ def add_photographs(nb: NotebookNode, client: NotebookClient) -> None:
             and "text/html" not in output.data}  # a question reads as text
     if not ours:
         return
-    from playwright.sync_api import sync_playwright
-
     states = {name: json.dumps(traits(client, name)) for name in client.widget_state}
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
+    with running_chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": 720}, device_scale_factor=SCALE, offline=True,
                                 reduced_motion="reduce")
         for name, output in ours.items():
@@ -48,7 +45,6 @@ def add_photographs(nb: NotebookNode, client: NotebookClient) -> None:
             output.data["image/png"] = base64.b64encode(in_256_colours(root.screenshot())).decode()
             box = root.bounding_box()
             output.metadata["image/png"] = {"width": round(box["width"]), "height": round(box["height"]), "alt": words}
-        browser.close()
 
 
 def in_256_colours(png: bytes) -> bytes:

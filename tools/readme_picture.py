@@ -12,7 +12,7 @@ import io
 from pathlib import Path
 
 import nbformat
-from photograph import launch_chromium  # which puts tests/widgets on the path
+from photograph import running_chromium  # which puts tests/widgets on the path
 from PIL import Image, ImageOps, ImageStat
 from widget_harness import put_on_page
 
@@ -44,18 +44,14 @@ def stored_map() -> bytes:
 
 def typed(sentence: str) -> list[Image.Image]:
     """The routing map of the shipped model on an empty line, and after each character of a sentence."""
-    from playwright.sync_api import sync_playwright
-
     routing_map = RoutingMap.of_model(shipped_model("ladder-deepseekmoe")[0], sentence)
     frames = []
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
+    with running_chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, offline=True, reduced_motion="reduce")
         put_on_page(page, routing_map)
         for end in range(len(sentence) + 1):
             page.get_by_role("textbox").fill(sentence[:end])
             frames.append(settled_picture(page))
-        browser.close()
     routing_map.close()
     return frames
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "tests/widgets"))
-from chromium import launch_chromium  # noqa: E402
+from chromium import running_chromium  # noqa: E402
 from widget_harness import NEXT_FRAME, complaints  # noqa: E402
 
 CONTROLS = "input:enabled, select:enabled, button:enabled"
@@ -138,16 +138,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", nargs="?", type=Path, default=REPO / "dist/site")
     site = parser.parse_args().site
-    from playwright.sync_api import sync_playwright
-
     found = 0
-    with served(site) as address, sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
+    with served(site) as address, running_chromium() as browser:
         for path in sorted([*site.glob("*.html"), *site.glob("notebooks/*.html")]):
             line, wrong = visit(browser, address, path.relative_to(site).as_posix())
             print("\n  ".join([line, *wrong]), flush=True)
             found += len(wrong)
-        browser.close()
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""Your own text as a corpus: a file, a folder, a string, or a Hugging Face data set."""
+"""Your own text as a corpus: a file, a folder, or a string."""
 
 import pathlib
 import re
@@ -107,31 +107,3 @@ def may_be_path(source: str) -> bool:
 def newlines(text: str) -> str:
     """The text of a file with \\n at the end of each line, as Python reads it."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def huggingface_corpus(name: str, column: str = "text", split: str = "train", documents: int = 1000) -> Corpus:
-    """Documents of a Hugging Face data set. It needs the network and `pip install datasets`; no lesson calls it by itself.
-
-    Args:
-        name: of the data set, e.g. "roneneldan/TinyStories".
-        column: that holds the text.
-        split: of the data set to read from; documents are split again, by a hash of their number.
-        documents: how many to read.
-
-    Raises:
-        ImportError: without the package `datasets`.
-        ConnectionError: if the data set can't be reached.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError("a Hugging Face data set needs the package datasets: pip install datasets") from error
-    try:
-        rows = list(datasets.load_dataset(name, split=split, streaming=True).take(documents))
-    except Exception as error:  # hub, network and file errors are of many unrelated classes
-        raise ConnectionError(f"the data set {name!r} can't be read ({type(error).__name__}: {error}); check its name and the "
-                              "network, or use machine_corpus(), which needs none") from error
-    columns = rows[0] if rows else {}
-    require(column in columns, f"the data set {name!r} has no column {column!r}; it has {', '.join(columns) or 'no rows'}")
-    texts = [row[column] or "" for row in rows]
-    return Corpus(tuple(Document(name, str(i), text, split_of(f"{name}/{i}")) for i, text in enumerate(texts) if text.strip()))

@@ -3,8 +3,6 @@
 import os
 import pathlib
 import socket
-import sys
-import types
 import unicodedata
 
 import pytest
@@ -15,7 +13,6 @@ from moe_lesson.base.text import to_bytes
 from moe_lesson.base.tokens import decode
 from moe_lesson.lm import corpora, machine_text
 from moe_lesson.lm.corpora import SPLITS, Corpus, Document, split_of
-from moe_lesson.lm.own_text import huggingface_corpus
 from moe_lesson.lm.repeats import REPEAT, leak
 
 # test pieces of the machine corpus; where they go may never change
@@ -314,35 +311,6 @@ def test_test_texts_do_not_stand_in_the_train_text():
         share = leak(corpus, domain)
         print(f"{domain}: {share:.1%} of the test text lies in passages of {REPEAT} bytes that train has")
         assert share < most
-
-
-# -------------------------------------------------------------------------------------------------------- Hugging Face
-
-
-def test_without_the_package_a_data_set_is_refused_in_one_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match="pip install datasets"):
-        huggingface_corpus("some/set")
-
-
-def test_offline_a_data_set_is_refused_in_one_sentence(monkeypatch):
-    def offline(*arguments, **options):
-        raise OSError("no route to host")
-
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=offline))
-    with pytest.raises(ConnectionError, match="'some/set' can't be read.*no route to host.*machine_corpus"):
-        huggingface_corpus("some/set")
-
-
-def test_a_data_set_becomes_documents(monkeypatch):
-    class Rows(list):
-        def take(self, n):
-            return self[:n]
-
-    rows = Rows({"text": f"story {i}"} for i in range(100))
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=lambda *a, **k: rows))
-    corpus = huggingface_corpus("some/set", documents=50)
-    assert len(corpus.documents) == 50 and {d.split for d in corpus.documents} == set(SPLITS)
 
 
 @pytest.mark.parametrize("length", [200, 300, 999])

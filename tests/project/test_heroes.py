@@ -8,7 +8,7 @@ import colab
 import heroes
 import nbformat
 import pytest
-from chromium import launch_chromium
+from chromium import running_chromium
 
 every_picture = pytest.mark.parametrize("number", heroes.LESSONS)
 PHONE = 343  # pixels: what a phone leaves a picture
@@ -36,9 +36,8 @@ def test_a_picture_moves_stays_within_its_frame_and_says_that_it_is_a_drawing(nu
 
 
 def test_words_can_be_read_on_a_phone():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        page = launch_chromium(playwright).new_page()
+    with running_chromium() as browser:
+        page = browser.new_page()
         for number, width in itertools.product(heroes.LESSONS, (PHONE, heroes.WIDTH)):
             page.set_viewport_size({"width": width, "height": 400})
             page.goto((heroes.PICTURES / f"{number}.svg").as_uri())

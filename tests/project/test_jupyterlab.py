@@ -15,7 +15,7 @@ from pathlib import Path
 import my_lessons
 import nbformat
 import pytest
-from chromium import launch_chromium
+from chromium import running_chromium
 from excerpts import needed
 from nbformat.v4 import new_code_cell
 
@@ -67,8 +67,7 @@ IDLE = re.compile(r"\| Idle")  # the status bar, when a kernel is there and has 
 
 
 def test_a_lesson_answers_fits_the_screen_follows_the_theme_and_is_alive_when_it_is_opened_again(lab):
-    with sync_api.sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
+    with running_chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 720})
         errors, outside = [], []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -109,7 +108,6 @@ def test_a_lesson_answers_fits_the_screen_follows_the_theme_and_is_alive_when_it
         assert not outside, f"requests left this machine: {outside[:3]}"
         ours = [e for e in errors if not re.search("favicon|net::ERR|Failed to load resource", e)]
         assert not ours, ours
-        browser.close()
 
 
 def map_answers(page) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from chromium import launch_chromium
+from chromium import running_chromium
 from every_widget import WIDGETS
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from site_tour import LOOK, alive, move_all, serious, served, watched
@@ -77,11 +77,8 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser_and_address(built):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
-    with served(built) as address, sync_api.sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
+    with served(built) as address, running_chromium() as browser:
         yield browser, address
-        browser.close()
 
 
 @pytest.fixture

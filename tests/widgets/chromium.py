@@ -1,5 +1,6 @@
 """Debian's chromium under Playwright, for every browser test."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -16,17 +17,13 @@ def find_chromium() -> str | None:
     return str(usual) if usual.exists() else shutil.which("chromium")
 
 
-def launch_chromium(playwright):
-    """Start chromium without a window; where there is none, skip the test, or fail it under CI.
-
-    Args:
-        playwright: what `with sync_playwright() as playwright` gives.
-
-    Returns:
-        The running browser.
-    """
+@contextlib.contextmanager
+def running_chromium():
+    """Chromium without a window, for as long as it is used; where there is none, the test is skipped, or fails under CI."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
     path = find_chromium()
     if path is None:
         reason = "no chromium: neither /usr/bin/chromium nor one on PATH (apt-get install chromium)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with sync_api.sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=FLAGS) as browser:
+        yield browser

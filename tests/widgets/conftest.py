@@ -2,7 +2,7 @@
 
 import ipywidgets
 import pytest
-from chromium import launch_chromium
+from chromium import running_chromium
 from widget_harness import PAGE, browser_state, put_on_page
 
 collect_ignore_glob = ["*/cases.py"]  # there is no doctest in these, and pytest would import each as `cases`
@@ -19,11 +19,8 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        chromium = launch_chromium(playwright)
+    with running_chromium() as chromium:
         yield chromium
-        chromium.close()
 
 
 class Tab:

@@ -311,7 +311,7 @@ SPECIALISATION_VIEW = Entry(
     specialisation_cases.view_of,
     ({"sample": 512, "router": "random router", "layer": 1, "null": "documents shuffled", "locked_expert": 3},
      {"router": "hash router", "locked_expert": 11}),
-    held={"sample slider": slider("sample size"), "layer slider": slider("layer"), "cursor": CURSOR},
+    held={"sample slider": slider("sample size"), "layer slider": slider("Layer"), "cursor": CURSOR},
     hostile=Example(lambda: specialisation_cases.view_of(WORDS, WORDS, MARKUP), ({"locked_expert": 1},)),
     sizes={"two domains": Example(partial(specialisation_cases.view_of, LONG, domains=("a", "b"), sizes=(3,))),
            "eight domains": Example(partial(specialisation_cases.view_of, LONG, domains=tuple("abcdefgh"), sizes=(200, 8)),

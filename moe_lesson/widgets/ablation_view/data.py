@@ -17,7 +17,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 from ...base.errors import require
 from ...measure.evidence import Interval, interval, paired_difference, result_table
 from ..kit.base import LessonWidget, one_of
-from ..kit.gates import check_origin, count
+from ..kit.gates import count
 
 TABLE = "ladder-cpu-ablations"
 EXPERTS = {"gshard": 16, "fine": 64, "deepseekmoe": 62}  # routed experts in a layer of the ladder's models
@@ -43,15 +43,12 @@ class AblationView(LessonWidget):
         ValueError: if a column, a row or a number is missing.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     rungs = List(Unicode()).tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
     shares = List(Float()).tag(sync=True)
     sizes = Dict().tag(sync=True)  # model -> how many routed experts a layer has
     draws = Int().tag(sync=True)  # random sets of the control, for each seed
     numbers = Dict().tag(sync=True)  # model -> domain -> for each share what `state_of` gives, and how many experts are "gone"
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     rung = Unicode().tag(sync=True)
     domain = Unicode().tag(sync=True)
@@ -60,7 +57,6 @@ class AblationView(LessonWidget):
     def __init__(self, rows: Sequence[Mapping], experts: Mapping[str, int], *, origin: str,
                  title: str = "Take the specialists away", rung: str | None = None, domain: str | None = None,
                  share: float | None = None):
-        check_origin(origin)
         domains, shares = check_rows(rows, experts)
         start = {"rung": list(experts)[-1] if rung is None else rung, "domain": domains[0] if domain is None else domain,
                  "share": shares[(len(shares) - 1) // 2] if share is None else share}
@@ -68,7 +64,7 @@ class AblationView(LessonWidget):
             require(value in known, f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
         super().__init__(title=title, origin=origin, rungs=list(experts), domains=domains, shares=shares, sizes=dict(experts),
                          draws=len({row.get("draw", 0) for row in rows if row["kind"] == CONTROL}),
-                         numbers=numbers_of(rows, experts, domains, shares), start=start, **start)
+                         numbers=numbers_of(rows, experts, domains, shares), start=start)
 
     @classmethod
     def of_table(cls) -> AblationView:

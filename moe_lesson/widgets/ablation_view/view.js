@@ -84,14 +84,11 @@ class AblationView extends WidgetView {
 
   declare() {
     const { rungs, domains, shares } = this.state;
-    const oneOf = (label, trait, names) => choice(label, names.map((name) => [name, name]),
-      { at: (state) => state[trait], set: (name) => ({ [trait]: name }) });
     return [
-      oneOf("model", "rung", rungs),
-      oneOf("specialists of", "domain", domains),
-      slider("share of the experts", { max: shares.length - 1, at: ({ share }) => shares.indexOf(share), wide: true,
-        words: (state) => `${fraction(state.share)} of the experts: ${shownOf(state).gone} of ${state.sizes[state.rung]}`,
-        set: (place) => ({ share: shares[place] }), hidden: () => shares.length === 1 }),
+      choice("model", rungs, { trait: "rung" }),
+      choice("specialists of", domains, { trait: "domain" }),
+      slider("share of the experts", { trait: "share", values: shares, wide: true, hidden: () => shares.length === 1,
+        words: (state) => `${fraction(state.share)} of the experts: ${shownOf(state).gone} of ${state.sizes[state.rung]}` }),
     ];
   }
 

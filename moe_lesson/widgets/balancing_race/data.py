@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 import traitlets
 from torch import Tensor
-from traitlets import Bool, Bytes, Dict, Int, List, Unicode
+from traitlets import Bool, Bytes, Int, List, Unicode
 
 from ...base.errors import require
 from ...measure.evidence import result_table
-from ..kit.base import LessonWidget, one_of
-from ..kit.gates import check_origin
+from ..kit.base import LessonWidget, check_origin, one_of
 
 MOST_TOKENS = 2**24  # the browser gets float32, which counts no further one by one
 
@@ -141,8 +140,6 @@ class BalancingRace(LessonWidget):
     (the emphasised one of `runs.methods`), `by_load` (sort the experts of each method, largest load first).
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     methods = List(Unicode()).tag(sync=True)
     seeds = List(Int()).tag(sync=True)
     steps = List(Int()).tag(sync=True)
@@ -150,7 +147,6 @@ class BalancingRace(LessonWidget):
     num_experts = Int().tag(sync=True)
     loads = Bytes().tag(sync=True)  # float32 [M, S, P, L, N]
     losses = Bytes().tag(sync=True)  # float32 [M, S, P]
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     step = Int().tag(sync=True)
     layer = Int().tag(sync=True)
@@ -166,7 +162,7 @@ class BalancingRace(LessonWidget):
                  "by_load": False}
         super().__init__(title=title, origin=runs.origin, methods=list(runs.methods), seeds=list(runs.seeds),
                          steps=runs.steps.tolist(), num_layers=runs.num_layers, num_experts=runs.num_experts,
-                         loads=packed(runs.loads), losses=packed(runs.losses), start=start, **start)
+                         loads=packed(runs.loads), losses=packed(runs.losses), start=start)
 
     @classmethod
     def of_tables(cls, name: str = "balance-cpu", folder: pathlib.Path | None = None) -> BalancingRace:

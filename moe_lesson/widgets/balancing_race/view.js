@@ -2,7 +2,7 @@
 // Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 
 import { Chart, spaced, WIDE } from "../kit/charts.js";
-import { choice, player, slider, tick } from "../kit/controls.js";
+import { choice, layerSlider, player, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { motion, on } from "../kit/events.js";
 import { make, say } from "../kit/page.js";
@@ -82,12 +82,9 @@ class BalancingRaceView extends WidgetView {
       player(this),
       slider("Step", { max: steps.length - 1, at: ({ step }) => steps.indexOf(step),
         set: (position) => this.moved(steps[position]), words: ({ step }) => `step ${step} of ${steps.at(-1)}` }),
-      slider("Layer", { max: layers - 1, at: ({ layer }) => layer, set: (layer) => ({ layer }),
-        words: ({ layer }) => `layer ${layer + 1} of ${layers}` }),
-      slider("Seed", { max: seeds.length - 1, at: ({ seed }) => seeds.indexOf(seed), set: (place) => ({ seed: seeds[place] }),
-        words: ({ seed }) => `seed ${seed}` }),
-      choice("emphasise", methods.map((method) => [method, method]), { at: ({ method }) => method,
-        set: (method) => ({ method }) }),
+      layerSlider(layers),
+      slider("Seed", { trait: "seed", values: seeds, words: ({ seed }) => `seed ${seed}` }),
+      choice("emphasise", methods, { trait: "method" }),
       tick("sort the experts by load", "by_load", { folded: true }),
     ];
   }

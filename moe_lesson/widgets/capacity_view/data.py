@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import traitlets
-from traitlets import Bytes, Dict, Float, Int, List, Unicode
+from traitlets import Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible
@@ -18,7 +18,7 @@ from ...moe.balance import capacity_for
 from ...moe.layers import MoE
 from ...moe.routing import Routing
 from ..kit.base import LessonWidget, one_of, within
-from ..kit.gates import check_origin, count
+from ..kit.gates import count
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, None)  # None: no limit
 RULES = {"order": "as they stand", "weight": "highest weight"}  # who comes first
@@ -45,8 +45,6 @@ class CapacityView(LessonWidget):
         ValueError: if there is no token or too many, or the routings do not fit together.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)
     sizes = List(Int()).tag(sync=True)  # N of each layer
@@ -58,7 +56,6 @@ class CapacityView(LessonWidget):
     factors = List(list(FACTORS)).tag(sync=True)
     weight_limit = Float().tag(sync=True)  # the brightest colour, in all layers
     load_limit = Int().tag(sync=True)  # the top of the bars' axis in tokens, for all layers and settings
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     layer = Int(0).tag(sync=True)
     factor = Float(1.0, allow_none=True).tag(sync=True)
@@ -68,7 +65,6 @@ class CapacityView(LessonWidget):
     locked_token = Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", title: str = "capacity", seed: int = 0):
-        check_origin(origin)
         require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routings(routings)
         routings = [routing.detach() for routing in routings]
@@ -80,7 +76,7 @@ class CapacityView(LessonWidget):
                          sizes=[r.num_experts for r in routings], top_k=shape[1], shuffles=shuffles_ST.tobytes(),
                          experts=b"".join(r.expert_ids.numpy().astype(np.int32).tobytes() for r in routings),
                          weights=b"".join(r.weights.double().numpy().tobytes() for r in routings),
-                         **limits(routings), start=start, **start)
+                         **limits(routings), start=start)
 
     @classmethod
     def of_model(cls, model, text: str, *, origin: str = "trained", title: str = "capacity", seed: int = 0) -> CapacityView:

@@ -4,7 +4,7 @@
 import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { moved, placeWithin } from "../kit/events.js";
+import { placeWithin } from "../kit/events.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { numbers } from "../kit/routing.js";
 import { TokenStrip } from "../kit/tokens.js";
@@ -103,14 +103,12 @@ class CapacityViewView extends PointingView {
     const { sizes, factors, num_shuffles: shuffles, seed } = this.state;
     return [
       layerSlider(sizes.length),
-      slider("capacity factor", { max: factors.length - 1, at: ({ factor }) => factors.indexOf(factor),
-        words: ({ factor }) => (factor === null ? "no limit" : `capacity factor ${factor.toFixed(2)}`),
-        set: (place) => ({ factor: factors[place] }) }),
-      choice("who comes first", Object.entries(RULES), { at: ({ by }) => by, set: (by) => ({ by }) }),
-      choice("batch", ["as written", "reversed", "shuffled"].map((one) => [one, one]), { at: ({ batch }) => batch,
-        set: (batch) => ({ batch }) }),
-      slider("which shuffle", { min: 1, max: shuffles, at: ({ shuffle }) => shuffle, set: (shuffle) => ({ shuffle }),
-        words: ({ shuffle }) => `shuffle ${shuffle} of ${shuffles}, seed ${seed}`, folded: true,
+      slider("capacity factor", { trait: "factor", values: factors,
+        words: ({ factor }) => (factor === null ? "no limit" : `capacity factor ${factor.toFixed(2)}`) }),
+      choice("who comes first", Object.entries(RULES), { trait: "by" }),
+      choice("batch", ["as written", "reversed", "shuffled"], { trait: "batch" }),
+      slider("which shuffle", { trait: "shuffle", min: 1, max: shuffles, folded: true,
+        words: ({ shuffle }) => `shuffle ${shuffle} of ${shuffles}, seed ${seed}`,
         disabled: ({ batch }) => batch !== "shuffled" }),
     ];
   }
@@ -229,15 +227,9 @@ class CapacityViewView extends PointingView {
   }
 
   wire() {
-    const at = (place) => (place === null ? null : { locked_token: this.seen.queue[place] });
-    return [...this.strip.wire(),
-      ...this.listenMouse(this.stage, ({ clientY }) => at(placeWithin(clientY - this.canvas.getBoundingClientRect().top - PAD,
-        this.row, this.seen.T))),
-      ...this.listenKeys(this.stage, (key) => {
-        const place = moved(this.cursor, key, this.seen.T);
-        if (place !== null) this.cursor = place;
-        return at(place);
-      })];
+    const under = ({ clientY }) => placeWithin(clientY - this.canvas.getBoundingClientRect().top - PAD, this.row, this.seen.T);
+    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, () => this.seen.T,
+      (place) => ({ locked_token: this.seen.queue[place] }))];
   }
 }
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import traitlets
 from numpy import ndarray
 from torch import Tensor
-from traitlets import Bytes, Dict, Int, List, Unicode
+from traitlets import Bytes, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible, well_formed
@@ -24,8 +24,8 @@ from ...lm.model import LanguageModel, evaluating
 from ...measure.instruments import layer_inputs, shared_and_routed
 from ...moe.layers import MoE, moe_layers
 from ...moe.routing import Routing
-from ..kit.base import LessonWidget, one_of, within
-from ..kit.gates import check_origin, count
+from ..kit.base import ReadingWidget, one_of, within
+from ..kit.gates import count
 from ..kit.weights import checkpoint_of
 
 IN_TEXT, BY_SHARE = "as in the text", "by the routed part's share"
@@ -72,7 +72,7 @@ def contributions(model: LanguageModel, text: str | bytes) -> list[Contribution]
                 for layer, x_TD in zip(moe_layers(model), layer_inputs(model, ids))]
 
 
-class ContributionView(LessonWidget):
+class ContributionView(ReadingWidget):
     """See how loud the shared and the routed part of an MoE layer are for each token, and whether they agree.
 
     Args:
@@ -94,32 +94,25 @@ class ContributionView(LessonWidget):
         ValueError: if there is no token or too many, or the contributions do not fit together.
     """
 
-    title = Unicode().tag(sync=True)
     name = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
     width = Int().tag(sync=True)
     num_shared = Int().tag(sync=True)
-    max_tokens = Int().tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)  # of the text at the start
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
     parts = Bytes().tag(sync=True)  # float64 [2, L, 3, T]: as given and untrained; shared, routed, cosine
     expert_ids = Bytes().tag(sync=True)  # int32 [L, T, K]
     expert_weights = Bytes().tag(sync=True)  # float64 [L, T, K]
-    weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
     untrained = Bytes().tag(sync=True)  # the checkpoint of the untrained one
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     layer = Int(0).tag(sync=True)
     order = Unicode(IN_TEXT).tag(sync=True)
     locked_token = Int(None, allow_none=True).tag(sync=True)
-    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
 
     def __init__(self, layers: Sequence[Contribution], null: Sequence[Contribution], tokens: Sequence[str], *, width: int,
                  sizes: Sequence[int], num_shared: int, origin: str = "trained", name: str = "model",
                  title: str = "shared and routed parts", seed: int = 0, **more):
-        check_origin(origin)
         require(width >= 1, f"width is {width}; expected the model width D, at least 1")
         require(num_shared >= 1, f"num_shared is {num_shared}; expected at least 1 shared expert")
         require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
@@ -131,7 +124,7 @@ class ContributionView(LessonWidget):
                          tokens=[visible(token) for token in tokens], sizes=list(sizes), top_k=layers[0].expert_ids.shape[1],
                          parts=parts.tobytes(), expert_ids=b"".join(one.expert_ids.astype(np.int32).tobytes() for one in layers),
                          expert_weights=b"".join(one.weights.astype(np.float64).tobytes() for one in layers), start=start,
-                         **start, **more)
+                         **more)
 
     @classmethod
     def of_model(cls, model: LanguageModel, text: str, seed: int = 0, *, origin: str = "trained", name: str = "",
@@ -171,10 +164,6 @@ class ContributionView(LessonWidget):
     @traitlets.validate("order")
     def _known(self, proposal):
         return one_of(proposal, {"order": (IN_TEXT, BY_SHARE)})
-
-    @traitlets.validate("text")
-    def _clean_text(self, proposal):
-        return well_formed(proposal["value"])
 
 
 # --- validation -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { moved, placeWithin } from "../kit/events.js";
+import { placeWithin } from "../kit/events.js";
 import { forward, readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
@@ -152,8 +152,7 @@ class ContributionView extends ReadingView {
     return [
       textField("Your text", { set: (text) => ({ text, locked_token: null }) }),
       layerSlider(this.state.sizes.length),
-      choice("order", [IN_TEXT, "by the routed part's share"].map((one) => [one, one]), { at: (state) => state.order,
-        set: (order) => ({ order }) }),
+      choice("order", [IN_TEXT, "by the routed part's share"], { trait: "order" }),
     ];
   }
 
@@ -254,21 +253,10 @@ class ContributionView extends ReadingView {
   }
 
   wire() {
-    const under = ({ clientX }) => {
-      const left = this.stage.getBoundingClientRect().left + MARGIN.left;
-      const column = placeWithin(clientX - left, this.cell, this.columns.length);
-      return column === null ? null : { locked_token: this.columns[column] };
-    };
-    return [...this.strip.wire(), ...this.listenMouse(this.stage, under),
-      ...this.listenKeys(this.stage, (key) => this.next(key))];
-  }
-
-  /** Where a key leads from the column where the keyboard stands. */
-  next(key) {
-    const column = moved(this.cursor, key, this.columns.length);
-    if (column === null || !this.columns.length) return null;
-    this.cursor = column;
-    return { locked_token: this.columns[column] };
+    const under = ({ clientX }) => placeWithin(clientX - this.stage.getBoundingClientRect().left - MARGIN.left, this.cell,
+      this.columns.length);
+    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, () => this.columns.length,
+      (column) => ({ locked_token: this.columns[column] }))];
   }
 }
 

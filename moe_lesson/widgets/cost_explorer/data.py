@@ -52,12 +52,10 @@ class CostExplorer(LessonWidget):
         ValueError: for an unknown view, a machine without rates, or a measured point that lacks something or can't be.
     """
 
-    title = Unicode().tag(sync=True)
     devices = Dict().tag(sync=True)  # name -> FLOPs per second, and numbers that its memory moves per second
     links = Dict(LINKS).tag(sync=True)
     choices = Dict({name: list(values) for name, values in CHOICES.items()}).tag(sync=True)
     measured = List(Dict()).tag(sync=True)
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     view = Unicode().tag(sync=True)
     tokens = Int().tag(sync=True)
@@ -79,7 +77,7 @@ class CostExplorer(LessonWidget):
         devices = DEVICES if machine is None else DEVICES | {MINE: machine}
         check_measured(measured, devices)
         start = {"view": view, **START}
-        super().__init__(title=title, measured=[dict(point) for point in measured], start=start, **start, devices={
+        super().__init__(title=title, measured=[dict(point) for point in measured], start=start, devices={
             name: {"flops": device.flops, "numbers": device.bandwidth / device.bytes_each}
             for name, device in devices.items()})
 

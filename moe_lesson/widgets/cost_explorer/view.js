@@ -185,17 +185,14 @@ class CostExplorerView extends WidgetView {
 
   declare() {
     const { choices, devices, links } = this.state;
-    const along = (trait, name, words) => slider(name, { max: choices[trait].length - 1, words,
-      at: (state) => choices[trait].indexOf(state[trait]), set: (place) => ({ [trait]: choices[trait][place] }) });
-    const among = (kind, trait, name, values, read = String) => kind(name, values.map((value) => [value, value]), {
-      at: (state) => state[trait], set: (value) => ({ [trait]: read(value) }) });
-    this.ofSeveral = [among(choice, "num_devices", "devices", choices.num_devices, Number),
-      among(choice, "link", "link", Object.keys(links)),
+    const along = (trait, name, words) => slider(name, { trait, values: choices[trait], words });
+    this.ofSeveral = [
+      choice("devices", choices.num_devices, { trait: "num_devices", set: (value) => ({ num_devices: Number(value) }) }),
+      choice("link", Object.keys(links), { trait: "link" }),
       along("imbalance", "imbalance of the devices", ({ imbalance }) => `fullest: ${imbalance} × mean`),
-      slider("M, devices of a token at most", { min: 1, max: ({ num_devices: P }) => P, at: ({ limit }) => limit,
-        set: (limit) => ({ limit }),
+      slider("M, devices of a token at most", { min: 1, max: ({ num_devices: P }) => P, trait: "limit",
         words: ({ sizes, limit }) => `M = ${limitOf(sizes)} at most${limitOf(sizes) > limit ? `, not ${limit}` : ""}` })];
-    return [among(choice, "view", "look at", [ONE, "several devices"]), among(menu, "device", "device", Object.keys(devices)),
+    return [choice("look at", [ONE, "several devices"], { trait: "view" }), menu("device", Object.keys(devices), { trait: "device" }),
       ...Object.entries(SIZES).map(([trait, [name, words]]) => along(trait, name, words)), tick("fused", "fused"),
       ...this.ofSeveral];
   }

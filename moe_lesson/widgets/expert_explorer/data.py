@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import traitlets
 from numpy import ndarray
-from traitlets import Bytes, Dict, Float, Int, List, Unicode
+from traitlets import Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible, well_formed
@@ -23,8 +23,8 @@ from ...lm.model import LanguageModel
 from ...measure.census import Census, lift, take_census
 from ...moe.layers import moe_layers
 from ...moe.routing import Routing
-from ..kit.base import LessonWidget, within
-from ..kit.gates import check_origin, count
+from ..kit.base import ReadingWidget, within
+from ..kit.gates import count
 
 TEXT = "def route(x, k=2):  # which experts does a token choose?"
 LEAST = 30  # times that a token must occur in the census: below, chance alone makes favourites
@@ -32,7 +32,7 @@ LIMIT = 1024  # tokens of each document
 CONTEXTS, BEFORE, AFTER = 6, 14, 10  # calls shown of each expert, bytes around the marked token
 
 
-class ExpertExplorer(LessonWidget):
+class ExpertExplorer(ReadingWidget):
     """Follow a token of a text to its experts in every layer, and an expert to the tokens it is called for in a census.
 
     Args:
@@ -54,11 +54,8 @@ class ExpertExplorer(LessonWidget):
         ValueError: if the text is empty, or routings and censuses do not fit together.
     """
 
-    title = Unicode().tag(sync=True)
     name = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
-    max_tokens = Int().tag(sync=True)
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
@@ -75,10 +72,7 @@ class ExpertExplorer(LessonWidget):
     tokens = List(Unicode()).tag(sync=True)  # and their names
     expert_ids = Bytes().tag(sync=True)  # and their experts, int32 [L, T, K]
     expert_weights = Bytes().tag(sync=True)  # float64 [L, T, K]
-    weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
-    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
     token = Int(0).tag(sync=True)
     expert = List(Int(), [0, 0]).tag(sync=True)
     search = Unicode().tag(sync=True, echo_update=False)
@@ -86,7 +80,6 @@ class ExpertExplorer(LessonWidget):
     def __init__(self, routings: Sequence[Routing], text: str, census: Census, null: Census, *, origin: str = "trained",
                  name: str = "model", title: str = "follow a token, follow an expert", max_tokens: int = 256, seed: int = 0,
                  least: int = LEAST):
-        check_origin(origin)
         check_censuses(census, null)
         ids, vocabulary = encode(text, census.vocabulary), census.vocabulary
         require(0 < len(ids) <= max_tokens, f"the text has {count(len(ids), 'token')}; expected 1 … {max_tokens}")
@@ -109,7 +102,7 @@ class ExpertExplorer(LessonWidget):
             axis=float(np.ceil(max(one.max() for one in (*lifts, *nulls)))),
             expert_ids=b"".join(one.expert_ids.cpu().numpy().astype(np.int32).tobytes() for one in routings),
             expert_weights=b"".join(one.weights.detach().double().cpu().numpy().tobytes() for one in routings),
-            start=start, **start)
+            start=start)
 
     @classmethod
     def of_model(cls, model: LanguageModel, text: str = TEXT, corpus: Corpus | None = None, *, name: str = "",
@@ -154,7 +147,7 @@ class ExpertExplorer(LessonWidget):
                                        f"one of its own experts, N = {self.sizes}")
         return value
 
-    @traitlets.validate("text", "search")
+    @traitlets.validate("search")
     def _clean(self, proposal):
         return well_formed(proposal["value"])
 

@@ -19,7 +19,7 @@ from ...measure.facts import FactsModel, FactsWorld, Questions
 from ...measure.interventions import cut_experts
 from ...moe.layers import DenseFFN, Router
 from ..kit.base import LessonWidget
-from ..kit.gates import Gate, check_origin
+from ..kit.gates import Gate
 
 MOST = 64  # topics, and facts of each: more could not be told apart
 
@@ -34,14 +34,11 @@ class FactFinder(LessonWidget):
     "shared 0").
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     topics = Int().tag(sync=True)
     per_topic = Int().tag(sync=True)  # facts of each in the sample
     num_answers = Int().tag(sync=True)  # V
     models = List(Dict()).tag(sync=True)  # see `about`
     sample = Bytes().tag(sync=True)  # safetensors: x [T, D], answers, common [T]; "i.…" of the i-th model, see `tensors_of`
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     shown = List(Unicode()).tag(sync=True)
     gone = Dict().tag(sync=True)
@@ -62,7 +59,6 @@ class FactFinder(LessonWidget):
         Raises:
             ValueError, TraitError: if a model is not of this world, or something is asked for that is not there.
         """
-        check_origin(origin)
         check_models(models, world)
         for name, number, most in (("topics", world.topics, MOST), ("per_topic", per_topic, min(world.per_topic, MOST))):
             require(1 <= number <= most, f"{name} is {number}; of this world the widget shows 1 … {most}")
@@ -73,7 +69,7 @@ class FactFinder(LessonWidget):
         gone = {name: missing_at_first(model, asked) for name, model in models.items()} if gone is None else gone
         start = {"shown": list(models)[:2], "gone": {name: list(boxes) for name, boxes in gone.items()}}
         return cls(title=title, origin=origin, topics=world.topics, per_topic=per_topic, num_answers=world.num_answers,
-                   models=[about(*pair) for pair in models.items()], sample=sample, start=start, **start)
+                   models=[about(*pair) for pair in models.items()], sample=sample, start=start)
 
     @traitlets.validate("shown")
     def _two_of_them(self, proposal):

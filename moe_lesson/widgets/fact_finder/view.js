@@ -136,7 +136,7 @@ class FactFinderView extends WidgetView {
 
   declare() {
     const names = this.state.models.map(({ name }) => name);
-    return ["left", "right"].map((side, slot) => choice(side, names.map((name) => [name, name]), {
+    return ["left", "right"].map((side, slot) => choice(side, names, {
       at: ({ shown }) => shown[slot], hidden: () => names.length < 3,
       set: (chosen, { shown }) => ({ shown: shown.map((name, i) => ( // who stands on the other side changes places
         i === slot ? chosen : name === chosen ? shown[slot] : name)) }) }));

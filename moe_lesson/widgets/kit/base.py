@@ -11,10 +11,14 @@ from collections.abc import Collection, Mapping
 
 import anywidget
 import traitlets
+from traitlets import Dict, Int, Unicode
 
+from ...base.errors import require
+from ...base.text import well_formed
 from ...lm.model import LanguageModel
 from .weights import drop_unused, weights_of
 
+ORIGINS = ("trained", "toy", "synthetic")
 VIEW = "application/vnd.jupyter.widget-view+json"
 KIT = pathlib.Path(__file__).parent
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "(\.[^"]+)";$', re.M)
@@ -48,6 +52,10 @@ def stylesheet(folder: pathlib.Path) -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files if file.exists())
 
 
+def check_origin(origin: str) -> None:
+    require(origin in ORIGINS, f"origin is {origin!r}; say where the data comes from: {', '.join(ORIGINS)}")
+
+
 def one_of(proposal: dict, known: Mapping[str, Collection]) -> object:
     """For a validator: the value that is proposed for a trait, if it is among those known for it."""
     name, value = proposal["trait"].name, proposal["value"]
@@ -68,37 +76,41 @@ def within(proposal: dict, limits: Mapping[str, tuple[float, float]]) -> float |
 class LessonWidget(anywidget.AnyWidget):
     """A widget whose browser side is the view.js (and style.css) beside it, and that is closed when its cell runs again.
 
-    The browser alone draws and speaks: Python checks data and packs it into traits. A subclass has the traits `title` and,
-    where it shows a routing, `origin`.
+    The browser alone draws and speaks: Python checks data and packs it into traits.
+
+    Args:
+        start: the traits that the learner changes, as they are at first and after Reset.
+        traits: all others, and any that are not as in `start`.
     """
+
+    title = Unicode().tag(sync=True)
+    origin = Unicode().tag(sync=True)  # of the data, where there is some
+    start = Dict().tag(sync=True)
 
     _ipython_display_ = None  # ipywidgets 7 would prefer it to the bundle
 
     def __init_subclass__(cls, **options):
-        if not hasattr(cls, "_esm"):  # anywidget makes a class of its own for each widget, with both as traits
-            folder = pathlib.Path(inspect.getfile(cls)).parent
+        folder = pathlib.Path(inspect.getfile(cls)).parent
+        if folder != KIT and not hasattr(cls, "_esm"):  # anywidget makes a class of its own for each widget, with both as traits
             cls._esm, cls._css = module_source(folder / "view.js"), stylesheet(folder)
         super().__init_subclass__(**options)
 
-    def __init__(self, **traits):
+    def __init__(self, *, start: Mapping = {}, **traits):
+        check_origin(traits.get("origin", ORIGINS[0]))
         self._place, self._run = running_cell()
         close_earlier_runs(self._place, self._run)
-        super().__init__(**traits)
+        super().__init__(**{**start, **traits}, start=dict(start))
         LIVE.add(self)
 
     def __repr__(self) -> str:
         """One line without anything that changes between two runs (no id, no address)."""
-        return f"{type(self).__name__}({self.title!r}{f', {self.origin}' if self.has_trait('origin') else ''})"
+        return f"{type(self).__name__}({self.title!r}{f', {self.origin}' if self.origin else ''})"
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
         data = {"text/plain": f"{self!r}: run this cell to see it live"}
         if self.comm is not None:
             data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return data, colab_metadata()
-
-    def carry(self, model: LanguageModel) -> None:
-        """Let the browser run a model: sets the trait `weights`."""
-        self.weights = weights_of(model).model_id
 
     def close(self):
         """Take the widget off the page."""
@@ -108,6 +120,22 @@ class LessonWidget(anywidget.AnyWidget):
         super().close()
         for hidden in ("_repr_mimebundle_", "_ipython_display_"):  # ipywidgets blanks one of them when it closes
             self.__dict__.pop(hidden, None)
+
+
+class ReadingWidget(LessonWidget):
+    """A widget whose browser side reads whatever text the learner writes, with the model's weights."""
+
+    max_tokens = Int().tag(sync=True)
+    weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
+    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
+
+    def carry(self, model: LanguageModel) -> None:
+        """Let the browser run a model: sets the trait `weights`."""
+        self.weights = weights_of(model).model_id
+
+    @traitlets.validate("text")
+    def _clean_text(self, proposal):
+        return well_formed(proposal["value"])
 
 
 # ipywidgets keeps every widget that was not closed for as long as the kernel lives, with its data and its view.

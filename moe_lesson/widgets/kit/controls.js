@@ -1,16 +1,18 @@
 // Controls, declared: what a slider, a choice or a tick is, stands in one place. The kit builds it, puts it where the state is
 // before every drawing, and sets traits when the learner moves it; Python hears of settled values only.
 //
-// `at(state)` is where it stands; `set(value, state)` gives traits. `hidden(state)` hides it, `disabled(state)`
-// greys a slider out, `folded` puts it under "More".
+// `trait` is what it sets; where that is not all, `at(state)` is where it stands, and `set(value, state)` gives traits.
+// `hidden(state)` hides it, `disabled(state)` greys a slider out, `folded` puts it under "More".
 
 import { change, on, save } from "./events.js";
 import { make, makeButton, say } from "./page.js";
 
-/** A slider with its value in words beside it; `max` may be a function of the state. */
-export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, disabled, folded, wide }) {
+/** A slider over numbers, or over the places of `values`, with its words beside it; `max` may be a function of the state. */
+export function slider(name, { trait, values, min = 0, max = values?.length - 1, words, hidden, disabled, folded, wide,
+  at = (state) => (values ? values.indexOf(state[trait]) : state[trait]),
+  set = (number) => ({ [trait]: values ? values[number] : number }) }) {
   const box = make("label", wide ? "moe-control moe-wide" : "moe-control"); // wide: its words grow, its place does not
-  const input = Object.assign(make("input"), { type: "range", min, step });
+  const input = Object.assign(make("input"), { type: "range", min });
   const value = make("span", "moe-value");
   input.setAttribute("aria-label", name);
   box.append(input, value);
@@ -28,8 +30,11 @@ export function slider(name, { min = 0, max, step = 1, at, words, set, hidden, d
   };
 }
 
-/** Radio buttons of [value, words]; `options` may be a function of the state. */
-export function choice(name, options, { at, set, hidden, folded }) {
+/** A value or [value, words], as the latter. */
+const withWords = (options) => options.map((one) => (Array.isArray(one) ? one : [one, one]));
+
+/** Radio buttons of values or [value, words]; `options` may be a function of the state. */
+export function choice(name, options, { trait, at = (state) => state[trait], set = (value) => ({ [trait]: value }), hidden, folded }) {
   const group = `moe-${Math.random()}`; // each widget has a copy of this module, so that no counter could tell them apart
   const [box, labels] = [make("fieldset", "moe-choice"), make("span", "moe-labels")];
   box.append(make("legend", "", name), labels);
@@ -42,7 +47,7 @@ export function choice(name, options, { at, set, hidden, folded }) {
       const here = typeof options === "function" ? options(state) : options;
       if (JSON.stringify(here) !== shown) {
         shown = JSON.stringify(here);
-        labels.replaceChildren(...here.map(([value, words]) => {
+        labels.replaceChildren(...withWords(here).map(([value, words]) => {
           const label = make("label");
           label.append(Object.assign(make("input"), { type: "radio", name: group, value }), make("span", "", words));
           return label;
@@ -69,11 +74,11 @@ export function tick(words, trait, { hidden, folded } = {}) {
   };
 }
 
-/** A list to choose from, of [value, words]. */
-export function menu(name, options, { at, set, hidden, folded }) {
+/** A list to choose from, of values or [value, words]. */
+export function menu(name, options, { trait, at = (state) => state[trait], set = (value) => ({ [trait]: value }), hidden, folded }) {
   const [box, select] = [make("label", "moe-control"), make("select", "moe-select")];
   select.setAttribute("aria-label", name); // the label's words alone, not all that can be chosen
-  select.append(...options.map(([value, words]) => Object.assign(make("option", "", words), { value })));
+  select.append(...withWords(options).map(([value, words]) => Object.assign(make("option", "", words), { value })));
   box.append(make("span", "", name), select);
   return {
     box, folded,
@@ -90,9 +95,9 @@ export function player(view) {
   return button(() => (view.timer ? "Pause" : "Play"), () => (view.timer ? view.pause() : view.start()));
 }
 
-/** A slider over L layers, for the trait `layer`; hidden where there is one. */
-export function layerSlider(L) {
-  return slider("Layer", { min: 1, max: L, at: ({ layer }) => layer + 1, set: (value) => ({ layer: value - 1 }),
+/** A slider over L layers; hidden where there is one. */
+export function layerSlider(L, set = (layer) => ({ layer })) {
+  return slider("Layer", { min: 1, max: L, at: ({ layer }) => layer + 1, set: (value, state) => set(value - 1, state),
     words: ({ layer }) => `Layer ${layer + 1} of ${L}`, hidden: () => L === 1 });
 }
 

@@ -79,11 +79,16 @@ export function placeWithin(distance, size, places) {
   return place >= 0 && place < places ? place : null;
 }
 
-/** Where a key leads from one of some places in a row; null for a key that leads nowhere. */
+/** Scroll a box, not the page, until one of its rows is seen. */
+export function reveal(box, row, height) {
+  box.scrollTop = Math.min(Math.max(box.scrollTop, (row + 1) * height - box.clientHeight), row * height);
+}
+
+/** Where a key leads from one of some places in a row; null for a key that leads nowhere, or where there is no place. */
 export function moved(place, key, places) {
   const steps = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -places,
     End: places };
-  return key in steps ? Math.min(Math.max(place + steps[key], 0), places - 1) : null;
+  return key in steps && places ? Math.min(Math.max(place + steps[key], 0), places - 1) : null;
 }
 
 /** Where a key leads from a cell { row, column } of a map; null for a key that leads nowhere, or where there is no cell. */

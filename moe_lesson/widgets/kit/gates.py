@@ -16,8 +16,6 @@ from ...base.errors import require
 from ...moe.layers import LOG_SCORES, SCORES, choose
 from ...moe.routing import Routing
 
-ORIGINS = ("trained", "toy", "synthetic")
-
 
 @dataclass(frozen=True)
 class Gate:
@@ -126,10 +124,6 @@ def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) 
 def packed(routings: Sequence[Routing]) -> bytes:
     """The logits of all layers, float32, one after the other."""
     return b"".join(plain(routing).numpy().tobytes() for routing in routings)
-
-
-def check_origin(origin: str) -> None:
-    require(origin in ORIGINS, f"origin is {origin!r}; say where the data comes from: {', '.join(ORIGINS)}")
 
 
 def count(number: int, noun: str) -> str:

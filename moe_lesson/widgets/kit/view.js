@@ -1,6 +1,6 @@
 // What the views of all widgets do: read traits, build the page once, draw before the next frame, leave nothing behind.
 
-import { change, keepKeys, motion, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
+import { change, keepKeys, motion, moved, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
 import { make, makeButton, say, themeOf } from "./page.js";
 
 /**
@@ -179,6 +179,16 @@ export class PointingView extends WidgetView {
       const point = next(event.key);
       if (point !== null) taken(event, () => this.pointAt(point));
       if (event.key === "Enter" || event.key === " ") taken(event, () => this.toggle(this.point));
+    })];
+  }
+
+  /** Both on places in a row, `places()` of them: `under(event)` is the one under the mouse or null, `at(place)` what is there. */
+  listenPlaces(node, under, places, at) {
+    const there = (place) => (place === null ? null : at(place));
+    return [...this.listenMouse(node, (event) => there(under(event))), ...this.listenKeys(node, (key) => {
+      const place = moved(this.cursor, key, places());
+      if (place !== null) this.cursor = place;
+      return there(place);
     })];
   }
 

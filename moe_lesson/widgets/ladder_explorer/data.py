@@ -17,7 +17,6 @@ from traitlets import Dict, Float, Int, List, Unicode
 from ...base.errors import require
 from ...measure.evidence import Table, result_table, student_t
 from ..kit.base import LessonWidget, one_of
-from ..kit.gates import check_origin
 
 # The rungs of the shipped tables that are shown; the others answer questions of other lessons.
 RUNGS = ("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size")
@@ -149,15 +148,12 @@ class LadderExplorer(LessonWidget):
         ValueError: if there are fewer than two rungs, or they differ in seeds, steps or domains.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     unit = Unicode().tag(sync=True)
     rungs = List(Dict()).tag(sync=True)  # name, per_step: axis -> cost, validation: domain -> [S][P], test: domain -> [S]
     seeds = List(Int()).tag(sync=True)
     steps = List(Int()).tag(sync=True)
     domains = List(Unicode()).tag(sync=True)
     quantiles = List(List(Float())).tag(sync=True)  # degrees of freedom, and Student's t of each
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     rung = Unicode().tag(sync=True)
     beside = Unicode().tag(sync=True)
@@ -167,7 +163,6 @@ class LadderExplorer(LessonWidget):
 
     def __init__(self, rungs: Mapping[str, RungRuns], *, origin: str, title: str = "ladder explorer", rung: str | None = None,
                  beside: str | None = None, unit: str = "nats per byte"):
-        check_origin(origin)
         check_rungs(rungs)
         rung = next(iter(rungs)) if rung is None else rung
         beside = next(name for name in rungs if name != rung) if beside is None else beside
@@ -178,7 +173,7 @@ class LadderExplorer(LessonWidget):
         freedoms = [freedom * (1 + i / 50) for i in range(51)] if freedom else []
         super().__init__(title=title, origin=origin, unit=unit, rungs=[rung_sent(name, runs) for name, runs in rungs.items()],
                          seeds=list(first.seeds), steps=list(first.steps), domains=[MEAN, *first.test],
-                         quantiles=[freedoms, [student_t(freedom + 1) for freedom in freedoms]], start=start, **start)
+                         quantiles=[freedoms, [student_t(freedom + 1) for freedom in freedoms]], start=start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:

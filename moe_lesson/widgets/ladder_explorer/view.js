@@ -127,15 +127,15 @@ class LadderExplorerView extends WidgetView {
 
   declare() {
     const { rungs, seeds, domains } = this.state;
-    const names = rungs.map(({ name }) => [name, name]);
+    const names = rungs.map(({ name }) => name);
     return [
-      menu("compare", names, { at: ({ rung }) => rung, set: (rung, state) => this.swapped({ rung }, state) }),
-      menu("with", names, { at: ({ beside }) => beside, set: (beside, state) => this.swapped({ beside }, state) }),
+      menu("compare", names, { trait: "rung", set: (rung, state) => this.swapped({ rung }, state) }),
+      menu("with", names, { trait: "beside", set: (beside, state) => this.swapped({ beside }, state) }),
       button("Swap", (view) => view.set({ rung: view.state.beside, beside: view.state.rung })),
-      choice("over", Object.keys(AXES).map((axis) => [axis, axis]), { at: ({ axis }) => axis, set: (axis) => ({ axis }) }),
-      choice("seed", [["", "all"], ...seeds.map((seed) => [seed, seed])], { at: ({ seed }) => seed ?? "",
+      choice("over", Object.keys(AXES), { trait: "axis" }),
+      choice("seed", [["", "all"], ...seeds], { at: ({ seed }) => seed ?? "",
         set: (seed) => ({ seed: seed === "" ? null : Number(seed) }) }),
-      menu("domain", domains.map((domain) => [domain, domain]), { at: ({ domain }) => domain, set: (domain) => ({ domain }) }),
+      menu("domain", domains, { trait: "domain" }),
     ];
   }
 

@@ -118,10 +118,8 @@ class LedgerView(LessonWidget):
     (True, True)
     """
 
-    title = Unicode().tag(sync=True)
     models = Dict().tag(sync=True)  # name -> sizes
     choices = Dict().tag(sync=True)  # slider -> the values it can have
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     model = Unicode().tag(sync=True)
     width = Int().tag(sync=True)
@@ -141,7 +139,7 @@ class LedgerView(LessonWidget):
         pinned = {} if compare is None else Sizes.of(compare)
         start = {"model": model, **{slider: models[model][slider] for slider in CHOICES},
                  "pinned": pinned and {"label": name_of(pinned, "compared model"), **asdict(pinned)}}
-        super().__init__(title=name, models=models, choices=choices, start=start, **start)
+        super().__init__(title=name, models=models, choices=choices, start=start)
 
     @property
     def config(self) -> ModelConfig:
@@ -153,16 +151,9 @@ class LedgerView(LessonWidget):
         """What it costs."""
         return model_cost(self.config)
 
-    @traitlets.validate(*CHOICES)
-    def _of_the_slider(self, proposal):
-        name, value = proposal["trait"].name, proposal["value"]
-        if value not in self.choices[name]:
-            raise traitlets.TraitError(f"{name} is {value}; the slider has {', '.join(map(str, self.choices[name]))}")
-        return value
-
-    @traitlets.validate("model")
-    def _known_model(self, proposal):
-        return one_of(proposal, {"model": self.models})
+    @traitlets.validate("model", *CHOICES)
+    def _one_of_them(self, proposal):
+        return one_of(proposal, {"model": self.models, **self.choices})
 
     @traitlets.observe("model")
     def _from_the_model(self, change):

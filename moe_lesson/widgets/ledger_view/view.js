@@ -145,11 +145,10 @@ class LedgerView extends WidgetView {
   declare() {
     const { models, choices } = this.state;
     return [
-      choice("start from", Object.keys(models).map((name) => [name, name]), { at: ({ model }) => model,
+      choice("start from", Object.keys(models), { trait: "model",
         set: (model) => ({ model, ...Object.fromEntries(Object.keys(SLIDERS).map((name) => [name, models[model][name]])) }) }),
-      ...Object.entries(SLIDERS).map(([name, [label, words]]) => slider(label, { max: choices[name].length - 1,
-        at: (state) => choices[name].indexOf(state[name]), words: (state) => words(state.sizes),
-        set: (position) => ({ [name]: choices[name][position] }),
+      ...Object.entries(SLIDERS).map(([name, [label, words]]) => slider(label, { trait: name, values: choices[name],
+        words: (state) => words(state.sizes),
         disabled: ({ num_experts: N }) => !N && (name === "top_k" || name === "num_shared") })),
       button(({ pinned }) => (pinned.label ? "Remove the outline" : "Keep as outline"), (view) => view.togglePin()),
     ];

@@ -22,7 +22,6 @@ class Question(LessonWidget):
         entered: what stands in the fields at first: a guess that is kept already.
     """
 
-    title = Unicode().tag(sync=True)
     numbers = Int().tag(sync=True)
     choices = List(Unicode()).tag(sync=True)
     entered = Dict().tag(sync=True)  # times the learner sent a guess, and the values of the last time

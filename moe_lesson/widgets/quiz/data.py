@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 
-from traitlets import Dict, Int, List, Unicode
+from traitlets import Dict, Int, List
 
 from ...base.errors import require
 from ..kit.base import LessonWidget
@@ -27,9 +27,7 @@ class Quiz(LessonWidget):
         ValueError: if there is no question, or one has fewer than two answers, an answer twice, or not one that is right.
     """
 
-    title = Unicode().tag(sync=True)
     questions = List(Dict()).tag(sync=True)
-    start = Dict().tag(sync=True)  # what Reset goes back to
     question = Int().tag(sync=True)
     tries = Dict().tag(sync=True)
 

@@ -14,7 +14,7 @@ class QuizView extends WidgetView {
     const mark = (one) => (this.solved(one) ? " ✓" : "\u2003"); // as wide: the button beside it stays
     const numbered = () => this.state.questions.map((one, i) => [i, `${i + 1}${mark(one)}`]);
     return [
-      choice("Question", numbered, { at: ({ question }) => question, set: (value) => ({ question: Number(value) }) }),
+      choice("Question", numbered, { trait: "question", set: (value) => ({ question: Number(value) }) }),
       button("Next question", () => this.set({ question: (this.state.question + 1) % this.state.questions.length })),
     ];
   }

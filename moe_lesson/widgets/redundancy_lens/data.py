@@ -21,7 +21,6 @@ from ...measure.instruments import co_routing, expert_outputs, output_similarity
 from ...measure.merging import Merging, merging, random_similarity
 from ...moe.layers import moe_layers
 from ..kit.base import LessonWidget, one_of, within
-from ..kit.gates import check_origin
 
 KINDS = ("outputs", "weights", "co-routing")  # what "alike" can mean
 ORDERS = ("by number", "by group")
@@ -46,14 +45,11 @@ class RedundancyLens(LessonWidget):
         ValueError: if a merging contradicts itself, the others or the control.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     unit = Unicode().tag(sync=True)
     num_experts = Int().tag(sync=True)
     kinds = List(Dict()).tag(sync=True)  # name, thresholds [M], losses [M + 1], leaders [M + 1, N]: the lowest id of its group
     similarity = Bytes().tag(sync=True)  # float32 [N, N] of each kind, one after the other
     control = Dict().tag(sync=True)  # mean, low and high [M + 1] over the draws, and how many draws
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     kind = Unicode().tag(sync=True)
     merges = Int(0).tag(sync=True)
@@ -62,7 +58,6 @@ class RedundancyLens(LessonWidget):
 
     def __init__(self, mergings: Mapping[str, Merging], *, origin: str, control: Sequence[float] | Sequence[Sequence[float]],
                  unit: str, title: str = "redundancy lens"):
-        check_origin(origin)
         require(isinstance(unit, str) and bool(unit.strip()), f"unit is {unit!r}; say what the loss is, as 'nats per byte'")
         require(isinstance(mergings, Mapping) and len(mergings) > 0 and set(mergings) <= set(KINDS),
                 f"mergings is {mergings!r:.60}; expected a Merging for one or more of {', '.join(KINDS)}")
@@ -78,7 +73,7 @@ class RedundancyLens(LessonWidget):
         start = {"kind": kinds[0]["name"], "merges": min(num_experts // 4 or 1, len(kinds[0]["thresholds"])),
                  "order": "by number", "pair": None}
         super().__init__(title=title, origin=origin, unit=unit, num_experts=num_experts, kinds=kinds,
-                         similarity=b"".join(matrix.tobytes() for matrix in matrices), control=band, start=start, **start)
+                         similarity=b"".join(matrix.tobytes() for matrix in matrices), control=band, start=start)
 
     @classmethod
     def of_layer(cls, model: nn.Module, x_TD: Tensor, loss_of: Callable[[nn.Module], float], *, origin: str, unit: str,

@@ -137,12 +137,11 @@ class RedundancyLensView extends PointingView {
 
   declare() {
     return [
-      choice("alike by", this.state.kinds.map(({ name }) => [name, name]), { at: (state) => state.kind,
+      choice("alike by", this.state.kinds.map(({ name }) => name), { trait: "kind",
         set: (kind, state) => ({ kind, merges: Math.min(state.merges, kindOf({ ...state, kind }).thresholds.length) }) }),
       slider("merges, most similar first", { max: (state) => kindOf(state).thresholds.length, wide: true,
-        at: (state) => state.merges, words: (state) => mergesWords(state, kindOf(state)), set: (merges) => ({ merges }) }),
-      choice("order of the map", [["by number", "by number"], ["by group", "those that merge side by side"]],
-        { at: (state) => state.order, set: (order) => ({ order }), folded: true }),
+        trait: "merges", words: (state) => mergesWords(state, kindOf(state)) }),
+      choice("order of the map", ["by number", ["by group", "those that merge side by side"]], { trait: "order", folded: true }),
     ];
   }
 

@@ -22,7 +22,7 @@ from ...measure.nulls import hash_routing, route_beside_null
 from ...moe.layers import moe_layers
 from ...moe.routing import Routing, max_violation
 from ..kit.base import LessonWidget, within
-from ..kit.gates import check_origin, count
+from ..kit.gates import count
 
 PLACES = ("A", "B", "C")
 NAMES = {"trained": "trained router", "random router": "random router", "hash router": "hash router"}
@@ -56,12 +56,9 @@ class RouterGame(LessonWidget):
     (0, ['B'])
     """
 
-    title = Unicode().tag(sync=True)
     name = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
     rounds = List(Dict()).tag(sync=True)  # see `packed`
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     guesses = List(Unicode()).tag(sync=True)
     round = Int(0).tag(sync=True)
@@ -69,7 +66,6 @@ class RouterGame(LessonWidget):
 
     def __init__(self, rounds: Sequence[Mapping[str, Routing]], seed: int = 0, origin: str = "trained", name: str = "model", *,
                  layers: Sequence[int] | None = None, title: str = "Which router is trained?"):
-        check_origin(origin)
         require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
         check_rounds(rounds, layers)
         self._committed: list[str] = []  # guesses that stand: the trait has its new value before it is validated
@@ -77,7 +73,7 @@ class RouterGame(LessonWidget):
         orders = drawn_orders(len(rounds), seed)
         packs = [packed(maps, order, None if layers is None else layers[i])
                  for i, (maps, order) in enumerate(zip(rounds, orders))]
-        super().__init__(title=title, name=name, origin=origin, seed=seed, rounds=packs, start=start, **start)
+        super().__init__(title=title, name=name, origin=origin, seed=seed, rounds=packs, start=start)
 
     @classmethod
     def of_model(cls, model: LanguageModel, texts: Sequence[str], seed: int = 0, layers: Sequence[int] | None = None, *,

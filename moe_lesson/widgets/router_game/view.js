@@ -5,7 +5,7 @@ import { drawNumbers, fitted, outline, RAMP, sizedContext } from "../kit/canvas.
 import { fillTable, makeSheet } from "../kit/charts.js";
 import { button } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { moved, on, placeWithin } from "../kit/events.js";
+import { on, placeWithin } from "../kit/events.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { TokenStrip } from "../kit/tokens.js";
 import { PointingView, widgetOf } from "../kit/view.js";
@@ -230,16 +230,9 @@ class RouterGameView extends PointingView {
   }
 
   wire() {
-    const under = ({ clientY }) => {
-      const token = placeWithin(clientY - this.canvas.getBoundingClientRect().top - 20, this.geo.row, this.geo.T);
-      return token === null ? null : { locked_token: token };
-    };
-    return [...this.strip.wire(), ...this.listenMouse(this.stage, under), ...this.listenKeys(this.stage, (key) => {
-      const token = moved(this.cursor, key, this.now.tokens.length);
-      if (token === null) return null;
-      this.cursor = token;
-      return { locked_token: token };
-    })];
+    const under = ({ clientY }) => placeWithin(clientY - this.canvas.getBoundingClientRect().top - 20, this.geo.row, this.geo.T);
+    return [...this.strip.wire(),
+      ...this.listenPlaces(this.stage, under, () => this.now.tokens.length, (token) => ({ locked_token: token }))];
   }
 }
 

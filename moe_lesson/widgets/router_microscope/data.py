@@ -11,14 +11,14 @@ import math
 import numpy as np
 import traitlets
 from numpy import ndarray
-from traitlets import Bool, Bytes, Dict, Float, Int, List, Unicode
+from traitlets import Bool, Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible
 from ...moe.layers import MoE
 from ...moe.routing import Routing
-from ..kit.base import LessonWidget, within
-from ..kit.gates import Gate, check_logits, check_origin, follows, plain
+from ..kit.base import LessonWidget, one_of, within
+from ..kit.gates import Gate, check_logits, follows, plain
 
 DRAWS = 100
 COLDEST, HOTTEST = 0.1, 10.0  # temperatures
@@ -44,8 +44,6 @@ class RouterMicroscope(LessonWidget):
         ValueError: if there is no token, or the routing was not made by a softmax router.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)
     num_experts = Int().tag(sync=True)
@@ -54,7 +52,6 @@ class RouterMicroscope(LessonWidget):
     noise_limit = Float().tag(sync=True)
     logit_limits = List(Float()).tag(sync=True)  # of the axis: one for all tokens and settings
     digits = Int().tag(sync=True)  # after the decimal point of a logit
-    start = Dict().tag(sync=True)  # as recorded; what Reset goes back to
 
     token = Int(0).tag(sync=True)
     k = Int(1).tag(sync=True)
@@ -67,7 +64,6 @@ class RouterMicroscope(LessonWidget):
 
     def __init__(self, routing: Routing, *, origin: str = "trained", title: str = "router microscope", seed: int = 0,
                  token: int = 0):
-        check_origin(origin)
         require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routing(routing)
         require(isinstance(token, int) and 0 <= token < routing.num_tokens,
@@ -78,7 +74,7 @@ class RouterMicroscope(LessonWidget):
                  "order": recorded_order(routing), "by_logit": False, "locked_expert": None}
         super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routing.tokens],
                          num_experts=routing.num_experts, logits=logits_TN.tobytes(), draws=draws_PN.tobytes(),
-                         **scales(logits_TN), start=start, **start)
+                         **scales(logits_TN), start=start)
 
     @classmethod
     def of_model(cls, model, text: str, layer: int = 0, *, origin: str = "trained", title: str = "router microscope",
@@ -111,9 +107,7 @@ class RouterMicroscope(LessonWidget):
 
     @traitlets.validate("order")
     def _known_order(self, proposal):
-        if proposal["value"] not in ORDERS:
-            raise traitlets.TraitError(f"order is {proposal['value']!r}; choose one of {'; '.join(ORDERS)}")
-        return proposal["value"]
+        return one_of(proposal, {"order": ORDERS})
 
 
 # --- validation -------------------------------------------------------------------------------------------------------

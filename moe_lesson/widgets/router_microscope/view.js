@@ -4,7 +4,7 @@
 import { Chart } from "../kit/charts.js";
 import { button, choice, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { moved } from "../kit/events.js";
+import { placeWithin } from "../kit/events.js";
 import { make, takeKeys } from "../kit/page.js";
 import { floats, ranked, softmax, topK } from "../kit/routing.js";
 import { TokenStrip } from "../kit/tokens.js";
@@ -102,9 +102,9 @@ class RouterMicroscopeView extends PointingView {
   declare() {
     const { tokens, num_experts: N, noise_limit: limit, digits } = this.state;
     return [
-      slider("Token", { max: tokens.length - 1, at: ({ token }) => token, set: (token) => ({ token }),
+      slider("Token", { trait: "token", max: tokens.length - 1,
         words: ({ token }) => `token ${token} of ${tokens.length}` }),
-      slider("K, experts per token", { min: 1, max: N, at: ({ k }) => k, set: (k) => ({ k }), words: ({ k }) => `K = ${k}` }),
+      slider("K, experts per token", { trait: "k", min: 1, max: N, words: ({ k }) => `K = ${k}` }),
       slider("temperature", { min: -TEMPERATURE_STEPS, max: TEMPERATURE_STEPS,
         at: ({ temperature }) => Math.round(TEMPERATURE_STEPS * Math.log10(temperature)),
         words: ({ temperature }) => `temperature τ = ${temperature.toFixed(2)}`,
@@ -112,9 +112,8 @@ class RouterMicroscopeView extends PointingView {
       slider("noise", { max: NOISE_STEPS, at: ({ noise }) => Math.round((NOISE_STEPS * noise) / limit),
         words: ({ noise }) => `noise σ = ${noise.toFixed(digits)}`,
         set: (step) => ({ noise: Number(((limit * step) / NOISE_STEPS).toPrecision(12)) }) }),
-      choice("weights by", Object.keys(ORDERS).map((order) => [order, order]), { at: ({ order }) => order,
-        set: (order) => ({ order }) }),
-      slider("which draw of the noise", { min: 1, max: DRAWS, at: ({ draw }) => draw, set: (draw) => ({ draw }), folded: true,
+      choice("weights by", Object.keys(ORDERS), { trait: "order" }),
+      slider("which draw of the noise", { trait: "draw", min: 1, max: DRAWS, folded: true,
         words: ({ draw, seed }) => `draw ${draw} of ${DRAWS}, seed ${seed}` }),
       tick("sort the experts by logit", "by_logit", { folded: true }),
       button("Another draw", (view) => view.set({ draw: (view.state.draw % DRAWS) + 1 }), { folded: true }),
@@ -199,17 +198,10 @@ class RouterMicroscopeView extends PointingView {
   }
 
   wire() {
-    const under = ({ clientX }) => {
-      const at = clientX - this.stage.getBoundingClientRect().left - MARGIN.left;
-      const column = Math.floor(at / this.x.step());
-      return column >= 0 && column < this.columns.length ? { locked_expert: this.columns[column] } : null;
-    };
-    return [...this.strip.wire(), ...this.listenMouse(this.stage, under), ...this.listenKeys(this.stage, (key) => {
-      const column = moved(this.cursor, key, this.columns.length);
-      if (column === null) return null;
-      this.cursor = column;
-      return { locked_expert: this.columns[column] };
-    })];
+    const under = ({ clientX }) => placeWithin(clientX - this.stage.getBoundingClientRect().left - MARGIN.left, this.x.step(),
+      this.columns.length);
+    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, () => this.columns.length,
+      (column) => ({ locked_expert: this.columns[column] }))];
   }
 }
 

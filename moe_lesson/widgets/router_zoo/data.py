@@ -20,7 +20,6 @@ from ...base.tokens import encode
 from ...moe.layers import moe_layers
 from ...moe.zoo import ZOO, Settings, Tokens, settings_for
 from ..kit.base import LessonWidget, one_of, within
-from ..kit.gates import check_origin
 
 
 class RouterZoo(LessonWidget):
@@ -41,8 +40,6 @@ class RouterZoo(LessonWidget):
         ValueError: if there is no token, or the parts don't fit together.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     tokens = List(Unicode()).tag(sync=True)
     num_experts = Int().tag(sync=True)
     logits = Bytes().tag(sync=True)  # float32 [T, N]
@@ -50,7 +47,6 @@ class RouterZoo(LessonWidget):
     documents = List(Int()).tag(sync=True)
     settings = Dict().tag(sync=True)
     kinds = Dict().tag(sync=True)  # router -> causal, fixed, free
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     router = Unicode().tag(sync=True)
     read = Int(1).tag(sync=True)
@@ -58,7 +54,6 @@ class RouterZoo(LessonWidget):
 
     def __init__(self, tokens: Tokens, names: Sequence[str], settings: Settings, *, origin: str = "trained",
                  title: str = "router zoo", router: str = "expert choice"):
-        check_origin(origin)
         count, num_experts = tokens.logits.shape
         require(count > 0, "there is no token to route; give at least one")
         require(len(names) == len(tokens.token_ids) == len(tokens.documents) == len(tokens.previous) == count,
@@ -69,7 +64,7 @@ class RouterZoo(LessonWidget):
         start = {"router": router, "read": count, "locked_token": None}
         super().__init__(title=title, origin=origin, tokens=[visible(name) for name in names], num_experts=num_experts,
                          logits=raw(tokens.logits), previous=raw(tokens.previous), documents=tokens.documents.tolist(),
-                         settings=for_browser(settings, tokens), start=start, **start,
+                         settings=for_browser(settings, tokens), start=start,
                          kinds={name: {"causal": kind.causal, "free": kind.free} for name, kind in ZOO.items()})
 
     @classmethod

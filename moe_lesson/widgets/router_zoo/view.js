@@ -5,7 +5,7 @@ import { RAMP, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext, weightCo
 import { fillTable, makeSheet } from "../kit/charts.js";
 import { menu, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { movedOn, placeWithin } from "../kit/events.js";
+import { on, placeWithin, reveal } from "../kit/events.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { floats, LOG_SCORES, sigmoid, softmax, topK } from "../kit/routing.js";
 import { PointingView, widgetOf } from "../kit/view.js";
@@ -144,8 +144,8 @@ class RouterZooView extends PointingView {
 
   declare() {
     return [
-      menu("router", NAMES.map((name) => [name, name]), { at: ({ router }) => router, set: (router) => ({ router }) }),
-      slider("tokens that are there", { min: 1, max: this.state.tokens.length, at: ({ read }) => read, set: (read) => ({ read }),
+      menu("router", NAMES, { trait: "router" }),
+      slider("tokens that are there", { trait: "read", min: 1, max: this.state.tokens.length,
         words: ({ read, tokens }) => `${read} of ${tokens.length} tokens are there` }),
     ];
   }
@@ -162,7 +162,7 @@ class RouterZooView extends PointingView {
     this.scroller.append(this.heat);
     maps.append(this.scroller, this.load);
     this.folded.append(this.sheet);
-    this.cursor = { row: 0, column: 0 };
+    this.cursor = 0;
     return [make("div", "moe-legend", "Rows: tokens; at the right, how many experts each pays for. Columns: experts; lines: groups, "
       + "or where the free ones begin. Colour: gate. Bars: tokens per expert (○ none). ● went elsewhere when it was written."),
     maps];
@@ -219,19 +219,10 @@ class RouterZooView extends PointingView {
   }
 
   wire() {
-    const under = ({ clientY }) => {
-      const box = this.scroller.getBoundingClientRect();
-      const token = placeWithin(clientY - box.top + this.scroller.scrollTop, ROW, this.state.read);
-      return token === null ? null : { locked_token: token };
-    };
-    return [...this.listenMouse(this.scroller, under), ...this.listenKeys(this.scroller, (key) => {
-      const cell = movedOn(this.cursor, key, this.state.read, 1);
-      if (!cell) return null;
-      this.cursor = cell;
-      const lowest = (cell.row + 1) * ROW - this.scroller.clientHeight;
-      this.scroller.scrollTop = Math.min(Math.max(this.scroller.scrollTop, lowest), cell.row * ROW);
-      return { locked_token: cell.row };
-    })];
+    const under = ({ clientY }) => placeWithin(clientY - this.scroller.getBoundingClientRect().top + this.scroller.scrollTop, ROW,
+      this.state.read);
+    return [...this.listenPlaces(this.scroller, under, () => this.state.read, (token) => ({ locked_token: token })),
+      on(this.scroller, "keydown", () => reveal(this.scroller, this.cursor, ROW))];
   }
 }
 

@@ -18,11 +18,11 @@ from ...measure.nulls import random_router, route_beside_null
 from ...moe.layers import moe_layers
 from ...moe.recipes import Sparse
 from ...moe.routing import Routing
-from ..kit.base import LessonWidget, within
-from ..kit.gates import Gate, check_layers, check_origin, packed
+from ..kit.base import ReadingWidget, one_of, within
+from ..kit.gates import Gate, check_layers, packed
 
 
-class RoutingMap(LessonWidget):
+class RoutingMap(ReadingWidget):
     """See, for each token of a text, the experts it chose in each MoE layer; lock a token or an expert to read it.
 
     Args:
@@ -42,10 +42,7 @@ class RoutingMap(LessonWidget):
         ValueError: if the routings do not fit together, or the gate does not reproduce what they recorded.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     num_shared = Int().tag(sync=True)
-    max_tokens = Int().tag(sync=True)
     gates = List(Dict()).tag(sync=True)
     null_gates = List(Dict()).tag(sync=True)
     sizes = List(Int()).tag(sync=True)
@@ -53,20 +50,16 @@ class RoutingMap(LessonWidget):
     tokens = List(Unicode()).tag(sync=True)  # of the text at the start
     logits = Bytes().tag(sync=True)  # float32, [T, N] of each layer one after the other
     null_logits = Bytes().tag(sync=True)
-    weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
     null_weights = Bytes().tag(sync=True)  # of the random routers, float32, [D, N] of each layer
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     layer = Int(0).tag(sync=True)
     k = Int(1).tag(sync=True)
     router = Unicode("model").tag(sync=True)
     locked_token = Int(None, allow_none=True).tag(sync=True)
     locked_expert = Int(None, allow_none=True).tag(sync=True)
-    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
 
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router=None,
                  null: Sequence[Routing] | None = None, num_shared: int = 0, name: str = "routing map", **more):
-        check_origin(origin)
         require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
         gates = gates_for(router, len(routings))
         null_gates = [gate.without_bias() for gate in gates] if null is not None else []
@@ -81,7 +74,7 @@ class RoutingMap(LessonWidget):
         super().__init__(title=name, origin=origin, num_shared=num_shared, gates=[gate.to_dict() for gate in gates],
                          null_gates=[gate.to_dict() for gate in null_gates], sizes=[r.num_experts for r in routings],
                          top_k=routings[0].top_k, tokens=tokens, logits=packed(routings), null_logits=packed(null or ()),
-                         start=start, **start, **more)
+                         start=start, **more)
 
     @classmethod
     def of_model(cls, model, text: str, *, origin: str = "trained", seed: int = 0, name: str = "routing map") -> RoutingMap:
@@ -114,14 +107,7 @@ class RoutingMap(LessonWidget):
 
     @traitlets.validate("router")
     def _known_router(self, proposal):
-        choices = ("model", "null") if self.null_gates else ("model",)
-        if proposal["value"] not in choices:
-            raise traitlets.TraitError(f"router is {proposal['value']!r}; this map has {' and '.join(choices)}")
-        return proposal["value"]
-
-    @traitlets.validate("text")
-    def _clean_text(self, proposal):
-        return well_formed(proposal["value"])
+        return one_of(proposal, {"router": ("model", "null") if self.null_gates else ("model",)})
 
     @traitlets.observe("layer", "router")
     def _other_experts(self, _):

@@ -2,9 +2,9 @@
 
 import { drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, makeScale, outline, RAMP, sizedContext,
   weightColour } from "../kit/canvas.js";
-import { choice, slider } from "../kit/controls.js";
+import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { movedOn, on, placeWithin } from "../kit/events.js";
+import { movedOn, on, placeWithin, reveal } from "../kit/events.js";
 import { forward, product } from "../kit/moe.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
@@ -125,13 +125,11 @@ class RoutingMapView extends ReadingView {
     const [layers, { origin }] = [this.state.sizes.length, this.state];
     return [
       textField("Your text", { set: (text) => ({ text, locked_token: null }) }),
-      slider("Layer", { min: 1, max: layers, at: (state) => state.layer + 1, hidden: () => layers === 1,
-        words: (state) => `Layer ${state.layer + 1} of ${layers}`, set: (value, state) => otherExperts({ layer: value - 1 }, state) }),
-      choice("router", [["model", origin], ["null", "random (null)"]], { at: (state) => state.router,
+      layerSlider(layers, (layer, state) => otherExperts({ layer }, state)),
+      choice("router", [["model", origin], ["null", "random (null)"]], { trait: "router",
         hidden: (state) => !state.null_gates.length, set: (router, state) => otherExperts({ router }, state) }),
-      slider("K, experts per token", { min: 1, max: (state) => state.sizes[state.layer], at: (state) => state.k, wide: true,
-        words: ({ k, top_k: own }) => `K = ${k}${k === own ? ` (as ${origin === "trained" ? "trained" : "recorded"})` : ": what-if"}`,
-        set: (k) => ({ k }) }),
+      slider("K, experts per token", { trait: "k", min: 1, max: (state) => state.sizes[state.layer], wide: true,
+        words: ({ k, top_k: own }) => `K = ${k}${k === own ? ` (as ${origin === "trained" ? "trained" : "recorded"})` : ": what-if"}` }),
     ];
   }
 
@@ -214,16 +212,9 @@ class RoutingMapView extends ReadingView {
     }
   }
 
-  /** Scroll the map, not the page, until the token's row is seen. */
-  reveal(token) {
-    const { scroller } = this;
-    const lowest = (token + 1) * ROW - scroller.clientHeight;
-    scroller.scrollTop = Math.min(Math.max(scroller.scrollTop, lowest), token * ROW);
-  }
-
   pointAt(point) {
     super.pointAt(point);
-    if (point && !("locked_expert" in point)) this.reveal(point.locked_token);
+    if (point && !("locked_expert" in point)) reveal(this.scroller, point.locked_token, ROW);
   }
 
   /** Token and expert under the mouse, over one of the two canvases. */
@@ -246,7 +237,7 @@ class RoutingMapView extends ReadingView {
     const cell = movedOn(this.cursor, key, this.routed.T, this.routed.N);
     if (!cell) return null;
     this.cursor = cell;
-    this.reveal(cell.row);
+    reveal(this.scroller, cell.row, ROW);
     return { locked_token: cell.row, locked_expert: cell.column };
   }
 }

@@ -21,7 +21,6 @@ from ...lm.model import ModelConfig
 from ...measure.evidence import Interval, Table, interval, result_table
 from ...moe.recipes import Sparse
 from ..kit.base import LessonWidget, one_of
-from ..kit.gates import check_origin
 
 TOP_K = 2  # of GShard, whose experts are cut
 SEGMENTS = (1, 2, 4, 8)
@@ -98,22 +97,18 @@ class SegmentationView(LessonWidget):
     2, 4; the widget shows as many as leave one active piece to be routed).
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     worlds = Dict().tag(sync=True)  # name -> what `World.to_dict` gives
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     world = Unicode().tag(sync=True)
     segments = Int().tag(sync=True)
     num_shared = Int().tag(sync=True)
 
     def __init__(self, worlds: Mapping[str, World], *, origin: str, title: str = "segmentation"):
-        check_origin(origin)
         require(isinstance(worlds, Mapping) and bool(worlds) and all(isinstance(one, World) for one in worlds.values()),
                 f"worlds is {worlds!r}; expected name -> World, at least one, or use SegmentationView.of_tables()")
         start = {"world": next(iter(worlds)), "segments": 4, "num_shared": 0}
         super().__init__(title=title, origin=origin, worlds={name: one.to_dict() for name, one in worlds.items()},
-                         start=start, **start)
+                         start=start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> SegmentationView:

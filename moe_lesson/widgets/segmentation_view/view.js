@@ -133,14 +133,12 @@ class SegmentationView extends WidgetView {
     const each = (trait) => [...new Set(Object.values(worlds)[0].settings.map((one) => one[trait]))].sort((a, b) => a - b);
     const [cuts, shares] = [each("segments"), each("num_shared")];
     return [
-      slider("m, pieces of each expert", { max: cuts.length - 1, wide: true, at: ({ segments }) => cuts.indexOf(segments),
-        words: ({ segments }) => `m = ${segments}: ${segments === 1 ? "whole experts" : `experts cut in ${segments}`}`,
-        set: (place) => ({ segments: cuts[place] }) }),
-      slider("Ks, shared pieces", { max: shares.length - 1, wide: true, at: (state) => shares.indexOf(state.num_shared),
+      slider("m, pieces of each expert", { trait: "segments", values: cuts, wide: true,
+        words: ({ segments }) => `m = ${segments}: ${segments === 1 ? "whole experts" : `experts cut in ${segments}`}` }),
+      slider("Ks, shared pieces", { trait: "num_shared", values: shares, wide: true,
         words: ({ num_shared: wish, shared, setting }) => `Ks = ${shared}${shared === wish
-          ? ` of ${setting.top_k + shared} active pieces shared` : `, not ${wish}: one must be routed`}`,
-        set: (place) => ({ num_shared: shares[place] }) }),
-      choice("world", Object.keys(worlds).map((name) => [name, name]), { at: ({ world }) => world, set: (world) => ({ world }) }),
+          ? ` of ${setting.top_k + shared} active pieces shared` : `, not ${wish}: one must be routed`}` }),
+      choice("world", Object.keys(worlds), { trait: "world" }),
     ];
   }
 

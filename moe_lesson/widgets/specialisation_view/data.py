@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 import traitlets
 from torch import Tensor
-from traitlets import Dict, Int, List, Unicode
+from traitlets import Int, List, Unicode
 
 from ...base.errors import require
 from ...measure.census import Census, lift
 from ..kit.base import LessonWidget, one_of, within
-from ..kit.gates import check_origin, count
+from ..kit.gates import count
 
 NULLS = ("tokens shuffled", "documents shuffled")
 PER_DOMAIN = 16  # tokens of each domain in the smallest sample
@@ -37,9 +37,7 @@ class SpecialisationView(LessonWidget):
     `routers`), `layer` (0 … L-1), `null` ("tokens shuffled" or "documents shuffled"), `locked_expert` (or None).
     """
 
-    title = Unicode().tag(sync=True)
     name = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     seed = Int().tag(sync=True)
     draws = Int(DRAWS).tag(sync=True)
     routers = List(Unicode()).tag(sync=True)  # the first is the model's own, the others are nulls
@@ -47,7 +45,6 @@ class SpecialisationView(LessonWidget):
     samples = List(Int()).tag(sync=True)
     sizes = List(Int()).tag(sync=True)  # N of each layer
     measured = List().tag(sync=True)  # for each sample, of the layers of one router after the other: see `layer_of`
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     sample = Int().tag(sync=True)
     router = Unicode().tag(sync=True)
@@ -70,13 +67,12 @@ class SpecialisationView(LessonWidget):
         Raises:
             ValueError: if there are other than 2 … 8 domains, too few tokens, or the censuses are not of the same tokens.
         """
-        check_origin(origin)
         require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
         first = check_censuses(censuses)
         samples = sample_sizes(first)
         start = {"sample": samples[0], "router": next(iter(censuses)), "layer": 0, "null": NULLS[0], "locked_expert": None}
         return cls(title=title, name=name, origin=origin, seed=seed, routers=list(censuses), domains=list(first.domains),
-                   samples=samples, sizes=list(first.sizes), measured=measure(censuses, samples, seed), start=start, **start)
+                   samples=samples, sizes=list(first.sizes), measured=measure(censuses, samples, seed), start=start)
 
     @traitlets.validate("layer", "locked_expert")
     def _in_range(self, proposal):

@@ -4,9 +4,9 @@
 // Letters: L layers, N experts of a layer, M domains.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
-import { choice, slider } from "../kit/controls.js";
+import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { moved, placeWithin } from "../kit/events.js";
+import { placeWithin } from "../kit/events.js";
 import { make, takeKeys } from "../kit/page.js";
 import { PointingView, widgetOf } from "../kit/view.js";
 import { count, rounded } from "../kit/words.js";
@@ -86,15 +86,11 @@ class SpecialisationView extends PointingView {
 
   declare() {
     const { samples, sizes, routers } = this.state;
-    const [named, layers] = [(names) => names.map((name) => [name, name]), sizes.length];
     return [
-      slider("sample size", { max: samples.length - 1, at: ({ sample }) => samples.indexOf(sample),
-        words: ({ sample }) => `${sample} tokens`, set: (place) => ({ sample: samples[place] }) }),
-      slider("layer", { min: 1, max: layers, at: ({ layer }) => layer + 1, hidden: () => layers === 1,
-        words: ({ layer }) => `layer ${layer + 1} of ${layers}`,
-        set: (value) => ({ layer: value - 1, locked_expert: null }) }), // its number means another expert now
-      choice("router", named(routers), { at: ({ router }) => router, set: (router) => ({ router, locked_expert: null }) }),
-      choice("null", named(Object.keys(NULLS)), { at: (state) => state.null, set: (none) => ({ null: none }) }),
+      slider("sample size", { trait: "sample", values: samples, words: ({ sample }) => `${sample} tokens` }),
+      layerSlider(sizes.length, (layer) => ({ layer, locked_expert: null })), // its number means another expert now
+      choice("router", routers, { trait: "router", set: (router) => ({ router, locked_expert: null }) }),
+      choice("null", Object.keys(NULLS), { trait: "null" }),
     ];
   }
 
@@ -172,21 +168,9 @@ class SpecialisationView extends PointingView {
   }
 
   wire() {
-    const { stage } = this;
-    return [...this.listenMouse(stage, (event) => this.under(event)), ...this.listenKeys(stage, (key) => this.next(key))];
-  }
-
-  /** The expert under the mouse. */
-  under({ clientX }) {
-    const n = placeWithin(clientX - this.lifts.box.getBoundingClientRect().left - LEFT, this.geo.cell, this.geo.N);
-    return n === null ? null : { locked_expert: n };
-  }
-
-  next(key) {
-    const n = moved(this.cursor, key, this.geo.N);
-    if (n === null) return null;
-    this.cursor = n;
-    return { locked_expert: n };
+    const under = ({ clientX }) => placeWithin(clientX - this.lifts.box.getBoundingClientRect().left - LEFT, this.geo.cell,
+      this.geo.N);
+    return this.listenPlaces(this.stage, under, () => this.geo.N, (n) => ({ locked_expert: n }));
   }
 }
 

@@ -6,20 +6,19 @@ The browser runs the model and shows what it does; Python sends the weights alon
 from __future__ import annotations
 
 import traitlets
-from traitlets import Bool, Dict, Int, Unicode
+from traitlets import Bool, Int
 
 from ...base.errors import require
 from ...base.text import well_formed
 from ...lm.model import LanguageModel
 from ...moe.layers import moe_layers
-from ..kit.base import LessonWidget, within
-from ..kit.gates import check_origin
+from ..kit.base import ReadingWidget, within
 
 STATIONS = ("vector", "logits", "softmax", "top-k", "weights", "experts", "sum", "residual")
 SHORT = ("vector", "softmax", "top-k", "experts", "residual")
 
 
-class TokenWay(LessonWidget):
+class TokenWay(ReadingWidget):
     """Follow one token through one MoE layer: vector, logits, softmax, top-k, weights, experts, weighted sum, residual.
 
     Args:
@@ -36,22 +35,15 @@ class TokenWay(LessonWidget):
         ValueError: if the model has no MoE layer, or the text does not have such a token.
     """
 
-    title = Unicode().tag(sync=True)
-    origin = Unicode().tag(sync=True)
     short = Bool().tag(sync=True)
     num_layers = Int().tag(sync=True)
-    max_tokens = Int().tag(sync=True)
-    weights = Unicode().tag(sync=True)  # where the browser finds the model
-    start = Dict().tag(sync=True)  # what Reset goes back to
 
     layer = Int(0).tag(sync=True)
     locked_token = Int(0).tag(sync=True)
     station = Int(0).tag(sync=True)
-    text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
 
     def __init__(self, model: LanguageModel, text: str, token: int = 0, *, short: bool = False, origin: str = "trained",
                  title: str = "one token's way"):
-        check_origin(origin)
         layers = moe_layers(model)
         require(bool(layers), "this model has no MoE layer, so there is no way to follow; "
                               'take one that has, e.g. shipped_model("ladder-deepseekmoe")')
@@ -59,7 +51,7 @@ class TokenWay(LessonWidget):
         require(0 <= token < tokens, f"token is {token}; this text has {tokens} tokens, the first is 0")
         start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": len(SHORT if short else STATIONS) - 1}
         super().__init__(title=title, origin=origin, short=short, num_layers=len(layers), max_tokens=model.config.context,
-                         start=start, **start)
+                         start=start)
         self.carry(model)
 
     @traitlets.validate("layer", "locked_token", "station")
@@ -67,7 +59,3 @@ class TokenWay(LessonWidget):
         stations = SHORT if self.short else STATIONS
         return within(proposal, {"layer": (0, self.num_layers - 1), "locked_token": (0, self.max_tokens - 1),
                                  "station": (0, len(stations) - 1)})
-
-    @traitlets.validate("text")
-    def _clean_text(self, proposal):
-        return well_formed(proposal["value"])

@@ -95,7 +95,7 @@ class TokenWayView extends ReadingView {
       textField("Your text"),
       player(this),
       button("Next", () => { this.pause(); this.set({ station: (this.state.station + 1) % (last + 1) }); }),
-      slider("Station", { max: last, at: ({ station }) => station, set: (station) => { this.pause(); return { station }; },
+      slider("Station", { max: last, trait: "station", set: (station) => { this.pause(); return { station }; },
         words: ({ station }) => `${station + 1} of ${last + 1}: ${STATIONS[this.halts[station]]}` }),
       layerSlider(layers),
     ];

@@ -210,7 +210,7 @@ def test_the_mouse_and_the_keys_find_the_expert_of_a_column_and_another_layer_or
     page.mouse.click(*over(page, 2))
     page.mouse.move(1, 1)
     assert "Expert 2, " in status(page) and page.evaluate(locked) == 2
-    page.get_by_label("layer", exact=True).press("End")
+    page.get_by_label("Layer", exact=True).press("End")
     assert "Expert 2, " not in status(page) and page.evaluate(locked) is None
     page.get_by_role("application").press("ArrowRight")
     assert "Expert 1, " in status(page)
