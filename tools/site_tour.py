@@ -102,14 +102,14 @@ def serious(page) -> list[str]:
 
 
 def first_picture(page) -> float | None:
-    """Milliseconds from the call of the page to its first live picture in sight, or None if it has no widget."""
-    return page.evaluate(f"""async () => {{
-      const place = document.querySelector(".moe-live:not([data-question])");
-      if (!place) return null;
-      place.scrollIntoView();
-      while (!place.querySelector(".moe-host [aria-live]")?.textContent) {{ {NEXT_FRAME} }}
-      return performance.now();
-    }}""")
+    """Milliseconds from the call of the page to its first live picture, or None if it has none but in covered results."""
+    place = page.evaluate_handle("""[...document.querySelectorAll(".moe-live:not([data-question])")]
+      .find((node) => !node.closest("details:not([open])"))""").as_element()
+    if place is None:
+        return None
+    place.evaluate("(node) => node.scrollIntoView()")
+    spoken = "(node) => node.querySelector('.moe-host [aria-live]')?.textContent && performance.now()"
+    return page.wait_for_function(spoken, arg=place).json_value()
 
 
 def visit(browser, address: str, name: str) -> tuple[str, list[str]]:

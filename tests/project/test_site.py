@@ -11,7 +11,7 @@ import pytest
 from chromium import running_chromium
 from every_widget import WIDGETS
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from site_tour import LOOK, alive, move_all, serious, served, watched
+from site_tour import LOOK, alive, first_picture, move_all, serious, served, watched
 from widget_harness import NEXT_FRAME
 
 from moe_lesson.teach.lesson import read_number
@@ -111,6 +111,17 @@ def test_every_widget_of_the_course_lives_without_a_kernel_and_answers(visit):
     silent = {name for name in WIDGETS if not move_all(place_of(page, name))[1]}
     assert silent == set() and page.locator(".moe-failed").count() == 0
     assert page.locator(".moe-live").count() == page.locator(".moe-mounted").count() == len(WIDGETS)
+
+
+def test_the_tour_waits_for_no_picture_that_a_cover_hides(visit):
+    page = visit("notebooks/00-small.html")
+    assert first_picture(page) > 0
+    page.locator('.moe-live[data-widget="RoutingMap"]').evaluate("""(node) => {
+      const cover = document.createElement("details");
+      node.replaceWith(cover);
+      cover.append(node);
+    }""")
+    assert first_picture(page) is None
 
 
 def test_the_visitors_own_text_changes_the_map_and_no_model_is_fetched_before(visit):
