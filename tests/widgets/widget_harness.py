@@ -84,6 +84,19 @@ def write(page, label: str, text: str) -> None:
     page.get_by_label(label).press("Enter")
 
 
+def put(page, **state) -> str:
+    """Give the page traits, as Python would; what it then says."""
+    page.evaluate("(state) => model.receive(state)", state)
+    return status(page)
+
+
+def table(page, rows: str = "tbody tr") -> list[list[str]]:
+    """What stands in the cells of some rows, without those of a table's head."""
+    status(page)
+    return page.locator(rows).evaluate_all(
+        "(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent.replaceAll('\u00a0', ' ')))")
+
+
 def complaints(page) -> list[str]:
     """axe's serious and critical findings."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")

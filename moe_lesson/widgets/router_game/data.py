@@ -43,17 +43,10 @@ class RouterGame(LessonWidget):
         title: the title.
 
     Traits to read, set and observe: `round` (0 … R-1), `guesses` (of each guessed round "A", "B" or "C"; it can grow or
-    become empty), `locked_token` (an index in the text, or None). To read: `score`, `answers` (where the trained router was,
-    in the guessed rounds).
+    become empty), `locked_token` (an index in the text, or None).
 
     Raises:
         ValueError: if the routings do not fit together, or no token stands twice in a text.
-
-    >>> toy = Routing(torch.zeros(3, 2), torch.tensor([[0], [1], [0]]), torch.ones(3, 1), ("a", "b", "a"))
-    >>> game = RouterGame([dict.fromkeys(NAMES, toy)], origin="toy")
-    >>> game.guesses = ["A"]
-    >>> game.score, game.answers
-    (0, ['B'])
     """
 
     name = Unicode().tag(sync=True)
@@ -104,16 +97,6 @@ class RouterGame(LessonWidget):
     def tokens(self) -> list[str]:
         """The tokens of the round on the screen."""
         return self.rounds[self.round]["tokens"]
-
-    @property
-    def answers(self) -> list[str]:
-        """Where the trained router was in the rounds that were guessed; of the others nothing is told."""
-        return [PLACES[one["kinds"].index("trained")] for one in self.rounds[:len(self.guesses)]]
-
-    @property
-    def score(self) -> int:
-        """How many guesses were right."""
-        return sum(guess == answer for guess, answer in zip(self.guesses, self.answers))
 
     @traitlets.validate("round", "locked_token")
     def _in_range(self, proposal):

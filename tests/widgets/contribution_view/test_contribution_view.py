@@ -9,7 +9,7 @@ import torch
 from contribution_view.cases import MIXED, lengths, model_of, model_view, toy, view_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import made, picture, run_node, status, write
+from widget_harness import made, picture, run_node, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.tokens import TOKEN_BYTES, encode
@@ -119,12 +119,6 @@ def test_a_trait_out_of_range_is_refused(trait, value):
 
 
 # --- what it shows -----------------------------------------------------------------------------------------------------
-
-
-def table(page) -> list[list[str]]:
-    status(page)
-    rows = page.locator("table tbody tr")
-    return rows.evaluate_all("(rows) => rows.map((row) => [...row.children].map((one) => one.textContent))")
 
 
 def heights(page, chart: int, curve: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 from cost_explorer.cases import POINT, SLOW, explorer_of
-from widget_harness import assert_refused, run_node, status
+from widget_harness import assert_refused, put, run_node, status
 
 from moe_lesson.measure.roofline import DEVICES, Device, Stage, dense_stages, moe_stages, seconds
 from moe_lesson.moe.layers import choose
@@ -128,11 +128,6 @@ def test_javascript_counts_what_python_does(tmp_path):
 
 
 # --- what it shows: one device ----------------------------------------------------------------------------------------
-
-
-def put(page, **state) -> str:
-    page.evaluate("(state) => model.receive(state)", state)
-    return status(page)
 
 
 def large(page) -> str:

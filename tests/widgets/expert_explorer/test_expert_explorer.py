@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
-from widget_harness import assert_refused, made, status, write
+from widget_harness import assert_refused, made, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.lm.corpora import Corpus, Document
@@ -113,16 +113,6 @@ def marked(page, look: str) -> list[int]:
 FOUND, MINE = "node.style.background !== ''", "node.classList.contains('moe-alike')"
 
 
-def table(page) -> list[list[str]]:
-    return cells(page, "table tbody tr")
-
-
-def cells(page, rows: str) -> list[list[str]]:
-    """What stands in the parts of each row."""
-    status(page)
-    return page.locator(rows).evaluate_all("(rows) => rows.map((row) => [...row.children].map((one) => one.textContent))")
-
-
 def chosen(layer: int, text: str, token: int) -> list[str]:
     routing = model_of().route(text)[layer]
     weights = zip(routing.expert_ids[token].tolist(), routing.weights[token].tolist())
@@ -169,7 +159,7 @@ def test_an_expert_leads_to_its_tokens_and_to_the_census(show):
         ".moe-explorer-heading").inner_text()
     strong = (null[:, :len(numbers)].max(axis=1) >= lifts[n, best[0]]).sum()
     assert f"of a random router's 12 experts, {strong} have a favourite as strong" in status(page)
-    assert cells(page, ".moe-explorer-calls > div") == view.contexts[1][n]
+    assert table(page, ".moe-explorer-calls > div") == view.contexts[1][n]
 
 
 def test_bars_and_marks_stand_where_the_numbers_say(show):

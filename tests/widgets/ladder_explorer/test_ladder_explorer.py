@@ -8,7 +8,7 @@ import math
 
 import pytest
 from ladder_explorer.cases import DOMAINS, ladder_of, rungs_of, two, write_ladder
-from widget_harness import assert_refused, made, run_node, status
+from widget_harness import assert_refused, made, run_node, status, table
 
 from moe_lesson.measure.evidence import interval, welch_difference
 from moe_lesson.widgets import LadderExplorer, RungRuns
@@ -147,13 +147,6 @@ def test_javascript_compares_as_python_does(tmp_path):
 
 
 # --- what it shows -----------------------------------------------------------------------------------------------------
-
-
-def table(page) -> list[list[str]]:
-    status(page)
-    rows = page.get_by_label("losses of the two").locator("tbody tr")
-    cells = rows.evaluate_all("(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent))")
-    return [[cell.replace("\u00a0", " ") for cell in row] for row in cells]
 
 
 def test_the_shipped_ladder_sets_better_per_step_beside_worse_per_second(show):

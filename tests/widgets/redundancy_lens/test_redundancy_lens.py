@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from redundancy_lens.cases import UNMERGED, alike, lens_of, merging_of, mergings_of
-from widget_harness import assert_refused, picture, run_node, status
+from widget_harness import assert_refused, picture, run_node, status, table
 
 from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
@@ -117,12 +117,6 @@ def cell_at(page, row: int, column: int, experts: int = 16) -> tuple[float, floa
     box = page.locator(".moe-stage canvas").bounding_box()
     cell = (box["width"] - 40) / experts
     return box["x"] + 34 + (column + 0.5) * cell, box["y"] + 4 + (row + 0.5) * cell
-
-
-def table(page) -> list[list[str]]:
-    """The table under "More", without its head."""
-    status(page)
-    return page.locator("tbody tr").evaluate_all("(rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent))")
 
 
 def test_it_opens_with_a_quarter_of_the_experts_merged_by_their_outputs(show):

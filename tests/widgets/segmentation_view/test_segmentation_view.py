@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from segmentation_view.cases import BUDGETS, made_up, view_of, world_of, write_made_up_tables
-from widget_harness import assert_refused, run_node, status
+from widget_harness import assert_refused, put, run_node, status
 
 from moe_lesson.lm.ledger import ffn_cost, ffn_parts
 from moe_lesson.measure.evidence import Interval, interval
@@ -83,11 +83,6 @@ def test_a_value_that_the_control_has_not_is_refused_and_nothing_moves(trait, va
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
-
-
-def put(page, **state) -> str:
-    page.evaluate("(state) => model.receive(state)", state)
-    return status(page)
 
 
 def boxes(page, chart: int) -> list[dict]:

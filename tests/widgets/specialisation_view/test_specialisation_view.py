@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from specialisation_view.cases import DOMAINS, by_chance, by_document, census_of, censuses, view_of
-from widget_harness import assert_refused, status
+from widget_harness import assert_refused, put, status, table
 
 from moe_lesson import shipped_model
 from moe_lesson.lm.machine_text import machine_corpus
@@ -103,23 +103,21 @@ def test_routing_by_chance_stands_above_in_one_case_of_twenty_and_what_belongs_t
 def test_in_a_small_sample_most_experts_of_a_trained_model_look_like_specialists_and_as_many_do_by_chance(show):
     found = take_census(shipped_model("ladder-deepseekmoe")[0], machine_corpus(splits=("test",)), limit=250)
     page = show(SpecialisationView.of_census(found, name="DeepSeekMoE"))
-    few, many = table(page)["trained"], table(page, sample=16384)["trained"]
+    few, many = measured(page)["trained"], measured(page, sample=16384)["trained"]
     assert few[0] > 45 and few[1] > 40 and few[2] < 9 and 10 < many[0] < 31 and many[1] == 0 and many[2] > 40
     assert few[3] > 2 > 1.6 > many[3] > 1.3 > 1.1 > many[4]  # what is left is small, and it is there
-    assert table(page, null=DOCUMENTS)["trained"][4] > many[4] + 0.03
-    second = table(page, layer=1)
+    assert measured(page, null=DOCUMENTS)["trained"][4] > many[4] + 0.03
+    second = measured(page, layer=1)
     assert second["random router"][3] > second["trained"][3]
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
 
-def table(page, **state) -> dict[str, list[float]]:
+def measured(page, **state) -> dict[str, list[float]]:
     """Of each router: specialists in the sample, shuffled, above their null; mean strongest lift, shuffled."""
-    page.evaluate("(state) => model.receive(state)", state)
-    status(page)
-    rows = [row.locator("th, td").all_text_contents() for row in page.locator(".moe-sheet tbody tr").all()]
-    return {name: list(map(float, numbers)) for name, *numbers in rows}
+    put(page, **state)
+    return {name: list(map(float, numbers)) for name, *numbers in table(page, ".moe-sheet tbody tr")}
 
 
 def dots(page) -> list[dict]:
@@ -150,7 +148,7 @@ def test_each_expert_stands_at_its_strongest_lift_in_its_domains_colour_filled_a
     page = show(view)
     for state, sample, part, null in (({}, 0, 0, TOKENS), ({"sample": 512, "null": DOCUMENTS}, 3, 0, DOCUMENTS),
                                       ({"router": "random router", "layer": 1}, 3, 3, DOCUMENTS)):
-        said, shown, expected = table(page, **state), dots(page), strongest(view, sample, part)
+        said, shown, expected = measured(page, **state), dots(page), strongest(view, sample, part)
         assert [one["lift"] for one in shown] == pytest.approx(expected.tolist(), rel=1e-3)
         assert [one["filled"] for one in shown] == above(view, null, sample, part).tolist()
         favourites = torch.tensor(view.measured[sample][part]["calls"]).argmax(dim=1).tolist()
@@ -165,7 +163,7 @@ def test_each_expert_stands_at_its_strongest_lift_in_its_domains_colour_filled_a
 def test_it_says_how_many_prefer_a_domain_how_many_do_by_chance_and_what_one_expert_is_called_for(show):
     view = view_of()
     page = show(view)
-    specialists, none, filled, mean, shuffled = table(page, sample=512)["trained"]
+    specialists, none, filled, mean, shuffled = measured(page, sample=512)["trained"]
     assert status(page) == (
         f"trained, layer 1 of 2: in 512 tokens, {specialists:.0f} of 12 experts prefer a domain (lift 1.5 or more); with domains "
         f"shuffled among the tokens, {none:.0f} do. Above 95% of their own shuffles: {filled:.0f}, by chance about 1. Mean "
@@ -182,7 +180,7 @@ def test_an_expert_without_calls_is_no_specialist(show):
 
     view = SpecialisationView.of_census({"one": census_of(never_the_first, sizes=(12,))})
     page = show(view)
-    assert len(dots(page)) == 11 and table(page)["one"][3] == pytest.approx(strongest(view)[1:].mean().item(), abs=0.006)
+    assert len(dots(page)) == 11 and measured(page)["one"][3] == pytest.approx(strongest(view)[1:].mean().item(), abs=0.006)
     page.evaluate("model.receive({ locked_expert: 0 })")
     assert status(page).endswith("Expert 0 has no call in this sample.")
 
@@ -191,7 +189,7 @@ def test_a_lift_as_large_as_its_null_is_not_above_it_however_it_was_rounded(show
     view = view_of()
     view.measured[0][0]["nulls"][0]["band"] = (strongest(view) * (1 - 4e-16)).tolist()
     page = show(view)
-    assert not any(one["filled"] for one in dots(page)) and table(page)["trained"][2] == 0
+    assert not any(one["filled"] for one in dots(page)) and measured(page)["trained"][2] == 0
 
 
 def test_another_router_is_called_a_null_on_its_face(show):
@@ -231,7 +229,7 @@ def test_python_lets_an_expert_go_as_well():
 def test_the_axis_stays_and_every_doubling_is_one_step(show):
     page, axes = show(view_of()), []
     for sample in (64, 512):
-        table(page, sample=sample)
+        measured(page, sample=sample)
         axes.append(page.locator(".moe-chart").first.locator(".moe-y .tick").evaluate_all(
             "(nodes) => nodes.map((node) => [parseFloat(node.textContent), node.transform.baseVal[0].matrix.f])"))
     assert axes[0] == axes[1]
