@@ -38,6 +38,7 @@ from moe_lesson.base.devices import device_name, pick_device
 from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, write_table
 from moe_lesson.moe.dispatch import DISPATCHES, at_once, loop, swiglu
+from moe_lesson.moe.fused import DTYPES as DTYPES_OF_FUSED
 from moe_lesson.moe.fused import fused
 from moe_lesson.moe.routing import Routing
 from moe_lesson.moe.rows import by_expert, grouped_product
@@ -51,6 +52,7 @@ LABELS = {DENSE: DENSE, "grouped": "our layer, `grouped`", "loop": "our layer, `
 HEADING = "## How fast is the layer\n\n"
 MAX_GIB = 2  # of one operator's results: an implementation that needs more is left out, it would take minutes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPE_OF = {"cuda": "bfloat16"}  # what is measured on a device unless the command says otherwise; float32 on all others
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def contest(size: Size, dtype: torch.dtype, device: str) -> Contest:
     functions = {DENSE: dense} | {name: with_experts(compute) for name, compute in ways.items()}
     functions |= {name: of_transformers(name.split()[1]) for name in THEIRS}
     if device == "cuda":
-        fast = [torch.compile(module, dynamic=False) for module in (dense, ours)]
+        torch.compiler.reset()  # what was compiled at other sizes counts towards a limit, above which nothing is compiled
+        fast = [torch.compile(module, dynamic=False, fullgraph=True) for module in (dense, ours)]
         functions |= dict(zip(COMPILED, (fast[0], with_experts(at_once, fast[1]))))
     left_out = {name: why for name, why in missing(size, dtype).items() if name in functions}
     return Contest({name: f for name, f in functions.items() if name not in left_out}, left_out, ours, modules)
@@ -186,7 +189,8 @@ def missing(size: Size, dtype: torch.dtype) -> dict[str, str]:
     }
     gib = {name: number * dtype.itemsize / 2 ** 30 for name, number in elements.items()}
     packages = {"fused": "triton", "scattermoe": "scattermoe"} | dict.fromkeys(THEIRS, "transformers")
-    return ({name: f"its intermediate results take {much:.1f} GiB" for name, much in gib.items() if much > MAX_GIB}
+    wrong = {} if dtype in DTYPES_OF_FUSED else {"fused": f"its kernels can't multiply {dtype}"}
+    return (wrong | {name: f"its intermediate results take {much:.1f} GiB" for name, much in gib.items() if much > MAX_GIB}
             | {name: f"{package} is not installed" for name, package in packages.items() if not installed(package)})
 
 
@@ -337,7 +341,7 @@ def text_table(rows: list[dict]) -> str:
 
 def table_name(device: str, dtype: str) -> str:
     """The table's name in data/results, e.g. layer-speed-cpu."""
-    return f"layer-speed-{device}" + ("" if dtype == "float32" else f"-{dtype}")
+    return f"layer-speed-{device}" + ("" if dtype == DTYPE_OF.get(device, "float32") else f"-{dtype}")
 
 
 def provenance(device: str, dtype: str, tokens: list[int], repeats: int, seconds: float, left_out: dict[str, str]) -> dict:
@@ -435,7 +439,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = pick_device(options.device)
     except ValueError as error:
         parser.error(str(error))
-    dtype = options.dtype or ("bfloat16" if device == "cuda" else "float32")
+    dtype = options.dtype or DTYPE_OF.get(device, "float32")
     tokens = options.tokens or ([4096, 65536] if device == "cuda" else [256, 4096])
     rows, steps, made = benchmark(device, dtype, tokens, options.repeats)
     if steps:

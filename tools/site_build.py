@@ -31,6 +31,7 @@ from moe_lesson.widgets import RoutingMap
 from moe_lesson.widgets.kit.weights import SENT
 
 SITE = REPO / "site"
+LARGEST = 30e6  # bytes that the course allows itself
 LIVE = ": run this cell to see it live"  # how the line of a widget ends in a stored notebook
 SENTENCE = "Each token is sent to its experts"  # which the landing page shows until the visitor writes another
 
@@ -156,7 +157,8 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
     for cell in nb.cells:
         tags = ["remove-cell"] if cell.id == "bootstrap" else []
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\n\n[^\n]*\[contents\].*", "", cell.source)  # the theme shows the way
+            # the theme shows the way, and a badge is a picture from elsewhere
+            cell.source = re.sub(r"\n\n(?:[^\n]*\[contents\]|\[!\[Open in Colab\]).*", "", cell.source)
             cell.source = re.sub(r"\[([^\]]*)\]\(([\w.-]+\.ipynb)\)", lambda link: link[link[2] not in lessons], cell.source)
         else:
             tags += [name for key in keys(cell.source, "reveal")[:1] for name in ("reveal", f"reveal_{path.stem}/{key}")]
@@ -263,7 +265,7 @@ def main() -> int:
         return 1
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{len(options.notebooks)} lessons, {size / 1e6:.1f} MB; see it with python -m http.server -d {options.out}")
-    return 0
+    return int(size > LARGEST)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Visit every page of the built web edition in chromium, and move every control of every widget: python tools/site_tour.py
 
 It prints a line for each page: its widgets, the controls that were moved, and the milliseconds until its first picture was live.
-Below a page stands what is wrong with it: a widget that is dead or does not answer, an error, a request to another machine, what
-axe finds serious. `make site` comes first.
+Below a page stands what is wrong with it: a widget that is dead or does not answer, an error, a request to another machine, a
+first picture that comes late, a page that is wider than a telephone, what axe finds serious. `make site` comes first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ sys.path.insert(0, str(REPO / "tests/widgets"))
 from chromium import running_chromium  # noqa: E402
 from widget_harness import NEXT_FRAME, complaints  # noqa: E402
 
+LATEST = 2000  # milliseconds until a first picture
+PHONE = 390  # pixels
 CONTROLS = "input:enabled, select:enabled, button:enabled"
 MOVE = """(node) => {
   const tell = (event) => node.dispatchEvent(new Event(event, { bubbles: true }));
@@ -130,6 +132,11 @@ def visit(browser, address: str, name: str) -> tuple[str, list[str]]:
             wrong.append(f"{widget}: {str(error).splitlines()[0]}")
     wrong = list(wrong)  # what comes later is not noted: axe itself asks for a style sheet at a wrong place
     wrong += serious(page)
+    if took and took > LATEST:
+        wrong.append(f"the first picture comes after {took:.0f} ms; expected {LATEST} at most")
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    if (wide := page.evaluate(f"async () => {{ {NEXT_FRAME} return document.documentElement.scrollWidth; }}")) > PHONE:
+        wrong.append(f"is {wide} pixels wide where there are {PHONE}")
     page.context.close()
     return f"{name}: {len(places)} widgets, {moved} controls moved" + (f", first picture {took:.0f} ms" if took else ""), wrong
 

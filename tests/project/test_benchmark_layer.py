@@ -86,6 +86,19 @@ def test_what_is_measured_on_a_gpu_gives_the_same_output_here(transformers, monk
     benchmark_layer.check_equal(entered.functions, *torch.randn(2, 12, 32))
 
 
+def test_the_fused_path_is_left_out_where_its_kernels_cannot_multiply():
+    assert "float64" in benchmark_layer.missing(SIZE, torch.float64)["fused"]
+    assert all("fused" not in benchmark_layer.missing(SIZE, dtype) for dtype in benchmark_layer.DTYPES_OF_FUSED)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_lesson_reads_the_table_that_the_benchmark_writes_by_itself(device):
+    name = benchmark_layer.table_name(device, benchmark_layer.DTYPE_OF.get(device, "float32"))
+    lesson = (benchmark_layer.REPO / "notebooks/09-moe-on-gpu.ipynb").read_text(encoding="utf-8")
+    assert name == f"layer-speed-{device}" and 'result_table(f\\"layer-speed-{device}\\")' in lesson
+    assert f'stored(\\"{device}\\", ' in lesson
+
+
 def test_a_layer_compiles_with_the_experts_that_are_measured():
     entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
     x = torch.randn(SIZE.tokens, SIZE.width)

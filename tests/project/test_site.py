@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import colab
 import nbformat
 import pytest
 from chromium import running_chromium
@@ -22,7 +23,9 @@ if sys.version_info < (3, 11) or os.environ.get("CI") != "true":  # .ci/run inst
 import site_build  # noqa: E402
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-TITLE = "# 00 · Small\n\n**Where does a letter go?**\n\n*About 5 minutes.* $y = \\big(x\\,W\\big)$, [next](01-all.ipynb)."
+ADDRESS = "https://github.com/someone/moe_lesson"
+TITLE = (f"# 00 · Small\n\n{colab.badge('00-small.ipynb', ADDRESS)}\n\n**Where does a letter go?**\n\n"
+         "*About 5 minutes.* $y = \\big(x\\,W\\big)$, [next](01-all.ipynb).")
 HINT = ("Go to [part two](#Part-2:-why?).\n\n## Part 2: why?\n\n"
         "<details><summary>Hint</summary>\n\nCount the *columns*.\n\n</details>\n\n"
         f"$${' + '.join(f'load_{{{i}}}' for i in range(30))}$$")
@@ -259,12 +262,16 @@ def test_a_download_is_the_lesson_itself(built):
     assert "<math" in html and "unseen machinery" not in html and "//cdn" not in html
 
 
-def test_a_second_build_runs_no_notebook_and_a_stale_one_is_named(built, monkeypatch, tmp_path):
+def test_a_second_build_runs_no_notebook_knows_the_address_and_names_a_stale_lesson(built, monkeypatch, tmp_path):
     monkeypatch.setattr(site_build, "run", None)
+    monkeypatch.setattr(colab, "address", lambda *_, **of: ADDRESS)
     lessons = sorted(built.parent.glob("*.ipynb"))
     site_build.build(lessons, tmp_path / "again", built.parent / "work")
     first, second = ({path.name for path in (folder / "_widgets").iterdir()} for folder in (built, tmp_path / "again"))
     assert first == second
+    page = (tmp_path / "again/notebooks/00-small.html").read_text()
+    assert "https://colab.research.google.com/github/someone/moe_lesson/blob/main/notebooks/00-small.ipynb" in page
+    assert "https://mybinder.org/v2/gh/someone/moe_lesson/main?urlpath=" in page and "colab-badge" not in page
     stale = nbformat.read(lessons[0], 4)
     stale.cells[3].outputs = []  # of the map: the next widget is not what is shown there
     nbformat.write(stale, tmp_path / lessons[0].name)
