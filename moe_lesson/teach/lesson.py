@@ -254,7 +254,12 @@ def solution(*functions: Callable) -> Page:
     """The source of the package's own functions: the solution of an exercise is the code that the course runs on."""
     source = "\n\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
     names = ", ".join(f"<code>{html.escape(function.__qualname__)}</code>" for function in functions)
-    return Page(source, f"<details><summary>Solution: {names}</summary><pre>{html.escape(source)}</pre></details>")
+    return folded(f"Solution: {names}", source)
+
+
+def folded(words: str, source: str) -> Page:
+    """Code that unfolds under some words, which are HTML."""
+    return Page(source, f"<details><summary>{words}</summary><pre>{html.escape(source)}</pre></details>")
 
 
 def read_number(text: str, least: float) -> float:
