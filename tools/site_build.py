@@ -147,13 +147,13 @@ def anchor(title: str) -> str:
 
 
 def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, lessons: set[str]) -> NotebookNode:
-    """The notebook with a live place where each widget's photograph stood; its set-up for other machines is left out, and so are
-    links to lessons that are not built.
+    """The notebook with a live place where each widget's photograph stood, and what stands between a question and its answer
+    tagged as covered; its set-up for other machines is left out, and so are links to lessons that are not built.
 
     Raises:
         Unfit: if what is stored is not what the notebook shows when it is run.
     """
-    waiting = list(widgets)
+    waiting, unanswered = list(widgets), []
     for cell in nb.cells:
         tags = ["remove-cell"] if cell.id == "bootstrap" else []
         if cell.cell_type == "markdown":
@@ -161,8 +161,10 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
             cell.source = re.sub(r"\n\n(?:[^\n]*\[contents\]|\[!\[Open in Colab\]).*", "", cell.source)
             cell.source = re.sub(r"\[([^\]]*)\]\(([\w.-]+\.ipynb)\)", lambda link: link[link[2] not in lessons], cell.source)
         else:
-            tags += [name for key in keys(cell.source, "reveal")[:1] for name in ("reveal", f"reveal_{path.stem}/{key}")]
-            questions = keys(cell.source, "predict")
+            answers, questions = keys(cell.source, "reveal"), keys(cell.source, "predict")
+            tells = answers or ([] if questions or cell.id.startswith("exercise") else unanswered)
+            tags += [name for key in tells[:1] for name in ("reveal", f"reveal_{path.stem}/{key}")]
+            unanswered = [key for key in [*unanswered, *questions] if key not in answers]
             for output in filter(is_widget, cell.get("outputs", [])):
                 if not waiting or (waiting[0]["cell"], waiting[0]["text"]) != (cell.id, output.data["text/plain"]):
                     raise Unfit(f"cell {cell.id} of {path.name} no longer shows what is stored: make notebooks NOTEBOOKS={path}")

@@ -54,10 +54,12 @@ def code(name: str, source: str, *outputs):
 def small_lessons(folder: Path) -> list[Path]:
     """Two stored lessons: one with a question, a map of a model, a result; and one with an example of every widget."""
     first = [new_markdown_cell(TITLE, id="title"), code("bootstrap", "print('unseen machinery')"),
-             code("predict", PREDICT, shown("Predict: How many?", picture=False)),
              code("map", MAP, shown("RoutingMap('routing map', trained): run this cell to see it live")),
-             code("quiz", "lesson.quiz()", shown(QUIZ, picture=False)),
+             code("predict", PREDICT, shown("Predict: How many?", picture=False)),
+             code("between", "print('a telling picture')", new_output("stream", text="a telling picture\n")),
+             code("exercise", "print('a task')", new_output("stream", text="a task\n")),
              code("reveal", REVEAL, new_output("stream", text="It is 14.\narchipelago\n")),
+             code("quiz", "lesson.quiz()", shown(QUIZ, picture=False)),
              new_markdown_cell(HINT, id="hint")]
     path = f"import sys\nsys.path.insert(0, {str(REPO / 'tests/widgets')!r})\nfrom every_widget import WIDGETS"
     second = [new_markdown_cell("# 01 · All", id="title"), code("path", path)]
@@ -154,14 +156,17 @@ def test_what_was_answered_in_a_quiz_is_there_when_the_visitor_comes_back(visit)
 
 def test_a_guess_uncovers_the_result_and_is_there_when_the_visitor_comes_back(visit):
     page = visit("notebooks/00-small.html")
-    cover, question = page.locator(".moe-cover"), place_of(page, "Question")
+    between, cover = page.locator(".moe-cover").all()
+    question = place_of(page, "Question")
     assert cover.get_attribute("open") is None and not cover.locator("pre").is_visible()
+    assert "a telling picture" in between.text_content() and page.get_by_text("a task", exact=True).is_visible()
     question.get_by_role("textbox").fill("many")
     question.get_by_role("button").click()
     assert "not a number" in question.get_by_role("status").inner_text() and cover.get_attribute("open") is None
     question.get_by_role("textbox").fill(" 1,200 ")
     question.get_by_role("textbox").press("Enter")
     assert question.get_by_role("status").inner_text() == "Kept in this browser: 1200. Now look at the result."
+    assert between.get_by_text("a telling picture", exact=True).is_visible()
     assert "You said 1200. It is 14." in cover.inner_text()
     page.goto(page.url.replace("00-small", "01-all"))
     page.go_back()
@@ -273,7 +278,7 @@ def test_a_second_build_runs_no_notebook_knows_the_address_and_names_a_stale_les
     assert "https://colab.research.google.com/github/someone/moe_lesson/blob/main/notebooks/00-small.ipynb" in page
     assert "https://mybinder.org/v2/gh/someone/moe_lesson/main?urlpath=" in page and "colab-badge" not in page
     stale = nbformat.read(lessons[0], 4)
-    stale.cells[3].outputs = []  # of the map: the next widget is not what is shown there
+    stale.cells[2].outputs = []  # of the map: the next widget is not what is shown there
     nbformat.write(stale, tmp_path / lessons[0].name)
-    with pytest.raises(site_build.Unfit, match="cell quiz .* make notebooks"):
+    with pytest.raises(site_build.Unfit, match="cell predict .* make notebooks"):
         site_build.build([tmp_path / lessons[0].name], tmp_path / "out", built.parent / "work")
