@@ -31,7 +31,7 @@ from ..base.storage import home
 from ..measure.evidence import Interval
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
-            "transformers": "lesson 11, real models", "datasets": "optional data sets"}
+            "transformers": "lesson 11, real models"}
 
 
 class ClaimFailed(AssertionError):

@@ -11,7 +11,7 @@ REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "moe_lesson"
 ROOMS = ("base", "moe", "lm", "measure", "experiments", "widgets", "teach")  # each imports those before it
 # The course's core runs without these (pyproject's extras), or they take seconds to import: functions may import them late.
-OPTIONAL = ("IPython", "anywidget", "datasets", "huggingface_hub", "ipywidgets", "matplotlib", "pandas", "seaborn",
+OPTIONAL = ("IPython", "anywidget", "huggingface_hub", "ipywidgets", "matplotlib", "pandas", "seaborn",
             "transformers", "moe_lesson.widgets")  # which need anywidget
 MOST_LINES_OF_A_WIDGET = 420
 MOST_LINES = 350
