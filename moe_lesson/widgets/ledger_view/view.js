@@ -190,9 +190,14 @@ class LedgerView extends WidgetView {
     const { sizes, pinned } = this.state;
     const [cost, parts] = [modelCost(sizes), partsOf(sizes)];
     AXES.forEach((_, i) => this.drawBars(i, parts, cost, pinned.label ? modelCost(pinned) : null));
-    fillTable(this.table, [["part", "parameters", "used", "FLOPs"], ...Object.entries(parts).map(([part, { total, active, flops }]) => (
-      [PARTS[part][0], ...(total ? [amount(total), amount(active), amount(flops, "FLOPs").replace("FLOPs", "")] : ["–", "–", "–"])]))]);
-    this.table.querySelectorAll("tbody th").forEach((cell, i) => cell.style.setProperty("--part", Object.values(PARTS)[i][1]));
+    const rows = Object.entries(parts);
+    fillTable(this.table, [["part", "parameters", "used", "FLOPs"], ...rows.map(([part, { total, active, flops }]) => (
+      [PARTS[part][0], amount(total), amount(active), amount(flops, "FLOPs").replace("FLOPs", "")]))]);
+    this.table.querySelectorAll("tbody tr").forEach((row, i) => {
+      const [part, { total }] = rows[i];
+      row.firstChild.style.setProperty("--part", PARTS[part][1]);
+      row.style.visibility = total ? "" : "hidden"; // what a model lacks is not listed, but nothing below it may move
+    });
     this.notes.textContent = notes(sizes);
   }
 

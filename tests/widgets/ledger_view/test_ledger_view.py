@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from traitlets import TraitError
-from widget_harness import made, run_node, status
+from widget_harness import made, put, run_node, status
 
 from moe_lesson import Cost, Dense, LanguageModel, ModelConfig, Sparse, model_cost
 from moe_lesson.lm.ledger import NOTHING, PUBLISHED, ffn_parts, parts
@@ -179,3 +179,17 @@ def test_the_axis_says_when_it_has_grown(show):
     page.evaluate("model.receive({ num_experts: 8 })")
     status(page)
     assert page.get_by_text("the axis has grown × 4").count() == 2
+
+
+def test_what_a_model_lacks_is_not_listed_and_nothing_below_moves(show):
+    page = show(LedgerView())
+    height = page.locator("tbody").bounding_box()["height"]
+
+    def listed() -> list[str]:
+        return [row.locator("th").inner_text() for row in page.locator("tbody tr").all() if row.is_visible()]
+
+    put(page, num_experts=0)
+    assert listed() == ["embedding and head", "attention and norms", "dense FFN"]
+    put(page, num_experts=8, num_shared=0)
+    assert listed() == ["embedding and head", "attention and norms", "router", "routed experts"]
+    assert page.locator("tbody").bounding_box()["height"] == height
