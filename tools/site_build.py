@@ -147,8 +147,9 @@ def anchor(title: str) -> str:
 
 
 def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, lessons: set[str]) -> NotebookNode:
-    """The notebook with a live place where each widget's photograph stood, and what stands between a question and its answer
-    tagged as covered; its set-up for other machines is left out, and so are links to lessons that are not built.
+    """The notebook with a live place where each widget's photograph stood, and what tells of a question's answer tagged as
+    covered: all but widgets and exercises from the one to the other; its set-up for other machines is left out, and so are
+    links to lessons that are not built.
 
     Raises:
         Unfit: if what is stored is not what the notebook shows when it is run.
@@ -162,7 +163,8 @@ def page_of(path: Path, nb: NotebookNode, widgets: list[dict], files: Files, les
             cell.source = re.sub(r"\[([^\]]*)\]\(([\w.-]+\.ipynb)\)", lambda link: link[link[2] not in lessons], cell.source)
         else:
             answers, questions = keys(cell.source, "reveal"), keys(cell.source, "predict")
-            tells = answers or ([] if questions or cell.id.startswith("exercise") else unanswered)
+            to_try = cell.id.startswith("exercise") or any(map(is_widget, cell.get("outputs", [])))
+            tells = answers or ([] if to_try else unanswered)
             tags += [name for key in tells[:1] for name in ("reveal", f"reveal_{path.stem}/{key}")]
             unanswered = [key for key in [*unanswered, *questions] if key not in answers]
             for output in filter(is_widget, cell.get("outputs", [])):

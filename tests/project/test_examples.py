@@ -62,7 +62,8 @@ def test_loss_and_gradient_are_the_same_over_any_number_of_devices():
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere gloo is told otherwise which interface to take")
 def test_torchrun_starts_it():
     environment = os.environ | LOOPBACK["linux"] | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPO)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLE),
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+               "--nproc-per-node", "2", str(EXAMPLE),
                "--experts-over", "2", "--steps", "1", "--batch", "2", "--max-bytes", "20000"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -54,8 +54,8 @@ def code(name: str, source: str, *outputs):
 def small_lessons(folder: Path) -> list[Path]:
     """Two stored lessons: one with a question, a map of a model, a result; and one with an example of every widget."""
     first = [new_markdown_cell(TITLE, id="title"), code("bootstrap", "print('unseen machinery')"),
-             code("map", MAP, shown("RoutingMap('routing map', trained): run this cell to see it live")),
              code("predict", PREDICT, shown("Predict: How many?", picture=False)),
+             code("map", MAP, shown("RoutingMap('routing map', trained): run this cell to see it live")),
              code("between", "print('a telling picture')", new_output("stream", text="a telling picture\n")),
              code("exercise", "print('a task')", new_output("stream", text="a task\n")),
              code("reveal", REVEAL, new_output("stream", text="It is 14.\narchipelago\n")),
@@ -278,7 +278,7 @@ def test_a_second_build_runs_no_notebook_knows_the_address_and_names_a_stale_les
     assert "https://colab.research.google.com/github/someone/moe_lesson/blob/main/notebooks/00-small.ipynb" in page
     assert "https://mybinder.org/v2/gh/someone/moe_lesson/main?urlpath=" in page and "colab-badge" not in page
     stale = nbformat.read(lessons[0], 4)
-    stale.cells[2].outputs = []  # of the map: the next widget is not what is shown there
+    stale.cells[3].outputs = []  # of the map: the next widget is not what is shown there
     nbformat.write(stale, tmp_path / lessons[0].name)
-    with pytest.raises(site_build.Unfit, match="cell predict .* make notebooks"):
+    with pytest.raises(site_build.Unfit, match="cell quiz .* make notebooks"):
         site_build.build([tmp_path / lessons[0].name], tmp_path / "out", built.parent / "work")
