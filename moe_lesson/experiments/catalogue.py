@@ -141,7 +141,9 @@ EXPERIMENTS = {
     "scaling": Experiment(
         question="How does the loss of a dense model fall with its size, at the same number of training tokens?",
         rungs={f"width {width}": dense_of_width(width) for width in (12, 16, 24, 32, 48, 64, 96)},
-        presets={"cpu": replace(TEXT_CPU, lrs=(4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2))},  # the small ones learn best at large rates
+        # small models learn best at large rates
+        presets={"cpu": replace(TEXT_CPU, lrs=(8e-3, 1.6e-2, 3.2e-2), tuning_seeds=3, finalists=2)},
+        widens=True,
     ),
     "balance": Experiment(
         question="What keeps the load of 16 experts even, and what does it cost in loss?",
@@ -150,8 +152,10 @@ EXPERIMENTS = {
                "bias": top_2_of(16)},
         balance={"none": {}, "noise": {}, "z-loss": {"z": 1e-3}, "importance + load": {"importance": 0.1, "load": 0.1},
                  "loss per sequence": {"sequence": 0.01}, "loss per batch": {"batch": 0.01}, "bias": {"bias": 1e-3}},
-        presets={"cpu": replace(TEXT_CPU, steps=500, strengths=(1.0, 3.0, 10.0)), "gpu": BALANCED_GPU},
+        presets={"cpu": replace(TEXT_CPU, steps=500, strengths=(1.0, 3.0, 10.0), tuning_seeds=3, finalists=2),
+                 "gpu": BALANCED_GPU},
         seeds=5,
+        widens=True,
         contrasts=tuple(("test", way, "none") for way in ("noise", *EVENING))
         + tuple(("max_violation", "none", way) for way in EVENING),
         margin=0.02,

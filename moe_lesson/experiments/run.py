@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -117,7 +118,8 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
 
 
 def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
-    """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing.
+    """The same grid for every rung: all learning rates, all gate scales where there is a gate, all strengths of a balancing;
+    where others vary a strength and a rung has none, as many tries by more learning rates between the first and the last.
 
     With one seed where the best settings get the others later, see `further_runs`.
     """
@@ -127,16 +129,24 @@ def tuning_runs(experiment: Experiment, preset: Preset) -> Iterator[Run]:
             continue
         sizes = config_of(preset, 1.0)
         is_dense = all(isinstance(recipe, Dense) for recipe in getattr(sizes, "recipes", (sizes,)))
-        for lr in preset.lrs:
+        strengths = preset.strengths if experiment.balance.get(rung) else (None,)
+        tries = len(preset.lrs) * len(preset.strengths) // len(strengths)
+        for lr in preset.lrs if tries == len(preset.lrs) else between(preset.lrs, tries):
             for scale in (None,) if is_dense else preset.scales:
-                for strength in preset.strengths if experiment.balance.get(rung) else (None,):
+                for strength in strengths:
                     for seed in range(seeds):
                         yield Run("tune", rung, lr, scale, TUNING_SEED + seed, strength)
 
 
+def between(rates: Iterable[float], count: int) -> list[float]:
+    """So many learning rates from the lowest to the highest, each the same multiple of the one before."""
+    return [float(f"{rate:.6g}") for rate in np.geomspace(min(rates), max(rates), count)]
+
+
 def further_runs(experiment: Experiment, preset: Preset, tuned: list[dict]) -> Iterator[Run]:
     """What is still to be tried for every rung, given what was: its finalists with all tuning seeds; then, where it is best at
-    the end of the learning rates or gate scales that it tried, the next one, by the grid's step."""
+    the end of the learning rates or gate scales that it tried, the next one, by the grid's step. Strengths are not widened: the
+    weakest is the published one."""
     seeds = 1 if preset.finalists else preset.tuning_seeds
     for rung in dict.fromkeys(row["rung"] for row in tuned):
         tried_with = {(row["lr"], row["scale"], row["strength"], row["seed"]) for row in tuned if row["rung"] == rung}

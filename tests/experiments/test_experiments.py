@@ -237,13 +237,17 @@ def test_ways_to_balance_differ_in_the_table_of_the_noise_alone(preset):
     assert {rung: more for rung, more in extra.items() if more} == {"noise": table, "importance + load": table}
 
 
-def test_the_strength_of_a_balancing_is_tuned_where_there_is_one():
+def test_the_strength_of_a_balancing_is_tuned_where_there_is_one_and_all_have_as_many_tries():
     experiment = EXPERIMENTS["balance"]
+    preset = experiment.presets["cpu"]
     grids = {}
-    for run in running.tuning_runs(experiment, experiment.presets["cpu"]):
-        grids.setdefault(run.rung, []).append(run.strength)
-    assert set(grids["none"]) == set(grids["noise"]) == {None}
-    assert all(set(grid) == {1.0, 3.0, 10.0} for rung, grid in grids.items() if rung not in ("none", "noise"))
+    for run in running.tuning_runs(experiment, preset):
+        grids.setdefault(run.rung, []).append((run.strength, run.lr))
+    assert {len(set(grid)) for grid in grids.values()} == {9}
+    for rung, grid in grids.items():
+        strengths, rates = map(set, zip(*grid))
+        assert strengths == ({None} if rung in ("none", "noise") else {1.0, 3.0, 10.0})
+        assert set(preset.lrs) <= rates and (min(rates), max(rates)) == (min(preset.lrs), max(preset.lrs))
     assert experiment.balance_of("importance + load", 3.0) == pytest.approx({"importance": 0.3, "load": 0.3})
     assert EXPERIMENTS["ladder"].balance_of("2 of 4") == {"batch": 0.01}
 

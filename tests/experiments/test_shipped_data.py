@@ -17,7 +17,7 @@ from moe_lesson import (
 from moe_lesson.base.storage import DATA, checksum
 from moe_lesson.experiments import EXPERIMENTS
 from moe_lesson.experiments.diagnoses import ablations_of, census_of, changes_of
-from moe_lesson.experiments.run import TUNING_SEED, best_setting, further_runs
+from moe_lesson.experiments.run import TUNING_SEED, best_setting, between, further_runs
 from moe_lesson.experiments.tasks import TextTask
 from moe_lesson.lm.checkpoints import checksums, shipped_snapshots
 from moe_lesson.measure.evidence import welch_difference
@@ -94,7 +94,9 @@ def test_a_table_is_a_fair_comparison(name):
         strengths = preset.strengths if balanced else {grid[0].get("strength", "")}
         tried = [(row["lr"], row["scale"], row.get("strength", ""), row["seed"]) for row in grid]
         seeds = range(TUNING_SEED, TUNING_SEED + (1 if preset.finalists else preset.tuning_seeds))
-        first = sorted(itertools.product(preset.lrs, scales, strengths, seeds), key=str)
+        tries = len(preset.lrs) * (1 if balanced else len(preset.strengths))
+        rates = preset.lrs if tries == len(preset.lrs) else between(preset.lrs, tries)
+        first = sorted(itertools.product(rates, scales, strengths, seeds), key=str)
         further = set(first) < set(tried) and len(set(tried)) == len(tried)
         assert sorted(tried, key=str) == first or (experiment.widens or preset.finalists) and further
         best = best_setting([{"strength": ""} | row for row in grid], grid[0]["rung"])
