@@ -25,6 +25,7 @@ from .rungs import (
     dense_of_total_size,
     dense_of_width,
     equal_arm,
+    gated,
     gshard_of,
     gshard_times,
     half_active,
@@ -211,6 +212,16 @@ EXPERIMENTS = {
                    ("common", "2 shared", "cut in 4"), ("recall", "cut in 4", "gshard"),
                    ("recall", "gshard" + FEWER_FACTS, "dense" + FEWER_FACTS),
                    ("recall", "2 shared" + NO_SKILL, "cut in 4" + NO_SKILL)),
+    ),
+    "loud": Experiment(  # of "facts": its mixtures chose gate scales of 3 to 96, its dense layers had none to choose
+        question="Does a dense layer remember more if it, too, may choose how loud it starts?",
+        rungs={rung: gated(FACTS[rung.removesuffix(FEWER_FACTS)])
+               for rung in ("dense", "dense of total size", "dense" + FEWER_FACTS)},
+        presets={"cpu": FACTS_CPU},
+        seeds=8,
+        worlds={"dense": {}, "dense of total size": {}, "dense" + FEWER_FACTS: {"per_topic": 256}},
+        learns="world of facts",
+        widens=True,
     ),
     "uneven": Experiment(
         question="At equal cost: are experts of unequal size worth more where skills are of unequal complexity?",

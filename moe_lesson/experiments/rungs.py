@@ -110,14 +110,19 @@ def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Pres
     return lambda preset, scale: model_of(preset, dense_of_equal_active(rung(preset, scale).recipes[0], preset.width))
 
 
-def quiet(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
-    """A dense rung with a gate scale, which mixtures can choose and a dense FFN does not have: one expert, and its weight is the
+def gated(dense: Callable[[Preset, float], Dense]) -> Callable[[Preset, float], Sparse]:
+    """A dense layer with a gate scale, which mixtures can choose and a dense FFN does not have: one expert, and its weight is the
     scale. A unit less, or the preset's multiple: the router has a column."""
-    def config(preset: Preset, scale: float) -> ModelConfig:
-        units = (rung(preset, scale).recipes[0].hidden - 1) // preset.multiple
-        return model_of(preset, Sparse(1, 1, units * preset.multiple, scale=scale))
+    def recipe(preset: Preset, scale: float) -> Sparse:
+        units = (dense(preset, scale).hidden - 1) // preset.multiple
+        return Sparse(1, 1, units * preset.multiple, scale=scale)
 
-    return config
+    return recipe
+
+
+def quiet(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+    """A dense rung with a gate scale; see `gated`."""
+    return lambda preset, scale: model_of(preset, gated(lambda *sizes: rung(*sizes).recipes[0])(preset, scale))
 
 
 def dense_of_width(width: int) -> Callable[[Preset, float], ModelConfig]:

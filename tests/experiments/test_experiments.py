@@ -214,6 +214,12 @@ def test_the_rungs_of_the_ladder_cost_a_token_the_same_router_included(preset):
     assert all(abs(cost.active / bound.active - 1) < 0.02 for cost in costs.values())
 
 
+def test_the_dense_layers_with_a_gate_cost_what_they_cost_without():
+    gated, plain = costs_of("loud", "cpu"), costs_of("facts", "cpu")
+    assert all(0.99 * plain[rung].active < cost.active <= plain[rung].active for rung, cost in gated.items())
+    assert EXPERIMENTS["loud"].worlds["dense, fewer facts"] == EXPERIMENTS["facts"].worlds["dense, fewer facts"]
+
+
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
 def test_more_experts_add_to_the_total_alone(preset):
     costs = costs_of("ladder", preset)
