@@ -66,6 +66,7 @@ class Experiment:
         changed: rungs whose reported models are changed and judged again, see `changes_of`.
         census: rungs whose reported models' routing is counted, see `census_of`.
         ablated: rungs whose reported models lose experts, see `ablations_of`.
+        read_again: rungs whose reported models read the test text once more, without what train repeats; see `texts_of`.
         kept: shares of the experts that reported models are judged with, too, see `kept.rises`.
         follow: every how many steps a reported training is judged by domain, and the routing of seed 0 is kept; 0 is never.
     """
@@ -88,6 +89,7 @@ class Experiment:
     changed: tuple[str, ...] = ()
     census: tuple[str, ...] = ()
     ablated: tuple[str, ...] = ()
+    read_again: tuple[str, ...] = ()
     kept: tuple[float, ...] = ()
     follow: int = 0
 
@@ -280,6 +282,7 @@ EXPERIMENTS = {
         changed=("gshard", "gshard ×1.5", "fine", "1 shared", "deepseekmoe", "4 shared"),
         census=("gshard", "fine", "deepseekmoe", *(f"deepseekmoe, {balancing}" for balancing in OTHER_BALANCING)),
         ablated=("gshard", "fine", "deepseekmoe"),
+        read_again=("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size"),
         follow=250,
     ),
 }

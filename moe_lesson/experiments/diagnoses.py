@@ -9,7 +9,9 @@ from filelock import FileLock, Timeout
 
 from ..lm.checkpoints import load_model
 from ..lm.corpora import Corpus
+from ..lm.evaluate import evaluate_language
 from ..lm.model import LanguageModel
+from ..lm.repeats import fresh_tokens
 from ..measure.census import LABELS, document_losses, information, of_same_load, specialists, take_census
 from ..measure.interventions import with_masked_experts, with_top_k, without_experts, without_shared
 from ..moe.layers import moe_layers
@@ -43,6 +45,16 @@ def changes_measured(model: LanguageModel, corpus: Corpus, seed: int, preset: Pr
     task = TextTask(corpus, preset.evaluated // 5)
     for change, amount, changed in changes_of(model):
         yield {"change": change, "amount": amount} | task.test(changed.to(device))
+
+
+def texts_of(model: LanguageModel, corpus: Corpus, seed: int, preset: Preset) -> Iterator[dict]:
+    """The test loss of the text that the train text does not have word for word; and how far the mean over domains of a loss
+    varies with the documents: half of the 95% interval over those of the test split, read from their beginnings."""
+    outside = evaluate_language(model, corpus, "test", preset.evaluated, only=fresh_tokens(corpus))
+    loss_F, documents = document_losses(model, corpus, "test"), [d for d in corpus.documents if d.split == "test"]
+    parts = [loss_F[[d.domain == domain for d in documents]] for domain in corpus.domains]
+    spread = sum(part.var(correction=0).item() / max(1, len(part) - 1) for part in parts) ** 0.5 / len(parts)
+    yield {"outside": outside["mean"], "over_documents": 1.96 * spread}
 
 
 def census_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]:
@@ -89,7 +101,8 @@ def diagnoses(experiment: Experiment, preset: Preset, device: str) -> dict[str, 
     """What is done to trained models: table -> the rungs that it is done to, and (model, corpus, seed) -> rows."""
     changes = functools.partial(changes_measured, preset=preset, device=device)
     return {"changes": (experiment.changed, changes), "census": (experiment.census, census_of),
-            "ablations": (experiment.ablated, ablations_of)}
+            "ablations": (experiment.ablated, ablations_of),
+            "texts": (experiment.read_again, functools.partial(texts_of, preset=preset))}
 
 
 def diagnose_once(result: dict, table: str, rows_of: RowsOf, corpus: Corpus, wait: bool = True) -> list[dict]:

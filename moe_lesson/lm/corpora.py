@@ -95,9 +95,7 @@ class Corpus:
         stream = self.stream(domain, split)
         require(len(stream) > context,
                 f"domain {domain!r} has {len(stream)} tokens for {split}; windows need at least {context + 1}")
-        all_windows = stream.unfold(0, context + 1, context)
-        count = min(limit // context, len(all_windows))
-        return all_windows[torch.arange(count, device="cpu") * len(all_windows) // count].long()
+        return evenly(stream, context, limit).long()
 
     def fingerprint(self) -> dict[str, dict]:
         """What the corpus is made of, for a record: per domain its documents, bytes, and a hash over both."""
@@ -108,6 +106,13 @@ class Corpus:
             out[domain] = {"documents": len(documents), "bytes": sum(len(to_bytes(d.text)) for d in documents),
                            "sha256": digest.hexdigest()[:16]}
         return out
+
+
+def evenly(stream: Tensor, context: int, limit: int) -> Tensor:
+    """Windows [windows, context + 1] of anything that there is for each token of a stream; see `Corpus.windows`."""
+    all_windows = stream.unfold(0, context + 1, context)
+    count = min(limit // context, len(all_windows))
+    return all_windows[torch.arange(count, device="cpu") * len(all_windows) // count]
 
 
 def split_of(name: str) -> str:

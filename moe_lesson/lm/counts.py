@@ -10,7 +10,12 @@ where c(h) sums c(h w) over w, and kinds(h) is how many different w follow h. Be
 Letters: B windows, S tokens predicted in each, n the length of an n-gram, V vocabulary (256 counts bytes).
 """
 
+import gzip
+import lzma
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -18,8 +23,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from ..base.errors import require
-from ..base.tokens import BYTES, VOCABULARY, size_of
-from .corpora import Corpus
+from ..base.tokens import BYTES, VOCABULARY, decode, size_of
+from .corpora import Corpus, evenly
+from .repeats import fresh_tokens
 
 
 def grams(ids: ndarray, n: int, vocabulary: int) -> ndarray:
@@ -72,9 +78,11 @@ class CountModel:
             p_BS[:, start - 1:] = np.where(known, (kept + self.discount * kinds[at] * shorter) / total[at], shorter)
         return p_BS
 
-    def loss(self, ids: Tensor) -> float:
-        """Nats per byte of windows [B, S+1], as a language model's loss is measured."""
-        return float(-np.log(self.probabilities(ids)).sum() / size_of(ids[:, 1:]).sum())
+    def loss(self, ids: Tensor, kept: Tensor | None = None) -> float:
+        """Nats per byte of windows [B, S+1], as a language model's loss is measured; of the tokens `kept` [B, S+1] alone, if
+        given."""
+        kept = (torch.ones_like(ids, dtype=torch.bool) if kept is None else kept)[:, 1:]
+        return float(-np.log(self.probabilities(ids))[kept.numpy()].sum() / size_of(ids[:, 1:][kept]).sum())
 
 
 def found(keys: ndarray, wanted: ndarray) -> tuple[ndarray, ndarray]:
@@ -92,24 +100,40 @@ def count_losses(corpus: Corpus, order: int, context: int, max_tokens: int) -> d
         context: S, of the windows, in tokens.
         max_tokens: of each domain's test text.
 
-    Returns: nats per byte, {domain: loss}, and under "mean" the mean over domains, as `evaluate_language` says of a model.
+    Returns: nats per byte, {domain: loss}, under "mean" the mean over domains, as `evaluate_language` says of a model, and under
+        "outside" the mean of the text that the train text does not have word for word (`fresh_tokens`).
     """
-    def read(split: str, domain: str, limit: int) -> Tensor:
-        return corpus.windows(domain, split, context, limit)
-
     everything = max(map(len, corpus.streams.values()))
-    model = CountModel(torch.cat([read("train", domain, everything) for domain in corpus.domains]), order, corpus.vocabulary)
-    losses = {domain: model.loss(read("test", domain, max_tokens)) for domain in corpus.domains}
-    return losses | {"mean": sum(losses.values()) / len(losses)}
+    model = CountModel(torch.cat([corpus.windows(domain, "train", context, everything) for domain in corpus.domains]), order,
+                       corpus.vocabulary)
+    test, fresh = {domain: corpus.windows(domain, "test", context, max_tokens) for domain in corpus.domains}, fresh_tokens(corpus)
+    losses = {domain: model.loss(ids) for domain, ids in test.items()}
+    outside = [model.loss(ids, evenly(fresh[domain], context, max_tokens)) for domain, ids in test.items()]
+    return losses | {"mean": fmean(losses.values()), "outside": fmean(outside)}
+
+
+def packed_losses(corpus: Corpus, pack: Callable[[bytes], bytes]) -> dict[str, float]:
+    """What a packer needs for the test text of each domain once it has seen all train text, in nats per byte; and the "mean".
+
+    No model of the same kind: it reads the whole test text and learns from it as it goes.
+    """
+    def text(split: str, *domains: str) -> bytes:
+        return b"".join(decode(corpus.stream(domain, split).tolist()) for domain in domains)
+
+    train = text("train", *corpus.domains)
+    tests, alone = {domain: text("test", domain) for domain in corpus.domains}, len(pack(train))
+    losses = {domain: 8 * math.log(2) * (len(pack(train + test)) - alone) / len(test) for domain, test in tests.items()}
+    return losses | {"mean": fmean(losses.values())}
 
 
 def baselines(corpus: Corpus, context: int, max_tokens: int) -> list[dict]:
-    """What count models of bytes and of tokens lose on the test text: one row each, as tables of models have them."""
-    rows = []
+    """What count models of bytes and of tokens lose on the test text, and two packers: one row each, as tables of models have
+    them."""
+    found: dict[str, dict] = {"gzip": packed_losses(corpus, gzip.compress), "xz": packed_losses(corpus, lzma.compress)}
     for unit, vocabulary, orders in (("bytes", BYTES, (3, 5, 6)), ("tokens", corpus.vocabulary, (2, 3, 4))):
         stretch = VOCABULARY // BYTES if unit == "bytes" else 1  # a window of bytes is to hold at least the text of one of tokens
         for order in orders:
-            found = count_losses(replace(corpus, vocabulary=vocabulary), order, stretch * context, stretch * max_tokens)
-            rows.append({"model": f"{order}-gram of {unit}", "test": found.pop("mean")} | {
-                f"test_{domain}": loss for domain, loss in found.items()})
-    return rows
+            found[f"{order}-gram of {unit}"] = count_losses(replace(corpus, vocabulary=vocabulary), order, stretch * context,
+                                                            stretch * max_tokens)
+    return [{"model": name, "test": losses["mean"], "outside": losses.get("outside", "")}
+            | {f"test_{domain}": losses[domain] for domain in corpus.domains} for name, losses in found.items()]

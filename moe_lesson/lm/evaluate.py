@@ -1,13 +1,13 @@
 """What a language model's loss is, and how its experts are loaded, over text by domain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.tokens import size_of
-from .corpora import Corpus
+from .corpora import Corpus, evenly
 from .model import LanguageModel, evaluating
 
 
@@ -22,20 +22,25 @@ def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, b
 
 
 def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 50_000,
-                      batch: int = 64) -> dict[str, float]:
+                      batch: int = 64, only: Mapping[str, Tensor] | None = None) -> dict[str, float]:
     """Mean loss per domain in nats per byte, over `max_tokens` tokens of each, so that it is the same scale for any vocabulary.
 
     Args:
         model: a language model.
         corpus: whose documents of `split` are read.
         split: "validation" to choose anything, "test" to report.
+        only: the tokens whose loss counts, bool for each token of a domain's stream, as `repeats.fresh_tokens` gives it; all read
+            tokens unless given.
 
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
-    for domain, ids, logits, _ in read_by(model, corpus, split, max_tokens, batch):
-        total[domain] += F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").item()
-        count[domain] += int(size_of(ids[:, 1:]).sum())
+    only = only or {domain: torch.ones(len(corpus.stream(domain, split)), dtype=torch.bool) for domain in corpus.domains}
+    counts = [part for domain in corpus.domains for part in evenly(only[domain], model.config.context, max_tokens).split(batch)]
+    for (domain, ids, logits, _), kept in zip(read_by(model, corpus, split, max_tokens, batch), counts):
+        kept = kept[:, 1:].to(ids.device)
+        total[domain] += F.cross_entropy(logits[kept].float(), ids[:, 1:][kept], reduction="sum").item()
+        count[domain] += int(size_of(ids[:, 1:][kept]).sum())
     losses = {domain: total[domain] / count[domain] for domain in corpus.domains}
     return losses | {"mean": sum(losses.values()) / len(losses)}
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..base.errors import require
-from ..base.tokens import decode
+from ..base.tokens import decode, size_of
 from .corpora import Corpus
 
 REPEAT = 80  # bytes: a passage that is as long as this and stands in an earlier document is a repeat
@@ -25,6 +27,20 @@ def leak(corpus: Corpus, domain: str, length: int = REPEAT, split: str = "test")
     require(length >= 1, f"length = {length}; a passage has at least 1 byte")
     train, test = (decode(corpus.stream(domain, one).tolist()) for one in ("train", split))
     return float(repeated_bytes([train, test], length)[1].mean())
+
+
+def fresh_tokens(corpus: Corpus, length: int = REPEAT, split: str = "test") -> dict[str, Tensor]:
+    """Which tokens of a split do not lie in a passage that the train text has word for word: {domain: bool [tokens]}.
+
+    Args: as `leak`, which says how much the others are; a token that lies in one in part is fresh.
+    """
+    found = {}
+    for domain in corpus.domains:
+        ids = corpus.stream(domain, split)
+        texts = [decode(one.tolist()) for one in (corpus.stream(domain, "train"), ids)]
+        repeated, sizes = repeated_bytes(texts, length)[1], size_of(ids.long()).numpy()
+        found[domain] = ~torch.from_numpy(np.logical_and.reduceat(repeated, np.cumsum(sizes) - sizes))
+    return found
 
 
 def without_repeats(documents: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -75,10 +75,14 @@ def test_the_baselines_have_a_loss_for_every_domain_and_learn_from_train_text_al
     documents = [Document("sums", split, text if split == "train" else text[-3000:], split) for split in ("train", "test")]
     rows = baselines(Corpus(tuple(documents)), context=32, max_tokens=1000)
     losses = {row["model"]: row["test_sums"] for row in rows}
-    assert list(losses) == [f"{n}-gram of bytes" for n in (3, 5, 6)] + [f"{n}-gram of tokens" for n in (2, 3, 4)]
+    assert list(losses) == ["gzip", "xz"] + [f"{n}-gram of bytes" for n in (3, 5, 6)] + [f"{n}-gram of tokens" for n in (2, 3, 4)]
     assert losses["6-gram of bytes"] < losses["3-gram of bytes"] and rows[0]["test"] == rows[0]["test_sums"]
+    assert max(losses["gzip"], losses["xz"]) < 0.1, "the whole test text stands in train"
     unlike = [Document("sums", "train", "nothing of this kind, " * 400, "train"), documents[1]]
-    assert baselines(Corpus(tuple(unlike)), 32, 1000)[0]["test"] > losses["3-gram of bytes"] + 1
+    again = {row["model"]: row for row in baselines(Corpus(tuple(unlike)), 32, 1000)}
+    counted = again["3-gram of bytes"]
+    assert counted["test"] > losses["3-gram of bytes"] + 1 and counted["outside"] == pytest.approx(counted["test"])
+    assert again["xz"]["test"] > 5 * losses["xz"] and again["gzip"]["test"] > 5 * losses["gzip"]
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from moe_lesson import Corpus, Document
-from moe_lesson.lm.repeats import leak, passage_hashes, repeated_bytes, without_repeats
+from moe_lesson import Corpus, Dense, Document, LanguageModel, ModelConfig, evaluate_language
+from moe_lesson.base.tokens import decode
+from moe_lesson.lm.repeats import fresh_tokens, leak, passage_hashes, repeated_bytes, without_repeats
 
 
 def by_hand(texts, length):
@@ -51,6 +52,19 @@ def test_passages_have_the_same_hash_just_when_they_are_the_same(length):
     passages = [raw[i:i + length].tobytes() for i in range(len(raw) - length + 1)]
     assert len(hashes) == len(passages)
     assert len(set(hashes.tolist())) == len(set(passages)) == len(set(zip(hashes.tolist(), passages)))
+
+
+def test_fresh_tokens_are_those_with_a_byte_that_no_repeat_has_and_the_loss_outside_is_theirs():
+    passage = "a passage of the train text that is longer than eighty bytes, and it stands in the test text again. "
+    own = "What stands here alone was never read by anybody, and so it is not known to a model. "
+    corpus = Corpus((Document("a", "one", passage * 3, "train"), Document("a", "two", own + passage + own, "test")))
+    [fresh], ids = fresh_tokens(corpus).values(), corpus.stream("a", "test")
+    assert len(fresh) == len(ids) and len(decode(ids[~fresh].tolist())) <= len(passage) + 1
+    assert decode(ids[fresh].tolist()).decode().count("anybody") == 2 and not fresh.all()
+    model = LanguageModel(ModelConfig(Dense(8), layers=1, width=16, heads=1, context=8))
+    inside = evaluate_language(model, corpus, "test", 40, only={"a": ~fresh})
+    outside, all_ = evaluate_language(model, corpus, "test", 40, only={"a": fresh}), evaluate_language(model, corpus, "test", 40)
+    assert min(inside["a"], outside["a"]) < all_["a"] < max(inside["a"], outside["a"])
 
 
 def test_text_shorter_than_a_passage_has_none():

@@ -129,7 +129,8 @@ def short_ladder(monkeypatch):
     preset = replace(ladder.presets["cpu"], steps=4, lrs=(4e-3,), evaluated=2_000, batch=2, context=32)
     rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "1 shared")}
     monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2, widens=False,
-                                                       fewer_seeds={"1 shared": 1}, changed=("deepseekmoe",)))
+                                                       fewer_seeds={"1 shared": 1}, changed=("deepseekmoe",),
+                                                       read_again=("dense",)))
     return preset
 
 
@@ -144,6 +145,8 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     assert not any(row["rung"] == "1 shared" for row in table.rows if row["stage"] == "tune"), "it takes deepseekmoe's settings"
     assert table.column("seed", rung="1 shared") == [0] and table.column("seed", rung="dense", stage="final") == [0, 1]
     assert counted.column("model")[0] == "3-gram of bytes" and counted.column("test_maths")[0] > 0
+    [read] = [row for row in result_table("ladder-cpu-texts", tmp_path / "data" / "results").rows if row["seed"] == 1]
+    assert read["rung"] == "dense" and 2 < read["outside"] < 5 and 0 < read["over_documents"] < 1
     assert followed.column("step", rung="dense", seed=1) == [2, 4] and "validation_maths" in followed.rows[0]
     mine = [row for row in changed.rows if row["seed"] == 1]
     assert {row["rung"] for row in mine} == {"deepseekmoe"}
