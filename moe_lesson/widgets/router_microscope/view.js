@@ -117,7 +117,7 @@ class RouterMicroscopeView extends ReadingView {
         words: ({ temperature }) => `temperature τ = ${temperature.toFixed(2)}`,
         set: (step) => ({ temperature: Number((10 ** (step / TEMPERATURE_STEPS)).toPrecision(12)) }) }),
       slider("noise", { max: NOISE_STEPS, at: ({ noise }) => Math.round((NOISE_STEPS * noise) / limit),
-        words: ({ noise }) => `noise σ = ${noise.toFixed(digits)}`,
+        words: ({ noise }) => `noise σ = ${noise.toFixed(digits).padStart(limit.toFixed(digits).length, "\u2007")}`, // as wide as ever
         set: (step) => ({ noise: Number(((limit * step) / NOISE_STEPS).toPrecision(12)) }) }),
       choice("weights by", Object.keys(ORDERS), { trait: "order" }),
       slider("which draw of the noise", { trait: "draw", min: 1, max: DRAWS, folded: true,

@@ -29,6 +29,6 @@ def crowd(tokens: int = 8) -> CapacityView:
     return CapacityView([chosen(np.zeros((tokens, 1), int), np.arange(1, tokens + 1)[:, None] / tokens, 4)], origin="toy")
 
 
-def view_of_model(text="hello world", **sizes) -> CapacityView:
+def view_of_model(text="The moon rose over the sea.", **sizes) -> CapacityView:
     """A view of a model's choices, for any text."""
     return CapacityView.of_model(decided_model(**sizes), text, origin="toy")

@@ -27,6 +27,6 @@ def decided_model(experts=12, k=3, **sizes) -> LanguageModel:
     return model
 
 
-def scope_of_model(text="hello world", layer=0, **sizes) -> RouterMicroscope:
+def scope_of_model(text="The moon rose over the sea.", layer=0, **sizes) -> RouterMicroscope:
     """A microscope over a model's router, for any text."""
     return RouterMicroscope.of_model(decided_model(**sizes), text, layer, origin="toy")
