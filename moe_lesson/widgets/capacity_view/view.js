@@ -21,10 +21,11 @@ export function recorded({ tokens, sizes, top_k: k, experts, gate_weights }) {
   return { tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: own(ids, layer), weights: own(weights, layer) })) };
 }
 
-/** The ends of the scales, fixed by all layers and the largest factor, so that no setting moves them: a weight, tokens. */
+/** The ends of the scales, fixed by all layers and the largest factor, so that no setting moves them: a weight, how exact, and tokens. */
 export function limitsOf(layers, factors) {
   const loads = layers.flatMap((one) => [capacityFor(one, d3.max(factors)), ...loadOf(one)]);
-  return { weight: d3.max(layers, ({ weights }) => d3.max(weights)) || 1, load: d3.max(loads) || 1 };
+  const weight = d3.max(layers, ({ weights }) => d3.max(weights)) || 1;
+  return { weight, digits: Math.max(2, 1 - Math.floor(Math.log10(weight))), load: d3.max(loads) || 1 };
 }
 
 // --- who is kept: the twins of capacity_for and keep_within in moe/balance.py ------------------------------------------
@@ -89,9 +90,9 @@ export function describe(state, tokens, seen, token) {
     + `without any expert. ${seats === null ? "No seats are reserved." : `${partOf(empty, seats)} seats stay empty.`}`;
 }
 
-function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
+function tokenWords(tokens, { k, ids, weights, digits, kept, places, left }, token) {
   const named = (wanted) => d3.range(token * k, (token + 1) * k).filter((i) => kept[i] === wanted)
-    .map((i) => `${ids[i]} (${weights[i].toFixed(2)})`);
+    .map((i) => `${ids[i]} (${weights[i].toFixed(digits)})`);
   const words = [["kept by", named(1)], ["dropped by", named(0)]].filter(([, experts]) => experts.length)
     .map(([verb, experts]) => `${verb} ${experts.length === 1 ? "expert" : "experts"} ${listed(experts)}`);
   return `token ${token} '${tokens[token]}' at place ${places[token]} of the batch is ${words.join(", ")}.`
@@ -161,7 +162,7 @@ class CapacityViewView extends ReadingView {
     const { tokens, layers } = this.reading;
     [this.limits, this.cursor] = [limitsOf(layers, this.state.factors), 0];
     this.strip.fill(tokens);
-    fillTicks(this.ticks, [[0, 0], [this.limits.weight.toFixed(2), 1]]);
+    fillTicks(this.ticks, [[0, 0], [this.limits.weight.toFixed(this.limits.digits), 1]]);
   }
 
   /** Which token stands at each place of the batch: [T]; a shuffle has the places of the longest text. */
@@ -177,7 +178,8 @@ class CapacityViewView extends ReadingView {
     const { state, reading: { tokens, layers } } = this;
     if (state.locked_token >= tokens.length) state.locked_token = null; // it was of a longer text
     const choices = layers[state.layer];
-    this.seen = dispatch(choices, this.queue, capacityFor(choices, state.factor), state.by);
+    const seen = dispatch(choices, this.queue, capacityFor(choices, state.factor), state.by);
+    this.seen = { ...seen, digits: this.limits.digits };
     this.row = Math.min(MAP / choices.T, MOST);
   }
 

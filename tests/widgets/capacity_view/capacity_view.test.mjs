@@ -17,5 +17,7 @@ for (const { name, queue, factor, by, room, kept, dropped, stranded, late, weigh
 
 test("one end of the scales for all layers and factors", () => {
   const { layers, factors, weight, load } = golden.limits;
-  assert.deepEqual(limitsOf(layers, factors), { weight, load });
+  assert.deepEqual(limitsOf(layers, factors), { weight, digits: 2, load });
+  const quiet = layers.map(({ weights, ...layer }) => ({ ...layer, weights: weights.map((one) => one / 16) }));
+  assert.equal(limitsOf(quiet, factors).digits, 3); // a router with a small gate scale
 });
