@@ -181,7 +181,7 @@ class RouterMicroscopeView extends ReadingView {
       [Float64Array.from(seen.counts, (times) => times / DRAWS), share, 0]];
     const titles = [`logits${state.noise ? `, draw ${state.draw}; dash: no noise` : ""}; line: cut`,
       "probabilities: softmax(logits / τ)", `weights: ${state.order}`,
-      state.noise ? `chosen in what share of ${DRAWS} draws` : "chosen in what share of draws (no noise)"];
+      state.noise ? `chosen in what share of ${DRAWS} draws` : "chosen in all draws: no noise"];
     rows.forEach(([values, y], row) => this.drawRow(row, titles[row], values, y, new Set(seen.ids), looked));
     this.drawCut(logit, width);
   }
