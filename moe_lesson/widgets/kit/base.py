@@ -129,6 +129,11 @@ class ReadingWidget(LessonWidget):
     weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
     text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
 
+    @property
+    def last_token(self) -> int:
+        """The last place in a text: of the one at the start, whose tokens Python sent, or of the longest one that fits."""
+        return (len(self.tokens) if self.text == self.start["text"] else self.max_tokens) - 1
+
     def carry(self, model: LanguageModel) -> None:
         """Let the browser run a model: sets the trait `weights`."""
         self.weights = weights_of(model).model_id
