@@ -17,7 +17,7 @@ const NAMES = { trained: "trained router", "random router": "random router", "ha
 // --- in words --------------------------------------------------------------------------------------------------------
 
 /** What follows from the guesses: where the trained router was in the guessed rounds, the score, how far the game is. */
-export function standing({ rounds, round, guesses }) {
+function standing({ rounds, round, guesses }) {
   const answers = rounds.slice(0, guesses.length).map(({ kinds }) => PLACES[kinds.indexOf("trained")]);
   const guessed = round < guesses.length;
   return { answers, score: answers.filter((answer, i) => answer === guesses[i]).length, guessed,
@@ -25,7 +25,7 @@ export function standing({ rounds, round, guesses }) {
 }
 
 /** What the game shows; token is the one looked at, or null. */
-export function describe(state, token) {
+function describe(state, token) {
   const { round, rounds, guesses } = state;
   const { answers, guessed, over } = standing(state);
   const { layer, k, n } = rounds[round];
@@ -69,7 +69,7 @@ function closing(score, rounds) {
 }
 
 /** Who is who and the three numbers of each map; before the guess only question marks. */
-export function evidenceRows({ kinds, evidence, k }, guessed) {
+function evidenceRows({ kinds, evidence, k }, guessed) {
   return [["map", "router", "shared with an equal token", "with a different one", "MaxVio of the load"],
     ...PLACES.map((place, i) => [place, ...(guessed ? [NAMES[kinds[i]], `${rounded(evidence[i][0], 1)} of ${k}`,
       `${rounded(evidence[i][1], 1)} of ${k}`, rounded(evidence[i][2], 1)] : Array(4).fill("?"))])];
