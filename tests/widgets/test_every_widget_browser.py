@@ -309,11 +309,12 @@ def test_it_is_whole_after_jupyterlab_hid_it_for_a_change_of_theme(show, name):
 
 
 @every_widget
-def test_nothing_moves_by_itself(show, name):
-    page = show(WIDGETS[name].widgets[0], reduced_motion="reduce")
+def test_nothing_moves_by_itself(show_timed, name):
+    page = show_timed(WIDGETS[name].widgets[0], reduced_motion="reduce")
+    page.clock.resume()
     before = look(page)
     assert moving_parts(page) == 0
-    page.wait_for_timeout(300)
+    page.clock.fast_forward(10_000)
     assert look(page) == before
 
 

@@ -197,7 +197,7 @@ class LedgerView extends WidgetView {
       [PARTS[part][0], amount(total), amount(active), amount(flops, "FLOPs").replace("FLOPs", "")]))]);
     this.table.querySelectorAll("tbody tr").forEach((row, i) => {
       const [part, { total }] = rows[i];
-      row.firstChild.style.setProperty("--part", PARTS[part][1]);
+      row.firstChild.style.setProperty("--part", total ? PARTS[part][1] : "transparent");
       row.style.visibility = total ? "" : "hidden"; // what a model lacks is not listed, but nothing below it may move
     });
     this.notes.textContent = notes(sizes);

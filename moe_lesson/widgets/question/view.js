@@ -1,9 +1,7 @@
 // A question before a result. Python keeps the guess; until it has answered, the form says that it waits.
 
-import { keepKeys, on, onTrait, taken } from "../kit/events.js";
+import { keepKeys, on, onSilence, onTrait, taken } from "../kit/events.js";
 import { make, makeButton, say } from "../kit/page.js";
-
-const PATIENCE = 4000; // milliseconds, before the form says what may be wrong
 
 class QuestionView {
   constructor(model, el) {
@@ -56,8 +54,7 @@ class QuestionView {
     this.root.classList.toggle("moe-kept", answer.kept && answer.times === times);
     if (answer.times === times) return say(this.status, answer.words);
     say(this.status, "Waiting for Python …");
-    this.timer = setTimeout(() => say(this.status, "Not kept: Python has not answered. If it is busy, wait; if the kernel was "
-      + "restarted, run this cell again."), PATIENCE);
+    this.timer = onSilence((words) => say(this.status, words));
     return undefined;
   }
 
