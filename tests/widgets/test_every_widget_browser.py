@@ -347,6 +347,28 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
     assert size != "as usual" or grown[500] < min(grown[1000], grown[1280])
 
 
+# The cells of tables in which a number, or an interval, is broken into two lines.
+BROKEN = """[...document.querySelectorAll(".moe-sheet td")].filter(({ firstChild: words }) => {
+  const range = document.createRange();
+  return [...(words?.data ?? "").matchAll(/[^[(]+|[[(][^[(]*/g)].some(({ index, 0: part }) => {
+    range.setStart(words, index);
+    range.setEnd(words, index + part.trimEnd().length);
+    return new Set([...range.getClientRects()].map(({ top }) => top)).size > 1;
+  });
+}).map((cell) => cell.textContent)"""
+
+
+@every_widget
+def test_no_number_of_a_table_is_broken_on_a_narrow_screen(show, name):
+    page = show(WIDGETS[name].widgets[0])
+    unfold(page)
+    for width in (760, 470):
+        page.set_viewport_size({"width": width, "height": 720})
+        for _ in in_states(page, WIDGETS[name]):
+            assert page.evaluate(BROKEN) == []
+            assert_it_fits(page, width)
+
+
 SMALL_SCREEN = 600  # pixels: JupyterLab leaves 598 of a screen of 720
 BESIDE_A_BAR = 864  # pixels of a page: with its side bar open, JupyterLab leaves a widget 848 of 1280
 

@@ -99,7 +99,7 @@ class AblationView extends WidgetView {
       limits: d3.extent([0, ...all.flatMap((one) => one[name].flat(2))]) })); // of all states, so that none moves an axis
     this.hues = Object.fromEntries(coloursOf(rungs).map((colour, i) => [rungs[i], colour]));
     this.key = legend([["its specialists gone", ""], ["as many others of the same load gone (control)", DESIGN.grey]]);
-    this.table = makeSheet("numbers of the domain whose specialists are gone");
+    this.table = makeSheet("numbers of the domain whose specialists are gone", true);
     const box = make("div", "moe-charts moe-ablation");
     box.append(...this.charts.map(({ chart }) => chart.box));
     this.folded.append(this.table, make("div", "", "Specialists are chosen on validation text, losses are of test text; a lost "

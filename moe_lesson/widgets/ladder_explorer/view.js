@@ -147,7 +147,7 @@ class LadderExplorerView extends WidgetView {
   build() {
     const longest = d3.max(this.state.rungs, ({ name }) => name.length);
     this.chart = new Chart({ height: 252, margin: { top: 18, left: 46, right: 20 + WIDE * longest } });
-    this.table = makeSheet("losses of the two");
+    this.table = makeSheet("losses of the two", true);
     this.folded.append(make("div", "moe-caption", NOTE));
     const colours = coloursOf(this.state.rungs.map(({ name }) => name));
     this.hues = Object.fromEntries(this.state.rungs.map(({ name }, m) => (

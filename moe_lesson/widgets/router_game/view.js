@@ -163,7 +163,8 @@ class RouterGameView extends PointingView {
     PLACES.forEach((place, i) => {
       const left = geo.lefts[i];
       [ctx.font, ctx.textAlign, ctx.textBaseline, ctx.fillStyle] = [`bold ${theme.font}`, "left", "middle", theme.ink];
-      ctx.fillText(guessed ? `${place}: ${NAMES[kinds[i]]}` : place, left, -10, geo.panel); // squeezed where the map is narrow
+      const words = guessed ? `${place}: ${NAMES[kinds[i]]}` : place;
+      ctx.fillText(ctx.measureText(words).width > geo.panel ? words.replace(" router", "") : words, left, -10);
       ctx.fillStyle = UNCHOSEN;
       ctx.fillRect(Math.round(left), 0, Math.round(geo.panel), HEAT);
       ctx.fillStyle = CHOSEN;

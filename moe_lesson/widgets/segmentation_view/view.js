@@ -153,7 +153,7 @@ class SegmentationView extends WidgetView {
     const colours = legend([["router", ROUTER], ["active for an example token", BAR], ["routed, not chosen", FAINT],
       ["shared, always active", "var(--moe-accent)"], ["given up for the router", EMPTY]]);
     colours.classList.add("moe-cut-key");
-    this.room = make("div", "moe-charts");
+    this.room = make("div", "moe-charts moe-cut-room");
     this.charts = Object.fromEntries(Object.keys(MEASURES).map((measure) => (
       [measure, new Chart({ height: 206, margin: { top: 30, bottom: 42, left: 50 } })])));
     this.room.append(...Object.values(this.charts).map(({ box }) => box));
