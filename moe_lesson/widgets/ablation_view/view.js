@@ -8,7 +8,7 @@ import { d3 } from "../kit/d3.js";
 import { coloursOf, DESIGN } from "../kit/design.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { count, rounded } from "../kit/words.js";
+import { count, rounded, shortened } from "../kit/words.js";
 
 /** The numbers of the state that is shown, or of the same with another domain's specialists gone; see `state_of` in Python. */
 function shownOf({ numbers, rung, domain, share, shares }, own = domain) {
@@ -122,8 +122,7 @@ class AblationView extends WidgetView {
     const [{ domains, domain }, { width, height }, [xTitle, xFormat]] = [this.state, chart.sized(), PANELS[name]];
     const x = d3.scaleLinear(limits, [6, width - 6]);
     const y = d3.scaleBand(domains, [0, height]);
-    const short = (words) => (words.length > LETTERS ? `${words.slice(0, LETTERS - 1)}…` : words);
-    chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: short, grid: false });
+    chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: (words) => shortened(words, LETTERS), grid: false });
     chart.x.selectAll(".tick line").attr("y1", -height).classed("moe-zero", (value) => value === 0);
     chart.y.selectAll("text").attr("font-weight", (one) => (one === domain ? 700 : null));
     chart.join(chart.bands, "rect", "moe-own", [domain], () => "own", { "x": () => -LEFT + 1, "y": () => y(domain) + 1,

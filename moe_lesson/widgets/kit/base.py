@@ -13,10 +13,10 @@ import anywidget
 import traitlets
 from traitlets import Dict, Int, Unicode
 
+from ...base.design import DESIGN
 from ...base.errors import require
 from ...base.text import well_formed
 from ...lm.model import LanguageModel
-from ...teach.design import DESIGN
 from .weights import drop_unused, weights_of
 
 ORIGINS = ("trained", "toy", "synthetic")
@@ -54,7 +54,7 @@ def palette() -> str:
     colours |= {name: f"var({JUPYTER[name]}, light-dark({colours[name]}, {dark}))" for name, dark in DESIGN["dark"].items()}
     sizes = {name: f"{size}px" for name, size in DESIGN["type"].items()}
     variables = "; ".join(f"--moe-{name}: {value}" for name, value in (colours | sizes).items())
-    return f".moe-root, .moe-question {{ {variables} }}"
+    return f".moe-root, .moe-form {{ {variables} }}"
 
 
 def stylesheet(folder: pathlib.Path) -> str:

@@ -1,4 +1,4 @@
-// How the course looks, in figures and widgets: between the braces stands JSON, which teach/design.py reads as well. The
+// How the course looks, in figures and widgets: between the braces stands JSON, which base/design.py reads. The
 // stylesheets have each colour and size as a variable, see kit/base.py: --moe-ink, on dark pages that of "dark"; --moe-title.
 // The hues are Okabe and Ito's and their neighbours, told apart with any kind of colour vision; a model has one everywhere.
 

@@ -179,9 +179,10 @@ class LadderExplorerView extends WidgetView {
     chart.lines([{ name: "cut", aid: true, colour: "currentColor", dash: "5 3", points: y.domain().map((loss) => [cut, loss]) },
       ...curves], x, y);
     const read = curves.find(({ name }) => name === point?.name)?.points[point.place];
+    const seen = y.copy().clamp(true); // a loss above the axis stands at its end, hollow
     chart.dots([...pair.flatMap((rung, i) => (equal[axis].losses[i] ? [{ key: i, x: x(equal[axis].steps[i] * rung.per_step[axis]),
-      y: y(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5 }] : [])),
-    ...(read ? [{ key: "read", x: x(read[0]), y: y(read[1]), colour: "currentColor", hollow: true, radius: 8 }] : [])]);
+      y: seen(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5, hollow: y(equal[axis].losses[i].mean) < 0 }] : [])),
+    ...(read ? [{ key: "read", x: x(read[0]), y: seen(read[1]), colour: "currentColor", hollow: true, radius: 8 }] : [])]);
     chart.names(curves.map(({ name, strong, colour, points }) => ({ key: name, x: x(points.at(-1)[0]), y: y(points.at(-1)[1]),
       text: name, colour, strong })), read ? [{ key: "read", x: width, y: 8, anchor: "end",
       text: `${point.name} at ${costWords(read[0], axis)}: ${rounded(read[1])}` }] : []);

@@ -6,7 +6,7 @@ import { make, makeButton, say } from "../kit/page.js";
 class QuestionView {
   constructor(model, el) {
     this.model = model;
-    [this.root, this.button, this.status] = [make("div", "moe-question"), makeButton("Keep my guess"), make("div", "moe-answer")];
+    [this.root, this.button, this.status] = [make("div", "moe-form moe-question"), makeButton("Keep my guess"), make("div", "moe-answer")];
     this.status.setAttribute("role", "status");
     const [row, words] = [make("div", "moe-row"), make("p", "moe-asked")];
     words.append(make("b", "", "Predict."), ` ${model.get("title")}`);
@@ -23,13 +23,13 @@ class QuestionView {
   }
 
   field(i) {
-    const field = Object.assign(make("input", "moe-field"), { type: "text", placeholder: "your guess", autocomplete: "off" });
+    const field = Object.assign(make("input", "moe-select moe-field"), { type: "text", placeholder: "your guess", autocomplete: "off" });
     field.setAttribute("aria-label", `your guess${i ? `, number ${i + 1}` : ""}: ${this.model.get("title")}`);
     return field;
   }
 
   menu() {
-    const menu = make("select", "moe-field");
+    const menu = make("select", "moe-select moe-field");
     menu.setAttribute("aria-label", `your guess: ${this.model.get("title")}`);
     menu.append(...["choose …", ...this.model.get("choices")].map((words, i) => (
       Object.assign(make("option", "", words), { value: i ? words : "" }))));

@@ -211,6 +211,11 @@ def test_d3_has_what_is_used_of_it_and_nothing_else():
     assert used | {"transition"} == set(bundled)
 
 
+def test_the_widget_to_begin_with_is_short():
+    name = re.search(r"Copy `(\w+)` \(under 250 lines in all\)", (TOOLS.parent / "CONTRIBUTING.md").read_text())[1]
+    assert sum(len(path.read_text().splitlines()) for path in (WIDGETS / name).glob("*.*")) < 250
+
+
 def test_d3_is_what_its_checksum_says():
     digest, name = (KIT / "d3.sha256").read_text().split()
     assert hashlib.sha256((KIT / name).read_bytes()).hexdigest() == digest
