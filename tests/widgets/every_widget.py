@@ -9,6 +9,9 @@ To add a widget, add an `Entry` to WIDGETS under the name of its class. All data
         hostile=Example(lambda: view_of(HOSTILE, title="<b>bold</b>"))),
 
 The rest of an `Entry` has defaults. Then write into the widget's own browser tests only what no other widget has.
+
+The form of `lesson.predict` is no entry: it shows no data, so it has no title, badge, summary or Reset to ask for. What of the
+contract applies to it, question/test_question.py asks.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ const TELL = [
 ];
 
 /** The station where the token stands, with all that happened since the stop before. */
-export function describe({ layer, num_layers: L, station, short }, tokens, t, way) {
+function describe({ layer, num_layers: L, station, short }, tokens, t, way) {
   if (!way) return tokens ? "The text is empty: type some." : "Waiting for the model.";
   const stops = short ? SHORT : d3.range(STATIONS.length);
   const told = TELL.slice(station ? stops[station - 1] + 1 : 0, stops[station] + 1).map((tell) => tell(way));
