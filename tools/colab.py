@@ -118,14 +118,17 @@ def shields() -> list[str]:
 
 
 def stamped_readme(text: str, address: str | None, site: str | None = None) -> str:
-    """README.md with its badges under the title, and a door to the web edition if there is one: no others."""
+    """README.md with its badges under the title, and a line that leads to the web edition if there is one: no others."""
     title, *paragraphs = text.split("\n\n")
-    badges, door = shields(), [f"**[Open the lessons in your browser]({site})**: nothing to install."] if site else []
+    badges, opening = shields(), []
+    if site:
+        badges.append(f"[![Open the site]({SHIELDS}/lessons-in_your_browser-6a1fb3)]({site})")
+        opening = [f"**[Open the lessons in your browser]({site})**: nothing to install."]
     if colab := badge(FIRST_LESSON, address):
         workflow = f"{address.removesuffix('/').removesuffix('.git')}/actions/workflows/ci.yml"
         badges = [f"[![CI]({workflow}/badge.svg)]({workflow})", *badges, colab]
     rest = [one for one in paragraphs if not one.startswith(("[![", "**[Open the lessons in your browser]"))]
-    return "\n\n".join([title, " ".join(badges), *door, *rest])
+    return "\n\n".join([title, " ".join(badges), *opening, *rest])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Three ways to compute the routed part of an MoE layer: y_t = Σ_k weight_tk · expert_{id_tk}(x_t).
+"""Ways to compute the routed part of an MoE layer: y_t = Σ_k weight_tk · expert_{id_tk}(x_t).
 
-All three take the same tokens, the same routing and the same experts' weights, w_in [N, D, 2H] and w_out [N, H, D], and give
+All take the same tokens, the same routing and the same experts' weights, w_in [N, D, 2H] and w_out [N, H, D], and give
 the same output. `loop` is the equation, `one_hot` is the equation as one tensor expression, `grouped` is what one runs. What is
 fast depends on the machine, so `grouped` itself goes one of two ways:
 
@@ -9,9 +9,10 @@ fast depends on the machine, so `grouped` itself goes one of two ways:
 | on a CPU | `in_chunks` | some experts' rows fit its cache, and adding them to their tokens there is the fastest |
 | on a GPU | `at_once` | adding rows to tokens would take atomics: slow, and rounded in an order that changes |
 | torch.compile, export, meta device | `at_once` | one graph without a value in it, whose steps are PyTorch's to fuse |
+| nowhere by itself; on an NVIDIA GPU by name | `fused` | `at_once` with fewer journeys to memory, in Triton |
 
-`fused.fused` is `at_once` with fewer journeys to memory, in Triton. Call it by its name: its kernels are tested in Triton's
-interpreter, and until a GPU has run and timed them nothing chooses them by itself.
+The kernels of `fused` are tested in Triton's interpreter. No GPU has run or timed them yet: so nothing chooses them, and you ask
+for them, `MoE(…, dispatch="fused")`. Where they can't run, the call says why, and what to do.
 
 Letters: T tokens, D model width, H expert width, N experts, K active, R routed rows: T·K of them, or a part.
 """
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .fused import fused
 from .routing import Routing
 from .rows import Combine, Gather, block_ends, by_expert, grouped_product
 
@@ -61,7 +63,7 @@ def combine(y_TD: Tensor, out_RD: Tensor, token_R: Tensor, weight_R: Tensor) -> 
 
 
 def loop(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
-    """One expert after the other, each on the tokens that chose it: the equation, and the oracle for the other two."""
+    """One expert after the other, each on the tokens that chose it: the equation, and the oracle for all others."""
     y_TD = torch.zeros_like(x_TD)
     for i, (w_in_DH, w_out_HD) in enumerate(zip(w_in, w_out)):
         token_R, slot_R = tokens_of(i, routing.expert_ids)
@@ -122,4 +124,5 @@ def in_cache(token_R: Tensor, weight_R: Tensor, ends_N: Tensor, w_in: Tensor, w_
     return zip(token_R.split(sizes), weight_R.split(sizes), ends, w_in.split(few), w_out.split(few))
 
 
-DISPATCHES = {"grouped": grouped, "one_hot": one_hot, "loop": loop}
+DISPATCHES = {"grouped": grouped, "one_hot": one_hot, "loop": loop}  # what runs everywhere
+BY_NAME = DISPATCHES | {"at_once": at_once, "fused": fused}  # what a layer may be asked for

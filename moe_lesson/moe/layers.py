@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.errors import require
-from .dispatch import DISPATCHES, ffn
+from .dispatch import BY_NAME, ffn
 from .routing import Routing
 
 SCORES = {"softmax": lambda logits: logits.softmax(dim=-1), "sigmoid": torch.sigmoid}
@@ -159,7 +159,8 @@ class Experts(nn.Module):
         width: D.
         num_experts: N.
         expert_width: H, hidden units of one expert.
-        dispatch: how they are computed: "grouped", "one_hot" or "loop"; the result is the same.
+        dispatch: how they are computed: "grouped", "one_hot" or "loop"; the result is the same. Or one way of `grouped`,
+            "at_once" or "fused", whatever the machine; `dispatch.py` says which is for what.
 
     Returns (forward): for x [T, D] and its routing, the routed part y_t = Σ_k weight_tk · expert_{id_tk}(x_t), [T, D].
     """
@@ -167,13 +168,13 @@ class Experts(nn.Module):
     def __init__(self, width: int, num_experts: int, expert_width: int, dispatch: str = "grouped"):
         super().__init__()
         require(expert_width >= 1, f"expert_width is {expert_width}; an expert needs at least one hidden unit")
-        require(dispatch in DISPATCHES, f"unknown dispatch {dispatch!r}; choose one of {', '.join(DISPATCHES)}")
+        require(dispatch in BY_NAME, f"unknown dispatch {dispatch!r}; choose one of {', '.join(BY_NAME)}")
         self.dispatch = dispatch
         self.w_in = weight(num_experts, width, 2 * expert_width)
         self.w_out = weight(num_experts, expert_width, width)
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
-        return DISPATCHES[self.dispatch](x_TD.to(compute_dtype(x_TD)), routing, self.w_in, self.w_out)
+        return BY_NAME[self.dispatch](x_TD.to(compute_dtype(x_TD)), routing, self.w_in, self.w_out)
 
 
 class MoE(nn.Module):

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ParallelStyle
 
 from ..base.errors import require
-from .dispatch import DISPATCHES
+from .dispatch import BY_NAME
 from .layers import Experts, compute_dtype
 from .routing import Routing
 from .rows import Combine, Gather, by_expert
@@ -174,7 +174,7 @@ class ShardedExperts(Experts):
         rows_RD = AllToAll.apply(Gather.apply(x_TD, token_S, place_TK), send, receive, group)
         weight_R = AllToAll.apply(weight_S, send, receive, group)
         here = each_with_its_expert(arriving_PE, weight_R)
-        out_RD = DISPATCHES[self.dispatch](rows_RD, here, w_in.to_local(), w_out.to_local())
+        out_RD = BY_NAME[self.dispatch](rows_RD, here, w_in.to_local(), w_out.to_local())
         out_SD = AllToAll.apply(out_RD, receive, send, group)
         return Combine.apply(out_SD, token_S, place_TK)  # no atomics: the same each time on a GPU, too
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
 import re
 from collections.abc import Iterable
 from typing import Any
 
-SHARED = (pathlib.Path(__file__).parents[1] / "widgets" / "kit" / "design.js").read_text(encoding="utf-8")
-DESIGN = json.loads(SHARED[SHARED.index("{"):SHARED.index("};") + 1])  # of the widgets, too
+from ..base.design import DESIGN
+
 INK, LINE, BAR, ACCENT = (DESIGN[name] for name in ("ink", "line", "bar", "accent"))
 MODELS, VARIANTS = DESIGN["models"], DESIGN["variants"]
 OTHERS = tuple(DESIGN["others"])  # for what is no model: never a model's colour, while these last

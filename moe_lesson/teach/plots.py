@@ -207,40 +207,53 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
 
 @matplotlib.rc_context(STYLE)
 def draw_layers(recipes: Mapping[str, Recipe], figure: Figure | None = None) -> Figure:
-    """Draw what one token passes through in layers, dense or sparse: a diagram, side by side, not the routing of a model.
+    """Draw one token's way through layers, dense or sparse, side by side: a diagram, its scores and weights are no model's.
 
     Args:
         recipes: name -> recipe; a box is as wide as an expert, or a dense FFN, has hidden units, on one scale for all.
         figure: where to draw; None makes a bare figure.
 
     Returns:
-        The figure; what works for the token is filled in the model's colour, shared experts dark.
+        The figure, read upward: residual stream, RMS norm, the router's scores with the top k lit, the experts that work
+        for the token in the model's colour and shared ones dark, the sum (a line as thick as its weight), the residual.
     """
     require(bool(recipes), "recipes is empty; give at least one name with its recipe")
-    figure = blank(figure, 3.6 * len(recipes), 2.9)
+    figure = blank(figure, 3.3 * len(recipes), 4.2)
     panels = figure.subplots(1, len(recipes), squeeze=False)[0]
-    # (hidden units of a box, shared, routed, active)
-    sizes = [(one.hidden, 0, 1, 1) if isinstance(one, Dense) else (one.expert_width, one.num_shared, one.num_experts, one.top_k)
+    # a dense FFN is one shared expert, and none to choose from: (hidden units of a box, shared, routed, active)
+    sizes = [(one.hidden, 1, 0, 0) if isinstance(one, Dense) else (one.expert_width, one.num_shared, one.num_experts, one.top_k)
              for one in recipes.values()]
     most = max(hidden * (shared + routed) for hidden, shared, routed, _ in sizes)
     for ax, name, (hidden, num_shared, num_routed, top_k), colour in zip(panels, recipes, sizes, colours_of(recipes)):
-        box, stride = hidden / most, max(1, num_routed // top_k)
-        left = 0.5 - (num_shared + num_routed) * box / 2
-        routed = {num_shared + (5 * k) % stride + stride * k for k in range(top_k)}
+        box, stride = hidden / most, max(1, num_routed // max(1, top_k))
+        chosen = {num_shared + (5 * k) % stride + stride * k: 1 - 0.6 * ((3 * k) % top_k) / top_k for k in range(top_k)}
         for expert in range(num_shared + num_routed):
-            fill = INK if expert < num_shared else colour if expert in routed else "none"
-            start, middle = left + (expert + 0.12) * box, left + (expert + 0.5) * box
-            ax.add_patch(Rectangle((start, 0.44), 0.76 * box, 0.2, facecolor=fill, edgecolor=LINE))
+            middle = 0.5 + (expert + 0.5 - (num_shared + num_routed) / 2) * box
+            fill = colour if expert in chosen or not num_routed else INK if expert < num_shared else "none"
+            score = chosen.get(expert, 0.1 + 0.25 * (0.618 * expert % 1))
+            ax.add_patch(Rectangle((middle - 0.38 * box, 0.44), 0.76 * box, 0.2, facecolor=fill, edgecolor=LINE))
+            if expert >= num_shared:
+                ax.vlines(middle, 0.27, 0.27 + 0.1 * score, LINE if fill == "none" else fill, linewidth=min(7, 100 * box))
             if fill != "none":
-                for bottom, top in (((0.5, 0.12), (middle, 0.43)), ((middle, 0.65), (0.5, 0.92))):
-                    ax.annotate("", top, bottom, arrowprops={"arrowstyle": "-", "color": fill, "linewidth": 1.2, "alpha": 0.8})
-        dense = isinstance(recipes[name], Dense)
-        ax.text(0.5, 0.05, "token x", ha="center", va="center")
-        total = "answer" if dense else "Σ weight · answer" + (" + shared" if num_shared else "")
-        ax.text(0.5, 0.98, total, ha="center", va="center")
-        ax.set(xlim=(0, 1), ylim=(0, 1.04))
-        ax.set_title(f"{name}\none FFN of {hidden}" if dense else f"{name}\n{top_k} of {num_routed} experts of {hidden}"
-                     + (f", and {num_shared} shared" if num_shared else ""))
+                always = expert < num_shared  # past the router, and with the weight 1
+                below = ([0.42 if num_routed else 0.5, middle, middle], [0.05, 0.25, 0.43]) if always else (
+                    [0.5, middle, np.nan, middle, middle], [0.16, 0.26, np.nan, 0.38, 0.43])
+                ax.plot(*below, color=fill, linewidth=1.2, zorder=0)
+                ax.plot([middle, 0.5], [0.65, 0.83], color=fill, zorder=0,
+                        linewidth=1.5 if always else 0.4 + 6 * score / sum(chosen.values()))
+        ax.plot([-0.1, -0.1], [-0.02, 1.03], color=INK, linewidth=3, solid_capstyle="butt")
+        for way in (([-0.1, 0.5, 0.5], [0.05, 0.05, 0.16 if num_routed else 0.05]), ([0.5, 0.5, -0.1], [0.83, 0.95, 0.95])):
+            ax.plot(*way, color=INK, linewidth=1.2, zorder=0)
+        around = {"ha": "center", "va": "center", "bbox": {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": INK}}
+        ax.text(0.5, 0.05, "RMS norm", **around)
+        ax.text(-0.1, 0.95, "+", **around | {"bbox": around["bbox"] | {"boxstyle": "circle,pad=0.15"}})
+        ax.text(-0.15, 0.5, "residual stream", ha="right", va="center", rotation=90)
+        if num_routed:
+            ax.text(0.5, 0.16, f"router: top {top_k}", **around)
+            ax.text(0.5, 0.83, "Σ weight · answer" + (" + shared" if num_shared else ""), **around)
+        ax.set(xlim=(-0.22, 1.01), ylim=(-0.02, 1.03))
+        ax.set_title(f"{name}\n{top_k} of {num_routed} experts of {hidden}" + (f", and {num_shared} shared" if num_shared else "")
+                     if num_routed else f"{name}\none FFN of {hidden}")
         ax.axis("off")
     return figure
 

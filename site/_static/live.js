@@ -112,7 +112,12 @@ function asking(traits, question) {
 
 /** The model of a quiz, with what was answered earlier. */
 function quizzing(traits, question) {
-  return new Model({ ...traits, tries: guesses()[question] ?? {} }, (model, { tries }) => tries && keep(question, tries));
+  const earlier = guesses()[question] ?? {};
+  return new Model({ ...traits, tries: earlier, kept: earlier }, (model, { tries }) => {
+    if (!tries) return;
+    keep(question, tries);
+    model.set("kept", tries);
+  });
 }
 
 /** Keep something in this browser; says whether that is possible. */

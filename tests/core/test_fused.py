@@ -64,23 +64,30 @@ def errors(sizes, dtype, tiles):
 
 
 def layers():
-    """The difference of a compiled layer to an eager one, and FLOPs of fused and of plain, forward and both passes."""
+    """Of a layer that has `fused` by its name: the difference of the compiled one and of the loop to the eager one, what computes
+    it, and the FLOPs of fused and of plain, forward and both passes."""
     fused.TILE, fused.COLUMNS, fused.DEPTH = SMALL
-    dispatch.DISPATCHES["grouped"] = fused.fused
     torch.manual_seed(0)
-    moe, x = MoE(16, 4, 2, 8, 1), torch.randn(6, 16, requires_grad=True)
+    moe, x = MoE(16, 4, 2, 8, 1, dispatch="fused"), torch.randn(6, 16, requires_grad=True)
     found, flops = {}, {}
+    with torch.profiler.profile() as seen:
+        moe(x)
+    operators = [event.name for event in seen.events() if event.name.startswith("moe_lesson::")]
     for name, run in {"eager": moe, "compiled": torch.compile(moe, backend="aot_eager", fullgraph=True)}.items():
         y = run(x)[0]
         found[name] = [y, *torch.autograd.grad(y.square().sum(), [x, *moe.parameters()])]
-    for name, way in {"fused": fused.fused, "plain": dispatch.at_once}.items():
-        dispatch.DISPATCHES["grouped"] = way
+    for name, way in {"fused": "fused", "plain": "at_once"}.items():
+        moe.experts.dispatch = way
         with FlopCounterMode(display=False) as forward:
             y = moe(x)[0]
         with FlopCounterMode(display=False) as backward:
             y.sum().backward()
         flops[name] = forward.get_total_flops(), backward.get_total_flops()
-    return {"compiled": max((a - b).abs().max().item() for a, b in zip(*found.values(), strict=True)), "flops": flops}
+    moe.experts.dispatch = "loop"
+    found["loop"] = [y := moe(x)[0], *torch.autograd.grad(y.square().sum(), [x, *moe.parameters()])]
+    eager = found.pop("eager")
+    differences = {name: max((a - b).abs().max().item() for a, b in zip(one, eager, strict=True)) for name, one in found.items()}
+    return differences | {"flops": flops, "operators": operators}
 
 
 def refusals():
@@ -111,8 +118,9 @@ def test_output_and_all_gradients_are_those_of_the_loop_in_float64(interpreted, 
 
 
 @TRITON
-def test_a_layer_compiles_with_it_and_its_flops_are_counted(interpreted):
-    assert interpreted["layers"]["compiled"] < 1e-5
+def test_a_layer_has_it_by_its_name_compiles_with_it_and_its_flops_are_counted(interpreted):
+    assert interpreted["layers"]["operators"] == ["moe_lesson::fused"]
+    assert interpreted["layers"]["compiled"] < 1e-5 and interpreted["layers"]["loop"] < 1e-5
     flops = interpreted["layers"]["flops"]
     assert flops["fused"] == flops["plain"] and flops["fused"][1] > flops["fused"][0] > 0
 
@@ -124,11 +132,12 @@ def test_a_dtype_that_would_be_multiplied_wrongly_is_refused(interpreted):
 
 
 def test_where_triton_cannot_run_there_is_a_clear_error(monkeypatch):
+    moe = MoE(16, 4, 1, 8, dispatch="fused")
     x, routing = torch.randn(3, 16), Routing(torch.rand(3, 4), torch.zeros(3, 1, dtype=torch.long), torch.ones(3, 1))
     w_in, w_out = torch.randn(4, 16, 16), torch.randn(4, 8, 16)
     monkeypatch.setattr(fused, "triton", object())
     with pytest.raises(ValueError, match="runs on a GPU, but the tokens are on cpu.*`grouped`, which runs everywhere"):
-        fused.fused(x, routing, w_in, w_out)
+        moe(x)
     monkeypatch.setattr(fused, "triton", None)
     with pytest.raises(ValueError, match="needs Triton, which is not installed.*pip install triton.*`grouped`"):
         fused.fused(x, routing, w_in, w_out)

@@ -223,7 +223,7 @@ def test_noise_is_drawn_in_training_alone_and_follows_the_seed():
     (dict(num_shared=-1), "num_shared is -1.*0 or more"),
     (dict(score="relu"), "unknown score 'relu'.*softmax, sigmoid"),
     (dict(scale=0.0), "scale is 0.0.*positive"),
-    (dict(dispatch="fast"), "unknown dispatch 'fast'.*grouped"),
+    (dict(dispatch="fast"), "unknown dispatch 'fast'.*grouped, one_hot, loop, at_once, fused"),
 ])
 def test_impossible_layers_are_refused_with_the_value_and_the_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -35,8 +35,8 @@ def corpus():
     return own_corpus(TEXT)
 
 
-def run(corpus, steps=12, **options):
-    model = LanguageModel(CONFIG)
+def run(corpus, steps=12, device="cpu", **options):
+    model = LanguageModel(CONFIG).to(device)
     config = TrainingConfig(steps, lr=1e-2, warmup=2)
     options = {"progress": False} | options
     return model, train(model, corpus.sampler("train", 4, 16), config, **options)
@@ -80,17 +80,19 @@ def stopping_at(corpus, step, how):
     return batch_at
 
 
-def test_an_interrupted_training_goes_on_exactly(corpus, tmp_path):
-    whole, history = run(corpus)
+@pytest.mark.parametrize("device", [
+    "cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))])
+def test_an_interrupted_training_goes_on_exactly(device, corpus, tmp_path):
+    whole, history = run(corpus, device=device)
     state = tmp_path / "state.safetensors"
-    model = LanguageModel(CONFIG)
+    model = LanguageModel(CONFIG).to(device)
     config = TrainingConfig(12, lr=1e-2, warmup=2)
     interrupt = stopping_at(corpus, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match="after step 6 of 12.*call train again"):
         train(model, interrupt, config, checkpoint=state, progress=False)
     asked = []
     sample = corpus.sampler("train", 4, 16)
-    resumed = LanguageModel(CONFIG)
+    resumed = LanguageModel(CONFIG).to(device)
     again = train(resumed, lambda step: asked.append(step) or sample(step), config, checkpoint=state, progress=False)
     assert asked[1:] == list(range(6, 12)), "what was trained before the interrupt is not trained again"
     assert same(resumed, whole), "resumed weights must equal uninterrupted ones to the bit, noise included"

@@ -1,14 +1,18 @@
 """Every check accepts the reference and rejects named wrong implementations with the hint that fits."""
 
 import math
+import pathlib
 import random
 import statistics
+import sys
 from dataclasses import replace
 from functools import partial
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe_lesson.lm import real
 from moe_lesson.measure import census, evidence, interventions
@@ -16,6 +20,7 @@ from moe_lesson.moe import layers, parallel, rows
 from moe_lesson.moe.routing import Routing
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check
+from moe_lesson.teach.checks.lesson09 import ASK, NEVER_WAIT, lines_that_wait
 
 
 def first_choice_only(ids, n):
@@ -699,6 +704,20 @@ def with_a_mask(ids, n):
     return torch.stack([(ids[ids <= i] >= 0).sum() for i in range(n)])
 
 
+def added_up(grad, token, place):
+    return grad.new_zeros(len(place), grad.shape[1]).index_add(0, token, grad)
+
+
+def by_order(grad, token, place):
+    return grad[place.flatten().argsort()].view(*place.shape, -1).sum(1)
+
+
+def written_once(grad, token, place):
+    tokens = grad.new_zeros(len(place), grad.shape[1])
+    tokens[token] += grad
+    return tokens
+
+
 def counted_by(change):
     """Wrong plans: what it counts of each device's choices; P devices, N experts."""
     return lambda choices, n: torch.stack([torch.bincount(change(ids, n, len(choices)).flatten(), minlength=len(choices))
@@ -713,6 +732,20 @@ WRONG |= {
                (changed_places(lambda order, place: (order // 2, place)), "each of the numbers"),
                (changed_places(lambda order, place: (order, place.flip(0))), "does not undo order"),
                (unstable, "stable=True"), (best_first, "not sorted by expert"), (lambda ids: ids, "must return two things")],
+    "gather_backward": [(lambda grad, token, place: grad[place], "their sum"), (added_up, "right, but by index_add"),
+                        (written_once, "a single one is left"),
+                        (lambda grad, token, place: grad.view(*place.shape, -1).sum(1), "as they lie"),
+                        (by_order, "wrong way round"),
+                        (lambda grad, token, place: grad[place[:, 0]], "the first choice's row alone"),
+                        (lambda grad, token, place: grad[place].mean(1), "a sum, not a mean"),
+                        (lambda grad, token, place: grad[token], "a row for each token"),
+                        (lambda grad, token, place: grad[place[:, 0]] + grad[place[:, 1]], "the sum of the rows place[t]")],
+    "waiting_lines": [(lambda: {1, 8, 10, 11, 12}, "line 10 does not wait: adding by an index takes atomics"),
+                      (lambda: {5}, "`where` with three arguments"), (lambda: [7, 8], "line 7 does not wait"),
+                      (lambda: {8, 12}, "2 found, and they do wait, but there is another one: ask of every condition"),
+                      (lambda: {1, 8, 12}, "whether it holds numbers or true and false"),
+                      (lambda: {1, 11, 12}, "where its length comes from"), (lambda: {1, 8, 11}, "who wants a number"),
+                      (lambda: {13}, "the layer has no line 13"), (lambda: "1, 8", "in braces")],
     "least_rows": [(rows_needed(lambda ridge, a, b: ridge), "the ridge itself"),
                    (rows_needed(lambda ridge, a, b: 1 / (1 / ridge - 1 / a)), "columns that come out"),
                    (rows_needed(lambda ridge, a, b: 1 / (1 / ridge - 1 / b)), "columns that go in"),
@@ -954,3 +987,32 @@ def test_an_attempt_that_raises_is_told_so(name, capsys):
 
     assert ALL[name](raises) is ALL[name].reference
     assert "KeyError" in capsys.readouterr().out
+
+
+class Waits(TorchDispatchMode):
+    """At which commented lines of a function an operator needs a value, or finds out how long its result is."""
+
+    def __init__(self, name: str, source: str):
+        super().__init__()
+        self.name, self.source, self.lines = name, source.splitlines(), set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name = operator.overloadpacket.__name__
+        masked = name == "index" and any(one is not None and one.dtype == torch.bool for one in args[1])
+        if masked or name in {"_local_scalar_dense", "nonzero", "is_nonzero"}:
+            frame = sys._getframe()
+            while frame.f_code.co_name != self.name:
+                frame = frame.f_back
+            self.lines.add(int(self.source[frame.f_lineno - 1].partition("# line ")[2]))
+        return operator(*args, **kwargs or {})
+
+
+def test_the_lines_that_the_check_wants_are_those_at_which_the_lessons_layer_waits():
+    lesson = nbformat.read(pathlib.Path(__file__).parents[2] / "notebooks/09-moe-on-gpu.ipynb", as_version=4)
+    source = next(cell.source for cell in lesson.cells if cell.id == "exercise-lines")
+    exec(source.partition("\n\n\ndef waiting_lines")[0], names := {"torch": torch})
+    ids = torch.tensor([[3, 0], [1, 3], [0, 2]])
+    with Waits("slow_layer", source) as seen:
+        names["slow_layer"](torch.randn(3, 4), ids, torch.rand(3, 2) + 0.1, torch.randn(4, 4, 5), torch.randn(4, 5, 4))
+    assert seen.lines == set(lines_that_wait())
+    assert set(NEVER_WAIT) | set(ASK) == set(range(1, 13)) and set(ASK) == seen.lines

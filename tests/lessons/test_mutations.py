@@ -22,6 +22,7 @@ from moe_lesson.measure import census, evidence, instruments, interventions, roo
 from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows, zoo
 from moe_lesson.teach import checks
 from moe_lesson.teach.checks.kit import Check, traced
+from moe_lesson.teach.checks.lesson09 import lines_that_wait
 from moe_lesson.teach.checks.lesson11 import ToyModel
 
 F = torch.nn.functional
@@ -34,6 +35,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "verdict": [evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
+       "gather_backward": [rows.Combine.forward], "waiting_lines": [lines_that_wait],
        "send_counts": [parallel.devices_of, parallel.send_counts], "listen": [real.decided, real.listen],
        "best_in_groups": [zoo.outside_groups, zoo.in_groups, zoo.best_in_groups]}
 GRADIENTS = "ffn", "gate", "choose", "combine"  # through all arguments that are floats; balance_loss has one of its own
@@ -197,8 +199,8 @@ def arguments(name: str, seed: int) -> list:
         case "choose":
             return [floats(a, b).softmax(1), r.randint(1, b)]
         case "combine":
-            rows = r.randint(0, 6)
-            return [floats(a, b), floats(rows, b), torch.randint(0, a, (rows,)), floats(rows)]
+            many = r.randint(0, 6)
+            return [floats(a, b), floats(many, b), torch.randint(0, a, (many,)), floats(many)]
         case "max_violation" | "update_bias":
             load = torch.randint(0, 9, (a,)) * (torch.rand(a) < r.random())
             load[r.randrange(a)] = 1 + r.randrange(9)
@@ -222,6 +224,11 @@ def arguments(name: str, seed: int) -> list:
             return sampled(r)
         case "places":
             return [torch.randint(a, (b, c))]
+        case "gather_backward":
+            order, place = rows.places(torch.randint(a, (b, c)))
+            return [floats(b * c, d), order // c, place]
+        case "waiting_lines":
+            return []
         case "block_ends":
             return [torch.randint(a, (b, c)), a]
         case "least_rows":
@@ -262,6 +269,8 @@ def outcome(name: str, function: Callable, given: list) -> list:
         token, slot = answer
         assert token.ndim == 1 and token.shape == slot.shape
         answer = [token.is_floating_point(), *sorted(zip(token.tolist(), slot.tolist()))]
+    if name == "waiting_lines":
+        answer = sorted(answer)
     parts = list(answer) if isinstance(answer, tuple | list) else [answer]
     if floating:
         assert parts[0].requires_grad

@@ -230,7 +230,20 @@ def test_a_dense_ffn_is_one_box_on_the_scale_of_the_experts():
     assert box.get_width() == pytest.approx(2 * experts[0].get_width())
     assert box.get_x() + box.get_width() / 2 == pytest.approx(0.5)
     assert to_rgb(box.get_facecolor()) == to_rgb(MODELS["dense"]) and dense.get_title() == "dense\none FFN of 64"
-    assert [text.get_text() for text in dense.texts if text.get_text()] == ["token x", "answer"]
+    said = [{text.get_text() for text in ax.texts} for ax in (dense, sparse)]
+    assert said[0] == {"RMS norm", "residual stream", "+"}, "a dense FFN has no router, and no weights"
+    assert said[1] - said[0] == {"router: top 2", "Σ weight · answer"}
+
+
+def test_the_router_has_a_score_for_each_routed_expert_and_lights_the_top_k():
+    [ax] = draw_layers({"DeepSeekMoE": Sparse(6, 2, 16, num_shared=2)}).axes
+    scores = [(np.ptp(line.get_segments()[0][:, 1]),
+               to_rgb(line.get_color()[0]) == to_rgb(MODELS["DeepSeekMoE"])) for line in ax.collections]
+    assert len(scores) == 6 and [lit for _, lit in sorted(scores)] == [False] * 4 + [True] * 2
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] == 0.65]
+    assert len(drawn) == 4, "a line to the sum for each expert that works"
+    thick = sorted({line.get_linewidth() for line in drawn if to_rgb(line.get_color()) != to_rgb(INK)})
+    assert len(thick) == 2, "as thick as the weight"
 
 
 def test_stages_stand_one_after_the_other_and_those_that_wait_are_hatched():

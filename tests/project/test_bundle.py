@@ -285,13 +285,14 @@ def test_badges_come_with_an_address_in_pyproject_and_go_with_it(tmp_path):
     assert before == [nb.cells[0].source, nb.cells[1].source, colab.stamped_readme(readme, None)]
 
 
-def test_the_readmes_badges_of_ci_and_the_door_to_the_site_come_with_their_addresses_and_go_with_them():
+def test_the_readmes_badges_of_ci_and_of_the_site_come_with_their_addresses_and_go_with_them():
     plain = colab.stamped_readme((REPO / "README.md").read_text(encoding="utf-8"), None)
     assert "![Licence: Apache-2.0]" in plain and "![Python 3.10 to 3.14]" in plain
     assert "![CI]" not in plain and "Open the lessons in your browser" not in plain
     full = colab.stamped_readme(plain, ADDRESS, "https://someone.example/moe")
     assert f"[![CI]({ADDRESS}/actions/workflows/ci.yml/badge.svg)]" in full
     assert full.split("\n\n")[2] == "**[Open the lessons in your browser](https://someone.example/moe)**: nothing to install."
+    assert "-in_your_browser-6a1fb3)](https://someone.example/moe)" in full and "[![Open the site]" not in plain
     assert colab.stamped_readme(full, ADDRESS, "https://someone.example/moe") == full, "a second stamp adds nothing"
     assert colab.stamped_readme(full, None) == plain
     assert "![CI]" not in colab.stamped_readme(plain, "https://gitlab.com/someone/moe")

@@ -95,6 +95,15 @@ def test_ci_runs_the_oldest_python_and_that_of_colab():
     assert [python for python in PYTHONS if SpecifierSet(PROJECT["requires-python"]).contains(python)] == PYTHONS
 
 
+def test_the_site_is_toured_in_a_browser_before_it_is_published():
+    job = yaml.safe_load((REPO / ".github/workflows/site.yml").read_text())["jobs"]["publish"]
+    assert re.fullmatch(r"python:3\.\d+-bookworm", job["container"]), "Debian, whose chromium is a plain package"
+    steps = [step.get("run") or step["uses"] for step in job["steps"]]
+    built, toured, published = (next(i for i, step in enumerate(steps) if words in step)
+                                for words in ("make site", "tools/site_tour.py", "upload-pages-artifact"))
+    assert built < toured < published and "chromium" in steps[toured]
+
+
 def test_conda_environment_agrees_with_pyproject():
     text = (REPO / "environment.yml").read_text()
     (python,) = re.findall(r"^  - python=([\d.]+)", text, re.MULTILINE)

@@ -9,6 +9,9 @@ To add a widget, add an `Entry` to WIDGETS under the name of its class. All data
         hostile=Example(lambda: view_of(HOSTILE, title="<b>bold</b>"))),
 
 The rest of an `Entry` has defaults. Then write into the widget's own browser tests only what no other widget has.
+
+The form of `lesson.predict` is no entry: it shows no data, so it has no title, badge, summary or Reset to ask for. What of the
+contract applies to it, question/test_question.py asks.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import router_zoo.cases as zoo_cases
 import segmentation_view.cases as segmentation_cases
 import specialisation_view.cases as specialisation_cases
 import token_way.cases as way_cases
-from router_microscope.cases import scope_of
+from router_microscope.cases import scope_of, scope_of_model
 from routing_map.cases import map_of
 from routings import HOSTILE, LONG_NAMES, logits_of, routing_of
 from widget_harness import made
@@ -102,7 +105,7 @@ CURSOR = ("[role=application]", "ArrowRight")
 RADIOS = ("input[type=radio]:checked >> nth=0", "ArrowRight")
 LONG = "what does a layer do with these tokens, and who is dropped?"
 
-NOISY = {"noise": 1.5, "k": 5, "draw": 31, "temperature": 0.5, "locked_expert": 3}
+NOISY = {"noise": 1.0, "k": 5, "draw": 31, "temperature": 0.5, "locked_expert": 3}
 EARLY = {"step": 7, "layer": 0, "seed": 2, "method": "importance + load", "by_load": True}
 TIGHT = {"factor": 0.5, "by": "weight", "batch": "shuffled", "shuffle": 3, "layer": 1, "locked_token": 7}
 BY_ROUTED = {"layer": 1, "order": BY_SHARE, "locked_token": 7}
@@ -145,16 +148,21 @@ ROUTING_MAP = Entry(
     along=("k", "locked_expert"),  # they belong to a layer
     types=partial(map_of_a_model, "the moon and the sea, " * 11, vocabulary=256))  # a token a letter: a full context
 
-# --- widgets that compute in the browser alone ---------------------------------------------------------------------------
+# --- widgets that compute in the browser alone, some of them a model too ---------------------------------------------------
+
+FULL = "the moon and the sea, " * 11  # of a model without merges a full context
+OTHER_TEXTS = ({"text": ""}, {"text": "x" * 241})
 
 ROUTER_MICROSCOPE = Entry(
-    partial(scope_of, token=4), (NOISY, {**NOISY, "token": 9, "order": "top-k, softmax", "by_logit": True}),
+    scope_of_model, (NOISY, {**NOISY, "token": 9, "order": "top-k, softmax", "by_logit": True}, *OTHER_TEXTS),
     held={"token slider": slider("Token"), "k slider": slider("K, experts per token"), "cursor": CURSOR},
     hostile=Example(lambda: scope_of(HOSTILE, title=WORDS), tuple({"token": token} for token in range(len(HOSTILE)))),
     sizes={f"{experts} experts": Example(partial(scope_of, 61, experts, 1, title=LONG),
                                          ({**NOISY, "k": experts, "locked_expert": 0},)) for experts in (1, 12, 64)},
-    projected={f"{tokens} tokens": Example(partial(scope_of, tokens, 62, 6), (NOISY,)) for tokens in (61, 240)},
-    large=lambda: made(scope_of(240, 64, 6), noise=1.5))
+    projected={f"{tokens} tokens": Example(partial(scope_of, tokens, 62, 6), (NOISY,)) for tokens in (61, 240)}
+    | {"a model's": Example(partial(scope_of_model, FULL, vocabulary=256, experts=62, k=6), (NOISY, *OTHER_TEXTS))},
+    large=lambda: made(scope_of(240, 64, 6), noise=1.5),
+    types=partial(scope_of_model, FULL, vocabulary=256, experts=62, k=6, width=64))
 
 ABLATION_VIEW = Entry(
     ablation_cases.view_of, ({"rung": "gshard", "domain": "maths", "share": 0.25}, {"domain": "cpp", "share": 0.0625}),
@@ -177,14 +185,17 @@ BALANCING_RACE = Entry(
     opened='document.querySelector(".moe-row button").click();')  # it plays
 
 CAPACITY_VIEW = Entry(
-    capacity_cases.view_of, (TIGHT, {**TIGHT, "batch": "reversed", "by": "order", "factor": 0.25}, {"factor": None}),
+    capacity_cases.view_of_model,
+    (TIGHT, {**TIGHT, "batch": "reversed", "by": "order", "factor": 0.25}, {"factor": None}, *OTHER_TEXTS),
     held={"factor slider": slider("capacity factor"), "shuffle slider": slider("which shuffle"), "cursor": CURSOR},
     hostile=Example(lambda: capacity_cases.view_of(HOSTILE, title=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(capacity_cases.view_of, 150, experts, 1, title=LONG), (TIGHT,))
            for experts in (1, 12, 64)} | {"long names": Example(partial(capacity_cases.view_of, LONG_NAMES * 5, 16, 2))},
     projected={f"{tokens} tokens": Example(partial(capacity_cases.view_of, tokens, 16, 2), (TIGHT,))
-               for tokens in (60, 93, 128, 300)},  # 128: the context of the lesson's models
-    large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"))
+               for tokens in (60, 93, 128, 300)}
+    | {"a model's": Example(partial(capacity_cases.view_of_model, FULL, vocabulary=256, experts=16, k=2), (TIGHT, *OTHER_TEXTS))},
+    large=lambda: made(capacity_cases.view_of(300, 64, 6), batch="shuffled"),
+    types=partial(capacity_cases.view_of_model, FULL, vocabulary=256, experts=62, k=6, width=64))
 
 CONTRIBUTION_VIEW = Entry(
     contribution_cases.model_view, (BY_ROUTED, {"text": ""}, {"text": "x" * 241}),

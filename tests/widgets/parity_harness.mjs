@@ -17,6 +17,7 @@ export function view(base64) {
   return new DataView(copy.buffer, copy.byteOffset + 1, copy.length - 1);
 }
 
-export function stubModel(state) {
-  return { get: (name) => (state[name]?.base64 === undefined ? state[name] : view(state[name].base64)) };
+/** A widget's traits as a view has them. */
+export function traits(state) {
+  return Object.fromEntries(Object.entries(state).map(([name, value]) => [name, value?.base64 === undefined ? value : view(value.base64)]));
 }

@@ -309,11 +309,12 @@ def test_it_is_whole_after_jupyterlab_hid_it_for_a_change_of_theme(show, name):
 
 
 @every_widget
-def test_nothing_moves_by_itself(show, name):
-    page = show(WIDGETS[name].widgets[0], reduced_motion="reduce")
+def test_nothing_moves_by_itself(show_timed, name):
+    page = show_timed(WIDGETS[name].widgets[0], reduced_motion="reduce")
+    page.clock.resume()
     before = look(page)
     assert moving_parts(page) == 0
-    page.wait_for_timeout(300)
+    page.clock.fast_forward(10_000)
     assert look(page) == before
 
 
@@ -344,6 +345,28 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
         grown[width] = max(page.locator(entry.follows).evaluate_all(
             "(nodes) => nodes.map((node) => node.getBoundingClientRect().width)"))
     assert size != "as usual" or grown[500] < min(grown[1000], grown[1280])
+
+
+# The cells of tables in which a number, or an interval, is broken into two lines.
+BROKEN = """[...document.querySelectorAll(".moe-sheet td")].filter(({ firstChild: words }) => {
+  const range = document.createRange();
+  return [...(words?.data ?? "").matchAll(/[^[(]+|[[(][^[(]*/g)].some(({ index, 0: part }) => {
+    range.setStart(words, index);
+    range.setEnd(words, index + part.trimEnd().length);
+    return new Set([...range.getClientRects()].map(({ top }) => top)).size > 1;
+  });
+}).map((cell) => cell.textContent)"""
+
+
+@every_widget
+def test_no_number_of_a_table_is_broken_on_a_narrow_screen(show, name):
+    page = show(WIDGETS[name].widgets[0])
+    unfold(page)
+    for width in (760, 470):
+        page.set_viewport_size({"width": width, "height": 720})
+        for _ in in_states(page, WIDGETS[name]):
+            assert page.evaluate(BROKEN) == []
+            assert_it_fits(page, width)
 
 
 SMALL_SCREEN = 600  # pixels: JupyterLab leaves 598 of a screen of 720

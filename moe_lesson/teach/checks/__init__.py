@@ -15,10 +15,11 @@ from .lesson05 import cut_experts
 from .lesson06 import deepseekmoe
 from .lesson07 import verdict
 from .lesson08 import dealt_to_documents, information
-from .lesson09 import block_ends, least_rows, places, send_counts
+from .lesson09 import block_ends, gather_backward, least_rows, places, send_counts, waiting_lines
 from .lesson10 import best_in_groups
 from .lesson11 import listen
 
 __all__ = ["balance_loss", "best_in_groups", "block_ends", "choose", "combine", "cut_experts", "dealt_to_documents",
-           "deepseekmoe", "ffn", "gate", "information", "labels_served", "least_rows", "listen", "load", "max_violation",
-           "mended", "output_similarity", "places", "power_law", "send_counts", "tokens_of", "topk_moe", "update_bias", "verdict"]
+           "deepseekmoe", "ffn", "gate", "gather_backward", "information", "labels_served", "least_rows", "listen", "load",
+           "max_violation", "mended", "output_similarity", "places", "power_law", "send_counts", "tokens_of", "topk_moe",
+           "update_bias", "verdict", "waiting_lines"]

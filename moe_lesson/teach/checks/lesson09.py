@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...measure import roofline
 from ...moe import parallel, rows
@@ -38,6 +39,49 @@ def places(attempt: Callable) -> str | None:
         return "an expert's rows have lost the order of their tokens: sort with stable=True, and every run gives the same"
     cases = [(torch.randint(n, (t, k), generator=torch.Generator().manual_seed(t)),) for t, k, n in sizes(3)]
     return must_agree(attempt, rows.places, cases, "order sorts the choices by expert, and place is its inverse")
+
+
+class Recorded(TorchDispatchMode):
+    """Write down the names of the operators that run inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.names.add(operator.overloadpacket.__name__.rstrip("_"))
+        return operator(*args, **kwargs or {})
+
+
+@check(rows.Combine.forward)
+def gather_backward(attempt: Callable) -> str | None:
+    """What is wrong with a function (grad [R, D] of the gathered rows, token [R], place [T, K]) -> grad of the tokens, [T, D]."""
+    order, place = rows.places(CHOICES)
+    token, grad = order // 2, torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.zeros(5, 3, dtype=torch.float64, requires_grad=True)
+    x[token].backward(grad)  # autograd's own answer
+    with Recorded() as seen:
+        found = called(attempt, grad, token, place)
+    if same(found, grad[place]):
+        return "these are each token's K gradients; K copies of one row were used, and the gradient of that row is their sum"
+    must_have_shape(found, 5, 3, wanted="expected a row for each token, (5, 3)")
+    once = torch.zeros_like(x).index_put((token,), grad)
+    slips = {
+        "you took the rows as they lie, sorted by expert: fetch those of token t by place[t]": grad.view(5, 2, 3).sum(1),
+        "place is taken the wrong way round: place[t, k] is where the row lies that you want": grad[order].view(5, 2, 3).sum(1),
+        "that is the first choice's row alone: all K copies of a token have a gradient": grad[place[:, 0]],
+        "a sum, not a mean: each of the K copies passes on its whole gradient": x.grad / 2,
+        "y[token] = … and y[token] += … write each place once: of K rows for one token a single one is left": once}
+    for hint, wrong in slips.items():
+        if same(found, wrong):
+            return hint
+    if same(found, x.grad) and (adding := seen.names & {"index_add", "scatter_add", "scatter_reduce", "index_put"}):
+        return (f"right, but by {', '.join(sorted(adding))}, where rows add themselves to one place: atomics on a GPU. Let each "
+                "token fetch its K rows by place, and sum them")
+    draw = torch.Generator().manual_seed(1)
+    drawn = [(torch.randint(n, (t, k), generator=draw), torch.randn(t * k, 3, generator=draw).double()) for t, k, n in sizes(3)]
+    cases = [(grad, rows.places(ids)[0] // ids.shape[1], rows.places(ids)[1]) for ids, grad in drawn]
+    return must_agree(attempt, rows.Combine.forward, cases, "the gradient of token t is the sum of the rows place[t]")
 
 
 @check(roofline.least_rows)
@@ -98,6 +142,38 @@ def what_it_waits_for(attempt: Callable) -> str | None:
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             return (f"right, but it waits: {error.func} asks for a value that the GPU has not computed yet. No .item(), "
                     ".tolist(), int(…), if on a tensor, boolean mask or nonzero")
+    return None
+
+
+def lines_that_wait() -> dict[int, str]:
+    """At which lines of the lesson's `slow_layer` Python waits for the GPU, and why."""
+    return {1: "an `if` needs to know whether its condition, a tensor, is true",
+            8: "how many rows `nonzero` finds is known on the GPU alone; it waits once for every expert",
+            11: "a boolean mask is a `nonzero`: how many tokens it keeps is known on the GPU alone",
+            12: "`.item()` fetches a value"}
+
+
+NEVER_WAIT = {
+    2: "it is not reached; the `if` above it is another matter", 3: "the order is as long as what is sorted, whatever is in it",
+    4: "a shape is known to Python, and an index of whole numbers gives as many rows as it is long",
+    5: "`where` with three arguments gives a tensor of their shape; with one it would be a `nonzero`",
+    6: "its shape is that of x", 7: "the length of w_in is a shape, known to Python",
+    9: "the indices are there by then, and so is their number: what this line costs is a small product for each expert",
+    10: "adding by an index takes atomics, and is slow, but Python goes on: it asks for no value"}
+ASK = {1: "ask of every condition whether it is a tensor", 8: "ask of every index where its length comes from",
+       11: "ask of every tensor in brackets whether it holds numbers or true and false", 12: "ask who wants a number of Python's"}
+
+
+@check(lines_that_wait)
+def waiting_lines(attempt: Callable) -> str | None:
+    """What is wrong with a function () -> the numbers of the lines of the lesson's `slow_layer` that make Python wait."""
+    answer, right = answered(attempt), lines_that_wait()
+    if not isinstance(answer, set | list | tuple | dict) or not all(isinstance(line, int) for line in answer):
+        return "return the numbers of the lines in braces, such as {2, 3}"
+    for line in sorted(set(answer) - set(right)):
+        return f"line {line} does not wait: {NEVER_WAIT[line]}" if line in NEVER_WAIT else f"the layer has no line {line}"
+    for line in sorted(set(right) - set(answer)):
+        return f"{len(set(answer))} found, and they do wait, but there is another one: {ASK[line]}"
     return None
 
 

@@ -5,10 +5,10 @@
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { coloursOf } from "../kit/design.js";
+import { coloursOf, DESIGN } from "../kit/design.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { count, rounded } from "../kit/words.js";
+import { count, rounded, shortened } from "../kit/words.js";
 
 /** The numbers of the state that is shown, or of the same with another domain's specialists gone; see `state_of` in Python. */
 function shownOf({ numbers, rung, domain, share, shares }, own = domain) {
@@ -31,7 +31,7 @@ function judged([, low, high], more, less, neither) {
 
 /** Whether the domain misses its specialists more than the control, and more than the others do: a domain that is hurt easily is
  *  hurt by the control, too, so that is taken off. */
-export function describe(state) {
+function describe(state) {
   const { domain, rung, sizes } = state;
   const { gone, own, rise: [[[, , , ...seeds]]] } = shownOf(state);
   const [hurt, hit] = [own.rise[2], own.beyond[2]];
@@ -58,7 +58,7 @@ function fraction(share) {
 }
 
 /** What is measured of the domain without its specialists, without the control, and the paired difference. */
-export function tableRows(state) {
+function tableRows(state) {
   const { own } = shownOf(state);
   const row = (name, what, { mean = signed, gap = signed } = {}) => (
     [name, ...(own[what]?.map((one, i) => withBounds(one, i < 2 ? mean : gap)) ?? ["–", "–", "–"])]);
@@ -75,7 +75,6 @@ const GROUP = 44; // pixels of a domain: two rows
 const ROW = 18;
 const LEFT = 92;
 const LETTERS = 11; // of a domain's name that fit
-const GREY = "#808790"; // of the control
 
 class AblationView extends WidgetView {
   static data = ["origin", "rungs", "domains", "shares", "sizes", "draws", "numbers", "start"];
@@ -99,8 +98,8 @@ class AblationView extends WidgetView {
     this.charts = Object.keys(PANELS).map((name) => ({ name, chart: new Chart({ height, margin: { left: LEFT } }),
       limits: d3.extent([0, ...all.flatMap((one) => one[name].flat(2))]) })); // of all states, so that none moves an axis
     this.hues = Object.fromEntries(coloursOf(rungs).map((colour, i) => [rungs[i], colour]));
-    this.key = legend([["its specialists gone", ""], ["as many others of the same load gone (control)", GREY]]);
-    this.table = makeSheet("numbers of the domain whose specialists are gone");
+    this.key = legend([["its specialists gone", ""], ["as many others of the same load gone (control)", DESIGN.grey]]);
+    this.table = makeSheet("numbers of the domain whose specialists are gone", true);
     const box = make("div", "moe-charts moe-ablation");
     box.append(...this.charts.map(({ chart }) => chart.box));
     this.folded.append(this.table, make("div", "", "Specialists are chosen on validation text, losses are of test text; a lost "
@@ -112,7 +111,7 @@ class AblationView extends WidgetView {
   describe() { return describe(this.state); }
 
   draw() {
-    const colours = [this.hues[this.state.rung], GREY];
+    const colours = [this.hues[this.state.rung], DESIGN.grey];
     this.key.querySelector(".moe-swatch").style.background = colours[0];
     for (const one of this.charts) this.drawPanel(one, colours);
     fillTable(this.table, tableRows(this.state));
@@ -123,8 +122,7 @@ class AblationView extends WidgetView {
     const [{ domains, domain }, { width, height }, [xTitle, xFormat]] = [this.state, chart.sized(), PANELS[name]];
     const x = d3.scaleLinear(limits, [6, width - 6]);
     const y = d3.scaleBand(domains, [0, height]);
-    const short = (words) => (words.length > LETTERS ? `${words.slice(0, LETTERS - 1)}…` : words);
-    chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: short, grid: false });
+    chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: (words) => shortened(words, LETTERS), grid: false });
     chart.x.selectAll(".tick line").attr("y1", -height).classed("moe-zero", (value) => value === 0);
     chart.y.selectAll("text").attr("font-weight", (one) => (one === domain ? 700 : null));
     chart.join(chart.bands, "rect", "moe-own", [domain], () => "own", { "x": () => -LEFT + 1, "y": () => y(domain) + 1,

@@ -4,6 +4,7 @@
 import { Chart, spaced, WIDE } from "../kit/charts.js";
 import { choice, layerSlider, player, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { motion, on } from "../kit/events.js";
 import { make, say } from "../kit/page.js";
 import { floats, ranked } from "../kit/routing.js";
@@ -11,13 +12,12 @@ import { WidgetView, widgetOf } from "../kit/view.js";
 import { count, grouped } from "../kit/words.js";
 
 const SMOOTHED = 2; // recorded steps on either side that a loss is averaged with
-const BEHIND = "#808790"; // all curves but one
 const MARKED = [0, 10, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10_000]; // steps under the curves, as far as they go
 
 // --- what happened ---------------------------------------------------------------------------------------------------
 
 /** MaxVio = (max load - mean load) / mean load; 0 is perfect balance (arXiv 2408.15664). */
-export function maxViolation(load) {
+function maxViolation(load) {
   return (d3.max(load) - d3.mean(load)) / d3.mean(load);
 }
 
@@ -41,7 +41,7 @@ export function examine({ methods, seeds, steps, num_layers: L, num_experts: N, 
 // --- in words --------------------------------------------------------------------------------------------------------
 
 /** What the race shows: the emphasised method, and the most even one beside it (the least even, where it is that itself). */
-export function describe(state, { position, mean, loads, violations, losses }) {
+function describe(state, { position, mean, loads, violations, losses }) {
   const { methods, method, step, layer, seed, num_experts: N, steps } = state;
   const mine = methods.indexOf(method);
   const now = violations.map((one) => one[position]);
@@ -145,7 +145,7 @@ class BalancingRaceView extends WidgetView {
     const [x, y] = [d3.scaleSqrt([0, Math.max(steps.at(-1), 1)], [0, width]), d3.scaleLinear(domain, [height, 0]).nice()];
     chart.axes(x, y, { yTitle: title, xTitle: "step (√ spacing)", yTicks: 4,
       xValues: spaced(MARKED.filter((step) => step <= steps.at(-1)), x, 36) });
-    const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : BEHIND);
+    const colourOf = (name) => (name === method ? theme.bar : name === point?.name ? "currentColor" : DESIGN.grey);
     const lines = methods.map((name, m) => ({ name, strong: name === method, colour: colourOf(name),
       points: curves[m].map((value, p) => [steps[p], value]) })).sort((a, b) => a.strong - b.strong);
     chart.lines([{ name: "now", aid: true, colour: "currentColor", points: y.domain().map((value) => [steps[position], value]) },

@@ -1,6 +1,7 @@
 """Capacity: who is dropped when every expert has room for a limited number of tokens, and which seats stay empty.
 
-The browser receives the choices, their weights and the shuffles once and does the queueing of `moe_lesson.moe.balance` itself.
+The browser receives the choices, their weights and the shuffles once and does the queueing of `moe_lesson.moe.balance` itself;
+with a model's weights it also routes whatever text the learner types.
 Letters: L layers, T tokens, N experts, K active experts, S shuffles of the batch.
 """
 
@@ -13,11 +14,10 @@ import traitlets
 from traitlets import Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
-from ...base.text import visible
-from ...moe.balance import capacity_for
+from ...base.text import visible, well_formed
 from ...moe.layers import MoE
 from ...moe.routing import Routing
-from ..kit.base import LessonWidget, one_of, within
+from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import count
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, None)  # None: no limit
@@ -27,7 +27,7 @@ SHUFFLES = 20
 MOST_TOKENS = 300  # rows of the map: more could not be told apart
 
 
-class CapacityView(LessonWidget):
+class CapacityView(ReadingWidget):
     """Give every expert a limited room, and see which tokens of a text are dropped and which seats stay empty.
 
     Args:
@@ -39,23 +39,21 @@ class CapacityView(LessonWidget):
 
     Traits to read, set and observe: `layer` (0 … L-1), `factor` (one of `FACTORS`, None means no limit), `by` (who comes first:
     "order" or "weight"), `batch` ("as written", "reversed" or "shuffled"), `shuffle` (1 … 20, which one), `locked_token` (an
-    index in the text, or None).
+    index in the text, or None); of a view made by `of_model` also `text`.
 
     Raises:
         ValueError: if there is no token or too many, or the routings do not fit together.
     """
 
     seed = Int().tag(sync=True)
-    tokens = List(Unicode()).tag(sync=True)
+    tokens = List(Unicode()).tag(sync=True)  # of the text at the start
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
     experts = Bytes().tag(sync=True)  # int32 [L, T, K]
-    weights = Bytes().tag(sync=True)  # float64 [L, T, K], which holds any float exactly: rounding would make ties
-    shuffles = Bytes().tag(sync=True)  # int32 [S, T], which token stands at each place
+    gate_weights = Bytes().tag(sync=True)  # float64 [L, T, K], which holds any float exactly: rounding would make ties
+    shuffles = Bytes().tag(sync=True)  # int32 [S, longest text], tokens by place; a shorter text skips the rest
     num_shuffles = Int(SHUFFLES).tag(sync=True)
     factors = List(list(FACTORS)).tag(sync=True)
-    weight_limit = Float().tag(sync=True)  # the brightest colour, in all layers
-    load_limit = Int().tag(sync=True)  # the top of the bars' axis in tokens, for all layers and settings
 
     layer = Int(0).tag(sync=True)
     factor = Float(1.0, allow_none=True).tag(sync=True)
@@ -64,27 +62,27 @@ class CapacityView(LessonWidget):
     shuffle = Int(1).tag(sync=True)
     locked_token = Int(None, allow_none=True).tag(sync=True)
 
-    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", title: str = "capacity", seed: int = 0):
+    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", title: str = "capacity", seed: int = 0,
+                 **more):
         require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routings(routings)
         routings = [routing.detach() for routing in routings]
-        shape = routings[0].num_tokens, routings[0].top_k
-        random = np.random.default_rng(seed)
-        shuffles_ST = np.stack([random.permutation(shape[0]) for _ in range(SHUFFLES)]).astype(np.int32)
-        start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None}
+        longest, random = max(routings[0].num_tokens, more.get("max_tokens", 0)), np.random.default_rng(seed)
+        shuffles_ST = np.stack([random.permutation(longest) for _ in range(SHUFFLES)]).astype(np.int32)
+        start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None,
+                 "text": more.pop("text", "")}
         super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routings[0].tokens],
-                         sizes=[r.num_experts for r in routings], top_k=shape[1], shuffles=shuffles_ST.tobytes(),
+                         sizes=[r.num_experts for r in routings], top_k=routings[0].top_k, shuffles=shuffles_ST.tobytes(),
                          experts=b"".join(r.expert_ids.numpy().astype(np.int32).tobytes() for r in routings),
-                         weights=b"".join(r.weights.double().numpy().tobytes() for r in routings),
-                         **limits(routings), start=start)
+                         gate_weights=b"".join(r.weights.double().numpy().tobytes() for r in routings), start=start, **more)
 
     @classmethod
     def of_model(cls, model, text: str, *, origin: str = "trained", title: str = "capacity", seed: int = 0) -> CapacityView:
-        """What a capacity would do to a language model's own routing; the model itself runs without one.
+        """What a capacity would do to a language model's own routing of any text; the model itself runs without one.
 
         Args:
             model: a `LanguageModel` with at least one MoE layer.
-            text: whose tokens are routed, at most the model's context long.
+            text: what stands in the text field at first, at most the model's context long.
             origin: "trained" or "toy".
             title: the title.
             seed: of the shuffles.
@@ -92,12 +90,15 @@ class CapacityView(LessonWidget):
         require(any(isinstance(block.ffn, MoE) for block in model.blocks),
                 "this model has no MoE layer, so there is no expert to be full")
         require(bool(text), "the text is empty, so there is no token to drop; write at least one letter")
-        return cls([routing for routing in model.route(text) if routing is not None], origin=origin, title=title, seed=seed)
+        one = cls([routing for routing in model.route(text) if routing is not None], origin=origin, title=title, seed=seed,
+                  text=well_formed(text), max_tokens=min(model.config.context, MOST_TOKENS))
+        one.carry(model)
+        return one
 
     @traitlets.validate("layer", "shuffle", "locked_token")
     def _in_range(self, proposal):
         return within(proposal, {"layer": (0, len(self.sizes) - 1), "shuffle": (1, SHUFFLES),
-                                 "locked_token": (0, len(self.tokens) - 1)})
+                                 "locked_token": (0, self.last_token)})
 
     @traitlets.validate("factor", "by", "batch")
     def _known(self, proposal):
@@ -126,10 +127,3 @@ def check_routings(routings: Sequence[Routing]) -> None:
                 f"{here}: expert ids run from {ids.min()} to {ids.max()}; expected 0 to {routing.num_experts - 1}")
         require(bool(routing.weights.isfinite().all()) and bool((routing.weights >= 0).all()),
                 f"{here}.weights hold NaN, infinity or a negative number; look for a diverged training or a division by zero")
-
-
-def limits(routings: Sequence[Routing]) -> dict:
-    """The limits of colours and bars: fixed by all layers and the largest factor, so that no setting moves them."""
-    rooms = [capacity_for(routing, max(filter(None, FACTORS))) for routing in routings]
-    return {"weight_limit": max(float(routing.weights.max()) for routing in routings) or 1.0,
-            "load_limit": max(rooms + [int(routing.load.max()) for routing in routings])}

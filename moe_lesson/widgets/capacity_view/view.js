@@ -6,10 +6,27 @@ import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { placeWithin } from "../kit/events.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
+import { ReadingView, readText } from "../kit/reading.js";
 import { numbers } from "../kit/routing.js";
-import { TokenStrip } from "../kit/tokens.js";
-import { PointingView, widgetOf } from "../kit/view.js";
+import { textField, TokenStrip } from "../kit/tokens.js";
+import { widgetOf } from "../kit/view.js";
 import { count, listed } from "../kit/words.js";
+
+// --- what is shown ---------------------------------------------------------------------------------------------------
+
+/** The text at the start: its tokens, and what `route` gives of each layer. */
+export function recorded({ tokens, sizes, top_k: k, experts, gate_weights }) {
+  const [T, ids, weights] = [tokens.length, numbers(experts, Int32Array), numbers(gate_weights, Float64Array)];
+  const own = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
+  return { tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: own(ids, layer), weights: own(weights, layer) })) };
+}
+
+/** The ends of the scales, fixed by all layers and the largest factor, so that no setting moves them: a weight, how exact, and tokens. */
+export function limitsOf(layers, factors) {
+  const loads = layers.flatMap((one) => [capacityFor(one, d3.max(factors)), ...loadOf(one)]);
+  const weight = d3.max(layers, ({ weights }) => d3.max(weights)) || 1;
+  return { weight, digits: Math.max(2, 1 - Math.floor(Math.log10(weight))), load: d3.max(loads) || 1 };
+}
 
 // --- who is kept: the twins of capacity_for and keep_within in moe/balance.py ------------------------------------------
 
@@ -33,16 +50,21 @@ export function keepWithin({ T, N, k, ids, weights }, queue, capacity, by) {
   return kept;
 }
 
+/** How many tokens chose each expert: [N]. */
+function loadOf({ N, ids }) {
+  const load = new Int32Array(N);
+  for (const n of ids) load[n] += 1;
+  return load;
+}
+
 /** What becomes of every choice of a layer, and the two prices of a capacity: what is dropped, and seats that stay empty. */
 export function dispatch(choices, queue, capacity, by) {
-  const { T, N, k, ids, weights } = choices;
-  const kept = keepWithin(choices, queue, capacity, by);
-  const [places, load] = [new Int32Array(T), new Int32Array(N)];
+  const { T, N, k, weights } = choices;
+  const [kept, places] = [keepWithin(choices, queue, capacity, by), new Int32Array(T)];
   queue.forEach((token, place) => { places[token] = place; });
-  for (const n of ids) load[n] += 1;
   const left = d3.range(T).map((t) => d3.sum(kept.subarray(t * k, (t + 1) * k)));
   const [seats, served] = [capacity === null ? null : N * capacity, d3.sum(left)];
-  return { ...choices, queue, capacity, kept, places, load, left, seats, dropped: T * k - served,
+  return { ...choices, queue, capacity, kept, places, load: loadOf(choices), left, seats, dropped: T * k - served,
     late: d3.sum(left, (some, t) => (2 * places[t] >= T ? k - some : 0)), empty: seats === null ? null : seats - served,
     weightDropped: d3.sum(weights, (weight, i) => (kept[i] ? 0 : weight)) / (d3.sum(weights) || 1),
     stranded: left.filter((some) => !some).length };
@@ -56,20 +78,21 @@ function partOf(part, whole) {
   return `${part} of ${whole} (${((100 * part) / whole).toFixed(1)}%)`;
 }
 
-/** What the page shows; token is the one looked at, or null. */
-export function describe(state, seen, token) {
+/** What the page shows of a text's tokens; token is the one looked at, or null. */
+export function describe(state, tokens, seen, token) {
   const { T, k, capacity, dropped, late, seats, empty, weightDropped, stranded } = seen;
-  const room = capacity === null ? "No limit" : `Room for ${count(capacity, "token")} in each expert`;
-  const head = `Layer ${state.layer + 1} of ${state.sizes.length}. ${room}:`;
-  if (token !== null) return `${head} ${tokenWords(state.tokens, seen, token)}`;
+  const [layer, room] = [`Layer ${state.layer + 1} of ${state.sizes.length}`, `Room for ${count(capacity, "token")} in each expert`];
+  if (!T) return `${layer}: the text is empty, type some.`;
+  const head = `${layer}. ${capacity === null ? "No limit" : room}:`;
+  if (token !== null) return `${head} ${tokenWords(tokens, seen, token)}`;
   return `${head} ${partOf(dropped, T * k)} choices are dropped${dropped ? `, ${late} of them in the batch's later half` : ""}, `
     + `with ${(100 * weightDropped).toFixed(1)}% of the weight; ${count(stranded, "token")} ${stranded === 1 ? "is" : "are"} left `
     + `without any expert. ${seats === null ? "No seats are reserved." : `${partOf(empty, seats)} seats stay empty.`}`;
 }
 
-function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
+function tokenWords(tokens, { k, ids, weights, digits, kept, places, left }, token) {
   const named = (wanted) => d3.range(token * k, (token + 1) * k).filter((i) => kept[i] === wanted)
-    .map((i) => `${ids[i]} (${weights[i].toFixed(2)})`);
+    .map((i) => `${ids[i]} (${weights[i].toFixed(digits)})`);
   const words = [["kept by", named(1)], ["dropped by", named(0)]].filter(([, experts]) => experts.length)
     .map(([verb, experts]) => `${verb} ${experts.length === 1 ? "expert" : "experts"} ${listed(experts)}`);
   return `token ${token} '${tokens[token]}' at place ${places[token]} of the batch is ${words.join(", ")}.`
@@ -79,7 +102,7 @@ function tokenWords(tokens, { k, ids, weights, kept, places, left }, token) {
 // --- the widget ------------------------------------------------------------------------------------------------------
 
 const [LEFT, RIGHT, PAD] = [112, 6, 5];           // pixels for the tokens' names; at the edge; above the map, for an outline
-const [MAP, MOST, NAME] = [146, 18, 18]; // pixels that the rows share, however many there are; most of a row; that a name needs
+const [MAP, MOST, NAME] = [136, 18, 18]; // pixels that the rows share, however many there are; most of a row; that a name needs
 const [GAP, BARS, NUMBERS] = [12, 70, 22];        // pixels between map and bars; of the load axis; for the experts' numbers
 const HEIGHT = PAD + MAP + GAP + BARS + NUMBERS;
 const DROPPED = "#ff8c2b"; // the accent, made brighter: the map is dark in every theme
@@ -91,17 +114,18 @@ function drawFrame(ctx, [x, y, w, h], line, colour) {
   ctx.strokeRect(x + line / 2, y + line / 2, w - line, h - line);
 }
 
-class CapacityViewView extends PointingView {
-  static data = ["origin", "seed", "tokens", "sizes", "top_k", "experts", "weights", "shuffles", "num_shuffles", "factors",
-    "weight_limit", "load_limit"];
+class CapacityViewView extends ReadingView {
+  static data = ["origin", "seed", "max_tokens", "tokens", "sizes", "top_k", "experts", "gate_weights", "shuffles", "num_shuffles",
+    "factors", "weights", "start"];
 
-  static settings = ["layer", "factor", "by", "batch", "shuffle", "locked_token"];
+  static settings = ["text", "layer", "factor", "by", "batch", "shuffle", "locked_token"];
 
   static kept = ["locked_token"];
 
   declare() {
     const { sizes, factors, num_shuffles: shuffles, seed } = this.state;
     return [
+      textField("Your text", { set: (text) => ({ text, locked_token: null }) }),
       layerSlider(sizes.length),
       slider("capacity factor", { trait: "factor", values: factors,
         words: ({ factor }) => (factor === null ? "no limit" : `capacity factor ${factor.toFixed(2)}`) }),
@@ -114,37 +138,52 @@ class CapacityViewView extends PointingView {
   }
 
   build() {
-    const { state } = this;
-    Object.assign(this, { experts: numbers(state.experts, Int32Array), weights: numbers(state.weights, Float64Array),
-      shuffles: numbers(state.shuffles, Int32Array), cursor: 0 });
-    this.strip = new TokenStrip(this);
-    this.strip.fill(state.tokens);
+    this.shuffles = numbers(this.state.shuffles, Int32Array);
+    this.strip = new TokenStrip(this, "locked_token", this.state.weights);
     [this.stage, this.canvas] = [make("div", "moe-stage"), makeCanvas()];
     takeKeys(this.stage, "map of choices, tokens in the order of the batch by experts, over the load of each expert: arrow keys "
       + "move, Enter keeps a token, Escape lets go");
     this.stage.append(this.canvas);
     const [{ scale, ticks }, legend] = [makeScale(RAMP), make("div", "moe-legend")];
-    fillTicks(ticks, [[0, 0], [state.weight_limit.toFixed(2), 1]]);
+    this.ticks = ticks;
     legend.append(make("span", "", "Underlined: lost some experts; filled: lost all. Map: the batch, first on top; frame: dropped."), scale);
     return [this.strip.box, legend, this.stage];
   }
 
-  /** Which token stands at each place of the batch: [T]. */
+  recorded() { return recorded(this.state); }
+
+  computed(model) {
+    const { tokens, layers } = readText(model, this.state.text);
+    return { tokens, layers: layers.map(({ routed }) => routed) };
+  }
+
+  /** Show the choices of another text. */
+  take() {
+    const { tokens, layers } = this.reading;
+    [this.limits, this.cursor] = [limitsOf(layers, this.state.factors), 0];
+    this.strip.fill(tokens);
+    fillTicks(this.ticks, [[0, 0], [this.limits.weight.toFixed(this.limits.digits), 1]]);
+  }
+
+  /** Which token stands at each place of the batch: [T]; a shuffle has the places of the longest text. */
   get queue() {
-    const { tokens: { length: T }, batch, shuffle } = this.state;
-    if (batch === "shuffled") return this.shuffles.subarray((shuffle - 1) * T, shuffle * T);
+    const { reading: { tokens: { length: T } }, shuffles: all, state: { batch, shuffle, num_shuffles: S } } = this;
+    const places = all.length / S;
+    if (batch === "shuffled") return all.subarray((shuffle - 1) * places, shuffle * places).filter((token) => token < T);
     return Int32Array.from({ length: T }, (_, place) => (batch === "reversed" ? T - 1 - place : place));
   }
 
   renew() {
-    const { tokens: { length: T }, top_k: k, layer, sizes, factor, by } = this.state;
-    const [ids, weights] = [this.experts, this.weights].map((all) => all.subarray(layer * T * k, (layer + 1) * T * k));
-    const choices = { T, N: sizes[layer], k, ids, weights };
-    this.seen = dispatch(choices, this.queue, capacityFor(choices, factor), by);
-    this.row = Math.min(MAP / T, MOST);
+    super.renew();
+    const { state, reading: { tokens, layers } } = this;
+    if (state.locked_token >= tokens.length) state.locked_token = null; // it was of a longer text
+    const choices = layers[state.layer];
+    const seen = dispatch(choices, this.queue, capacityFor(choices, state.factor), state.by);
+    this.seen = { ...seen, digits: this.limits.digits };
+    this.row = Math.min(MAP / choices.T, MOST);
   }
 
-  describe() { return describe(this.state, this.seen, this.look.locked_token); }
+  describe() { return describe(this.state, this.reading.tokens, this.seen, this.look.locked_token); }
 
   draw() {
     const { seen, look: { locked_token: token }, theme } = this;
@@ -172,13 +211,13 @@ class CapacityViewView extends PointingView {
 
   /** One row for each token in the order of the batch: a kept choice is filled, a dropped one an empty frame. */
   drawMap(ctx) {
-    const { geo: { cell }, seen: { T, N, k, ids, weights, kept, places }, state } = this;
+    const { geo: { cell }, seen: { T, N, k, ids, weights, kept, places }, limits } = this;
     ctx.fillStyle = RAMP[0];
     ctx.fillRect(LEFT, PAD, cell * N, Math.round(this.row * T));
     for (let i = 0; i < T * k; i++) {
       const [y, height] = this.rowAt(places[Math.floor(i / k)]);
       const box = [LEFT + ids[i] * cell, y, cell - (cell > 6 ? 1 : 0), height > 3 ? height - 1 : height];
-      ctx.fillStyle = weightColour(weights[i], state.weight_limit);
+      ctx.fillStyle = weightColour(weights[i], limits.weight);
       if (kept[i]) ctx.fillRect(...box);
       else drawFrame(ctx, box, 1, DROPPED);
     }
@@ -186,7 +225,7 @@ class CapacityViewView extends PointingView {
 
   /** Own index and name of the tokens at the left of their rows: the one looked at, and as many others as have room. */
   drawNames(ctx, token) {
-    const { row, seen: { T, queue, places }, state: { tokens }, theme } = this;
+    const { row, seen: { T, queue, places }, reading: { tokens }, theme } = this;
     const [step, looked] = [Math.ceil(NAME / row), token === null ? null : places[token]];
     ctx.textBaseline = "middle";
     ctx.fillStyle = theme.ink;
@@ -205,7 +244,7 @@ class CapacityViewView extends PointingView {
 
   /** The load of each expert: filled up to its capacity, an empty frame above it; pale where seats stay empty. */
   drawBars(ctx) {
-    const { geo: { cell, N }, seen: { load, capacity }, state: { load_limit: limit }, theme } = this;
+    const { geo: { cell, N }, seen: { load, capacity }, limits: { load: limit }, theme } = this;
     const [bottom, gap] = [HEIGHT - NUMBERS, cell > 6 ? 2 : 0];
     const height = d3.scaleLinear([0, limit], [0, BARS]);
     load.forEach((tokens, n) => {
@@ -223,7 +262,7 @@ class CapacityViewView extends PointingView {
     const y = bottom - height(capacity ?? 0);
     if (capacity !== null) ctx.fillRect(LEFT - 6, Math.round(y) - 1, cell * N + 6, 2);
     ctx.fillText(capacity === null ? "no limit" : `room ${capacity}`, LEFT - 9, Math.min(y, bottom - 5));
-    if (y - (bottom - BARS) > 20) ctx.fillText(`${limit} tokens`, LEFT - 9, bottom - BARS + 5);
+    if (y - (bottom - BARS) > 20) ctx.fillText(count(limit, "token"), LEFT - 9, bottom - BARS + 5);
   }
 
   wire() {

@@ -158,8 +158,7 @@ class ContributionView(ReadingWidget):
 
     @traitlets.validate("layer", "locked_token")
     def _in_range(self, proposal):
-        longest = len(self.tokens) if self.text == self.start["text"] else self.max_tokens
-        return within(proposal, {"layer": (0, len(self.sizes) - 1), "locked_token": (0, longest - 1)})
+        return within(proposal, {"layer": (0, len(self.sizes) - 1), "locked_token": (0, self.last_token)})
 
     @traitlets.validate("order")
     def _known(self, proposal):

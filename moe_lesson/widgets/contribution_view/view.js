@@ -4,6 +4,7 @@
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { placeWithin } from "../kit/events.js";
 import { forward, readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
@@ -15,7 +16,7 @@ import { encode, tokenNames } from "../kit/vocabulary.js";
 import { count, listed, rounded, shortened } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
-const SHARED = "#009e73"; // Okabe and Ito's green: told from the blue by place as well
+const SHARED = DESIGN.hues.green; // told from the blue by place as well
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
@@ -25,7 +26,7 @@ function partsOf([shared, routed, cosine]) {
 }
 
 /** The text at the start: its tokens; of each layer the parts as given and untrained, and the experts of each token. */
-export function recorded({ tokens, sizes, top_k: k, parts, expert_ids, expert_weights }) {
+function recorded({ tokens, sizes, top_k: k, parts, expert_ids, expert_weights }) {
   const [T, L, all] = [tokens.length, sizes.length, numbers(parts, Float64Array)];
   const [ids, weights] = [numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
   const given = (group, layer) => partsOf(d3.range(3).map((part) => (
@@ -56,15 +57,9 @@ export function measured(shared, routed, D) {
 }
 
 /** Which token stands in each column, from the left; a tie keeps the order of the text. */
-export function columnsOf(share, order) {
+function columnsOf(share, order) {
   const tokens = d3.range(share.length);
   return order === IN_TEXT ? tokens : tokens.sort((a, b) => share[a] - share[b] || a - b);
-}
-
-export function median(values) {
-  const sorted = Float64Array.from(values).sort();
-  const half = Math.floor(sorted.length / 2);
-  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 /** What kind of token this is, by its readable name; a blank in front of others does not count. */
@@ -80,7 +75,7 @@ export function kindOf(token) {
 const percent = d3.format(".0%");
 
 /** What the view shows; token is the one looked at, or null. */
-export function describe(state, { tokens, layers }, token) {
+function describe(state, { tokens, layers }, token) {
   const layer = layers[state.layer];
   const head = `Layer ${state.layer + 1} of ${layers.length}`;
   if (!tokens.length) return `${head}: the text is empty, type some.`;
@@ -91,9 +86,9 @@ export function describe(state, { tokens, layers }, token) {
 function medianWords({ origin, seed }, tokens, { one, none }) {
   const [least, most] = [d3.min, d3.max].map((end) => one.share.indexOf(end(one.share)));
   const at = (token) => `${percent(one.share[token])} (token ${token} '${tokens[token]}')`;
-  return `the shared part has ${percent(median(one.share))} of the two lengths, median over ${count(tokens.length, "token")}, `
-    + `${origin}; untrained (seed ${seed}) it has ${percent(median(none.share))}. It runs from ${at(least)} to ${at(most)}. `
-    + `Median cosine of the two parts: ${rounded(median(one.cosine), 2)}, untrained ${rounded(median(none.cosine), 2)}.`;
+  return `the shared part has ${percent(d3.median(one.share))} of the two lengths, median over ${count(tokens.length, "token")}, `
+    + `${origin}; untrained (seed ${seed}) it has ${percent(d3.median(none.share))}. It runs from ${at(least)} to ${at(most)}. `
+    + `Median cosine of the two parts: ${rounded(d3.median(one.cosine), 2)}, untrained ${rounded(d3.median(none.cosine), 2)}.`;
 }
 
 function tokenWords({ width, top_k: k }, tokens, { one, none, ids, weights }, token) {
@@ -111,13 +106,13 @@ function angleWords(cosine, width) {
 }
 
 /** Of all tokens, and of each kind that the text has: how many, and the medians of share and cosine beside the null's. */
-export function tableRows(tokens, { one, none }) {
+function tableRows(tokens, { one, none }) {
   const kinds = tokens.map(kindOf);
   const present = ["words", "spaces", "digits", "signs", "other"].filter((kind) => kinds.includes(kind));
   return [["medians", "tokens", "shared part's share", "untrained", "cosine", "untrained"],
     ...[["all", () => true], ...present.map((kind) => [kind, (_, t) => kinds[t] === kind])].map(([name, mine]) => [name,
-      kinds.filter(mine).length, ...[one, none].map(({ share }) => percent(median(share.filter(mine)))),
-      ...[one, none].map(({ cosine }) => rounded(median(cosine.filter(mine)), 2))])];
+      kinds.filter(mine).length, ...[one, none].map(({ share }) => percent(d3.median(share.filter(mine)))),
+      ...[one, none].map(({ cosine }) => rounded(d3.median(cosine.filter(mine)), 2))])];
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------
@@ -247,7 +242,7 @@ class ContributionView extends ReadingView {
     const random = Math.min(2 / Math.sqrt(D), 1);
     this.cosines.axes(null, cosine, { yTitle: "cosine of the two parts; dashed: two random directions", yValues: [-1, 0, 1],
       yFormat: (y) => ["cancel", "0", "agree"][y + 1] });
-    this.cosines.lines([filled("cosine", "#808790", inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
+    this.cosines.lines([filled("cosine", DESIGN.grey, inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
       colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine);
     fillTable(this.table, tokens.length ? layer.rows ??= tableRows(tokens, layer) : [[]]);
   }

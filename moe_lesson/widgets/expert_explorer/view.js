@@ -5,6 +5,7 @@
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { on } from "../kit/events.js";
 import { forward } from "../kit/moe.js";
 import { make, makeButton, say } from "../kit/page.js";
@@ -16,7 +17,6 @@ import { count, grouped, listed, shortened } from "../kit/words.js";
 
 const BEST = 6;          // tokens shown of an expert
 const SERVERS = 5;       // experts named for a token
-const FOUND = "#f6c48f"; // ground of what was searched for
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ const cut = (name) => shortened(name, 9);
 const label = (layer, n) => `L${layer + 1} E${n}`; // numbers of experts belong to their layer
 
 /** What the explorer shows, in words. */
-export function describe(state, census, reading, token, vocabulary) {
+function describe(state, census, reading, token, vocabulary) {
   return `${expertWords(state, census)} ${askedWords(state, census, reading, vocabulary) ?? tokenWords(reading, token)}`;
 }
 
@@ -100,20 +100,20 @@ function askedWords(state, census, { ids }, vocabulary) {
 }
 
 /** What stands beside the experts that serve a token. */
-export function serverWords({ counted, names }, layer, id) {
+function serverWords({ counted, names }, layer, id) {
   if (id === null) return `L${layer + 1}: no token`;
   return `L${layer + 1}: '${cut(names[id])}' ${counted.includes(id) ? "is served by" : "is too rare"}`;
 }
 
 /** How busy the expert is: if a token always chooses it, the lift is one over its share of all tokens. */
-export function loadWords({ load, occurs, sizes, top_k, expert: [layer, n] }) {
+function loadWords({ load, occurs, sizes, top_k, expert: [layer, n] }) {
   const [share, percent] = [load[layer][n] / d3.sum(occurs), d3.format(".1%")];
   return `${percent(share)} of all tokens call it (K/N ${percent(top_k / sizes[layer])})`
     + (share ? `, so no lift exceeds ${times(1 / share)}.` : ".");
 }
 
 /** The numbers of an expert's tokens and of the domains, for the table. */
-export function tableRows({ names, counted, occurs, domains, load, expert: [layer, n] }, census) {
+function tableRows({ names, counted, occurs, domains, load, expert: [layer, n] }, census) {
   const [lifts, { best }, B] = [census[layer].of(n), census[layer], counted.length];
   const share = load[layer][n] / d3.sum(occurs);
   return [["called for", "lift", "a random router's best", "times in the census", "of these, choose it"],
@@ -210,7 +210,7 @@ class ExpertExplorerView extends ReadingView {
     const { state, census, reading: { ids, layers, tokens }, token } = this;
     const [[layer, n], found] = [state.expert, new Set(this.places(state.search).flat())];
     const mine = (t) => weightOf(layers[layer], t, n) !== null;
-    this.strip.mark((t) => ({ fill: found.has(t) ? FOUND : "", alike: mine(t) }));
+    this.strip.mark((t) => ({ fill: found.has(t) ? DESIGN.found : "", alike: mine(t) }));
     const asked = idAsked(state.search, ids, token, this.vocabulary);
     state.sizes.forEach((_, i) => {
       const { k, ids: chosen, weights } = layers[i];

@@ -13,6 +13,7 @@ import anywidget
 import traitlets
 from traitlets import Dict, Int, Unicode
 
+from ...base.design import DESIGN
 from ...base.errors import require
 from ...base.text import well_formed
 from ...lm.model import LanguageModel
@@ -20,6 +21,7 @@ from .weights import drop_unused, weights_of
 
 ORIGINS = ("trained", "toy", "synthetic")
 VIEW = "application/vnd.jupyter.widget-view+json"
+JUPYTER = {"paper": "--jp-layout-color0", "ink": "--jp-ui-font-color0", "line": "--jp-border-color1"}
 KIT = pathlib.Path(__file__).parent
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "(\.[^"]+)";$', re.M)
 EXPORT = re.compile(r"^export (?:(?=(?:async )?(?:function|const|class) (\w+))|\{ (\w+) \};$)", re.M)
@@ -46,10 +48,19 @@ def module_source(path: pathlib.Path) -> str:
     return "\n".join([*modules.values(), own])
 
 
+def palette() -> str:
+    """The design as CSS variables: JupyterLab's colours where it is there, else one for light pages and one for dark ones."""
+    colours = {name: colour for name, colour in DESIGN.items() if str(colour).startswith("#")}
+    colours |= {name: f"var({JUPYTER[name]}, light-dark({colours[name]}, {dark}))" for name, dark in DESIGN["dark"].items()}
+    sizes = {name: f"{size}px" for name, size in DESIGN["type"].items()}
+    variables = "; ".join(f"--moe-{name}: {value}" for name, value in (colours | sizes).items())
+    return f".moe-root, .moe-form {{ {variables} }}"
+
+
 def stylesheet(folder: pathlib.Path) -> str:
     """The style that all widgets share, and what a widget adds to it in its folder."""
     files = (KIT / "style.css", folder / "style.css")
-    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+    return "\n".join([palette(), *(file.read_text(encoding="utf-8") for file in files if file.exists())])
 
 
 def check_origin(origin: str) -> None:
@@ -128,6 +139,11 @@ class ReadingWidget(LessonWidget):
     max_tokens = Int().tag(sync=True)
     weights = Unicode().tag(sync=True)  # where the browser finds the model; empty: no text field
     text = Unicode().tag(sync=True, echo_update=False)  # what is typed must not come back under the typing hand
+
+    @property
+    def last_token(self) -> int:
+        """The last place in a text: of the one at the start, whose tokens Python sent, or of the longest one that fits."""
+        return (len(self.tokens) if self.text == self.start["text"] else self.max_tokens) - 1
 
     def carry(self, model: LanguageModel) -> None:
         """Let the browser run a model: sets the trait `weights`."""

@@ -40,7 +40,7 @@ export function inkOn(hex) {
     const c = parseInt(pair, 16) / 255;
     return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
   });
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "black" : "white";
 }
 
 /** Give a canvas its size in CSS pixels and return its context, sharp on any screen. */
@@ -58,11 +58,21 @@ export function sizedContext(canvas, width, height) {
 /** Select by outline: white inside black, to be seen on every colour of the map. */
 export function outline(ctx, x, y, w, h) {
   ctx.lineWidth = 4;
-  ctx.strokeStyle = "#000000";
+  ctx.strokeStyle = "black";
   ctx.strokeRect(x, y, w, h);
   ctx.lineWidth = 2;
-  ctx.strokeStyle = "#ffffff";
+  ctx.strokeStyle = "white";
   ctx.strokeRect(x, y, w, h);
+}
+
+/** Cells [row, column, weight] of a heat map between two rows, on the ground of what has no weight. */
+export function drawCells(ctx, { left, cell, N }, { first, last, row }, cells, limit) {
+  ctx.fillStyle = RAMP[0];
+  ctx.fillRect(left, first * row, cell * N, (last - first) * row);
+  for (const [t, n, weight] of cells) {
+    ctx.fillStyle = weightColour(weight, limit);
+    ctx.fillRect(left + n * cell, t * row, cell - (cell > 6 ? 1 : 0), row - 1);
+  }
 }
 
 /** A ribbon from a place above to one below, `share` of its way. */
@@ -91,7 +101,7 @@ export function drawVector(ctx, values, { x, y, width, height, most, share = 1 }
 }
 
 /** At the end of a bar that leaves its axis at y: upwards, or downwards with sign 1. */
-export function drawArrow(ctx, x, y, theme, sign = -1) {
+function drawArrow(ctx, x, y, theme, sign = -1) {
   ctx.fillStyle = theme.ink;
   ctx.beginPath();
   ctx.moveTo(x - 4, y + sign);

@@ -229,9 +229,9 @@ export function fillTable(table, rows, marked = () => false) {
   table.replaceChildren(top, rest);
 }
 
-/** A table in the course's style, empty. */
-export function makeSheet(label) {
-  const table = make("table", "moe-sheet");
+/** A table in the course's style, empty; on a narrow screen its cells may break before an interval, and nowhere else. */
+export function makeSheet(label, intervals = false) {
+  const table = make("table", intervals ? "moe-sheet moe-bounds" : "moe-sheet");
   table.setAttribute("aria-label", label);
   return table;
 }

@@ -1,11 +1,21 @@
-// How the course looks, in figures and widgets: between the braces stands JSON, which teach/design.py reads as well.
+// How the course looks, in figures and widgets: between the braces stands JSON, which base/design.py reads. The
+// stylesheets have each colour and size as a variable, see kit/base.py: --moe-ink, on dark pages that of "dark"; --moe-title.
 // The hues are Okabe and Ito's and their neighbours, told apart with any kind of colour vision; a model has one everywhere.
 
 export const DESIGN = {
+  "paper": "#ffffff",
   "ink": "#16191d",
   "line": "#b9bec5",
+  "dark": {"paper": "#14171b", "ink": "#eceff2", "line": "#4a5159"},
+  "grey": "#808790",
   "bar": "#5b82b8",
   "accent": "#d9660a",
+  "chosen": "#2f6fb3",
+  "focus": "#2f81f7",
+  "good": "#2a7f62",
+  "found": "#f6c48f",
+  "hues": {"blue": "#2b86cf", "red": "#d55e00", "green": "#009e73", "pink": "#cc79a7", "sky": "#56b4e9", "amber": "#e69f00",
+    "stone": "#7f7f7f", "brown": "#9a6324"},
   "models": {
     "dense": "#565c64",
     "dense of total size": "#16191d",
@@ -30,7 +40,7 @@ export const DESIGN = {
   },
   "others": ["#6a1fb0", "#56b4e9", "#b58900"],
   "sequential": "viridis",
-  "type": {"title": 18, "text": 14, "small": 13.5}
+  "type": {"title": 18, "large": 16, "text": 14, "small": 13.5}
 };
 
 /** A name as it is compared: small letters, without spaces and hyphens. */

@@ -42,6 +42,14 @@ export function onTrait(model, name, callback) {
   return () => model.off(`change:${name}`, callback);
 }
 
+const PATIENCE = 4000; // milliseconds
+
+/** Tell what may be wrong, once Python has not answered for a while; returns the timer, to be cleared when it has. */
+export function onSilence(tell) {
+  return setTimeout(() => tell("Not kept: Python has not answered. If it is busy, wait; if the kernel was restarted, run this cell "
+    + "again."), PATIENCE);
+}
+
 /** Set traits of the Python widget and send them. */
 export function save(model, traits) {
   change(model, traits);

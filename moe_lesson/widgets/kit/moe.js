@@ -134,7 +134,7 @@ export function answer(x, n, N, wIn, wOut, D) {
 }
 
 /** The sum of a token's experts, each times its weight: [T, D]; `routed` is what `route` gives. */
-export function experts(x, routed, wIn, wOut, D) {
+function experts(x, routed, wIn, wOut, D) {
   const { T, N, k, ids, weights } = routed;
   const [y, called] = [new Float32Array(T * D), Array.from({ length: N }, () => [])];
   ids.forEach((n, i) => called[n].push(i));

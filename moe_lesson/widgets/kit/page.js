@@ -1,5 +1,7 @@
 // The parts of a widget's page: elements, stages, the theme's colours.
 
+import { DESIGN } from "./design.js";
+
 /** An element with a class and text. Text is data: it never becomes HTML. */
 export function make(tag, className = "", text = "") {
   const node = document.createElement(tag);
@@ -36,10 +38,9 @@ export function makeStage(label, className) {
 
 /** The colours of the page around the widget, as the stylesheet resolved them. */
 export function themeOf(node) {
-  const style = getComputedStyle(node);
-  const read = (name) => style.getPropertyValue(name).trim();
-  return { ink: read("--moe-ink"), faint: read("--moe-line"), bar: read("--moe-bar"), accent: read("--moe-accent"),
-    paper: style.backgroundColor, font: `14px ${style.fontFamily}` };
+  const { color: ink, borderTopColor: faint, backgroundColor: paper, fontSize, fontFamily } = getComputedStyle(node);
+  const { bar, accent } = DESIGN; // seen on white and on black
+  return { ink, faint, paper, bar, accent, font: `${fontSize} ${fontFamily}` };
 }
 
 /** Make text in an element current, and leave it alone if it is: a live region speaks at every touch. */

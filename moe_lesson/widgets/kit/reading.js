@@ -1,7 +1,14 @@
 // A view of what a model does with a text: Python sent it for the text at the start; what the learner writes is read in the page.
 
-import { readModel } from "./moe.js";
+import { forward, readModel } from "./moe.js";
 import { PointingView } from "./view.js";
+import { encode, tokenNames } from "./vocabulary.js";
+
+/** What a model does with a text: the names of its tokens, and of each MoE layer what `forward` gives. */
+export function readText(model, text) {
+  const ids = encode(text, model.vocabulary);
+  return { tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers };
+}
 
 /**
  * A view with the traits `text`, `start` and `weights`, where the page finds the model. A subclass says

@@ -1,10 +1,12 @@
 // The mathematics of routing. Letters: T tokens, N experts, K active experts. Matrices are flat, row by row:
 // entry (t, n) is at t * N + n.
 
+import { d3 } from "./d3.js";
+
 export function softmax(row) {
   const top = row.reduce((a, b) => Math.max(a, b));
   const powers = new Float64Array(row).map((x) => Math.exp(x - top));
-  const total = sum(powers);
+  const total = d3.sum(powers);
   return powers.map((power) => power / total);
 }
 
@@ -16,12 +18,6 @@ export const SCORES = { softmax, sigmoid };
 
 /** Up to a number that all experts of a token share, which a sum divides out: of a softmax the logits themselves. */
 export const LOG_SCORES = { softmax: (x) => x, sigmoid: (x) => Math.min(x, 0) - Math.log1p(Math.exp(-Math.abs(x))) };
-
-export function sum(values) {
-  let total = 0;
-  for (let i = 0; i < values.length; i++) total += values[i];
-  return total;
-}
 
 /** All indices, the largest value first; a tie goes to the lower index. */
 export function ranked(values) {

@@ -5,11 +5,12 @@ import { on, taken } from "./events.js";
 import { make, say } from "./page.js";
 import { bytesOf, encode, wellFormed } from "./vocabulary.js";
 
-/** The tokens of a text as a list to point at with mouse and keyboard; a line may break at a space, and does at a line's end. */
+/** The tokens of a text as a list to point at with mouse and keyboard; a line may break at a space, and does at a line's end.
+ * A `short` one has two lines, whatever the text: no picture moves while it is typed. */
 export class TokenStrip {
-  constructor(view, trait = "locked_token") {
+  constructor(view, trait = "locked_token", short = false) {
     [this.view, this.trait, this.options] = [view, trait, []];
-    this.box = make("div", "moe-strip");
+    this.box = make("div", short ? "moe-strip moe-short" : "moe-strip");
     this.box.setAttribute("aria-label", "tokens of the text");
   }
 

@@ -13,7 +13,6 @@ const AXES = { steps: "training steps", FLOPs: "training FLOPs: 3 × forward FLO
   seconds: "seconds of training: steps × median time of one, compiled" };
 const ALIKE = 0.03; // costs that differ by no more are called equal
 const CUT = 0.3;    // of the training is left out when the limits of the loss are set, so that the ends can be told apart
-const BEHIND = "#808790"; // all but the two
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
@@ -28,7 +27,7 @@ function bounded(mean, n, variances, [freedoms, quantiles]) {
 }
 
 /** The mean over seeds with its interval. */
-export function over(values, quantiles) {
+function over(values, quantiles) {
   return bounded(d3.mean(values), values.length, [d3.deviation(values) ** 2], quantiles);
 }
 
@@ -37,13 +36,13 @@ function difference(mine, other, quantiles) {
 }
 
 /** The last followed step, 0 … P-1, that costs no more, or as good as no more; null if there is none. */
-export function followedBy(rung, axis, steps, cost) {
+function followedBy(rung, axis, steps, cost) {
   const beyond = steps.findIndex((step) => step * rung.per_step[axis] > cost * (1 + ALIKE));
   return beyond < 0 ? steps.length - 1 : beyond - 1 >= 0 ? beyond - 1 : null;
 }
 
 /** The two rungs when the cheaper has ended: { cost, alike, first, steps, losses, difference }. */
-export function atEqualCost({ steps, domain, quantiles }, pair, places, axis) {
+function atEqualCost({ steps, domain, quantiles }, pair, places, axis) {
   const ends = pair.map((rung) => steps.at(-1) * rung.per_step[axis]);
   const cost = d3.min(ends);
   const read = pair.map((rung) => followedBy(rung, axis, steps, cost));
@@ -81,7 +80,7 @@ export function costWords(cost, axis) {
 }
 
 /** What the explorer shows: the two at the same cost by the axis that is shown, and at the end on test text. */
-export function describe(state, { test, equal }) {
+function describe(state, { test, equal }) {
   const { axis, rung, beside, seed, seeds } = state;
   const { cost, alike, first, steps, losses, difference: gap } = equal[axis];
   const [ended, running] = first ? [0, 1] : [1, 0];
@@ -104,7 +103,7 @@ function verdict(name, gap) {
 }
 
 /** What is measured, of the highlighted rung, of the one beside it, and their difference. */
-export function tableRows(state, { test: [mine, other, gap], equal }) {
+function tableRows(state, { test: [mine, other, gap], equal }) {
   const when = (step) => (step === state.steps.at(-1) ? "" : ` (step\u00a0${step})`);
   const cell = (loss, step) => (loss ? rounded(loss.mean) + when(step) : "not followed");
   const gapOf = (one) => (one ? signed(one.mean) + bounds(one, signed) : "–");
@@ -148,7 +147,7 @@ class LadderExplorerView extends WidgetView {
   build() {
     const longest = d3.max(this.state.rungs, ({ name }) => name.length);
     this.chart = new Chart({ height: 252, margin: { top: 18, left: 46, right: 20 + WIDE * longest } });
-    this.table = makeSheet("losses of the two");
+    this.table = makeSheet("losses of the two", true);
     this.folded.append(make("div", "moe-caption", NOTE));
     const colours = coloursOf(this.state.rungs.map(({ name }) => name));
     this.hues = Object.fromEntries(this.state.rungs.map(({ name }, m) => (
@@ -172,7 +171,7 @@ class LadderExplorerView extends WidgetView {
     const curves = rungs.map((rung) => {
       const [strong, at] = [pair.includes(rung), (p) => steps[p] * rung.per_step[axis]];
       const means = steps.map((_, p) => over(places.map((s) => rung.validation[domain][s][p]), quantiles));
-      return { name: rung.name, strong, colour: strong || rung.name === point?.name ? this.hues[rung.name] : BEHIND,
+      return { name: rung.name, strong, colour: strong || rung.name === point?.name ? this.hues[rung.name] : DESIGN.grey,
         points: means.map(({ mean }, p) => [at(p), mean]),
         band: strong && places.length > 1 ? means.map(({ low, high }, p) => [at(p), low, high]) : null };
     }).sort((a, b) => a.strong - b.strong);
@@ -180,9 +179,10 @@ class LadderExplorerView extends WidgetView {
     chart.lines([{ name: "cut", aid: true, colour: "currentColor", dash: "5 3", points: y.domain().map((loss) => [cut, loss]) },
       ...curves], x, y);
     const read = curves.find(({ name }) => name === point?.name)?.points[point.place];
+    const seen = y.copy().clamp(true); // a loss above the axis stands at its end, hollow
     chart.dots([...pair.flatMap((rung, i) => (equal[axis].losses[i] ? [{ key: i, x: x(equal[axis].steps[i] * rung.per_step[axis]),
-      y: y(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5 }] : [])),
-    ...(read ? [{ key: "read", x: x(read[0]), y: y(read[1]), colour: "currentColor", hollow: true, radius: 8 }] : [])]);
+      y: seen(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5, hollow: y(equal[axis].losses[i].mean) < 0 }] : [])),
+    ...(read ? [{ key: "read", x: x(read[0]), y: seen(read[1]), colour: "currentColor", hollow: true, radius: 8 }] : [])]);
     chart.names(curves.map(({ name, strong, colour, points }) => ({ key: name, x: x(points.at(-1)[0]), y: y(points.at(-1)[1]),
       text: name, colour, strong })), read ? [{ key: "read", x: width, y: 8, anchor: "end",
       text: `${point.name} at ${costWords(read[0], axis)}: ${rounded(read[1])}` }] : []);

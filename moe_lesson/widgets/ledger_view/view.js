@@ -6,6 +6,7 @@
 import { Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { button, choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
 import { count, grouped } from "../kit/words.js";
@@ -28,7 +29,7 @@ function added(costs) {
 }
 
 /** K: what is wished, or all there are. */
-export function activeExperts(sizes) {
+function activeExperts(sizes) {
   return Math.min(sizes.top_k, sizes.num_experts);
 }
 
@@ -92,7 +93,7 @@ export function shareInWords(part, whole) {
 }
 
 /** What the ledger shows. */
-export function describe({ label, sizes, pinned }) {
+function describe({ label, sizes, pinned }) {
   const [cost, parts] = [modelCost(sizes), partsOf(sizes)];
   const layers = added([parts.dense, parts.shared, parts.router, parts.routed]).total;
   const ratio = (key) => d3.format(".3~r")(cost[key] / modelCost(pinned)[key]);
@@ -105,7 +106,7 @@ export function describe({ label, sizes, pinned }) {
 }
 
 /** What the parameters weigh, and how others count the active ones. */
-export function notes(sizes) {
+function notes(sizes) {
   const cost = modelCost(sizes);
   const whole = cost.active + (sizes.vocabulary - 1) * sizes.width;
   const first = Math.min(sizes.leading, sizes.layers);
@@ -116,10 +117,11 @@ export function notes(sizes) {
 
 // --- the widget ----------------------------------------------------------------------------------------------------------
 
-/** The parts of every bar, left to right, in Okabe and Ito's colours: what N multiplies stands last, so that nothing else moves. */
-const PARTS = { embedding: ["embedding and head", "#999999"], attention: ["attention and norms", "#56b4e9"],
-  dense: ["dense FFN", "#e69f00"], shared: ["shared experts", "#d55e00"], router: ["router", "#cc79a7"],
-  routed: ["routed experts", "#009e73"] };
+/** The parts of every bar, left to right: what N multiplies stands last, so that nothing else moves. */
+const { grey, hues } = DESIGN;
+const PARTS = { embedding: ["embedding and head", grey], attention: ["attention and norms", hues.sky],
+  dense: ["dense FFN", hues.amber], shared: ["shared experts", hues.red], router: ["router", hues.pink],
+  routed: ["routed experts", hues.green] };
 const BARS = { total: ["parameters that exist", ""], active: ["parameters that a token uses", ""],
   flops: ["FLOPs that a token pays", "FLOPs"] };
 /** Two axes, as there are two units: the title, the bars on it, and its length in units of the first. */
@@ -195,7 +197,7 @@ class LedgerView extends WidgetView {
       [PARTS[part][0], amount(total), amount(active), amount(flops, "FLOPs").replace("FLOPs", "")]))]);
     this.table.querySelectorAll("tbody tr").forEach((row, i) => {
       const [part, { total }] = rows[i];
-      row.firstChild.style.setProperty("--part", PARTS[part][1]);
+      row.firstChild.style.setProperty("--part", total ? PARTS[part][1] : "transparent");
       row.style.visibility = total ? "" : "hidden"; // what a model lacks is not listed, but nothing below it may move
     });
     this.notes.textContent = notes(sizes);

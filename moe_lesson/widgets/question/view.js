@@ -1,14 +1,12 @@
 // A question before a result. Python keeps the guess; until it has answered, the form says that it waits.
 
-import { keepKeys, on, onTrait, taken } from "../kit/events.js";
+import { keepKeys, on, onSilence, onTrait, taken } from "../kit/events.js";
 import { make, makeButton, say } from "../kit/page.js";
-
-const PATIENCE = 4000; // milliseconds, before the form says what may be wrong
 
 class QuestionView {
   constructor(model, el) {
     this.model = model;
-    [this.root, this.button, this.status] = [make("div", "moe-question"), makeButton("Keep my guess"), make("div", "moe-answer")];
+    [this.root, this.button, this.status] = [make("div", "moe-form moe-question"), makeButton("Keep my guess"), make("div", "moe-answer")];
     this.status.setAttribute("role", "status");
     const [row, words] = [make("div", "moe-row"), make("p", "moe-asked")];
     words.append(make("b", "", "Predict."), ` ${model.get("title")}`);
@@ -25,13 +23,13 @@ class QuestionView {
   }
 
   field(i) {
-    const field = Object.assign(make("input", "moe-field"), { type: "text", placeholder: "your guess", autocomplete: "off" });
+    const field = Object.assign(make("input", "moe-select moe-field"), { type: "text", placeholder: "your guess", autocomplete: "off" });
     field.setAttribute("aria-label", `your guess${i ? `, number ${i + 1}` : ""}: ${this.model.get("title")}`);
     return field;
   }
 
   menu() {
-    const menu = make("select", "moe-field");
+    const menu = make("select", "moe-select moe-field");
     menu.setAttribute("aria-label", `your guess: ${this.model.get("title")}`);
     menu.append(...["choose …", ...this.model.get("choices")].map((words, i) => (
       Object.assign(make("option", "", words), { value: i ? words : "" }))));
@@ -56,8 +54,7 @@ class QuestionView {
     this.root.classList.toggle("moe-kept", answer.kept && answer.times === times);
     if (answer.times === times) return say(this.status, answer.words);
     say(this.status, "Waiting for Python …");
-    this.timer = setTimeout(() => say(this.status, "Not kept: Python has not answered. If it is busy, wait; if the kernel was "
-      + "restarted, run this cell again."), PATIENCE);
+    this.timer = onSilence((words) => say(this.status, words));
     return undefined;
   }
 

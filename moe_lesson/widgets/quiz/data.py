@@ -30,6 +30,7 @@ class Quiz(LessonWidget):
     questions = List(Dict()).tag(sync=True)
     question = Int().tag(sync=True)
     tries = Dict().tag(sync=True)
+    kept = Dict().tag(sync=True)  # the tries that are kept
 
     def __init__(self, questions: Sequence[Mapping], title: str = "Five questions", tries: Mapping[str, list] | None = None,
                  keep: Callable[[dict], object] = lambda tries: None):
@@ -40,8 +41,13 @@ class Quiz(LessonWidget):
             require(len(says) == len(set(says)) >= 2 and right == 1,
                     f"{one['ask']!r} has the answers {says}, {right} of them right; give two or more, each once, one right")
         earlier = {ask: [says for says in given if says in known[ask]] for ask, given in (tries or {}).items() if ask in known}
-        super().__init__(title=title, questions=list(questions), tries=earlier, start={"question": 0, "tries": {}})
-        self.observe(lambda change: keep(change["new"]), "tries")
+        super().__init__(title=title, questions=list(questions), tries=earlier, kept=earlier, start={"question": 0, "tries": {}})
+
+        def answered(change):
+            keep(change["new"])
+            self.kept = change["new"]
+
+        self.observe(answered, "tries")
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
         """With all questions as HTML, their answers folded: so they read where no widget lives, on GitHub or on paper."""

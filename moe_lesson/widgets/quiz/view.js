@@ -1,14 +1,14 @@
-// Questions at the end of a lesson. Answers and explanations came with them, so this is alive without Python; where there is
-// one, it hears of every answer and keeps it.
+// Questions at the end of a lesson. Answers and explanations came with them, so this is alive without Python; but Python
+// keeps them, and where it does not answer, the learner is told.
 
 import { button, choice } from "../kit/controls.js";
-import { on } from "../kit/events.js";
+import { on, onSilence } from "../kit/events.js";
 import { make, makeButton, say } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
 
 class QuizView extends WidgetView {
   static data = ["questions"];
-  static settings = ["question", "tries"];
+  static settings = ["question", "tries", "kept"];
 
   declare() {
     const mark = (one) => (this.solved(one) ? " ✓" : "\u2003"); // as wide: the button beside it stays
@@ -30,7 +30,15 @@ class QuizView extends WidgetView {
   /** The teacher's sentence stands under the answers; the kit puts a widget's words on top. */
   wire() {
     this.page.root.append(this.page.status);
-    return this.buttons.map((node, i) => on(node, "click", () => this.answer(this.now.answers[i].says)));
+    return [...this.buttons.map((node, i) => on(node, "click", () => this.answer(this.now.answers[i].says))),
+      () => clearTimeout(this.waiting)];
+  }
+
+  renew() {
+    const { tries, kept } = this.state;
+    clearTimeout(this.waiting);
+    if (JSON.stringify(tries) === JSON.stringify(kept)) this.silence = "";
+    else this.waiting = onSilence((words) => { this.silence = ` ${words}`; this.frame.ask(); });
   }
 
   get now() { return this.state.questions[this.state.question]; }
@@ -61,9 +69,10 @@ class QuizView extends WidgetView {
 
   describe() {
     const last = this.given(this.now).at(-1);
-    if (last === undefined) return `Question ${this.state.question + 1} of ${this.state.questions.length}: choose an answer.`;
     const { right, why } = this.answerOf(this.now, last);
-    return `${right ? "Right." : "No."} ${why}`;
+    const words = last === undefined ? `Question ${this.state.question + 1} of ${this.state.questions.length}: choose an answer.`
+      : `${right ? "Right." : "No."} ${why}`;
+    return words + (this.silence ?? "");
   }
 
   badge() {

@@ -5,6 +5,7 @@ import { drawNumbers, fillTicks, makeScale, outline, sizedContext } from "../kit
 import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { movedOn, placeWithin } from "../kit/events.js";
 import { make, makeStage, say } from "../kit/page.js";
 import { floats } from "../kit/routing.js";
@@ -18,7 +19,6 @@ const MEANINGS = {
 };
 const DASHES = { weights: "9 4", "co-routing": "3 3" };
 const RANDOM = "random pairs";
-const GREY = "#808790"; // the control; and an expert with itself, which nobody measured
 
 /** Brown to violet with white at 0, readable without red-green vision: from -1 to 1, whatever is shown. */
 const DIVERGING = d3.range(256).map((i) => d3.rgb(d3.interpolatePuOr(i / 255)).formatHex());
@@ -58,7 +58,7 @@ export function contours(leader) {
 }
 
 /** The scale of all losses, so that no setting moves it; logarithmic where they differ many times. */
-export function lossScale({ kinds, control }, range) {
+function lossScale({ kinds, control }, range) {
   const [low, high] = d3.extent([...kinds.flatMap(({ losses }) => losses), ...control.low, ...control.high]);
   return (low > 0 && high / low > 8 ? d3.scaleLog : d3.scaleLinear)([low, high], range);
 }
@@ -82,7 +82,7 @@ function mergesWords({ merges }, { thresholds }) {
 }
 
 /** What the lens shows; pair is the one looked at, or null. */
-export function describe(state, seen, pair) {
+function describe(state, seen, pair) {
   const last = pair ? pairWords(state, seen.now, ...pair) : groupWords(seen.groups);
   return `${costWords(state, seen.now)} ${last}`;
 }
@@ -196,7 +196,7 @@ class RedundancyLensView extends PointingView {
     ctx.translate(MAP.left, MAP.top);
     rows.forEach((first, row) => rows.forEach((second, column) => {
       const place = Math.min(Math.floor((similarities[start + first * N + second] + 1) * 128), 255);
-      ctx.fillStyle = row === column ? GREY : DIVERGING[place];
+      ctx.fillStyle = row === column ? DESIGN.grey : DIVERGING[place];
       ctx.fillRect(at(column), at(row), at(column + 1) - at(column) - gap, at(row + 1) - at(row) - gap);
     }));
     drawEdges(ctx, edges.map((edge) => edge.map(at)));
@@ -216,7 +216,7 @@ class RedundancyLensView extends PointingView {
     const pointsOf = (losses) => losses.map((loss, made) => [made, loss]);
     const curves = kinds.map(({ name, losses }) => ({ name, strong: true, points: pointsOf(losses),
       colour: name === kind ? theme.accent : theme.bar, dash: DASHES[name] }));
-    const random = { name: RANDOM, colour: GREY, strong: true, points: pointsOf(control.mean),
+    const random = { name: RANDOM, colour: DESIGN.grey, strong: true, points: pointsOf(control.mean),
       band: control.low.map((low, made) => [made, low, control.high[made]]) };
     chart.axes(x, y, { xTitle: `merges made, of ${N} experts`, xTicks: Math.min(last, 8), xFormat: d3.format("d"),
       yTitle: `measured ${unit}${"base" in y ? ", log axis" : ""}`, yFormat: y.tickFormat(5, "~g") });
@@ -262,7 +262,7 @@ function drawEdges(ctx, edges) {
     path.lineTo(x1, y1);
   }
   ctx.lineCap = "square";
-  for (const [colour, width] of [["#ffffff", 4], ["#000000", 2]]) {
+  for (const [colour, width] of [["white", 4], ["black", 2]]) {
     Object.assign(ctx, { strokeStyle: colour, lineWidth: width });
     ctx.stroke(path);
   }

@@ -17,7 +17,7 @@ const NAMES = { trained: "trained router", "random router": "random router", "ha
 // --- in words --------------------------------------------------------------------------------------------------------
 
 /** What follows from the guesses: where the trained router was in the guessed rounds, the score, how far the game is. */
-export function standing({ rounds, round, guesses }) {
+function standing({ rounds, round, guesses }) {
   const answers = rounds.slice(0, guesses.length).map(({ kinds }) => PLACES[kinds.indexOf("trained")]);
   const guessed = round < guesses.length;
   return { answers, score: answers.filter((answer, i) => answer === guesses[i]).length, guessed,
@@ -25,7 +25,7 @@ export function standing({ rounds, round, guesses }) {
 }
 
 /** What the game shows; token is the one looked at, or null. */
-export function describe(state, token) {
+function describe(state, token) {
   const { round, rounds, guesses } = state;
   const { answers, guessed, over } = standing(state);
   const { layer, k, n } = rounds[round];
@@ -69,7 +69,7 @@ function closing(score, rounds) {
 }
 
 /** Who is who and the three numbers of each map; before the guess only question marks. */
-export function evidenceRows({ kinds, evidence, k }, guessed) {
+function evidenceRows({ kinds, evidence, k }, guessed) {
   return [["map", "router", "shared with an equal token", "with a different one", "MaxVio of the load"],
     ...PLACES.map((place, i) => [place, ...(guessed ? [NAMES[kinds[i]], `${rounded(evidence[i][0], 1)} of ${k}`,
       `${rounded(evidence[i][1], 1)} of ${k}`, rounded(evidence[i][2], 1)] : Array(4).fill("?"))])];
@@ -163,7 +163,8 @@ class RouterGameView extends PointingView {
     PLACES.forEach((place, i) => {
       const left = geo.lefts[i];
       [ctx.font, ctx.textAlign, ctx.textBaseline, ctx.fillStyle] = [`bold ${theme.font}`, "left", "middle", theme.ink];
-      ctx.fillText(guessed ? `${place}: ${NAMES[kinds[i]]}` : place, left, -10, geo.panel); // squeezed where the map is narrow
+      const words = guessed ? `${place}: ${NAMES[kinds[i]]}` : place;
+      ctx.fillText(ctx.measureText(words).width > geo.panel ? words.replace(" router", "") : words, left, -10);
       ctx.fillStyle = UNCHOSEN;
       ctx.fillRect(Math.round(left), 0, Math.round(geo.panel), HEAT);
       ctx.fillStyle = CHOSEN;

@@ -6,9 +6,10 @@ import { button, choice, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { placeWithin } from "../kit/events.js";
 import { make, takeKeys } from "../kit/page.js";
+import { ReadingView, readText } from "../kit/reading.js";
 import { floats, ranked, softmax, topK } from "../kit/routing.js";
-import { TokenStrip } from "../kit/tokens.js";
-import { PointingView, widgetOf } from "../kit/view.js";
+import { textField, TokenStrip } from "../kit/tokens.js";
+import { widgetOf } from "../kit/view.js";
 import { count, listed } from "../kit/words.js";
 
 // --- what the router does ----------------------------------------------------------------------------------------------
@@ -59,19 +60,23 @@ export function examine({ token, num_experts: N, noise, draw, k, ...state }, log
     ...explore(quiet, draws, noise, k) };
 }
 
+/** The same of no token. */
+const NOTHING = { quiet: [], logits: [], probabilities: [], ids: [], weights: [], counts: [] };
+
 // --- in words --------------------------------------------------------------------------------------------------------
 
-/** What the microscope shows; expert is the one looked at, or null. */
-export function describe(state, seen, expert) {
-  const { token, tokens, k, noise, digits, start } = state;
+/** What the microscope shows of a text's tokens; expert is the one looked at, or null. */
+export function describe(state, tokens, seen, expert) {
+  if (!tokens.length) return "The text is empty: type some.";
+  const { token, k, noise, digits, scale, start } = state;
   const changed = ["k", "temperature", "noise", "order"].some((name) => state[name] !== start[name]);
   const head = `Token ${token} '${tokens[token]}', K = ${k} of ${count(state.num_experts, "expert")}, `
-    + `${changed ? "a what-if" : "as recorded"}.`;
+    + `${changed ? "a what-if" : "as the router does it"}.`;
   if (expert !== null) return `${head} ${expertWords(state, seen, expert)}`;
   const chosen = seen.ids.map((n, i) => `${n} (${seen.weights[i].toFixed(2)})`);
   const gap = Number.isFinite(seen.gap) ? ` Without noise, the last chosen leads the next by ${seen.gap.toFixed(digits)}.` : "";
   return `${head} Chosen: ${chosen.length === 1 ? "expert" : "experts"} ${listed(chosen)}. The weights sum to `
-    + `${d3.sum(seen.weights).toFixed(2)}; the chosen held ${seen.held.toFixed(2)} of the probability.${gap}`
+    + `${d3.sum(seen.weights).toFixed(2)}${scale === 1 ? "" : ` (the router then multiplies them by ${scale})`}; the chosen held ${seen.held.toFixed(2)} of the probability.${gap}`
     + (noise ? ` With noise, ${seen.others} of ${DRAWS} draws choose others.` : "");
 }
 
@@ -87,30 +92,32 @@ function expertWords({ noise, digits }, seen, expert) {
 const [NOISE_STEPS, TEMPERATURE_STEPS] = [50, 20]; // to the limit; to a factor of ten
 const MARGIN = { top: 20, bottom: 6, left: 46, right: 14 };
 const HEIGHTS = [104, 78, 78, 78 + 20]; // of logits, probabilities, weights, draws; under the last the experts' numbers
-const [LINE, LESS] = [60, 15]; // tokens that fit into a line beside JupyterLab's side bar; what each chart gives a text of more
+const [LINE, LESS] = [60, 15]; // tokens that fit into a line beside JupyterLab's side bar; what each chart gives a text of more, or a field
 const SHARES = [0, 0.5, 1];
 
-class RouterMicroscopeView extends PointingView {
-  static data = ["origin", "seed", "tokens", "num_experts", "logits", "draws", "noise_limit", "logit_limits", "digits", "start"];
+class RouterMicroscopeView extends ReadingView {
+  static data = ["origin", "seed", "max_tokens", "layer", "tokens", "num_experts", "scale", "logits", "draws", "noise_limit",
+    "digits", "weights", "start"];
 
-  static settings = ["token", "k", "temperature", "noise", "draw", "order", "by_logit", "locked_expert"];
+  static settings = ["text", "token", "k", "temperature", "noise", "draw", "order", "by_logit", "locked_expert"];
 
   static kept = ["token", "locked_expert"];
 
   static always = ["token"];
 
   declare() {
-    const { tokens, num_experts: N, noise_limit: limit, digits } = this.state;
+    const { num_experts: N, noise_limit: limit, digits } = this.state;
     return [
-      slider("Token", { trait: "token", max: tokens.length - 1,
-        words: ({ token }) => `token ${token} of ${tokens.length}` }),
+      textField("Your text"),
+      slider("Token", { trait: "token", max: () => Math.max(0, this.reading.tokens.length - 1),
+        words: ({ token }) => `token ${token} of ${this.reading.tokens.length}` }),
       slider("K, experts per token", { trait: "k", min: 1, max: N, words: ({ k }) => `K = ${k}` }),
       slider("temperature", { min: -TEMPERATURE_STEPS, max: TEMPERATURE_STEPS,
         at: ({ temperature }) => Math.round(TEMPERATURE_STEPS * Math.log10(temperature)),
         words: ({ temperature }) => `temperature τ = ${temperature.toFixed(2)}`,
         set: (step) => ({ temperature: Number((10 ** (step / TEMPERATURE_STEPS)).toPrecision(12)) }) }),
       slider("noise", { max: NOISE_STEPS, at: ({ noise }) => Math.round((NOISE_STEPS * noise) / limit),
-        words: ({ noise }) => `noise σ = ${noise.toFixed(digits)}`,
+        words: ({ noise }) => `noise σ = ${noise.toFixed(digits).padStart(limit.toFixed(digits).length, "\u2007")}`, // as wide as ever
         set: (step) => ({ noise: Number(((limit * step) / NOISE_STEPS).toPrecision(12)) }) }),
       choice("weights by", Object.keys(ORDERS), { trait: "order" }),
       slider("which draw of the noise", { trait: "draw", min: 1, max: DRAWS, folded: true,
@@ -121,28 +128,43 @@ class RouterMicroscopeView extends PointingView {
   }
 
   build() {
-    [this.logits, this.draws] = [floats(this.state.logits), floats(this.state.draws)];
-    this.strip = new TokenStrip(this, "token");
-    this.strip.fill(this.state.tokens);
+    this.draws = floats(this.state.draws);
+    this.strip = new TokenStrip(this, "token", this.state.weights);
     this.stage = make("div", "moe-stage");
     takeKeys(this.stage, "bars of every expert from logits to weights: arrow keys move from expert to expert, Enter keeps one, "
       + "Escape lets go");
-    const less = this.state.tokens.length > LINE ? LESS : 0;
+    const less = this.state.weights || this.state.tokens.length > LINE ? LESS : 0;
     this.charts = HEIGHTS.map((height, i) => new Chart({ height: height - less, margin: { ...MARGIN, bottom: i === 3 ? 26 : 6 } }));
     this.stage.append(...this.charts.map(({ box }) => box));
-    this.cursor = -1;
     return [this.strip.box, this.stage];
   }
 
+  recorded() { return { tokens: this.state.tokens, logits: floats(this.state.logits) }; }
+
+  computed(model) {
+    const { tokens, layers } = readText(model, this.state.text);
+    return { tokens, logits: layers[this.state.layer].logits };
+  }
+
+  /** Another text: its limits of the logit axis, with room for noise at either end, fixed by all tokens, so that change shows. */
+  take() {
+    const [{ tokens, logits }, room] = [this.reading, this.state.noise_limit / 2];
+    const [low = 0, high = 0] = d3.extent(logits.filter(Number.isFinite));
+    [this.limits, this.cursor] = [[low - room, high + room], -1];
+    this.strip.fill(tokens);
+  }
+
   renew() {
-    const { state, look: { token } } = this;
-    this.seen = examine({ ...state, token }, this.logits, this.draws);
-    this.columns = state.by_logit ? ranked(this.seen.quiet) : d3.range(state.num_experts);
+    super.renew();
+    const { state, reading: { tokens, logits } } = this;
+    state.token = Math.max(0, Math.min(state.token, tokens.length - 1)); // it was of a longer text
+    this.seen = tokens.length ? examine({ ...state, token: this.look.token }, logits, this.draws) : NOTHING;
+    this.columns = state.by_logit || !tokens.length ? ranked(this.seen.quiet) : d3.range(state.num_experts);
   }
 
   describe() {
     const { locked_expert: expert, token } = this.look;
-    return describe({ ...this.state, token }, this.seen, expert);
+    return describe({ ...this.state, token }, this.reading.tokens, this.seen, expert);
   }
 
   draw() {
@@ -153,13 +175,13 @@ class RouterMicroscopeView extends PointingView {
     const weights = new Float64Array(state.num_experts);
     seen.ids.forEach((n, i) => { weights[n] = seen.weights[i]; });
     const sizes = (chart) => chart.outer - chart.margin.top - chart.margin.bottom;
-    const logit = d3.scaleLinear(state.logit_limits, [sizes(this.charts[0]), 0]).clamp(true);
+    const logit = d3.scaleLinear(this.limits, [sizes(this.charts[0]), 0]).clamp(true);
     const share = d3.scaleLinear([0, 1], [sizes(this.charts[1]), 0]);
     const rows = [[seen.logits, logit, 0], [seen.probabilities, share, 0], [weights, share, 0],
       [Float64Array.from(seen.counts, (times) => times / DRAWS), share, 0]];
-    const titles = [`logits${state.noise ? `, draw ${state.draw} (dash: no noise)` : ""}; line: the cut`,
+    const titles = [`logits${state.noise ? `, draw ${state.draw}; dash: no noise` : ""}; line: cut`,
       "probabilities: softmax(logits / τ)", `weights: ${state.order}`,
-      state.noise ? `chosen in what share of ${DRAWS} draws` : "chosen in what share of draws (no noise)"];
+      state.noise ? `chosen in what share of ${DRAWS} draws` : "chosen in all draws: no noise"];
     rows.forEach(([values, y], row) => this.drawRow(row, titles[row], values, y, new Set(seen.ids), looked));
     this.drawCut(logit, width);
   }
@@ -173,7 +195,7 @@ class RouterMicroscopeView extends PointingView {
     const [height, zero] = [chart.outer - chart.margin.top - chart.margin.bottom, y(0)];
     const finite = columns.filter((n) => Number.isFinite(values[n]));
     chart.bars([
-      ...(looked === null ? [] : [{ key: "looked", x: x(looked) - 1.5, y: -1, width: x.bandwidth() + 3, height: height + 2,
+      ...(x(looked) === undefined ? [] : [{ key: "looked", x: x(looked) - 1.5, y: -1, width: x.bandwidth() + 3, height: height + 2,
         colour: "none", outlined: true }]),
       ...finite.map((n) => ({ key: n, x: x(n), y: Math.min(y(values[n]), zero), width: x.bandwidth(),
         height: Math.abs(y(values[n]) - zero), colour: chosen.has(n) ? theme.accent : theme.bar, edged: chosen.has(n) })),

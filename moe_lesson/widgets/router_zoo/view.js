@@ -1,7 +1,7 @@
 // The router zoo: the same tokens through twelve routers, who goes where and what it costs.
 // Letters: T tokens, N experts, K active experts. The twelve are those of moe_lesson/moe/zoo.py, under the same names.
 
-import { RAMP, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext, weightColour } from "../kit/canvas.js";
+import { drawCells, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext } from "../kit/canvas.js";
 import { fillTable, makeSheet } from "../kit/charts.js";
 import { menu, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
@@ -116,7 +116,7 @@ export function examine(name, zoo, written, read, free) {
 // --- in words --------------------------------------------------------------------------------------------------------------
 
 /** What the zoo shows; token is the one looked at, or null. */
-export function describe({ router, tokens, origin, kinds, settings }, seen, written, token) {
+function describe({ router, tokens, origin, kinds, settings }, seen, written, token) {
   const head = `${router}, on the logits of a ${origin} router; ${seen.cost.length} of ${count(tokens.length, "token")} are there.`;
   if (token !== null && token < seen.cost.length) {
     const goes = seen.ids[token].map((n) => `${n} (${seen.gates[token][n].toFixed(2)})`);
@@ -200,14 +200,9 @@ class RouterZooView extends PointingView {
 
   drawHeat(ctx, token) {
     const { geo: { cell, N }, seen, state: { read, tokens, router, kinds, settings }, theme } = this;
-    ctx.fillStyle = RAMP[0];
-    ctx.fillRect(LEFT, 0, cell * N, read * ROW);
-    seen.gates.forEach((row, t) => row.forEach((gate, n) => {
-      if (!gate) return;
-      ctx.fillStyle = weightColour(gate, this.limit);
-      ctx.fillRect(LEFT + n * cell, t * ROW, cell - (cell > 6 ? 1 : 0), ROW - 1);
-    }));
-    drawNames(ctx, tokens, { first: 0, last: read, row: ROW, left: LEFT, marked: token }, theme);
+    const rows = { first: 0, last: read, row: ROW };
+    drawCells(ctx, this.geo, rows, seen.ids.flatMap((ids, t) => ids.map((n) => [t, n, seen.gates[t][n]])), this.limit);
+    drawNames(ctx, tokens, { ...rows, left: LEFT, marked: token }, theme);
     ctx.font = theme.font;
     ctx.textAlign = "left";
     seen.cost.forEach((paid, t) => ctx.fillText(`${paid}${seen.moved[t] ? " ●" : ""}`, LEFT + cell * N + 8, (t + 0.5) * ROW));

@@ -101,9 +101,8 @@ class RoutingMap(ReadingWidget):
 
     @traitlets.validate("layer", "k", "locked_token", "locked_expert")
     def _in_range(self, proposal):
-        longest = len(self.tokens) if self.text == self.start["text"] else self.max_tokens
         return within(proposal, {"layer": (0, len(self.sizes) - 1), "k": (1, self.sizes[self.layer]),
-                                 "locked_token": (0, longest - 1), "locked_expert": (0, self.sizes[self.layer] - 1)})
+                                 "locked_token": (0, self.last_token), "locked_expert": (0, self.sizes[self.layer] - 1)})
 
     @traitlets.validate("router")
     def _known_router(self, proposal):

@@ -1,6 +1,6 @@
 // The routing map: a text, and the experts that each of its tokens chose.
 
-import { drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, makeScale, outline, RAMP, sizedContext,
+import { drawCells, drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, makeScale, outline, RAMP, sizedContext,
   weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
@@ -13,7 +13,6 @@ import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { encode, tokenNames } from "../kit/vocabulary.js";
 import { count, listed } from "../kit/words.js";
-
 
 const ROW = 18;  // pixels per token: room for its name
 const LEFT = 112; // pixels for the names
@@ -61,7 +60,7 @@ function routerWords({ router, origin }) {
 }
 
 /** What the map shows; token and expert are those looked at, or null. */
-export function describe(state, tokens, routed, token, expert) {
+function describe(state, tokens, routed, token, expert) {
   const head = `Layer ${state.layer + 1} of ${state.sizes.length}, K = ${routed.k} of ${count(routed.N, "expert")}, `
     + `${routerWords(state)}${routed.k === state.top_k ? "" : `; a what-if: the model ran with K = ${state.top_k}`}.`;
   if (!routed.T) return `${head} The text is empty: type some.`;
@@ -193,15 +192,11 @@ class RoutingMapView extends ReadingView {
 
   /** The rows of the heat map between scroll positions top and top + height. */
   drawHeat(ctx, top, height, token, expert) {
-    const { geo: { cell, N, T }, routed, limits, theme } = this;
-    const [first, last, gap] = [Math.floor(top / ROW), Math.min(T, Math.ceil((top + height) / ROW)), cell > 6 ? 1 : 0];
+    const { geo: { cell, N, T }, routed, routed: { k, ids, weights }, limits, theme } = this;
+    const [first, last] = [Math.floor(top / ROW), Math.min(T, Math.ceil((top + height) / ROW))];
     ctx.translate(0, -top);
-    ctx.fillStyle = RAMP[0];
-    ctx.fillRect(LEFT, first * ROW, cell * N, (last - first) * ROW);
-    for (let i = first * routed.k; i < last * routed.k; i++) {
-      ctx.fillStyle = weightColour(routed.weights[i], limits.weight);
-      ctx.fillRect(LEFT + routed.ids[i] * cell, Math.floor(i / routed.k) * ROW, cell - gap, ROW - 1);
-    }
+    drawCells(ctx, this.geo, { first, last, row: ROW },
+      d3.range(first * k, last * k).map((i) => [Math.floor(i / k), ids[i], weights[i]]), limits.weight);
     drawNames(ctx, this.reading.tokens, { first, last, row: ROW, left: LEFT, marked: token }, theme);
     if (expert !== null) outline(ctx, LEFT + expert * cell, top - 4, cell, height + 8);
     if (token === null || token >= T) return;

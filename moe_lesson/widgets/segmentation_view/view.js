@@ -6,11 +6,12 @@
 import { Chart, legend } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { make, say } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
 import { capital, count, grouped, rounded } from "../kit/words.js";
 
-const [ROUTER, EMPTY, BAR, FAINT] = ["#808790", "#80879040", "#5b82b8", "#5b82b84d"]; // BAR is --moe-bar of the kit
+const [ROUTER, EMPTY, BAR, FAINT] = [DESIGN.grey, `${DESIGN.grey}40`, DESIGN.bar, `${DESIGN.bar}4d`];
 const MEASURES = { loss: "test loss", hybridity: "hybridity" };
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ function measuredWords({ setting }, measure) {
 }
 
 /** What the widget shows. */
-export function describe(state) {
+function describe(state) {
   const { world, segments, shared, num_shared: wish, setting, here } = state;
   const [compared, active] = [comparedWords(state), setting.top_k + setting.num_shared];
   const seeds = setting.loss ? `, 95% over ${count(setting.loss.n, "seed")}` : "";
@@ -152,7 +153,7 @@ class SegmentationView extends WidgetView {
     const colours = legend([["router", ROUTER], ["active for an example token", BAR], ["routed, not chosen", FAINT],
       ["shared, always active", "var(--moe-accent)"], ["given up for the router", EMPTY]]);
     colours.classList.add("moe-cut-key");
-    this.room = make("div", "moe-charts");
+    this.room = make("div", "moe-charts moe-cut-room");
     this.charts = Object.fromEntries(Object.keys(MEASURES).map((measure) => (
       [measure, new Chart({ height: 206, margin: { top: 30, bottom: 42, left: 50 } })])));
     this.room.append(...Object.values(this.charts).map(({ box }) => box));

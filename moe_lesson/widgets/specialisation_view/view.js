@@ -6,6 +6,7 @@
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { placeWithin } from "../kit/events.js";
 import { make, takeKeys } from "../kit/page.js";
 import { PointingView, widgetOf } from "../kit/view.js";
@@ -40,7 +41,7 @@ function badgeWords({ origin, name, router, routers }) {
 }
 
 /** What the view shows; expert is the one looked at, or null. */
-export function describe(state, expert) {
+function describe(state, expert) {
   const { router, routers, layer, sizes, sample } = state;
   const one = sampleOf(state);
   return `${router === routers[0] ? router : badgeWords(state)}, layer ${layer + 1} of ${sizes.length}: in ${sample} tokens, `
@@ -58,13 +59,13 @@ function meanWords(state, one) {
 
 function expertWords({ domains }, { n, calls, total, lift, favourite, top, above }) {
   if (!total) return `Expert ${n} has no call in this sample.`;
-  const shares = domains.map((domain, d) => `${domain} ${((100 * calls[d]) / total).toFixed(0)}%`).join(", ");
+  const shares = domains.map((domain, d) => `${domain} ${d3.format(".0%")(calls[d] / total)}`).join(", ");
   return `Expert ${n}, ${count(total, "call")}: ${shares}. It prefers ${domains[favourite]}, lift ${rounded(lift, 2)}, `
     + `${above ? "above" : "within"} 95% of its shuffles (up to ${rounded(top, 2)}).`;
 }
 
 /** Of each router: experts with a lift of 1.5, in the sample and shuffled; those above their null; mean strongest lifts. */
-export function tableRows(state) {
+function tableRows(state) {
   return [["router", "lift ≥ 1.5", "shuffled", "above null", "mean lift", "shuffled"], ...state.routers.map((router) => {
     const one = sampleOf(state, router);
     return [router, one.specialists, one.null.count, one.above, rounded(one.mean, 2), rounded(one.null.mean, 2)];
@@ -73,7 +74,7 @@ export function tableRows(state) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const HUES = ["#2b86cf", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#9a6324"]; // of the domains
+const HUES = Object.values(DESIGN.hues); // of the domains
 const HEIGHT = 272;
 const [TOP, LEFT] = [28, 84];
 

@@ -6,13 +6,12 @@ import { legend } from "../kit/charts.js";
 import { button, layerSlider, player, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { motion, on } from "../kit/events.js";
-import { answer, forward, gateOf } from "../kit/moe.js";
+import { answer, gateOf } from "../kit/moe.js";
 import { make, makeCanvas } from "../kit/page.js";
-import { ReadingView } from "../kit/reading.js";
+import { ReadingView, readText } from "../kit/reading.js";
 import { SCORES } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
-import { encode, tokenNames } from "../kit/vocabulary.js";
 import { count, listed, rounded } from "../kit/words.js";
 
 const STATIONS = ["vector", "logits", "softmax", "top-k", "weights", "experts", "sum", "residual"];
@@ -64,7 +63,7 @@ const TELL = [
 ];
 
 /** The station where the token stands, with all that happened since the stop before. */
-export function describe({ layer, num_layers: L, station, short }, tokens, t, way) {
+function describe({ layer, num_layers: L, station, short }, tokens, t, way) {
   if (!way) return tokens ? "The text is empty: type some." : "Waiting for the model.";
   const stops = short ? SHORT : d3.range(STATIONS.length);
   const told = TELL.slice(station ? stops[station - 1] + 1 : 0, stops[station] + 1).map((tell) => tell(way));
@@ -111,10 +110,7 @@ class TokenWayView extends ReadingView {
       ["below zero, or not chosen", "var(--moe-bar)"], ["shared", "var(--moe-ink)"]])];
   }
 
-  computed(model) {
-    const ids = encode(this.state.text, model.vocabulary);
-    return { tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers };
-  }
+  computed(model) { return readText(model, this.state.text); }
 
   take() { this.strip.fill(this.reading.tokens); }
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
 
 from moe_lesson.moe.routing import Routing
@@ -26,3 +27,8 @@ def chosen(ids, weights, experts: int) -> Routing:
 def crowd(tokens: int = 8) -> CapacityView:
     """Every token wants expert 0 of 4, each with a larger weight than the one before it."""
     return CapacityView([chosen(np.zeros((tokens, 1), int), np.arange(1, tokens + 1)[:, None] / tokens, 4)], origin="toy")
+
+
+def view_of_model(text="The moon rose over the sea.", **sizes) -> CapacityView:
+    """A view of a model's choices, for any text."""
+    return CapacityView.of_model(decided_model(**sizes), text, origin="toy")

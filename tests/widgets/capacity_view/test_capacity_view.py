@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from capacity_view.cases import chosen, crowd, view_of
+from capacity_view.cases import chosen, crowd, view_of, view_of_model
+from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
-from widget_harness import assert_refused, made, run_node, status
+from widget_harness import assert_it_fits, assert_refused, made, run_node, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within
@@ -63,9 +64,10 @@ def test_the_view_of_a_model_shows_its_own_choices():
             CapacityView.of_model(wrong, text)
 
 
-def test_layers_may_differ_in_their_experts_and_share_their_limits():
-    view = CapacityView([routing_of(logits_of(30, n), 3) for n in (12, 5)], origin="toy")
-    assert view.load_limit == 72  # 4 · 3·30/5 seats in the smaller layer
+def test_layers_may_differ_in_their_experts_and_share_their_limits(show):
+    page = show(CapacityView([routing_of(logits_of(30, n), 3) for n in (12, 5)], origin="toy"))
+    for layer in (1, 0):
+        assert "72 tokens" in dict(written(page, {"layer": layer}))  # 4 · 3·30/5 seats in the smaller layer
 
 
 def test_shuffles_are_permutations_and_a_seed_is_a_set_of_them():
@@ -96,6 +98,17 @@ def golden(name: str, routing: Routing, factor, by: str, queue: np.ndarray) -> d
             "empty": None if room is None else routing.num_experts * room - int(kept.sum())}
 
 
+def golden_limits() -> dict:
+    """Of layers where one has the larger rooms, another the largest weight, and a crowd the highest load."""
+    crowd_of_41 = chosen(np.zeros((41, 2), int), np.full((41, 2), 0.5), 9)
+    routings = [routing_of(logits_of(41, 12), 2), routing_of(logits_of(41, 6), 2), crowd_of_41]
+    layers = [{"T": 41, "N": one.num_experts, "k": 2, "ids": one.expert_ids.flatten().tolist(),
+               "weights": one.weights.double().flatten().tolist()} for one in routings]
+    rooms, loads = [capacity_for(one, 4.0) for one in routings], [int(one.load.max()) for one in routings]
+    return {"layers": layers, "factors": FACTORS, "load": max(rooms + loads),
+            "weight": max(float(one.weights.max()) for one in routings)}
+
+
 def test_javascript_drops_what_python_drops(tmp_path):
     text, queues = np.arange(41), {"as written": np.arange(41), "reversed": np.arange(41)[::-1].copy(),
                                    "shuffled": np.random.default_rng(0).permutation(41)}
@@ -104,8 +117,8 @@ def test_javascript_drops_what_python_drops(tmp_path):
     cases += [golden(f"ties, {by}", chosen(np.zeros((41, 1), int), np.ones((41, 1)), 4), 1.0, by, text) for by in RULES]
     cases += [golden(f"no weight, {by}", chosen(np.zeros((41, 1), int), np.zeros((41, 1)), 4), 1.0, by, text) for by in RULES]
     cases += [golden("all experts", routing_of(logits_of(41, 6), 6), 0.5, "order", text)]
-    printed = run_node("capacity_view/capacity_view.test.mjs", {"cases": cases}, tmp_path)
-    assert f"pass {len(cases)}" in printed  # every case ran
+    printed = run_node("capacity_view/capacity_view.test.mjs", {"cases": cases, "limits": golden_limits()}, tmp_path)
+    assert f"pass {len(cases) + 1}" in printed  # every case ran
 
 
 # --- what it shows -----------------------------------------------------------------------------------------------------
@@ -170,3 +183,62 @@ def test_a_shuffle_can_be_chosen_where_there_is_one(show):
     page.get_by_label("shuffled", exact=True).check()
     status(page)
     assert page.get_by_label("which shuffle").is_enabled()
+
+
+# --- another text, which the model reads in the browser ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vocabulary,text", [(256, "中 the moon and the sea"), (1024, "中 return the moon, and the value of 😀")])
+def test_a_texts_tokens_are_dropped_as_python_drops_them(show, vocabulary, text):
+    model = decided_model(vocabulary=vocabulary)
+    view = CapacityView.of_model(model, "a b c", origin="toy")
+    page = show(view)
+    write(page, "Your text", text)
+    routings = model.route(text)
+    T = routings[0].num_tokens
+    page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {T}")
+    shuffled = [token for token in np.frombuffer(view.shuffles, np.int32).reshape(SHUFFLES, -1)[2] if token < T]
+    queues = {"as written": range(T), "reversed": range(T)[::-1], "shuffled": shuffled}
+    assert sorted(shuffled) == list(range(T)) != shuffled
+    for layer, routing in enumerate(routings):
+        for batch, queue in queues.items():
+            for by in RULES:
+                page.evaluate("(state) => model.receive(state)",
+                              {"layer": layer, "batch": batch, "by": by, "shuffle": 3, "factor": 0.75, "locked_token": None})
+                true = golden("", routing, 0.75, by, np.array(queue))
+                left = np.array(true["kept"]).reshape(T, -1).sum(1)
+                assert lost(page) == np.flatnonzero(left == 0).tolist()
+                some = page.locator(".moe-alike").evaluate_all("(nodes) => nodes.map((node) => Number(node.dataset.token))")
+                assert some == np.flatnonzero((0 < left) & (left < 3)).tolist()
+                assert f"{true['dropped']} of {3 * T} ({true['dropped'] / (3 * T):.1%}) choices are dropped" in status(page)
+                assert f"{true['late']} of them in the batch's later half, with {true['weight']:.1%} of" in status(page)
+    page.get_by_role("button", name="Reset").click()
+    status(page)
+    assert "".join(page.get_by_role("option").all_inner_texts()) == "a␣b␣c"
+
+
+def test_a_long_text_is_cut_and_says_so_and_an_empty_one_too(show):
+    view = view_of_model("abc", context=9)
+    page = show(view, live=True)
+    assert page.get_by_text("of 9 tokens").is_visible()
+    write(page, "Your text", "return the value of the namespace, and 中文")
+    page.get_by_text("16 tokens, cut to 9").wait_for()
+    page.get_by_role("option").nth(8).click()
+    page.wait_for_function("model.get('locked_token') === 8")
+    assert "token 8 '" in status(page) and (view.text, view.locked_token) == ("return the value of the namespace, and", 8)
+    write(page, "Your text", "")
+    page.wait_for_function("document.querySelector('.moe-status').textContent === 'Layer 1 of 2: the text is empty, type some.'")
+    assert view.locked_token is None
+
+
+def test_a_page_that_opens_again_has_the_learners_text_and_given_choices_have_no_field(show):
+    page = show(made(view_of_model(), text="moon", locked_token=1))
+    page.wait_for_function("document.querySelector('.moe-strip').textContent === 'moon'")
+    assert "token 1 '" in status(page) and page.get_by_label("Your text").input_value() == "moon"
+    assert not show(view_of()).get_by_label("Your text").is_visible()
+
+
+def test_it_fits_a_phone(show):
+    page = show(view_of_model("the moon and the sea " * 9), viewport={"width": 390, "height": 844})
+    status(page)
+    assert_it_fits(page, 390)

@@ -1,5 +1,6 @@
 """The contribution view: what it refuses, what it measures, and by meaning what it shows."""
 
+import base64
 import math
 import re
 
@@ -12,11 +13,12 @@ from traitlets import TraitError
 from widget_harness import made, picture, run_node, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
-from moe_lesson.base.tokens import TOKEN_BYTES, encode
+from moe_lesson.base.tokens import TOKEN_BYTES, encode, token_texts
 from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.moe.layers import moe_layers
 from moe_lesson.widgets import Contribution, ContributionView
 from moe_lesson.widgets.contribution_view.data import BY_SHARE, contributions
+from moe_lesson.widgets.kit.weights import weights_of
 
 ENGLISH = "The results of 3 or 4 experiments are in the table.\nIt has 12 rows and 5 columns.\n\nThe moon rose over the sea.\n"
 PYTHON = "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total\n\nmean([1, 2])\n"
@@ -230,9 +232,22 @@ def test_another_text_is_read_by_both_models(show, model):
     assert f"median over {len(encode('abc'))} token" in status(page)
 
 
-def test_kinds_of_tokens_and_medians(tmp_path):
+def named_parts(one: Contribution) -> dict:
+    parts = {"shared": one.shared_T, "routed": one.routed_T, "cosine": one.cosine_T, "share": share(one)}
+    return {name: part.tolist() for name, part in parts.items()}
+
+
+def test_kinds_of_tokens_and_both_parts_in_the_browser(tmp_path):
     named = {"words": ("q", "Z", "ab", "␣the"), "spaces": ("␣", "⏎", "⇥", "⏎␣␣␣␣"), "digits": ("0", "␣12"),
              "signs": (";", "␣==", "__", "`~"), "other": ("é 1/2", "0xff", "", "é", "␣x中 1/3", "中")}
     kinds = {token: kind for kind, tokens in named.items() for token in tokens}
-    medians = [[values, float(np.median(values))] for values in ([3.0], [5.0, -1.0, 2.0], [4.0, 1.0, 10.0, 2.0])]
-    assert "pass 2" in run_node("contribution_view/contribution_view.test.mjs", {"kinds": kinds, "medians": medians}, tmp_path)
+    given = torch.tensor([[[3.0, 0, 4], [1, 0, 0], [2, 0.5, 0]], [[6.0, 0, 8], [0, 3, 0], [-2, 0, 1]]])
+    both = [model_of(vocabulary=1024), LanguageModel(model_of(vocabulary=1024).config, seed=9).eval()]
+    read = zip(*(contributions(model, "def moon: 中") for model in both))
+    vectors = {"kinds": kinds, "parts": {"given": given.tolist(), "found": named_parts(
+        Contribution.of(*given, routing_of(logits_of(3, 4), 1)))}, "read": {
+            "text": "def moon: 中", "tokens": token_texts(encode("def moon: 中")),
+            "files": [base64.b64encode(weights_of(model).data).decode() for model in both],
+            "layers": [{"one": named_parts(one), "none": named_parts(none), "ids": one.expert_ids.flatten().tolist(),
+                        "weights": one.weights.flatten().tolist()} for one, none in read]}}
+    assert "pass 3" in run_node("contribution_view/contribution_view.test.mjs", vectors, tmp_path)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
-from widget_harness import assert_refused, made, status, table, write
+from widget_harness import assert_refused, browser_state, made, run_node, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
+from moe_lesson.base.tokens import MERGES, TOKEN_BYTES, encode
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.measure.census import lift, take_census
 from moe_lesson.widgets import ExpertExplorer
@@ -91,6 +92,33 @@ def test_an_explorer_of_a_model_reads_a_corpus_or_a_census_of_it(corpus):
              ExpertExplorer.of_model(model, "to be", census=take_census(model, corpus, limit=100, seed=2), seed=2)]
     assert views[0].lifts == views[1].lifts and views[0].null_lifts == views[1].null_lifts != b""
     assert views[0].name == "2 MoE layers of 12/12 experts" and views[0].weights == views[1].weights != ""
+
+
+def search_of(text: str, search: str) -> dict:
+    """Where a search stands, for each time the tokens that have a part of it; and the token whose experts are named."""
+    ids, wanted = encode(text), search.replace("␣", " ").replace("⏎", "\n").encode()
+    parts = [TOKEN_BYTES[i] for i in ids]
+    raw, owner = b"".join(parts), [t for t, part in enumerate(parts) for _ in part]
+    found = [sorted(set(owner[at:at + len(wanted)])) for at in range(len(raw)) if wanted and raw.startswith(wanted, at)]
+    missing = search and not found
+    return {"text": text, "search": search, "found": found, "asked": encode(wanted)[0] if missing else ids[1]}
+
+
+def test_the_browser_finds_a_search_and_the_highest_lifts_as_python_does(tmp_path):
+    searches = [search_of(text, search) for text in ("return the\n    value, return", "中文中 é, thethe") for search in (
+        "", "return", "␣return", "turn the", "⏎", "the", "hethe", "é", "中", "文中", "qx")]
+    view, census, serving, favoured = explorer_of(), census_of(), [], []
+    counted_B = np.array(view.counted)
+    for layer in (0, 1):
+        lifts_NB = lifts_of(census, layer, counted_B)[:, :len(counted_B)]
+        best_BN, best_NB = (np.argsort(-lifts, axis=1, kind="stable").tolist() for lifts in (lifts_NB.T, lifts_NB))
+        serving += [{"layer": layer, "id": id, "serving": [[n, lifts_NB[n, i].item()] for n in best_BN[i][:5]
+                                                           if lifts_NB[n, i] > 1]} for i, id in enumerate(view.counted)]
+        serving += [{"layer": layer, "id": ord("Z"), "serving": []}]
+        favoured += [{"layer": layer, "n": n, "places": [i for i in best_NB[n][:6] if lifts_NB[n, i] > 1]} for n in range(12)]
+    vectors = {"searches": searches, "state": browser_state(view), "serving": serving, "favoured": favoured,
+               "merges": [i for pair in MERGES for i in pair]}
+    assert f"pass {len(searches) + 1}" in run_node("expert_explorer/expert_explorer.test.mjs", vectors, tmp_path)
 
 
 # --- what it shows -----------------------------------------------------------------------------------------------------

@@ -25,11 +25,11 @@ from moe_lesson.lm.model import listening
 from moe_lesson.moe.layers import Router
 from moe_lesson.teach.design import colour_of
 from moe_lesson.widgets import RoutingMap
-from moe_lesson.widgets.kit.base import KIT, VIEW, module_source
+from moe_lesson.widgets.kit.base import KIT, VIEW, module_source, palette
 from moe_lesson.widgets.kit.gates import Gate
 from moe_lesson.widgets.kit.weights import SENT, weights_of
 
-TESTS, WIDGETS = str(pathlib.Path(__file__).parents[1]), KIT.parent
+TESTS, WIDGETS, TOOLS = str(pathlib.Path(__file__).parents[1]), KIT.parent, pathlib.Path(__file__).parents[3] / "tools"
 TEXTS = ("", "a", "The moon rose over the quiet sea.", "def route(x):\n\treturn x", "中文字", "😀👨\u200d👩\u200d👧", "é\u0301 ñ",
          "\ufeffmark", "\x00\x7f\x1b", "\u202egnp.exe", "\ud800 half", "مرحبا", "שלום", "a" * 256, "中" * 85, "0123456789 " * 23,
          "x = {1: [2]}", "¡Hola! ¿Qué tal?", "line one\r\nline two", "∑ xᵢ ≤ ∞")
@@ -190,6 +190,32 @@ def test_what_a_module_imports_it_uses(path):
         assert not unused
 
 
+IMPORTS = re.compile(r"^import \{([^}]*)\}\s+from \"([^\"]+)\";", re.M)
+UNUSED = {"capacity_view": {"keepWithin", "describe"}, "cost_explorer": {"describeOne", "describeMany"},
+          "router_microscope": {"DRAWS", "explore", "describe"}}  # to be no exports
+
+
+def test_what_a_module_exports_another_one_or_a_test_imports():
+    modules = [path for path in WIDGETS.glob("*/*.js") if path.name != "d3.js"]
+    used = {((path.parent / there).resolve(), name) for path in [*modules, *pathlib.Path(TESTS).glob("*/*.mjs")]
+            for names, there in IMPORTS.findall(path.read_text()) for name in re.findall(r"\w+", names)}
+    for path in modules:
+        exported = re.findall(r"^export (?:async )?(?:function|const|class) (\w+)", path.read_text(), re.M)
+        assert {name for name in exported if (path, name) not in used} <= UNUSED.get(path.parent.name, set()), path
+
+
+def test_d3_has_what_is_used_of_it_and_nothing_else():
+    bundled = re.findall(r"\w+", " ".join(re.findall(r"^export \{(.*)\}", (TOOLS / "d3/d3.js").read_text(), re.M)))
+    used = {name for path in WIDGETS.glob("*/*.js") if path.name != "d3.js"
+            for name in re.findall(r"\bd3\.(\w+)", path.read_text()) if name != "js"}
+    assert used | {"transition"} == set(bundled)
+
+
+def test_the_widget_to_begin_with_is_short():
+    name = re.search(r"Copy `(\w+)` \(under 250 lines in all\)", (TOOLS.parent / "CONTRIBUTING.md").read_text())[1]
+    assert sum(len(path.read_text().splitlines()) for path in (WIDGETS / name).glob("*.*")) < 250
+
+
 def test_d3_is_what_its_checksum_says():
     digest, name = (KIT / "d3.sha256").read_text().split()
     assert hashlib.sha256((KIT / name).read_bytes()).hexdigest() == digest
@@ -271,3 +297,23 @@ def test_the_course_loads_without_widgets_and_says_what_they_need():
 def test_tokens_without_shape_get_one():
     assert [visible(t) for t in (" ", "\n", "\x00", "\u202e", "\ud800", "", "a b", "👨\u200d👩")] == [
         "␣", "⏎", "␀", "U+202E", "\ufffd", "∅", "a b", "👨\u200d👩"]
+
+
+# --- one design file --------------------------------------------------------------------------------------------------------
+
+STRAY = re.compile(r"#[0-9a-fA-F]{3,8}\b|(?<!d3\.)\b(?:rgb|hsl|hwb|lab|lch)a?\(|\bfont(?:-size)?\b[^;\n]*?\d(?:px|pt|r?em)\b")
+ELSEWHERE = {"capacity_view/view.js": {"#ff8c2b"}, "cost_explorer/style.css": {"font-size: 20px"},
+             "cost_explorer/view.js": {"#5b82b8", "#d9660a", "#cc79a7", "#808790"}}  # to be moved
+
+
+@pytest.mark.parametrize("path", [path for end in ("js", "css") for path in sorted(WIDGETS.glob(f"*/*.{end}"))
+                                  if path.name not in ("d3.js", "design.js")], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_colour_and_a_size_of_type_stand_in_the_design_file_alone(path):
+    assert set(STRAY.findall(path.read_text())) <= ELSEWHERE.get(f"{path.parent.name}/{path.name}", set())
+
+
+@pytest.mark.parametrize("path", sorted(WIDGETS.glob("*/*.css")), ids=lambda path: path.parent.name)
+def test_a_style_uses_no_variable_that_nobody_sets(path):
+    source = path.read_text()
+    used = set(re.findall(r"var\(--(moe-[\w-]+)", source))
+    assert used <= set(re.findall(r"--(moe-[\w-]+):", palette() + source))

@@ -62,11 +62,16 @@ def test_two_numbers_and_choices_and_what_was_kept_before(ask):
     assert said(page) == "Kept: b."
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("question", [Question("How many?", keep, 2), Question("Which?", keep, choices=("a", "b"))])
-def test_axe_finds_nothing_serious(ask, question):
+def test_axe_finds_nothing_serious_and_it_fits_every_width(ask, question, scheme):
     page = ask(question)
+    page.emulate_media(color_scheme=scheme)
     page.clock.resume()  # axe waits for time to pass
     assert complaints(page) == []
+    for width in (1280, 700, 470):
+        page.set_viewport_size({"width": width, "height": 600})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_closed_form_listens_no_more(ask):

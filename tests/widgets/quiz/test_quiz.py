@@ -24,7 +24,7 @@ def test_what_was_answered_is_told_and_what_is_no_longer_asked_is_forgotten():
     quiz = quiz_of(tries={"ask 0": ["a 0", "gone"], "never asked": ["a"]}, keep=kept.append)
     assert quiz.tries == {"ask 0": ["a 0"]} and kept == []
     quiz.set_state({"tries": {"ask 0": ["a 0", "b 0"]}})
-    assert kept == [{"ask 0": ["a 0", "b 0"]}]
+    assert kept == [{"ask 0": ["a 0", "b 0"]}] and quiz.kept == quiz.tries
 
 
 def test_without_a_widget_the_questions_read_as_text_and_their_answers_are_folded():
@@ -68,3 +68,25 @@ def test_what_was_kept_is_there_again(show):
     quiz.set_state({"question": 1})
     receive(page, quiz)
     assert status(page) == "Question 2 of 3: choose an answer." and browser_state(quiz)["question"] == 1
+
+
+def test_a_kernel_that_does_not_answer_is_named_until_it_does(show_timed):
+    quiz = quiz_of()
+    page = show_timed(quiz)
+    page.get_by_role("button", name="a 0").press("Enter")
+    page.clock.run_for(3900)
+    assert said(page) == "No. why a 0"
+    page.clock.run_for(200)
+    assert said(page).startswith("No. why a 0 Not kept: Python has not answered.") and "run this cell again" in said(page)
+    page.get_by_role("button", name="Next question").press("Enter")
+    page.clock.run_for(100)
+    assert "choose an answer. Not kept" in said(page)
+    quiz.set_state({name: value for sent in page.evaluate("model.saved") for name, value in sent.items()})
+    receive(page, quiz)
+    page.clock.run_for(5000)
+    assert said(page) == "Question 2 of 3: choose an answer."
+
+
+def said(page) -> str:
+    """The words under the answers, while the clock stands."""
+    return page.locator(".moe-status").inner_text()

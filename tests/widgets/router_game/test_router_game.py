@@ -205,6 +205,36 @@ def test_pointing_says_the_experts_and_marks_the_equals(show):
     assert "Token 4 'm'" in status(page)
 
 
+# Where the words over the maps begin and end, in pixels of the canvas, as they are drawn next.
+HEADS = """() => new Promise((done) => {
+  const heads = [], write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, x, y, ...most) {
+    if (/^[ABC](:|$)/.test(text)) heads.push([text, x, x + this.measureText(text).width]);
+    write.call(this, text, x, y, ...most);
+  };
+  model.receive({ locked_token: 2 });
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    CanvasRenderingContext2D.prototype.fillText = write;
+    model.receive({ locked_token: null });
+    done(heads);
+  }));
+})"""
+
+
+@pytest.mark.parametrize("width", [470, 700, 1280])
+def test_heads_over_the_maps_and_above_them_meet_neither_each_other_nor_the_edge(show, width):
+    for guesses in ([], ["A"]):
+        page = show(made(game_of(name="ladder-deepseekmoe"), guesses=guesses), viewport={"width": width, "height": 600})
+        heads = page.evaluate(HEADS)
+        assert [text[0] for text, *_ in heads] == [*"ABC"] and len({text for text, *_ in heads}) == 3
+        starts = [start for _, start, _ in heads[1:]] + [page.locator("canvas").bounding_box()["width"]]
+        assert all(end <= start for (_, _, end), start in zip(heads, starts))
+        boxes = [node.bounding_box() for node in page.locator(".moe-header > *").all()]
+        for one, other in itertools.combinations(boxes, 2):
+            assert one["x"] + one["width"] <= other["x"] or one["y"] + one["height"] <= other["y"]
+        assert all(0 <= box["x"] and box["x"] + box["width"] <= width for box in boxes)
+
+
 def test_the_chance_of_a_score_counts_all_ways_to_guess(tmp_path):
     ways = {score: sum(sum(guess == 0 for guess in guesses) >= score for guesses in itertools.product(range(3), repeat=4)) / 81
             for score in range(5)}

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from router_microscope.cases import scope_of
+from router_microscope.cases import decided_model, scope_of, scope_of_model
 from routings import logits_of, routing_of
-from widget_harness import assert_refused, made, run_node, status
+from widget_harness import assert_it_fits, assert_refused, made, run_node, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.layers import Router
@@ -70,7 +70,6 @@ def test_a_model_that_the_microscope_cannot_show_is_refused_with_the_reason():
     for words, model, arguments in (
             ("no MoE layer", dense, ("abc",)),
             ("scores with a sigmoid; the microscope shows softmax", sparse_model(score="sigmoid"), ("abc",)),
-            ("multiplies its weights by 2; ", sparse_model(scale=2.0), ("abc",)),
             ("chooses with a bias", biased, ("abc",)),
             (r"layer is 2; this model's MoE layers are 0 … 1", sparse_model(), ("abc", 2)),
             ("layer is -1", sparse_model(), ("abc", -1)),
@@ -84,8 +83,6 @@ def test_the_scales_follow_the_logits_and_differences_can_be_read(spread):
     logits = logits_of(9, 12, spread=spread)
     scope = scope_of(logits=logits)
     assert 2 * logits.std() / 1.3 < scope.noise_limit < 2 * logits.std() * 1.7
-    low, high = scope.logit_limits
-    assert low < logits.min() and logits.max() < high
     assert float(f"{scope.noise_limit / 50:.{scope.digits}f}") > 0
 
 
@@ -158,13 +155,14 @@ def test_the_default_state_is_what_the_router_did(show):
             routing = Router(16, 12, 3, renormalise=renormalise)(torch.randn(30, 16)).with_tokens(["t"] * 30)
         page = show(RouterMicroscope(routing, token=4))
         goes = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(routing.expert_ids[4].tolist(), routing.weights[4].tolist()))
-        assert f"as recorded. Chosen: experts {goes}." in status(page) and page.get_by_label(order, exact=True).is_checked()
+        assert f"as the router does it. Chosen: experts {goes}." in status(page)
+        assert page.get_by_label(order, exact=True).is_checked()
 
 
 @pytest.mark.parametrize("what_if", [{"k": 4}, {"temperature": 2.0}, {"noise": 0.1}, {"order": BARE}])
 def test_what_the_router_did_not_do_is_called_a_what_if(show, what_if):
     page = show(made(scope_of(), token=3, draw=9, by_logit=True))
-    assert ", as recorded." in status(page)
+    assert ", as the router does it." in status(page)
     page.evaluate("(state) => model.receive(state)", what_if)
     assert ", a what-if." in status(page)
 
@@ -211,3 +209,65 @@ def test_the_whole_sentence_stands_there_and_a_click_chooses_a_token(show):
     assert status(page).startswith("Token 7 'h'")
     page.wait_for_function("model.saved.length > 0")
     assert scope.token == 7
+
+
+# --- another text, which the model reads in the browser ------------------------------------------------------------------
+
+BARS = """() => [...document.querySelector(".moe-chart").querySelectorAll("rect.moe-bar")]
+  .sort((a, b) => a.getAttribute("x") - b.getAttribute("x")).map((bar) => Number(bar.getAttribute("height")))"""
+
+
+@pytest.mark.parametrize("vocabulary,text", [(256, "中 moon"), (1024, "中 return the moon, 😀"), (1024, "x")])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, text, layer):
+    model = decided_model(vocabulary=vocabulary)
+    page = show(RouterMicroscope.of_model(model, "a b c", layer, origin="toy"))
+    write(page, "Your text", text)
+    routing = model.route(text)[layer]
+    page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {routing.num_tokens}")
+    for token in range(routing.num_tokens):
+        page.evaluate("(token) => model.receive({ token })", token)
+        weights = 4 * routing.weights[token]  # the router's scale is a quarter
+        goes = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(routing.expert_ids[token].tolist(), weights.tolist()))
+        said = status(page)
+        assert said.startswith(f"Token {token} '{routing.tokens[token]}', K = 3 of 12 experts, as the router does it. "
+                               f"Chosen: experts {goes}. The weights sum to 1.00 (the router then multiplies them by 0.25)")
+        heights = np.array(page.evaluate(BARS))  # no bar leaves the axis
+        assert heights / heights.sum() == pytest.approx((routing.logits[token].abs() / routing.logits[token].abs().sum()).numpy(),
+                                                        abs=1e-5)
+    page.get_by_role("button", name="Reset").click()
+    assert status(page).startswith("Token 0 'a'") and "".join(page.get_by_role("option").all_inner_texts()) == "a␣b␣c"
+
+
+def test_a_long_text_is_cut_and_says_so_and_a_token_of_it_can_be_kept(show):
+    scope = scope_of_model("abc", context=9)
+    page = show(scope, live=True)
+    assert page.get_by_text("of 9 tokens").is_visible()
+    write(page, "Your text", "return the value of the namespace, and 中文")
+    page.get_by_text("16 tokens, cut to 9").wait_for()
+    page.get_by_label("Token", exact=True).press("End")
+    assert status(page).startswith("Token 8 '") and "token 8 of 9" in page.locator(".moe-row").inner_text()
+    page.wait_for_function("model.get('token') === 8")
+    assert (scope.text, scope.token) == ("return the value of the namespace, and", 8)
+    write(page, "Your text", "x")
+    page.wait_for_function("document.querySelectorAll('.moe-token').length === 1")
+    assert status(page).startswith("Token 0 'x'")
+    write(page, "Your text", "")
+    page.wait_for_function("document.querySelector('.moe-status').textContent === 'The text is empty: type some.'")
+
+
+def test_a_page_that_opens_again_has_the_learners_text_and_given_logits_have_no_field(show):
+    page = show(made(scope_of_model(), text="moon", token=1))
+    page.wait_for_function("document.querySelector('.moe-strip').textContent === 'moon'")
+    assert status(page).startswith("Token 1 '") and page.get_by_label("Your text").input_value() == "moon"
+    assert not show(scope_of()).get_by_label("Your text").is_visible()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_it_fits_a_phone(show, noise):
+    page = show(made(scope_of_model("the moon and the sea " * 9), noise=noise, draw=31), viewport={"width": 390, "height": 844})
+    status(page)
+    assert_it_fits(page, 390)
+    root = page.locator(".moe-root").bounding_box()
+    assert all(box["x"] + box["width"] < root["x"] + root["width"] - 4
+               for box in (word.bounding_box() for word in page.locator(".moe-word").all()))

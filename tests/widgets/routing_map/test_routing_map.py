@@ -1,18 +1,22 @@
 """The routing map: what it refuses, and by meaning what it shows. test_every_widget_browser.py asks the rest."""
 
+import base64
+import math
+
 import pytest
 import torch
 from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import assert_refused, dots, status, write, written
+from widget_harness import assert_refused, browser_state, dots, run_node, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
 from moe_lesson.moe.layers import Router
 from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import RoutingMap
+from moe_lesson.widgets.kit.weights import weights_of
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
 
@@ -227,6 +231,23 @@ def test_the_mouse_points_and_clicks(show):
 
 
 # --- another text, which the model reads in the browser ------------------------------------------------------------------
+
+
+def test_the_routings_of_a_text_sent_and_computed_are_the_packages(tmp_path):
+    config = ModelConfig((Sparse(5, 2, 8), Sparse(8, 2, 8, scale=2.0)), layers=2, width=16, heads=2, context=24)
+    model = LanguageModel(config).eval()
+    texts = []
+    for text, sent in (("a b c", True), ("a b c", False), ("the 中 moon", False)):
+        both = dict(zip(("model", "null"), route_beside_null(model, text)))
+        every = [routing for layers in both.values() for routing in layers]
+        limits = [max(one.weights.max().item() for one in every),
+                  math.ceil(max((one.load.max() * one.num_experts / one.load.sum()).item() for one in every))]
+        routers = {name: [{"k": 2, "ids": one.expert_ids.flatten().tolist(), "weights": one.weights.flatten().tolist()}
+                          for one in layers] for name, layers in both.items()}
+        texts.append({"text": text, "sent": sent, "tokens": list(every[0].tokens), "routers": routers, "limits": limits})
+    vectors = {"state": browser_state(RoutingMap.of_model(model, "a b c", origin="toy")), "texts": texts, "k": 2,
+               "file": base64.b64encode(weights_of(model).data).decode()}
+    assert "pass 3" in run_node("routing_map/routing_map.test.mjs", vectors, tmp_path)
 
 
 @pytest.mark.parametrize("vocabulary,tokens", [(256, 8), (1024, 6)])  # ␣m and on are tokens

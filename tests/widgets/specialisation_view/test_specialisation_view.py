@@ -1,13 +1,15 @@
 """The specialisation view: what it refuses, what it measures, and by meaning what it shows."""
 
 import dataclasses
+import itertools
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from specialisation_view.cases import DOMAINS, by_chance, by_document, census_of, censuses, view_of
-from widget_harness import assert_refused, put, status, table
+from widget_harness import assert_refused, browser_state, put, run_node, status, table
 
 from moe_lesson import shipped_model
 from moe_lesson.lm.machine_text import machine_corpus
@@ -109,6 +111,20 @@ def test_in_a_small_sample_most_experts_of_a_trained_model_look_like_specialists
     assert measured(page, null=DOCUMENTS)["trained"][4] > many[4] + 0.03
     second = measured(page, layer=1)
     assert second["random router"][3] > second["trained"][3]
+
+
+def test_the_browser_counts_lifts_and_specialists_as_the_package_does(tmp_path):
+    view, cases = view_of(), []
+    for sample, router, layer, null in itertools.product((0, 3), (0, 1, 2), (0, 1), NULLS):
+        part = 2 * router + layer
+        lifts = strongest(view, sample, part)
+        cases.append({
+            "chosen": {"sample": view.samples[sample], "router": view.routers[router], "layer": layer, "null": null},
+            "lifts": lifts.tolist(), "favourites": np.argmax(view.measured[sample][part]["calls"], axis=1).tolist(),
+            "above": above(view, null, sample, part).tolist(), "specialists": int((lifts >= 1.5).sum()),
+            "mean": lifts[lifts > 0].mean().item()})
+    vectors = {"state": browser_state(view), "cases": cases}
+    assert f"pass {len(cases)}" in run_node("specialisation_view/specialisation_view.test.mjs", vectors, tmp_path)
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------
