@@ -159,9 +159,10 @@ def with_nulls(preset: Preset, scale: float) -> Arm:
 TEXT_CPU = Preset(Budget(192, 1536), layers=2, width=64, heads=4, context=256, batch=8, steps=1500,
                   lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0,))
 LADDER_CPU = replace(TEXT_CPU, steps=3000, lrs=(4e-3, 8e-3, 1.6e-2), scales=(1.0, 4.0), tuning_seeds=3, finalists=2)
-LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=32, steps=4000,
-                    lrs=(1e-3, 2e-3, 4e-3), scales=(1.0, 3.0, 6.0), tuning_seeds=3, finalists=2, bfloat16=True, multiple=16)
-BALANCED_GPU = replace(LADDER_GPU, lrs=(2e-3,), scales=(1.0,), strengths=(1.0, 3.0), tuning_seeds=1, finalists=None)
+# What 25 minutes on one large card have time for: tools/gpu_tables.py adds it up.
+LADDER_GPU = Preset(Budget(512, 4096), layers=4, width=256, heads=4, context=256, batch=32, steps=1800,
+                    lrs=(1e-3, 2e-3, 4e-3), scales=(1.0,), bfloat16=True, multiple=16)
+BALANCED_GPU = replace(LADDER_GPU, lrs=(1e-3, 4e-3), strengths=(1.0, 3.0))
 SKILLS_CPU = Preset(Budget(32, 256), layers=1, width=32, heads=1, context=1, batch=1024, steps=1500,
                     lrs=(1e-2, 3e-2, 1e-1, 3e-1), scales=(1.0,), evaluated=8000)
 FACTS_CPU = Preset(Budget(128, 512), layers=1, width=32, heads=1, context=1, batch=2048, steps=900,

@@ -1,61 +1,210 @@
-"""The tables that want a GPU, at a tiny size on the CPU: parts go on where the last one stopped, and nothing is made twice."""
+"""The tables that want a GPU, at a tiny size on the CPU: each part begins with the last one's file, and nothing is made twice."""
 
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 import time
-from pathlib import Path
 
+import benchmark_layer
 import gpu_tables
 import pytest
+from gpu_tables import ARCHIVE, LATER, PRESETS, Job, TextInTime
 
-WRITES = ["-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('made')"]
-SLEEPS = ["-c", "import time; time.sleep(60)"]
+from moe_lesson import result_table
+from moe_lesson.experiments import EXPERIMENTS
+
+WRITES = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('made')"
+SLEEPS = "import time; time.sleep(60)"
+
+
+def ends_with(code: int) -> str:
+    return f"raise SystemExit({code})"
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A folder of text, of which some is in every split."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for i in range(60):
+        (folder / f"{i}.txt").write_text(f"Document {i}. " + " ".join(f"word{i * j % 17}" for j in range(120)))
+    return folder
 
 
 @pytest.fixture
 def part(monkeypatch, tmp_path):
-    """part(name, jobs, …) -> the files of its folder; jobs: name -> command."""
-    monkeypatch.setattr(gpu_tables, "STOPPING", 0.2)
+    """part(name, jobs, …) -> the names in the archive that a part leaves; jobs: table -> what Python is to do."""
+    monkeypatch.setattr(gpu_tables, "STOPPING", 0.4)
 
-    def go(name: str, jobs: dict[str, list[str]], *options: str) -> list[str]:
-        out = tmp_path / name
-        monkeypatch.setattr(gpu_tables, "jobs", lambda device, preset, text, folder, work: (
-            (str(folder / "results" / job), [*command, str(folder / "results" / job)], 2) for job, command in jobs.items()))
-        gpu_tables.main(["--out", str(out), "--work", str(tmp_path / f"work-{name}"), *options])
-        return sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
+    def go(name: str, programs: dict[str, str], *options: str, seconds: float = 0.0) -> list[str]:
+        work = tmp_path / f"work-{name}"
+        monkeypatch.setattr(gpu_tables, "jobs", lambda options, deadline: (
+            Job(table, ["-c", program, str(work / "results" / f"{table}.csv")], 2, seconds)
+            for table, program in programs.items()))
+        gpu_tables.main(["--out", str(tmp_path / name), "--work", str(work), *options])
+        assert [file.name for file in (tmp_path / name).iterdir()] == [ARCHIVE]
+        return names_in(tmp_path / name / ARCHIVE)
 
     return go
 
 
-def test_a_part_stops_in_time_and_the_next_goes_on_with_its_state(part, tmp_path, capfd):
-    run = tmp_path / "work-one" / "ladder" / "final-seed0"
+def names_in(archive) -> list[str]:
+    with tarfile.open(archive) as opened:
+        return opened.getnames()
+
+
+def contents(archive) -> dict[str, bytes]:
+    with tarfile.open(archive) as opened:
+        return {name: opened.extractfile(name).read() for name in opened.getnames()}
+
+
+def test_all_parts_at_a_tiny_size_each_with_no_more_than_the_last_ones_file(text, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(gpu_tables.ROOT), "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+
+    def go(name: str, *options: str, until=lambda work: False) -> str:
+        """One part, interrupted once there is what is waited for; returns what it printed."""
+        work, printed = tmp_path / f"work-{name}", tmp_path / f"{name}.txt"
+        command = [sys.executable, str(gpu_tables.ROOT / "tools/gpu_tables.py"), "--preset", "tiny", "--device", "cpu",
+                   "--minutes", "30", "--text", str(text), "--out", str(tmp_path / name), "--work", str(work), *options]
+        with printed.open("w") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            while process.poll() is None and not until(work):
+                time.sleep(0.05)
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+            assert process.wait(120) == 0, printed.read_text()
+        assert [file.name for file in (tmp_path / name).iterdir()] == [ARCHIVE]
+        return printed.read_text()
+
+    go("one", until=lambda work: (work / "results" / "ladder-speed-cpu.json").exists())
+    second = go("two", "--state", str(tmp_path / "one" / ARCHIVE), until=lambda work: len(list(work.rglob("result.json"))) >= 3)
+    assert "done: ladder-speed-cpu\n" in second and "× dense; eager" not in second, "both benchmarks were made in the first part"
+    assert "to be continued: ladder-tiny" in second
+    third = go("three", "--state", str(tmp_path / "two" / ARCHIVE))
+    assert "done: ladder-tiny" in third and "× dense; eager" not in third
+    before, after = (contents(tmp_path / name / ARCHIVE) for name in ("two", "three"))
+    kept = {name: found for name, found in before.items() if name.endswith("result.json")}
+    assert len(kept) >= 3 and kept.items() <= after.items()
+    trained = [line for line in third.splitlines() if line.startswith(("tune ", "final "))]
+    assert len(trained) == 5 * 2 + 5 * 3 - len(kept), "what was trained in the second part is not trained again"
+
+    results = tmp_path / "work-three" / "results"
+    table = result_table("ladder-tiny", results)
+    assert {row["rung"] for row in table.rows} == gpu_tables.ladder().rungs.keys()
+    assert all(len(table.column("test", stage="final", rung=rung)) == 3 for rung in gpu_tables.ladder().rungs)
+    assert table.provenance["command"] == "python tools/gpu_tables.py --preset tiny --device cpu --text text.zip"
+    assert result_table("layer-speed-cpu", results).rows and result_table("ladder-tiny-curves", results).rows
+
+
+def test_a_worker_begins_no_training_that_would_not_end_in_time(text, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "ladder", EXPERIMENTS["ladder"])
+    options = argparse.Namespace(preset="tiny", device="cpu", text=text, work=tmp_path / "work", until=time.time() + 0.01)
+    with pytest.raises(SystemExit, match=str(LATER)):
+        gpu_tables.train(options)
+    assert not list(options.work.rglob("result.json"))
+    corpus = gpu_tables.own_corpus(text)
+    assert TextInTime(corpus.documents).fingerprint() == corpus.fingerprint(), "results stay those of the same text"
+
+
+def test_a_training_is_thought_to_take_what_the_longest_took(tmp_path):
+    options = argparse.Namespace(preset="gpu", work=tmp_path)
+    assert gpu_tables.seconds_of_a_training(options) == gpu_tables.planned(PRESETS["gpu"]) == pytest.approx(1.1 * 5 * 1800 / 76)
+    for seconds in (100.0, 300.0, 200.0):
+        folder = tmp_path / "ladder-gpu" / f"final-{seconds}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"row": {"seconds": seconds}}))
+    assert gpu_tables.seconds_of_a_training(options) == pytest.approx(330)
+
+
+def test_the_plan_fits_in_25_minutes_and_the_script_says_it():
+    minutes = gpu_tables.parts(PRESETS["gpu"])
+    assert max(minutes) <= gpu_tables.MINUTES <= 9 and len(minutes) * gpu_tables.MINUTES <= 25
+    for number, each in enumerate(minutes, 1):
+        assert f"\n{number}. {each:.1f} minutes:" in gpu_tables.__doc__
+    assert f"adds up; {sum(minutes):.1f} minutes in all" in " ".join(gpu_tables.__doc__.split())
+    assert "1,800 steps of 32 × 256" in gpu_tables.__doc__ and PRESETS["gpu"].steps == 1800 and PRESETS["gpu"].batch == 32
+
+
+def test_the_rungs_are_those_of_the_declared_contrasts():
+    whole, cut = EXPERIMENTS["ladder"], gpu_tables.ladder()
+    assert {rung for _, *rungs in whole.contrasts for rung in rungs} == cut.rungs.keys() and cut.contrasts == whole.contrasts
+    assert all(cut.rungs[rung] is whole.rungs[rung] for rung in cut.rungs) and cut.seeds == 3
+
+
+def test_the_tables_have_the_names_that_the_lessons_read(tmp_path):
+    options = argparse.Namespace(device="cuda", preset="gpu", text=tmp_path / "text.zip", out=tmp_path, work=tmp_path)
+    found = list(gpu_tables.jobs(options, 0.0))
+    assert [job.table for job in found] == [benchmark_layer.table_name("cuda", "bfloat16"), "ladder-speed-cuda",
+                                            "ladder-gpu-followed"]
+    assert all((gpu_tables.ROOT / job.command[0]).exists() and "cuda" in job.command for job in found)
+    lessons = [file.read_text(encoding="utf-8") for file in (gpu_tables.ROOT / "notebooks").glob("*.ipynb")]
+    assert sum('result_table(f\\"layer-speed-{device}\\")' in lesson for lesson in lessons) == 1
+
+
+def test_a_part_stops_in_time_and_the_next_goes_on(part, tmp_path, capfd):
+    run = tmp_path / "work-one" / "ladder-gpu" / "final-seed0"
     run.mkdir(parents=True)
-    for name in ("result.json", "census.json", "census.lock", "model.safetensors"):
+    for name in ("result.json", "lock", "model.safetensors"):
         (run / name).write_text(name)
-    cut_short = tmp_path / "work-one" / "ladder" / "final-seed1"
-    cut_short.mkdir()
-    for name in ("result.json", "census.lock"):
-        (cut_short / name).write_text(name)
     began = time.monotonic()
-    assert part("one", {"a.csv": WRITES, "b.csv": SLEEPS, "c.csv": WRITES}, "--minutes", "0.05") == ["results/a.csv", "state.tar"]
-    assert time.monotonic() - began < 30 and "to be continued: b.csv" in capfd.readouterr().out
-    with tarfile.open(tmp_path / "one" / "state.tar") as archive:
-        assert archive.getnames() == ["ladder/final-seed0/census.json", "ladder/final-seed0/result.json"]
-    found = part("two", {"b.csv": WRITES, "c.csv": WRITES}, "--state", str(tmp_path / "one" / "state.tar"))
-    assert found == ["results/b.csv", "results/c.csv", "state.tar"]
-    assert (tmp_path / "work-two" / "ladder" / "final-seed0" / "census.json").read_text() == "census.json"
+    left = part("one", {"a": WRITES, "b": SLEEPS, "c": WRITES}, "--minutes", "0.05")
+    assert time.monotonic() - began < 30 and "to be continued: b\n" in capfd.readouterr().out
+    assert left == ["results/a.csv", "ladder-gpu/final-seed0/result.json"]
+    left = part("two", {"a": ends_with(3), "b": WRITES, "c": WRITES}, "--state", str(tmp_path / "one" / ARCHIVE))
+    assert left == ["results/a.csv", "results/b.csv", "results/c.csv", "ladder-gpu/final-seed0/result.json"]
 
 
-def test_what_is_done_is_not_done_again_and_a_fault_is_told(part, tmp_path):
-    part("one", {"a.csv": WRITES})
-    assert part("one", {"a.csv": ["-c", "raise SystemExit(3)"]}) == ["results/a.csv", "state.tar"]
+def test_the_same_folder_goes_on_by_itself(part, tmp_path):
+    part("one", {"a": WRITES})
+    for file in (tmp_path / "work-one" / "results").iterdir():
+        file.unlink()
+    assert part("one", {"a": ends_with(3)}) == ["results/a.csv"]
+
+
+def test_what_fails_is_told_and_the_others_are_made(part, tmp_path):
     with pytest.raises(SystemExit, match="ended with 3; mend it"):
-        part("two", {"a.csv": ["-c", "raise SystemExit(3)"]})
+        part("one", {"a": ends_with(3), "b": WRITES})
+    assert names_in(tmp_path / "one" / ARCHIVE) == ["results/b.csv"]
 
 
-def test_the_jobs_are_commands_that_their_programs_take(tmp_path):
-    names = []
-    for done, command, _ in gpu_tables.jobs("cuda", "gpu", tmp_path / "text.zip", tmp_path, tmp_path / "work"):
-        names.append(Path(done).name)
-        assert command[0] == "-m" or (gpu_tables.ROOT / command[0]).exists()
-        assert "--out" in command and "cuda" in command
-    assert names == ["layer-speed-cuda.csv", "ladder-speed-cuda.csv", "ladder-gpu.csv", "balance-gpu.csv"]
+def test_a_worker_without_time_has_not_failed(part, capfd):
+    assert part("one", {"a": ends_with(LATER), "b": WRITES}) == []
+    assert "to be continued: a\n" in capfd.readouterr().out
+
+
+def test_a_part_too_short_for_anything_is_refused(part):
+    with pytest.raises(SystemExit, match="a takes 2.0 minutes or more.* a part has 1: give it more with --minutes"):
+        part("one", {"a": WRITES}, "--minutes", "1", seconds=120)
+
+
+@pytest.mark.parametrize("files, size, says", [
+    (9, 10, "has 9 files, and 8 come back"), (1, 17_000_000, "has 17.0 MB, and no more")])
+def test_more_than_comes_back_is_refused(files, size, says, tmp_path):
+    (tmp_path / "deep").mkdir()
+    for i in range(files):
+        (tmp_path / "deep" / f"{i}").write_bytes(bytes(size))
+    with pytest.raises(SystemExit, match=says):
+        gpu_tables.check_files(tmp_path)
+
+
+def test_a_full_folder_is_refused_before_anything_is_made(part, tmp_path):
+    (tmp_path / "one").mkdir()
+    for i in range(9):
+        (tmp_path / "one" / f"{i}").touch()
+    with pytest.raises(SystemExit, match="take a folder that is empty"):
+        part("one", {"a": WRITES})
+    assert not (tmp_path / "one" / ARCHIVE).exists()
+
+
+def test_an_unreadable_state_and_a_missing_text_are_said(part, tmp_path, capsys):
+    (tmp_path / "state").write_text("no archive")
+    for state in (tmp_path / "state", tmp_path / "none"):
+        with pytest.raises(SystemExit, match="can't be read"):
+            part("one", {}, "--state", str(state))
+    with pytest.raises(SystemExit):
+        part("one", {}, "--text", str(tmp_path / "none.zip"))
+    assert "fetched_text --save" in capsys.readouterr().err
