@@ -60,7 +60,7 @@ class Experiment:
         controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
         widens: try further learning rates and gate scales for every rung that is best at the end of those it tried.
         fewer_seeds: rung -> how many of the fresh seeds it gets, where not all.
-        baselines: write what count models lose on the same text, too.
+        baselines: write what count models lose on the same text, too, and how much of it the train text has word for word.
         contrasts: what is to be shown, named before the first reported run: (figure, a rung, the rung it is compared with).
         margin: a smaller difference makes none: where the interval lies within it, two rungs are alike.
         changed: rungs whose reported models are changed and judged again, see `changes_of`.

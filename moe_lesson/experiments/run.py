@@ -20,6 +20,7 @@ from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
 from ..lm.counts import baselines
 from ..lm.model import ModelConfig
+from ..lm.repeats import repeats
 from ..lm.training import History, TrainingConfig, TrainingDiverged, train
 from ..measure.evidence import write_table
 from ..moe.recipes import Dense, Recipe
@@ -112,6 +113,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
                 write_table(results, f"{name}-{preset_name}-{table}", found, made)
         if experiment.baselines and corpus:
             write_table(results, f"{name}-{preset_name}-baselines", baselines(corpus, preset.context, preset.evaluated), made)
+            write_table(results, f"{name}-{preset_name}-repeats", repeats(corpus), made)
         if preset_name == "cpu" and experiment.ships:
             ship(experiment, finals, corpus, out / "checkpoints", made)
     return results / f"{name}-{preset_name}.csv"

@@ -144,6 +144,9 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     assert tried == {1.0: 3, 4.0: 3}, "both are finalists: one seed, then two more"
     assert not any(row["rung"] == "1 shared" for row in table.rows if row["stage"] == "tune"), "it takes deepseekmoe's settings"
     assert table.column("seed", rung="1 shared") == [0] and table.column("seed", rung="dense", stage="final") == [0, 1]
+    overlap = result_table("ladder-cpu-repeats", tmp_path / "data" / "results").rows
+    assert [row["domain"] for row in overlap] == list(corpus.domains) and all(0 <= row["80 bytes"] <= row["40 bytes"] < 1
+                                                                               for row in overlap)
     assert counted.column("model")[0] == "gzip" and counted.column("test_maths")[0] > 0
     [read] = [row for row in result_table("ladder-cpu-texts", tmp_path / "data" / "results").rows if row["seed"] == 1]
     assert read["rung"] == "dense" and 2 < read["outside"] < 5 and 0 < read["over_documents"] < 1
