@@ -47,10 +47,11 @@ def section(ladder: Table, texts: Table, baselines: Table, repeats: Table) -> st
         "looks back further than 256 tokens, and goes on to learn from the test text while it reads it.", "",
         *table_of(("", "test loss", "outside of repeats"), counted),
         "**Repeats**: so much of the test text stands in the train text word for word, in passages of 40 and of 80 bytes. "
-        "*Outside of repeats* is the loss of what stands in no passage of 80.", "", *table_of(("", "40 bytes", "80 bytes"), overlap),
+        "*Outside of repeats* is the loss of what stands in no passage of 80.", "",
+        *table_of(("", "40 bytes", "80 bytes"), overlap),
         f"**Other documents**: a loss would be another one, ± {fmean(texts.column('over_documents')):.3f}, had other documents "
-        "of the same kinds been drawn for the test (95%, from the beginnings of all of them). That moves all models together; the "
-        "intervals above are over seeds.", ""])
+        "of the same kinds been drawn for the test (95%, from the beginnings of all of them). That moves all models together; "
+        "the intervals above are over seeds.", ""])
 
 
 def main() -> None:
