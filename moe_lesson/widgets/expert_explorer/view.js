@@ -13,7 +13,7 @@ import { ReadingView } from "../kit/reading.js";
 import { floats, numbers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
 import { bytesOf, encode, spelled, tokenNames } from "../kit/vocabulary.js";
-import { count, grouped, listed, shortened } from "../kit/words.js";
+import { count, grouped, listed, shortened, weighed } from "../kit/words.js";
 
 const BEST = 6;          // tokens shown of an expert
 const SERVERS = 5;       // experts named for a token
@@ -84,7 +84,7 @@ function expertWords({ expert: [layer, n], names, counted, null_favourites }, ce
 function tokenWords({ tokens, layers }, token) {
   if (token === null) return "The text is empty: type some.";
   const goes = layers.map(({ k, ids, weights }, layer) => `in layer ${layer + 1} to experts `
-    + listed(Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weights[token * k + i].toFixed(2)})`), 3));
+    + listed(Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weighed(weights[token * k + i])})`), 3));
   return `Token ${token} '${tokens[token]}' goes ${goes.join("; ")}.`;
 }
 
@@ -216,7 +216,7 @@ class ExpertExplorerView extends ReadingView {
       const { k, ids: chosen, weights } = layers[i];
       const own = token === null ? [] : d3.range(token * k, (token + 1) * k).map((at) => [chosen[at], weights[at]]);
       const chose = token === null ? "no token" : `'${cut(tokens[token])}' chose`;
-      this.fillLine(this.lines[i], `L${i + 1}: ${chose}`, own, (weight) => [weight.toFixed(2), weight, "weight"]);
+      this.fillLine(this.lines[i], `L${i + 1}: ${chose}`, own, (weight) => [weighed(weight), weight, "weight"]);
       this.fillLine(this.lines[state.sizes.length + i], serverWords(state, i, asked), servers(state, census[i], i, asked),
         (lift) => [times(lift), Math.sqrt(lift / state.axis), "lift"]);
     });

@@ -36,3 +36,8 @@ export function rounded(value, digits = DIGITS) {
   const text = Number(value.toPrecision(12)).toFixed(digits);
   return Number(text) ? text : (0).toFixed(digits);
 }
+
+/** A weight in words: with a gate scale of 1/16 two digits after the point would say next to nothing. */
+export function weighed(value) {
+  return rounded(value, Math.max(2, 1 - Math.floor(Math.log10(value || 1))));
+}

@@ -12,7 +12,7 @@ import { chosenBy, floats, inCommon, meanLoad, ranked, rankExperts, route, weigh
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { encode, tokenNames } from "../kit/vocabulary.js";
-import { count, listed } from "../kit/words.js";
+import { count, listed, weighed } from "../kit/words.js";
 
 const ROW = 18;  // pixels per token: room for its name
 const LEFT = 112; // pixels for the names
@@ -83,7 +83,7 @@ function loadWords(routed) {
 
 function tokenWords(tokens, routed, token) {
   const named = (t) => `${t} '${tokens[t]}'`;
-  const goes = Array.from(chosenBy(routed, token), (n) => `${n} (${weightOf(routed, token, n).toFixed(2)})`);
+  const goes = Array.from(chosenBy(routed, token), (n) => `${n} (${weighed(weightOf(routed, token, n))})`);
   const common = inCommon(routed, token);
   const alike = ranked(common).filter((t) => t !== token && common[t]).slice(0, 3);
   return `Token ${named(token)} goes to ${goes.length === 1 ? "expert" : "experts"} ${listed(goes)}.`
@@ -101,7 +101,7 @@ function expertWords(tokens, routed, expert) {
 function pairWords(tokens, routed, token, expert) {
   const weight = weightOf(routed, token, expert);
   return `Token ${token} '${tokens[token]}' ${weight === null ? `did not choose expert ${expert}`
-    : `gives expert ${expert} a weight of ${weight.toFixed(2)}`}. Escape lets go.`;
+    : `gives expert ${expert} a weight of ${weighed(weight)}`}. Escape lets go.`;
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------

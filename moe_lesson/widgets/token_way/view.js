@@ -12,7 +12,7 @@ import { ReadingView, readText } from "../kit/reading.js";
 import { SCORES } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
-import { count, listed, rounded } from "../kit/words.js";
+import { count, listed, rounded, weighed } from "../kit/words.js";
 
 const STATIONS = ["vector", "logits", "softmax", "top-k", "weights", "experts", "sum", "residual"];
 const SHORT = [0, 2, 3, 5, 7]; // the places of a short way
@@ -35,7 +35,7 @@ const length = (vector) => Math.hypot(...vector);
 
 // --- in words --------------------------------------------------------------------------------------------------------
 
-const named = (ids, values, digits) => listed(Array.from(ids, (n, i) => `${n} (${rounded(values[i], digits)})`));
+const named = (ids, values, words) => listed(Array.from(ids, (n, i) => `${n} (${words(values[i])})`));
 const held = ({ ids, scores }) => rounded(d3.sum(ids, (n) => scores[n]), 2);
 
 /** What happens at each station. */
@@ -52,8 +52,8 @@ const TELL = [
     + `${way.gate.bias?.some(Boolean) ? " (by score plus bias)" : ""}: ${listed(Array.from(way.ids))}. Together they have `
     + `${held(way)}; the others do nothing for this token.`,
   (way) => `Weights are the scores of the chosen${way.gate.renormalise ? ` divided by ${held(way)}, so that they sum to 1` : ""}`
-    + `${way.gate.scale === 1 ? "" : `, times ${way.gate.scale}`}: ${named(way.ids, way.weights, 2)}.`,
-  ({ ids, answers, shared, numShared }) => `Each answers with a vector, of length ${named(ids, answers.map(length), 1)}`
+    + `${way.gate.scale === 1 ? "" : `, times ${way.gate.scale}`}: ${named(way.ids, way.weights, weighed)}.`,
+  ({ ids, answers, shared, numShared }) => `Each answers with a vector, of length ${named(ids, answers.map(length), (long) => rounded(long, 1))}`
     + `${shared ? `; and so ${numShared === 1 ? "does" : "do"} ${count(numShared, "shared expert")}, for every token, here of `
       + `length ${rounded(length(shared), 1)}` : ""}.`,
   ({ routed, shared }) => "The chosen experts' answers, each times its weight, sum to a vector of length "
@@ -216,7 +216,7 @@ function drawWay(ctx, way, { rows, width, at, theme }) {
     drawRibbon(ctx, from, [weight === undefined ? x + 8 : middle, top], thick, colour, there);
     [ctx.globalAlpha, ctx.lineWidth, ctx.fillStyle] = [there, 1.5, theme.ink];
     ctx.strokeRect(x, top, size - 6, bottom - top);
-    const words = weight === undefined || size < 84 || !come("weights") ? name : `${name} × ${rounded(weight, 2)}`;
+    const words = weight === undefined || size < 84 || !come("weights") ? name : `${name} × ${weighed(weight)}`;
     if (size > 9 * words.length) ctx.fillText(words, middle, row.weights.top + 9);
     ctx.globalAlpha = 1;
     const box = { x: x + 3, y: row.experts.top, width: size - 12, height: 14, most: loudest, share: come("experts") };

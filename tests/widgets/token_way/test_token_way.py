@@ -73,7 +73,7 @@ def test_each_station_is_told_with_its_numbers(show):
         f"from {min(found['logits']):.2f} to {max(found['logits']):.2f}",
         f"largest is {max(found['scores']):.3f}; if all were equal, each would be {1 / 62:.3f}",
         f"{', '.join(map(str, ids))}. Together they have {held:.2f}",
-        f"divided by {held:.2f}, so that they sum to 1: {ids[0]} ({found['weights'][0]:.2f})",
+        f"divided by {held:.2f}, so that they sum to 1, times 0.0625: {ids[0]} ({found['weights'][0]:.3f})",
         f"length {ids[0]} ({lengths[0]:.1f})", f"length {torch.tensor(found['routed']).norm():.1f}",
         f"now has {torch.tensor(found['after']).norm():.1f}")
     for words, part in zip(said, expected, strict=True):
