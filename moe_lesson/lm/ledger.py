@@ -58,7 +58,7 @@ def ffn_parts(recipe: Recipe, width: int) -> dict[str, Cost]:
         width: D, the model width.
 
     Raises:
-        ValueError: for anything that is not a recipe.
+        ValueError: unless `recipe` is a `Dense` or a `Sparse`.
     """
     recipe = checked(recipe)
     if isinstance(recipe, Dense):

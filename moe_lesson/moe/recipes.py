@@ -82,7 +82,8 @@ def build(recipe: Recipe, width: int) -> DenseFFN | MoE:
 
 def checked(recipe: Recipe) -> Recipe:
     """The recipe itself, or a ValueError for anything else."""
-    require(isinstance(recipe, Recipe), f"{recipe!r} is not a recipe; use Dense(hidden=…) or Sparse(num_experts=…, …)")
+    require(isinstance(recipe, Recipe), f"recipe is {recipe!r}; expected Dense(hidden=…) or Sparse(num_experts=…, top_k=…, "
+                                        "expert_width=…)")
     return recipe
 
 
@@ -133,7 +134,8 @@ class Budget:
                 f"choose an active size that is a multiple of {active}")
         expert_width = self.active // active
         require(self.total % expert_width == 0,
-                f"{self.total} hidden units in total are not a multiple of the expert width {expert_width}")
+                f"{self.total} hidden units in total can't be cut into experts of {expert_width}; choose a total size that is a "
+                f"multiple of {expert_width}")
         require(0 <= num_shared < active,
                 f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
         return Sparse(self.total // expert_width - num_shared, active - num_shared, expert_width, num_shared, **router)

@@ -35,6 +35,13 @@ def test_a_lesson_is_short_and_so_are_its_cells(notebook):
             assert max(map(len, cell.source.splitlines())) <= 88, cell.id
 
 
+def test_a_cell_to_be_run_and_not_read_says_so_in_the_words_of_lesson_00(notebook):
+    for cell in code_cells(notebook):
+        if "machinery" in cell.source.lower():
+            assert cell.source.startswith("# Machinery: run it, you need not read it.\n"), cell.id
+            assert cell.source.lower().count("machinery") == 1, cell.id
+
+
 def test_cells_have_readable_names(notebook):
     for cell in notebook.cells:
         assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id) and not re.fullmatch(r"[0-9a-f]{8,}", cell.id), cell.id

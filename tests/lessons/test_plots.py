@@ -246,6 +246,14 @@ def test_the_router_has_a_score_for_each_routed_expert_and_lights_the_top_k():
     assert len(thick) == 2, "as thick as the weight"
 
 
+def test_the_words_of_three_layers_are_ten_points_where_a_page_shows_them():
+    budget, page = Budget(active=128, total=512), 960  # pixels, in a window of 1280
+    figure = draw_layers({"a": budget.experts(2), "b": budget.experts(2, 4), "c": budget.experts(2, 4, 2)})
+    scale = min(1, page / (100 * figure.get_figwidth())) * 100 / 96  # Jupyter draws 100 dots an inch, a page has 96
+    sizes = [text.get_fontsize() for ax in figure.axes for text in (*ax.texts, ax.title)]
+    assert sizes and min(sizes) * scale >= 10
+
+
 def test_stages_stand_one_after_the_other_and_those_that_wait_are_hatched():
     device = Device("slow memory", 1e12, 1e12)
     layer = [Stage("up", 3e9, 1e9), Stage("gather", 0, 2e9)]
