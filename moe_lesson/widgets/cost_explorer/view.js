@@ -219,7 +219,7 @@ class CostExplorerView extends WidgetView {
       steps: stepsOf(sizes, { seconds, routed: seconds - shared }, links[link]), here: measuredHere(measured, sizes) });
   }
 
-  badge() { return `bounds of a model${this.state.view === ONE && this.state.here.length ? "; circles: measured" : ", not measured"}`; }
+  badge() { return `bounds of a model${this.state.measured.length ? "; circles: measured" : ", not measured"}`; }
 
   describe() { return this.state.view === ONE ? describeOne(this.state) : describeMany(this.state); }
 
