@@ -65,7 +65,8 @@ def test_it_opens_on_the_layer_of_the_course_s_table_on_a_reader_s_processor_wit
 def test_a_table_of_a_processor_says_nothing_of_a_gpu_and_none_of_another_card(tmp_path):
     gpu, cards = Device("NVIDIA L4", 1e14, 3e11), ("NVIDIA L4", CARD, "NVIDIA H100 PCIe", "CPU x86_64")
     tables = [table_of(card, {"ratio": 1 + i}) for i, card in enumerate(cards)]
-    for machine, found in ((gpu, [(MINE, 1), ("H100 SXM", 2)]), (SLOW, [("H100 SXM", 2)]), (None, [("H100 SXM", 2)])):
+    cpu, card = Device("CPU of a reader", 1e11, 1e10, bytes_each=4), ("H100 SXM", 2)
+    for machine, found in ((gpu, [(MINE, 1), card]), (cpu, [card, (MINE, 4)]), (SLOW, [card]), (None, [card])):
         points = CostExplorer(machine=machine, measured=tables).measured
         assert [(point["device"], point["ratio"]) for point in points] == found
     assert CostExplorer.of_tables(gpu, tmp_path).measured == [] and CostExplorer.of_tables(gpu, tmp_path).device == "H100 SXM"
