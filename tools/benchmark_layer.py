@@ -48,7 +48,7 @@ DENSE = "dense FFN of equal FLOPs"
 THEIRS = ("transformers eager", "transformers grouped_mm", "transformers batched_mm")
 FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
 LABELS = {DENSE: DENSE, "grouped": "our layer, `grouped`", "loop": "our layer, `loop`", "one_hot": "our layer, `one_hot`",
-          **{name: f"transformers' layer, `{name.split()[1]}`" for name in THEIRS}}
+          "at_once": "our layer, `at_once`", **{name: f"transformers' layer, `{name.split()[1]}`" for name in THEIRS}}
 HEADING = "## How fast is the layer\n\n"
 MAX_GIB = 2  # of one operator's results: an implementation that needs more is left out, it would take minutes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -133,7 +133,8 @@ def scattermoe(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> T
     return parallel_linear(hidden_RH, w_out, 1, *order, gates=routing.weights.to(x_TD.dtype), grouped_in=True)
 
 
-# `grouped` chooses on a GPU: here both that it may choose are measured
+# `grouped` is `at_once` on a GPU, and in chunks on a CPU: there both are measured
+ON_CPU = DISPATCHES | {"at_once": at_once}
 ON_GPU = {"grouped": at_once, "fused": fused, "loop": loop, "scatter_add": scatter_add, "scattermoe": scattermoe}
 COMPILED = (f"{DENSE}, compiled", "grouped, compiled")
 
@@ -170,7 +171,7 @@ def contest(size: Size, dtype: torch.dtype, device: str) -> Contest:
             return theirs(x[None])[0]
         return run
 
-    ways = ON_GPU if device == "cuda" else DISPATCHES
+    ways = ON_GPU if device == "cuda" else ON_CPU
     functions = {DENSE: dense} | {name: with_experts(compute) for name, compute in ways.items()}
     functions |= {name: of_transformers(name.split()[1]) for name in THEIRS}
     if device == "cuda":
@@ -369,6 +370,7 @@ def section(table: Table, steps: Table) -> str:
     columns = [Size(**size) for size in made["preset"]["sizes"]]
     columns.sort(key=lambda size: (-size.tokens, -size.experts))
     largest = columns[0]
+    measured = {row["implementation"] for row in table.rows}
 
     def rows(of: Table, size: Size, what: str) -> list[dict]:
         return [row for row in of.rows if row["pass"] == what and all(row.get(k, v) == v for k, v in asdict(size).items())]
@@ -392,7 +394,8 @@ def section(table: Table, steps: Table) -> str:
         "\n".join([
             f"| | {' | '.join(f'{size.tokens} tokens, {size.experts} experts' for size in columns)} |",
             "|---" * (len(columns) + 1) + "|",
-            *(f"| {label} | {' | '.join(cell(name, size) for size in columns)} |" for name, label in LABELS.items())]),
+            *(f"| {label} | {' | '.join(cell(name, size) for size in columns)} |"
+              for name, label in LABELS.items() if name in measured)]),
         f"Of the time of `grouped` at {largest.tokens} tokens, {largest.experts} experts, forward: {shares(FORWARD)}; backward: "
         f"{shares(BACKWARD)}. `python tools/benchmark_layer.py` measures it on your machine; a test holds these numbers to the "
         "table.",

@@ -217,7 +217,7 @@ COST_EXPLORER = Entry(
     (MANY_DEVICES, {**MANY_DEVICES, "link": "InfiniBand", "num_experts": 8, "limit": 1},
      {"tokens": 256, "num_experts": 256, "top_k": 1, "width": 7168, "device": "this machine"}, {"fused": True}),
     held={"H slider": slider("H, expert width"), "T slider": slider("T, tokens", "ArrowLeft"), "view": RADIOS},
-    hostile=Example(lambda: cost_cases.explorer_of(dispatch=WORDS, title=WORDS)),
+    hostile=Example(lambda: cost_cases.explorer_of(WORDS, title=WORDS)),
     sizes={"nothing measured": Example(cost_cases.CostExplorer)}, follows="svg")
 
 EXPERT_EXPLORER = Entry(

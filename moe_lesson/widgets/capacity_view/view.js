@@ -4,6 +4,7 @@
 import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { placeWithin } from "../kit/events.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { ReadingView, readText } from "../kit/reading.js";
@@ -15,7 +16,7 @@ import { count, listed } from "../kit/words.js";
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
 /** The text at the start: its tokens, and what `route` gives of each layer. */
-export function recorded({ tokens, sizes, top_k: k, experts, gate_weights }) {
+function recorded({ tokens, sizes, top_k: k, experts, gate_weights }) {
   const [T, ids, weights] = [tokens.length, numbers(experts, Int32Array), numbers(gate_weights, Float64Array)];
   const own = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
   return { tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: own(ids, layer), weights: own(weights, layer) })) };
@@ -39,7 +40,7 @@ export function capacityFor({ T, N, k }, factor) {
  * Which choices find room, 1 or 0 for each of the T * k. `queue` says which token stands at each place of the batch; all
  * first choices come before all second ones, or the highest weight first.
  */
-export function keepWithin({ T, N, k, ids, weights }, queue, capacity, by) {
+function keepWithin({ T, N, k, ids, weights }, queue, capacity, by) {
   const waiting = d3.range(T * k).map((i) => queue[i % T] * k + Math.floor(i / T));
   if (by === "weight") waiting.sort((a, b) => weights[b] - weights[a]); // stable: equal weights stay as they stand
   const [kept, taken] = [new Uint8Array(T * k), new Int32Array(N)];
@@ -79,7 +80,7 @@ function partOf(part, whole) {
 }
 
 /** What the page shows of a text's tokens; token is the one looked at, or null. */
-export function describe(state, tokens, seen, token) {
+function describe(state, tokens, seen, token) {
   const { T, k, capacity, dropped, late, seats, empty, weightDropped, stranded } = seen;
   const [layer, room] = [`Layer ${state.layer + 1} of ${state.sizes.length}`, `Room for ${count(capacity, "token")} in each expert`];
   if (!T) return `${layer}: the text is empty, type some.`;
@@ -105,7 +106,6 @@ const [LEFT, RIGHT, PAD] = [112, 6, 5];           // pixels for the tokens' name
 const [MAP, MOST, NAME] = [136, 18, 18]; // pixels that the rows share, however many there are; most of a row; that a name needs
 const [GAP, BARS, NUMBERS] = [12, 70, 22];        // pixels between map and bars; of the load axis; for the experts' numbers
 const HEIGHT = PAD + MAP + GAP + BARS + NUMBERS;
-const DROPPED = "#ff8c2b"; // the accent, made brighter: the map is dark in every theme
 
 /** What was dropped: an empty frame, which no eye needs colour for. */
 function drawFrame(ctx, [x, y, w, h], line, colour) {
@@ -188,7 +188,7 @@ class CapacityViewView extends ReadingView {
   draw() {
     const { seen, look: { locked_token: token }, theme } = this;
     this.strip.mark((t) => ({ alike: seen.left[t] > 0 && seen.left[t] < seen.k, chosen: !seen.left[t],
-      fill: seen.left[t] ? "" : DROPPED }));
+      fill: seen.left[t] ? "" : DESIGN.dropped }));
     const width = this.stage.clientWidth;
     if (!width) return; // not on the page yet: the ResizeObserver will call
     const ctx = sizedContext(this.canvas, width, HEIGHT);
@@ -219,7 +219,7 @@ class CapacityViewView extends ReadingView {
       const box = [LEFT + ids[i] * cell, y, cell - (cell > 6 ? 1 : 0), height > 3 ? height - 1 : height];
       ctx.fillStyle = weightColour(weights[i], limits.weight);
       if (kept[i]) ctx.fillRect(...box);
-      else drawFrame(ctx, box, 1, DROPPED);
+      else drawFrame(ctx, box, 1, DESIGN.dropped);
     }
   }
 

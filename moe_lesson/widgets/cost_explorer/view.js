@@ -1,11 +1,12 @@
 // The cost explorer: how long each stage of an MoE layer takes at least, on one device and on several.
 //
-// Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows, P devices, M of which a token
-// visits at most. A device's memory moves numbers, of as many bytes as they have there.
+// Letters: T tokens, D model width, H expert width, N experts, K active, Ks shared, R = T·K routed rows, P devices, M of which a
+// token visits at most. A device's memory moves numbers, of as many bytes as they have there.
 
 import { Chart, legend } from "../kit/charts.js";
 import { choice, menu, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
+import { DESIGN } from "../kit/design.js";
 import { make, say } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
 import { capital, count } from "../kit/words.js";
@@ -17,32 +18,36 @@ function product(name, blocks, rows, ins, outs) {
   return { name, flops: 2 * blocks * rows * ins * outs, numbers: blocks * (rows * ins + ins * outs + rows * outs) };
 }
 
-function moved(name, numbers) {
-  return { name, flops: 0, numbers };
+const moved = (name, numbers) => ({ name, flops: 0, numbers });
+
+/** The dense FFN of equal FLOPs: (K + Ks)·H hidden units. */
+export function denseStages({ tokens: T, width: D, expert_width: H, top_k: K, num_shared: Ks }, kind = "") {
+  const F = (K + Ks) * H;
+  return [product(`${kind}up`, 1, T, D, 2 * F), moved(`${kind}activation`, 3 * T * F), product(`${kind}down`, 1, T, F, D)];
 }
 
-/** The dense FFN of equal FLOPs: K·H hidden units. */
-export function denseStages({ tokens: T, width: D, expert_width: H, top_k: K }) {
-  return [product("up", 1, T, D, 2 * K * H), moved("activation", 3 * T * K * H), product("down", 1, T, K * H, D)];
-}
-
-export function moeStages({ tokens: T, num_experts: N, top_k: K, width: D, expert_width: H, fused }) {
+/** The mixture; last in it the shared experts, a dense FFN of Ks·H hidden units, and the sum of both parts. */
+export function moeStages({ fused, ...sizes }) {
+  const { tokens: T, num_experts: N, top_k: K, width: D, expert_width: H, num_shared: Ks } = sizes;
   const R = T * K;
   const [router, up, down] = [product("router", 1, T, D, N), product("up", N, R / N, D, 2 * H), product("down", N, R / N, H, D)];
-  if (fused) return [router, { ...up, numbers: up.numbers + R * H }, down, moved("combine", R * D + T * D)];
+  const shared = Ks ? [...denseStages({ ...sizes, top_k: 0 }, "shared "), moved("shared sum", 3 * T * D)] : [];
+  if (fused) return [router, { ...up, numbers: up.numbers + R * H }, down, moved("combine", R * D + T * D), ...shared];
   return [router, moved("gather", 2 * R * D), up, moved("activation", 3 * R * H), moved("weigh", 2 * R * H), down,
-    moved("combine", 3 * R * D + T * D)];
+    moved("combine", 3 * R * D + T * D), ...shared];
 }
 
-/** Stages one after the other, each { name, from, to } in seconds, and whether it waits for memory while the units idle. */
+/** Stages in turn, { name, from, to } in seconds; whether each multiplies, and whether it waits for memory, its units idle. */
 export function inTurn(stages, device) {
   let to = 0;
   return stages.map(({ name, flops, numbers }) => {
     const [work, traffic, from] = [flops / device.flops, numbers / device.numbers, to];
     to += Math.max(work, traffic);
-    return { name, from, to, waits: traffic > work };
+    return { name, from, to, multiplies: work > 0, waits: traffic > work };
   });
 }
+
+const lasting = (stages) => d3.sum(stages, ({ from, to }) => to - from); // seconds in all
 
 /** The mixture's time over the dense FFN's. */
 export function ratioOf(sizes, device) {
@@ -65,9 +70,7 @@ const [JOURNEYS, BYTES] = [4, 2]; // of a row's D numbers, there and back and th
 const PASSES = 3; // a backward pass does twice the products of a forward one, and counts as two
 
 /** In how many ways k of n can be chosen. */
-function combinations(n, k) {
-  return d3.range(k).reduce((product, i) => (product * (n - i)) / (i + 1), 1);
-}
+const combinations = (n, k) => d3.range(k).reduce((product, i) => (product * (n - i)) / (i + 1), 1);
 
 /**
  * On how many of P devices the experts of a token are on average, if all choices of K experts are equally likely: exact. Without
@@ -81,20 +84,18 @@ export function devicesReached(N, K, P, M) {
 }
 
 /** M as it counts: no more than there are devices, and enough to hold K experts. */
-export function limitOf({ num_experts: N, top_k: K, num_devices: P, limit }) {
-  return Math.max(Math.min(limit, P), Math.ceil((K * P) / N));
-}
+export const limitOf = ({ num_experts: N, top_k: K, num_devices: P, limit: M }) => Math.max(Math.min(M, P), Math.ceil((K * P) / N));
 
 /**
  * A step of training on P devices that share the tokens: { sends, bytes } of a token, and the seconds of its parts; where a
- * token sends a row for each expert, a copy for each device, and a copy for each of at most M.
+ * token sends a row for each expert, a copy for each device, and a copy for each of at most M. No shared expert is waited for.
  */
-export function stepsOf(sizes, seconds, link) {
+export function stepsOf(sizes, { seconds, routed }, link) {
   const { tokens: T, num_experts: N, top_k: K, width: D, num_devices: P, imbalance } = sizes;
   return [K, devicesReached(N, K, P, P), devicesReached(N, K, P, limitOf(sizes))].map((sends) => {
     const bytes = JOURNEYS * BYTES * D * sends * (1 - 1 / P);
     const [compute, send] = [(PASSES * seconds) / P, ((T / P) * bytes) / link];
-    const wait = (imbalance - 1) * (compute + send);
+    const wait = (imbalance - 1) * ((PASSES * routed) / P + send);
     return { sends, bytes, compute, send, wait, total: compute + send + wait };
   });
 }
@@ -102,24 +103,21 @@ export function stepsOf(sizes, seconds, link) {
 // --- in words --------------------------------------------------------------------------------------------------------
 
 const [times, grouped] = [d3.format(".3~r"), d3.format(",")]; // the kit's `grouped` takes many times as long
-
-function withUnit(number, unit) {
-  return d3.format(".3s")(number).replace(/[a-zµ]?$/i, (prefix) => `\u00a0${prefix}${unit}`);
-}
+const withUnit = (number, unit) => d3.format(".3s")(number).replace(/[a-zµ]?$/i, (prefix) => `\u00a0${prefix}${unit}`);
 
 function productWords(name, needs, has) {
   if (needs === Infinity) return `${name} would wait for memory with any number of rows: its matrices are too narrow.`;
-  return `${name} needs ${grouped(Math.round(needs))} rows an expert to keep the units busy and has ${grouped(has)}: `
-    + `${has < needs ? "it waits for memory" : "it does"}.`;
+  const busy = has < needs ? "it waits for memory" : "it does";
+  return `${name} needs ${grouped(Math.round(needs))} rows an expert to keep the units busy and has ${grouped(has)}: ${busy}.`;
 }
 
 /** One device: how long, and what decides. */
-export function describeOne({ sizes, device, moe, dense, least }) {
+function describeOne({ sizes, device, moe, dense, least, here }) {
   const [all, plain, rows] = [moe.at(-1).to, dense.at(-1).to, (sizes.tokens * sizes.top_k) / sizes.num_experts];
-  const products = moe.filter(({ name }) => ["router", "up", "down"].includes(name));
-  const without = Math.round(100 * (1 - d3.sum(products, ({ from, to }) => to - from) / all));
-  return `${device}, ${sizes.fused ? "fused" : "unfused"}: at least ${withUnit(all, "s")}, ${times(all / plain)} × the `
-    + `${withUnit(plain, "s")} of the dense FFN of equal FLOPs. In ${without}% of it no product runs. `
+  const at = here.filter((one) => one.expert_width === sizes.expert_width).map((one) => `; ${told(one)} as measured on ${one.machine}`);
+  const without = Math.round(100 * (1 - lasting(moe.filter(({ multiplies }) => multiplies)) / all));
+  return `${capital(device)}, ${sizes.fused ? "fused" : "unfused"}: at least ${withUnit(all, "s")}, ${times(all / plain)} × the `
+    + `${withUnit(plain, "s")} of the dense FFN of equal FLOPs${at.join("")}. In ${without}% of it no product runs. `
     + `${productWords("Up", least.up, rows)} ${productWords("Down", least.down, rows)}`
     + (all < plain ? " Below 1 ×: the dense FFN's activation is not fused." : "");
 }
@@ -133,32 +131,31 @@ function ways({ sizes, steps, alone }) {
 }
 
 /** Several devices: what is sent, and what that takes. */
-export function describeMany({ link, ...state }) {
-  const { sizes: { num_experts: N, num_devices: P }, steps: [{ compute, send, wait }] } = state;
+function describeMany({ link, ...state }) {
+  const { sizes: { num_experts: N, num_devices: P, num_shared: Ks }, steps: [{ compute, send, wait }] } = state;
   const [rows, ...copies] = ways(state);
-  return `${P} devices with ${count(N / P, "expert")} each, ${link}. ${capital(rows)} as one device: `
+  return `${P} devices with ${count(N / P, "expert")} each${Ks ? " and the shared" : ""}, ${link}. ${capital(rows)} as one device: `
     + `${withUnit(compute, "s")} to compute, ${withUnit(send, "s")} to send, ${withUnit(wait, "s")} until the fullest is done. `
     + copies.map((words) => `${capital(words)}.`).join(" ");
 }
 
 /** The measured points that belong to the curve. */
-export function measuredHere({ measured, device, sizes: { tokens: T, width: D, num_experts: N, top_k: K } }) {
-  return measured.filter((one) => String([one.device, one.tokens, one.D, one.N, one.K]) === String([device, T, D, N, K]));
+export function measuredHere(measured, sizes) {
+  const all = ["device", "tokens", "width", "num_experts", "top_k", "num_shared"];
+  return measured.filter((one) => all.every((name) => one[name] === sizes[name]));
 }
 
-function measuredWords(state) {
-  const { measured } = state;
-  if (!measured.length) return "No GPU has been measured for this copy of the course.";
-  return `Circles: measured, ${measuredHere(state).length} of ${measured.length} on this device at this T, D, N and K.`;
-}
+const told = ({ way, ratio }) => `${way} ${times(ratio)} ×`;
+const measuredWords = ([first]) => (first ? `Circles: measured on ${first.machine}, ${first.date}.`
+  : "Nothing was measured on this device at this T, D, N, K and Ks.");
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const STAGES = ["router", "gather", "up", "activation", "weigh", "down", "combine"];
-const [BUSY, WAITS, SEND, IDLE] = ["#5b82b8", "#d9660a", "#cc79a7", "#808790"]; // the first two are the kit's bar and accent
+const STAGES = ["router", "gather", "up", "activation", "weigh", "down", "combine", "shared"];
+const { bar: BUSY, accent: WAITS, grey: IDLE, hues: { pink: SEND } } = DESIGN;
 const [ONE, CURVES] = ["one device", [["unfused", WAITS], ["fused", BUSY]]];
 const EQUAL = { name: "dense", aid: true, colour: "currentColor", dash: "4 4" };
-const [ROW, BAR, NAMES, STEP] = [26, 18, 176, 46]; // pixels: from bar to bar, a bar, the names before it; a bar with words above
+const [ROW, BAR, NAMES, STEP] = [24, 18, 176, 46]; // pixels: from bar to bar, a bar, the names before it; a bar with words above
 
 /** The sliders of both views: their names for a screen reader, and their values in words. */
 const SIZES = {
@@ -167,16 +164,12 @@ const SIZES = {
   expert_width: ["H, expert width", ({ expert_width: H }) => `H = ${grouped(H)} per expert`],
   num_experts: ["N, experts", ({ num_experts: N }) => `N = ${N} experts`],
   top_k: ["K, active experts", ({ top_k: wish, sizes: { top_k: K } }) => `K = ${K} active${K < wish ? `, not ${wish}` : ""}`],
+  num_shared: ["Ks, shared experts", ({ num_shared: Ks }) => `Ks = ${Ks} shared`],
 };
 
 /** The end of an axis: it stands still until a bar leaves it, and is four times as far then. */
-export function grown(end, needed) {
-  return needed <= end ? end : grown(4 * end, needed);
-}
-
-function axisTitle(unit, from, to) {
-  return `× ${unit}${to > from ? `; the axis has grown × ${to / from}` : ""}`;
-}
+export const grown = (end, needed) => (needed <= end ? end : grown(4 * end, needed));
+const axisTitle = (unit, from, to) => `× ${unit}${to > from ? `; the axis has grown × ${to / from}` : ""}`;
 
 class CostExplorerView extends WidgetView {
   static data = ["devices", "links", "choices", "measured"];
@@ -185,16 +178,15 @@ class CostExplorerView extends WidgetView {
 
   declare() {
     const { choices, devices, links } = this.state;
-    const along = (trait, name, words) => slider(name, { trait, values: choices[trait], words });
+    const along = ([trait, [name, words]]) => slider(name, { trait, values: choices[trait], words });
     this.ofSeveral = [
       choice("devices", choices.num_devices, { trait: "num_devices", set: (value) => ({ num_devices: Number(value) }) }),
       choice("link", Object.keys(links), { trait: "link" }),
-      along("imbalance", "imbalance of the devices", ({ imbalance }) => `fullest: ${imbalance} × mean`),
+      along(["imbalance", ["imbalance of the devices", ({ imbalance }) => `fullest: ${imbalance} × mean`]]),
       slider("M, devices of a token at most", { min: 1, max: ({ num_devices: P }) => P, trait: "limit",
         words: ({ sizes, limit }) => `M = ${limitOf(sizes)} at most${limitOf(sizes) > limit ? `, not ${limit}` : ""}` })];
     return [choice("look at", [ONE, "several devices"], { trait: "view" }), menu("device", Object.keys(devices), { trait: "device" }),
-      ...Object.entries(SIZES).map(([trait, [name, words]]) => along(trait, name, words)), tick("fused", "fused"),
-      ...this.ofSeveral];
+      ...Object.entries(SIZES).map(along), tick("fused", "fused"), ...this.ofSeveral];
   }
 
   build() {
@@ -204,8 +196,8 @@ class CostExplorerView extends WidgetView {
     this.stages = new Chart({ height: (2 + STAGES.length) * ROW + 44, margin: { top: 0, left: NAMES, right: 10 } });
     this.curve = new Chart({ height: (2 + STAGES.length) * ROW + 44, margin: { top: 26, left: 32, right: 80 } });
     this.steps = new Chart({ height: 4 * STEP + 44, margin: { top: 0, left: 4, right: 10 } });
-    const stripes = `repeating-linear-gradient(45deg, ${WAITS} 0 3px, transparent 3px 5px)`;
-    const key = legend([["keeps the units busy", BUSY], ["waits for memory", stripes]]);
+    const key = legend([["keeps the units busy", BUSY],
+      ["waits for memory", `repeating-linear-gradient(45deg, ${WAITS} 0 3px, transparent 3px 5px)`]]);
     key.append(this.note);
     pair.append(this.stages.box, this.curve.box);
     one.append(this.large[0], pair, key);
@@ -218,29 +210,29 @@ class CostExplorerView extends WidgetView {
   }
 
   renew() {
-    const { state, state: { devices, links, link, top_k: wish, num_experts: N, choices } } = this;
+    const { state, state: { devices, links, link, measured, top_k: wish, num_experts: N, choices: { expert_width: widths } } } = this;
     const [device, sizes] = [devices[state.device], { ...state, top_k: Math.min(wish, N) }];
     const [moe, dense] = [moeStages(sizes), denseStages(sizes)].map((stages) => inTurn(stages, device));
-    const curves = [false, true].map((fused) => (
-      choices.expert_width.map((H) => [H, ratioOf({ ...sizes, fused, expert_width: H }, device)])));
-    Object.assign(state, { sizes, moe, dense, curves, least: leastRows(sizes, device), alone: PASSES * moe.at(-1).to,
-      steps: stepsOf(sizes, moe.at(-1).to, links[link]) });
+    const curves = [false, true].map((fused) => widths.map((H) => [H, ratioOf({ ...sizes, fused, expert_width: H }, device)]));
+    const [seconds, shared] = [moe.at(-1).to, lasting(moe.filter(({ name }) => name.startsWith("shared")))];
+    Object.assign(state, { sizes, moe, dense, curves, least: leastRows(sizes, device), alone: PASSES * seconds,
+      steps: stepsOf(sizes, { seconds, routed: seconds - shared }, links[link]), here: measuredHere(measured, sizes) });
   }
 
-  badge() { return "bounds of a model, not measured"; }
+  badge() { return `bounds of a model${this.state.measured.length ? "; circles: measured" : ", not measured"}`; }
 
   describe() { return this.state.view === ONE ? describeOne(this.state) : describeMany(this.state); }
 
   draw() {
     const rooms = [this.stages, this.curve, this.steps].map((chart) => chart.sized()); // reads the layout: first
-    const { state, state: { view, sizes, moe, dense, steps, alone, curves } } = this;
+    const { state, state: { view, sizes, moe, dense, steps, alone, curves, here } } = this;
     this.views.forEach((box, i) => { box.style.visibility = (view === ONE) === !i ? "" : "hidden"; });
     say(this.large[0], `${times(moe.at(-1).to / dense.at(-1).to)} × the time of the dense FFN, at equal FLOPs`);
     say(this.large[1], `${sizes.num_devices} devices: ${times(alone / steps[0].total)} × as fast as one, `
       + `${times(alone / steps[2].total)} × with fewer sends`);
-    say(this.note, measuredWords(state));
+    say(this.note, measuredWords(here));
     const [, unfused] = curves[0][state.choices.expert_width.indexOf(sizes.expert_width)]; // fused or not, the axis stands still
-    const end = grown(4, d3.max([unfused, ...measuredHere(state).map(({ ratio }) => ratio)]));
+    const end = grown(4, d3.max([unfused, ...here.map(({ ratio }) => ratio)]));
     this.drawStages(rooms[0], end);
     this.drawCurves(rooms[1], end);
     this.drawSteps(rooms[2]);
@@ -249,35 +241,34 @@ class CostExplorerView extends WidgetView {
   /** Both layers as stacked bars; under them the mixture's stages, each in a row of its own. */
   drawStages({ width, height }, end) {
     const { stages: chart, waits, state: { moe, dense, sizes: { fused } } } = this;
-    const unit = dense.at(-1).to;
-    const x = d3.scaleLinear([0, end], [0, width]);
+    const [unit, x] = [dense.at(-1).to, d3.scaleLinear([0, end], [0, width])];
     const bars = (kind, stages, rowOf) => stages.map(({ name, from, to, waits: idle }) => (
       { key: `${kind} ${name}`, x: x(from / unit), y: rowOf(name) * ROW + 3, width: Math.max(x((to - from) / unit) - 1, 1),
         height: BAR, colour: idle ? waits : BUSY }));
     chart.axes(x, null, { xTicks: 4, xTitle: axisTitle("dense", 4, end) });
     chart.lines([{ ...EQUAL, points: [[1, 0], [1, height]] }], x, d3.scaleLinear([0, height], [0, height]));
     chart.bars([...bars("dense", dense, () => 0), ...bars("MoE", moe, () => 1),
-      ...bars("stage", moe, (name) => 2 + STAGES.indexOf(name))]);
-    const lasting = Object.fromEntries(moe.map(({ name, from, to }) => [name, withUnit(to - from, "s")]));
+      ...bars("stage", moe, (name) => 2 + STAGES.indexOf(name.split(" ")[0]))]);
     const rows = [["dense FFN", withUnit(unit, "s")], [fused ? "MoE, fused" : "MoE", withUnit(moe.at(-1).to, "s")],
-      ...STAGES.map((name) => [`– ${name}`, lasting[name] ?? "within up"])];
+      ...STAGES.map((stage) => [stage, moe.filter(({ name }) => name.startsWith(stage))]).map(([stage, own]) => (
+        [`– ${stage}`, own.length ? withUnit(lasting(own), "s") : stage === "shared" ? "none" : "within up"]))];
     chart.words(rows.flatMap(([name, time], row) => [
-      { key: `name ${row}`, x: 4 - NAMES, y: row * ROW + 17, text: name, strong: row < 2 },
-      { key: `time ${row}`, x: -8, y: row * ROW + 17, text: time, anchor: "end" }]));
+      { key: `name ${row}`, x: 4 - NAMES, y: row * ROW + 16, text: name, strong: row < 2 },
+      { key: `time ${row}`, x: -8, y: row * ROW + 16, text: time, anchor: "end" }]));
   }
 
   drawCurves({ width, height }, end) {
-    const { curve: chart, theme: { ink }, state, state: { curves, sizes, choices: { expert_width: widths } } } = this;
+    const { curve: chart, theme: { ink }, state: { curves, sizes, here, choices: { expert_width: widths } } } = this;
     const [x, y] = [d3.scaleLog(d3.extent(widths), [0, width]), d3.scaleLinear([0, end], [height, 0])];
     chart.axes(x, y, { xTitle: "H, expert width", yTitle: "× dense", xValues: [64, 256, 1024, 4096], xFormat: grouped });
     const series = CURVES.map(([name, colour], i) => ({ name, colour, points: curves[i], strong: sizes.fused === Boolean(i) }));
     chart.lines([{ ...EQUAL, points: d3.extent(widths).map((H) => [H, 1]) }, ...series], x, y);
     const [H, ratio] = curves[Number(sizes.fused)][widths.indexOf(sizes.expert_width)];
-    const measured = measuredHere(state).map((one, i) => ({ key: `at ${i}`, x: x(one.H), y: y(one.ratio), text: one.dispatch }));
-    chart.dots([{ key: "here", x: x(H), y: y(ratio), colour: ink, radius: 6 },
-      ...measured.map((one) => ({ ...one, colour: ink, hollow: true, radius: 5 }))]);
+    const measured = here.map((one, i) => ({ key: `at ${i}`, x: x(one.expert_width), y: y(one.ratio), text: told(one) }));
+    chart.dots([{ key: "here", x: x(H), y: y(ratio), colour: ink, radius: 5 },
+      ...measured.map((one) => ({ ...one, colour: ink, hollow: true, radius: 9 }))]);
     chart.names(series.map(({ name, points, ...one }) => ({ ...one, key: name, text: name, x: width, y: y(points.at(-1)[1]) })),
-      measured.map((one) => ({ ...one, x: one.x + 9, y: one.y - 6 })));
+      measured.map((one) => ({ ...one, x: one.x + 12, y: one.y - 8 })));
   }
 
   /** One device, and several with each way to send a token. */

@@ -1,5 +1,6 @@
 // How the course looks, in figures and widgets: between the braces stands JSON, which base/design.py reads. The
 // stylesheets have each colour and size as a variable, see kit/base.py: --moe-ink, on dark pages that of "dark"; --moe-title.
+// What has no colour in "dark" is seen on both; "dropped", the accent made brighter, on the maps, which are dark everywhere.
 // The hues are Okabe and Ito's and their neighbours, told apart with any kind of colour vision; a model has one everywhere.
 
 export const DESIGN = {
@@ -14,6 +15,7 @@ export const DESIGN = {
   "focus": "#2f81f7",
   "good": "#2a7f62",
   "found": "#f6c48f",
+  "dropped": "#ff8c2b",
   "hues": {"blue": "#2b86cf", "red": "#d55e00", "green": "#009e73", "pink": "#cc79a7", "sky": "#56b4e9", "amber": "#e69f00",
     "stone": "#7f7f7f", "brown": "#9a6324"},
   "models": {

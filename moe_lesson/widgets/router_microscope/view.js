@@ -14,7 +14,7 @@ import { count, listed } from "../kit/words.js";
 
 // --- what the router does ----------------------------------------------------------------------------------------------
 
-export const DRAWS = 100; // of the noise
+const DRAWS = 100; // of the noise
 
 /** The weights [K] of the chosen experts, out of their probabilities among all N and their logits over temperature. */
 const ORDERS = {
@@ -36,7 +36,7 @@ function withNoise(logits, draws, noise, draw) {
 }
 
 /** In how many draws each expert is chosen, and how many draws choose others than no noise would: { counts [N], others }. */
-export function explore(logits, draws, noise, k) {
+function explore(logits, draws, noise, k) {
   const [counts, quiet] = [new Int32Array(logits.length), new Set(topK(logits, k))];
   const others = d3.sum(d3.range(1, DRAWS + 1), (draw) => {
     const ids = topK(withNoise(logits, draws, noise, draw), k);
@@ -66,7 +66,7 @@ const NOTHING = { quiet: [], logits: [], probabilities: [], ids: [], weights: []
 // --- in words --------------------------------------------------------------------------------------------------------
 
 /** What the microscope shows of a text's tokens; expert is the one looked at, or null. */
-export function describe(state, tokens, seen, expert) {
+function describe(state, tokens, seen, expert) {
   if (!tokens.length) return "The text is empty: type some.";
   const { token, k, noise, digits, scale, start } = state;
   const changed = ["k", "temperature", "noise", "order"].some((name) => state[name] !== start[name]);

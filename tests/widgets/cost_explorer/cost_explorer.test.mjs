@@ -58,7 +58,8 @@ test("an axis stands still until a bar leaves it", () => {
 });
 
 test("measured points belong to the curve of their own sizes and device alone", () => {
-  const [point, sizes] = [{ device: "a", tokens: 8, D: 4, N: 2, K: 1, H: 64 }, { tokens: 8, width: 4, num_experts: 2, top_k: 1 }];
-  const others = [{ device: "b" }, { tokens: 9 }, { D: 5 }, { N: 3 }, { K: 2 }].map((change) => ({ ...point, ...change }));
-  assert.deepEqual(measuredHere({ measured: [...others, point], device: "a", sizes }), [point]);
+  const point = { device: "a", tokens: 8, width: 4, num_experts: 2, top_k: 1, num_shared: 0, expert_width: 64 };
+  const others = [{ device: "b" }, { tokens: 9 }, { width: 5 }, { num_experts: 3 }, { top_k: 2 }, { num_shared: 1 }];
+  const measured = [...others.map((change) => ({ ...point, ...change })), point];
+  assert.deepEqual(measuredHere(measured, { ...point, expert_width: 128 }), [point]);
 });

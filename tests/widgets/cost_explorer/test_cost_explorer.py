@@ -9,16 +9,18 @@ import re
 
 import pytest
 import torch
-from cost_explorer.cases import POINT, SLOW, explorer_of
+from cost_explorer.cases import H100 as CARD
+from cost_explorer.cases import ROW, SLOW, explorer_of, table_of
 from widget_harness import assert_refused, put, run_node, status
 
+from moe_lesson.measure.evidence import Table, result_table, write_table
 from moe_lesson.measure.roofline import DEVICES, Device, Stage, dense_stages, moe_stages, seconds
 from moe_lesson.moe.layers import choose
 from moe_lesson.moe.parallel import bytes_per_token, device_limited, devices_visited
 from moe_lesson.widgets import CostExplorer
 from moe_lesson.widgets.cost_explorer.data import CHOICES, LINKS, MINE, START
 
-SIZES = ("tokens", "num_experts", "top_k", "width", "expert_width")
+SIZES = ("tokens", "num_experts", "top_k", "width", "expert_width", "num_shared")
 H100 = DEVICES["H100 SXM"]
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
@@ -27,11 +29,8 @@ H100 = DEVICES["H100 SXM"]
 @pytest.mark.parametrize("arguments, words", [
     ({"view": "no device"}, "view is 'no device'; choose one of one device, several devices"),
     ({"machine": "my laptop"}, r"machine is 'my laptop'; give it what measured_device\(\) returns"),
-    ({"measured": [{"device": "H200", "ratio": 1.5}]}, r"measured\[0\] has no dispatch, tokens, D, N, K, H; expected"),
-    ({"measured": [POINT, POINT | {"device": "H100"}]}, r"measured\[1\] was measured on 'H100'; name it as .*: H200, H100 SXM"),
-    ({"measured": [POINT | {"device": MINE}]}, "measured on 'this machine'"),
-    *(({"measured": [POINT | wrong]}, r"measured\[0\] is .*; expected K from 1 to N, H from 64 to 4096, and a ratio above 0")
-      for wrong in ({"K": 65}, {"H": 8}, {"ratio": 0}, {"ratio": math.inf}, {"ratio": math.nan}, {"tokens": 0}))])
+    ({"measured": [Table([{"pass": "forward", "ratio": 1.5}], {})]},
+     "a measured table has no expert_width, experts, implementation, tokens, top_k, width; give it one of tools/bench")])
 def test_what_can_not_be_is_refused_with_value_and_remedy(arguments, words):
     with pytest.raises(ValueError, match=words):
         CostExplorer(**arguments)
@@ -47,6 +46,42 @@ def test_it_starts_at_values_that_its_sliders_have_and_on_the_view_that_is_asked
     assert all(START[name] in values for name, values in CHOICES.items())
     explorer = CostExplorer(view="several devices")
     assert explorer.view == explorer.start["view"] == "several devices"
+
+
+# --- what was measured -------------------------------------------------------------------------------------------------
+
+
+def test_it_opens_on_the_layer_of_the_course_s_table_on_a_reader_s_processor_with_the_measured_ratio():
+    table = result_table("layer-speed-cpu")
+    explorer = CostExplorer.of_tables(Device("CPU of a reader", 1e11, 1e10, bytes_each=4))
+    opened = {"device": MINE, "tokens": 4096, "width": 256, "num_experts": 64, "top_k": 8, "expert_width": 128, "num_shared": 1}
+    assert {name: getattr(explorer, name) for name in opened} == opened and explorer.start.items() >= opened.items()
+    ratio, = table.column("ratio", tokens=4096, experts=64, implementation="grouped", **{"pass": "forward"})
+    at, = ({"way": point["way"], "ratio": point["ratio"], "machine": point["machine"], "date": point["date"]}
+           for point in explorer.measured if point.items() >= opened.items())
+    assert at == {"way": "grouped", "ratio": ratio, "machine": table.provenance["device"], "date": table.provenance["date"]}
+
+
+def test_a_table_of_a_processor_says_nothing_of_a_gpu_and_none_of_another_card(tmp_path):
+    gpu, cards = Device("NVIDIA L4", 1e14, 3e11), ("NVIDIA L4", CARD, "NVIDIA H100 PCIe", "CPU x86_64")
+    tables = [table_of(card, {"ratio": 1 + i}) for i, card in enumerate(cards)]
+    cpu, card = Device("CPU of a reader", 1e11, 1e10, bytes_each=4), ("H100 SXM", 2)
+    for machine, found in ((gpu, [(MINE, 1), card]), (cpu, [card, (MINE, 4)]), (SLOW, [card]), (None, [card])):
+        points = CostExplorer(machine=machine, measured=tables).measured
+        assert [(point["device"], point["ratio"]) for point in points] == found
+    assert CostExplorer.of_tables(gpu, tmp_path).measured == [] and CostExplorer.of_tables(gpu, tmp_path).device == "H100 SXM"
+    write_table(tmp_path, "layer-speed-cuda", tables[0].rows, tables[0].provenance)
+    explorer = CostExplorer.of_tables(gpu, tmp_path)
+    assert [point["ratio"] for point in explorer.measured] == [1] and (explorer.device, explorer.expert_width) == (MINE, 1408)
+
+
+def test_what_the_model_does_not_bound_or_no_slider_reaches_is_no_point():
+    others = ({"implementation": "loop"}, {"implementation": "one_hot"}, {"pass": "forward + backward"}, {"width": 300},
+              {"expert_width": 8}, {"shared": 3}, {"tokens": 4096})
+    points = CostExplorer(measured=[table_of(CARD, *others, {})]).measured
+    assert [(point["tokens"], point["ratio"]) for point in points] == [(65_536, 1.9), (4096, 1.9)], "the largest first"
+    old = Table([{name: value for name, value in ROW.items() if name != "shared"}], table_of(CARD).provenance)
+    assert CostExplorer(measured=[old]).num_shared == 1, "before the tables said so, one expert was shared"
 
 
 # --- arithmetic in the browser ----------------------------------------------------------------------------------------
@@ -76,7 +111,8 @@ def least_by_search(name: str, sizes: dict, device: Device, bytes_each: int) -> 
 def layers() -> list[dict]:
     """Every end of every slider, fused and unfused, on each device and on a machine whose numbers have four bytes."""
     first = {name: START[name] for name in SIZES}
-    some = [first, first | {"expert_width": 1408}, *({**first, name: CHOICES[name][end]} for name in SIZES for end in (0, -1)),
+    some = [first, first | {"expert_width": 1408}, first | {"num_shared": 1},
+            *({**first, name: CHOICES[name][end]} for name in SIZES for end in (0, -1)),
             *({name: CHOICES[name][end] for name in SIZES} for end in (0, -1))]
     some = [sizes | {"top_k": min(sizes["top_k"], sizes["num_experts"]), "fused": fused}
             for sizes in some for fused in (False, True)]
@@ -85,9 +121,19 @@ def layers() -> list[dict]:
             for sizes in some for name, device in {**DEVICES, MINE: SLOW}.items()]
 
 
+def stages_of(num_shared: int, *, tokens: int, width: int, expert_width: int, top_k: int, bytes_each: int = 2,
+              **more) -> tuple[list[Stage], list[Stage]]:
+    """The mixture and the dense FFN of equal FLOPs. The shared experts are a dense FFN, and its output is added."""
+    moe = moe_stages(tokens=tokens, width=width, expert_width=expert_width, top_k=top_k, bytes_each=bytes_each, **more)
+    if num_shared:
+        shared = [*dense_stages(tokens, width, num_shared * expert_width, bytes_each),
+                  Stage("sum", 0, 3 * tokens * width * bytes_each)]
+        moe += [Stage(f"shared {stage.name}", stage.flops, stage.bytes) for stage in shared]
+    return moe, dense_stages(tokens, width, (top_k + num_shared) * expert_width, bytes_each)
+
+
 def layer_of(sizes: dict, device: Device, bytes_each: int) -> dict:
-    moe = moe_stages(**sizes, bytes_each=bytes_each)
-    dense = dense_stages(sizes["tokens"], sizes["width"], sizes["top_k"] * sizes["expert_width"], bytes_each)
+    moe, dense = stages_of(bytes_each=bytes_each, **sizes)
     return {"sizes": sizes, "bytes_each": bytes_each, "moe": [stage_of(stage, device) for stage in moe],
             "dense": [stage_of(stage, device) for stage in dense], "ratio": seconds(moe, device) / seconds(dense, device),
             "least": [least_by_search(product, sizes, device, bytes_each) for product in ("up", "down")]}
@@ -116,9 +162,11 @@ def steps() -> list[dict]:
                  "limit": limit}
         copies = 2 - {2: 7 / 15, 4: 3 / 15}[P]
         sent = [bytes_per_token(2, P, 512) * each / 2 for each in (2, copies, 1 if limit == 1 else copies)]
-        busy = [(3 * alone / P, 1024 / P * each / link) for each in sent]  # forward, and twice that backward
-        found.append({"sizes": sizes, "seconds": alone, "link": link, "bytes": sent, "steps": [
-            [compute, send, (imbalance - 1) * (compute + send), imbalance * (compute + send)] for compute, send in busy]})
+        for routed in (alone, 0.002):  # of the rest, the shared experts, each device does as much
+            busy = [(3 * alone / P, 1024 / P * each / link) for each in sent]  # forward, and twice that backward
+            waits = [(imbalance - 1) * (3 * routed / P + send) for _, send in busy]
+            found.append({"sizes": sizes, "seconds": {"seconds": alone, "routed": routed}, "link": link, "bytes": sent, "steps": [
+                [compute, send, wait, compute + send + wait] for (compute, send), wait in zip(busy, waits)]})
     return found
 
 
@@ -148,9 +196,8 @@ def bars(page, chart: int) -> list[dict]:
 
 
 def ratio_of(device: Device = H100, **change) -> float:
-    sizes = {name: START[name] for name in (*SIZES, "fused")} | change
-    dense = dense_stages(sizes["tokens"], sizes["width"], sizes["top_k"] * sizes["expert_width"])
-    return seconds(moe_stages(**sizes), device) / seconds(dense, device)
+    moe, dense = stages_of(**{name: START[name] for name in (*SIZES, "fused")} | change)
+    return seconds(moe, device) / seconds(dense, device)
 
 
 def test_it_opens_on_three_times_the_time_at_equal_flops_and_says_what_decides(show):
@@ -161,13 +208,13 @@ def test_it_opens_on_three_times_the_time_at_equal_flops_and_says_what_decides(s
         "of rows: its matrices are too narrow.")
     assert large(page) == "2.98 × the time of the dense FFN, at equal FLOPs" and f"{ratio_of():.2f}" == "2.98"
     assert page.get_by_text("bounds of a model, not measured", exact=True).is_visible()
-    assert page.get_by_text("No GPU has been measured for this copy of the course.", exact=True).is_visible()
+    assert page.get_by_text("Nothing was measured on this device at this T, D, N, K and Ks.", exact=True).is_visible()
 
 
 def test_wider_experts_and_fusing_take_the_tax_away_and_more_tokens_do_not(show):
     page = show(CostExplorer())
     for state in ({"expert_width": 1408}, {"fused": True}, {"fused": False}, {"expert_width": 256, "tokens": 262_144},
-                  {"tokens": 16_384}, {"num_experts": 256, "tokens": 256}):
+                  {"tokens": 16_384}, {"num_experts": 256, "tokens": 256}, {"num_shared": 2}):
         put(page, **state)
         sizes = page.evaluate("(names) => Object.fromEntries(names.map((name) => [name, model.get(name)]))", [*SIZES, "fused"])
         assert large(page) == f"{float(f'{ratio_of(**sizes):.3g}'):g} × the time of the dense FFN, at equal FLOPs"
@@ -210,40 +257,65 @@ def test_few_rows_an_expert_make_products_wait_and_it_says_how_many_they_need(sh
 
 
 def test_more_active_experts_than_there_are_count_as_all_of_them(show):
-    page = show(explorer_of())
+    page = show(CostExplorer())
     put(page, num_experts=8, top_k=12)
     assert page.get_by_label("K, active experts", exact=True).get_attribute("aria-valuetext") == "K = 8 active, not 12"
     assert large(page).startswith(f"{ratio_of(num_experts=8, top_k=8):.3g} ×")
 
 
 def test_this_machine_s_numbers_have_the_bytes_that_it_was_measured_with(show):
-    page = show(explorer_of())
+    page = show(CostExplorer(machine=SLOW))
     put(page, device=MINE)
     four, two = (Device("", SLOW.flops, SLOW.bandwidth * 2 / each) for each in (4, 2))
     assert large(page).startswith(f"{ratio_of(four):.3g} ×") and f"{ratio_of(four):.3g}" != f"{ratio_of(two):.3g}"
 
 
+def circles(page) -> tuple[list, list[list]]:
+    """Place and filling of the point that the sliders are at, and of those that were measured."""
+    status(page)
+    here, *measured = page.locator(".moe-chart").nth(1).locator("circle").evaluate_all(
+        "(nodes) => nodes.map((node) => [node.cx.baseVal.value, node.cy.baseVal.value, node.getAttribute('fill')])")
+    return here, measured
+
+
 def test_measured_points_stand_at_their_ratio_on_the_curve_that_they_belong_to_and_are_told_from_it(show):
     page = show(explorer_of())
-    status(page)
-    chart = page.locator(".moe-chart").nth(1)
-    points = "(nodes) => nodes.map((node) => [node.cx.baseVal.value, node.cy.baseVal.value, node.getAttribute('fill')])"
-    (x, y, fill), *measured = chart.locator("circle").evaluate_all(points)
-    ticks = dict(chart.locator(".moe-y .tick").evaluate_all(
+    put(page, device="H100 SXM", tokens=65_536, width=2048, top_k=6, num_shared=0)
+    (x, y, fill), measured = circles(page)
+    ticks = dict(page.locator(".moe-chart").nth(1).locator(".moe-y .tick").evaluate_all(
         "(nodes) => nodes.map((node) => [Number(node.textContent), node.transform.baseVal[0].matrix.f])"))
-    heights = [ticks[0] + ratio * (ticks[1] - ticks[0]) for ratio in (ratio_of(), 1.9, 1.2)]
+    end = max(ticks)
+    heights = [ticks[0] + ratio * (ticks[end] - ticks[0]) / end for ratio in (ratio_of(expert_width=128), 1.9, 1.2)]
     assert [y, *(one[1] for one in measured)] == pytest.approx(heights, abs=1)
     assert fill != "none" and [one[2] for one in measured] == ["none", "none"] and measured[0][0] == measured[1][0] > x
-    assert page.get_by_text("Circles: measured, 2 of 3 on this device at this T, D, N and K.", exact=True).is_visible()
-    assert chart.get_by_text("grouped", exact=True).is_visible()
-    put(page, device="H200")
-    assert chart.locator("circle").count() == 2
-    put(page, width=1024)
-    assert chart.locator("circle").count() == 1 and page.get_by_text("Circles: measured, 0 of 3 on this device").is_visible()
+    assert page.get_by_text(f"Circles: measured on {CARD}, 2026-01-02.", exact=True).is_visible()
+    assert page.get_by_text("bounds of a model; circles: measured", exact=True).is_visible()
+    assert page.locator(".moe-chart").nth(1).get_by_text("grouped 1.9 ×", exact=True).is_visible()
+    assert "measured" not in status(page), "not at this H"
+    assert f"FLOPs; grouped 1.9 × as measured on {CARD}; fused 1.2 × as measured on {CARD}. In" in put(page, expert_width=1408)
+    for change, number in (({"device": "H200"}, 1), ({"num_shared": 1}, 0), ({"num_shared": 0, "width": 1024}, 0)):
+        put(page, **change)
+        assert len(circles(page)[1]) == number
+    assert page.get_by_text("Nothing was measured on this device at this T, D, N, K and Ks.", exact=True).is_visible()
+
+
+def test_it_opens_on_a_measured_layer_with_its_shared_expert_and_says_where_it_was_measured(show):
+    page = show(explorer_of())
+    (x, y, _), ((at, high, _),) = circles(page)
+    opened = {"tokens": 4096, "width": 256, "top_k": 8, "expert_width": 128, "num_shared": 1}
+    model = f"{float(f'{ratio_of(SLOW, bytes_each=4, **opened):.3g}'):g}"
+    assert large(page).startswith(f"{model} ×") and at == x and high < y
+    said = status(page).replace("\u00a0", " ")
+    assert said.startswith("This machine, unfused: at least") and "; grouped 2.5 × as measured on a slow one. In" in said
+    assert page.get_by_text("Circles: measured on a slow one, 2026-01-02.", exact=True).is_visible()
+    words = page.locator(".moe-chart").first.locator(".moe-word")
+    assert "– shared" in words.all_text_contents() and "none" not in words.all_text_contents()
+    put(page, num_shared=0)
+    assert "none" in words.all_text_contents()
 
 
 def test_a_measured_ratio_beyond_the_axis_makes_it_grow(show):
-    page = show(CostExplorer(measured=[POINT | {"ratio": 5.0}]))
+    page = show(CostExplorer(measured=[table_of(CARD, {"ratio": 5.0})]))
     assert page.get_by_text("× dense; the axis has grown × 4", exact=True).is_visible()
 
 
@@ -279,7 +351,7 @@ def test_a_slow_link_makes_several_devices_slower_than_one_and_balance_takes_the
 
 
 def test_a_limit_that_can_not_hold_a_tokens_experts_is_lifted_and_says_so(show):
-    page = show(explorer_of(view="several devices"), live=True)
+    page = show(CostExplorer(view="several devices"), live=True)
     slider = page.get_by_label("M, devices of a token at most", exact=True)
     assert slider.get_attribute("aria-valuetext") == "M = 3 at most"
     said = put(page, num_experts=8, num_devices=8)
