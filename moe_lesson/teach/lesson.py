@@ -65,7 +65,7 @@ class Lesson:
         self.name = name
         self.guesses: dict[str, dict] = read_predictions()
         self.device = pick_device("auto")
-        self.claims_made: list[tuple[str, str]] = []
+        self.claims_made: list[tuple[str, dict[str, object]]] = []
         torch.manual_seed(seed)
         threads = torch.get_num_threads()
         device = (device_name(self.device) if self.device != "cpu" else
@@ -144,21 +144,25 @@ class Lesson:
         Args:
             sentence: what is claimed.
             holds: whether it is so in this run.
-            numbers: what it rests on, shown after it.
+            numbers: what it rests on, shown after it; of an `Interval` the mean, the whole of it stands under `claims`.
 
         Raises:
             ClaimFailed: if it does not hold.
         """
-        figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else
-                            f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
         if not bool(holds):
-            raise ClaimFailed(f"not true in this run: {sentence} ({figures})")
-        self.claims_made.append((sentence, figures))
-        print(f"✔ {sentence}" + (f" ({figures})" if figures else ""))
+            raise ClaimFailed(f"not true in this run: {sentence} ({figures(numbers)})")
+        self.claims_made.append((sentence, numbers))
+        print(f"✔ {sentence}" + (f" ({figures(means(numbers))})" if numbers else ""))
 
     def claims(self) -> Page:
-        """All claims of this sitting with their numbers, as a table."""
-        return table([{"claim": f"✔ {sentence}", "measured": figures} for sentence, figures in self.claims_made])
+        """All claims of this sitting with their numbers, as a table; the intervals among these unfold under it."""
+        made = table([{"claim": f"✔ {sentence}", "measured": figures(means(numbers))} for sentence, numbers in self.claims_made])
+        intervals = [(sentence, found) for sentence, numbers in self.claims_made
+                     if (found := {name: value for name, value in numbers.items() if isinstance(value, Interval)})]
+        if not intervals:
+            return made
+        whole = folded("95% intervals over seeds", "\n".join(f"{sentence}: {figures(found)}" for sentence, found in intervals))
+        return Page(f"{made}\n{whole}", made._repr_html_() + whole._repr_html_())
 
     def table(self, rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapping[str, str] | None = None) -> None:
         """Show results under the cell as `table` makes them."""
@@ -255,6 +259,17 @@ def solution(*functions: Callable) -> Page:
     source = "\n\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
     names = ", ".join(f"<code>{html.escape(function.__qualname__)}</code>" for function in functions)
     return folded(f"Solution: {names}", source)
+
+
+def figures(numbers: Mapping[str, object]) -> str:
+    """Named numbers as one line of text."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
+                     for name, value in numbers.items())
+
+
+def means(numbers: Mapping[str, object]) -> dict[str, object]:
+    """The same numbers, each interval as its mean alone."""
+    return {name: value.mean if isinstance(value, Interval) else value for name, value in numbers.items()}
 
 
 def folded(words: str, source: str) -> Page:

@@ -1,6 +1,7 @@
 """The lesson helpers: predictions are kept, claims stop a notebook, solutions are the package's code."""
 
 import json
+import re
 
 import numpy
 import pytest
@@ -166,6 +167,15 @@ def test_a_true_claim_is_printed_with_its_numbers(lesson, capsys):
     lesson.claim("sparse is better", True, sparse=1.23456, dense=2)
     assert capsys.readouterr().out == "✔ sparse is better (sparse 1.235, dense 2)\n"
     assert "sparse 1.235" in repr(lesson.claims()) and "<table" in lesson.claims()._repr_html_()
+
+
+def test_a_claim_shows_means_and_its_intervals_unfold_under_all_claims(lesson, capsys):
+    lesson.claim("two are more than one", True, more=interval([1.0, 2.0, 3.0]), one=1)
+    assert capsys.readouterr().out == "✔ two are more than one (more 2.000, one 1)\n"
+    page = lesson.claims()._repr_html_()
+    shown, unfolds = page.split("<details>")
+    assert "[" not in re.sub("<style.*?</style>", "", shown, flags=re.S) and "more 2.000" in shown
+    assert "more 2.000 [-0.484, 4.484] (n = 3)" in unfolds and "one" not in unfolds.partition("more 2.000")[2]
 
 
 def test_a_false_claim_stops_the_notebook_and_says_the_numbers(lesson):
