@@ -10,8 +10,12 @@ Its rooms, each built on those before it:
     teach          what a notebook calls: lessons, checks, figures (matplotlib, seaborn, pandas)
     widgets        what a notebook moves (ipywidgets, anywidget)
 
-Letters mean the same in all of them: T tokens, D model width, H expert width, N experts, K active experts (top_k), Ks shared
-experts, m segments. Sizes that only one room knows are named at the top of its files. This module loads the first four rooms.
+Letters mean the same in all of them, in shapes as [T, K] and in names as ids_TK: T tokens, D model width, H expert width, N
+experts, K active experts (top_k), Ks shared experts, m segments, L layers; B sequences of S tokens, V vocabulary (or answers),
+C classes; R routed rows (T·K), I input and O output width of any matrix, G groups of experts, P devices of E experts, A rows
+that arrive at one; M labels (skills, topics, domains), F files, Z seeds or draws. Every other size is written out.
+
+This module loads the first four rooms.
 """
 
 from .lm.checkpoints import load_model, save_model, shipped_model

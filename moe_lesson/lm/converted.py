@@ -11,8 +11,6 @@ No class says all that ours can. Which one a model becomes, and what is folded i
 Qwen2-MoE weighs its shared experts by σ(w·x): at w = 0 they count ½ for every token, so their second matrix is doubled.
 DeepSeek-V3 can't hold a softmax router: it weighs by sigmoids, and no linear map of the input makes these the same shares.
 DeepSeek-V2, which has the softmax, does not divide the weights by their sum.
-
-Letters: D model width, H expert width, N experts, S shared hidden units.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ the number of different tokens that stand before them,
     P(w | h) = max(c(h w) - d, 0) / c(h) + d · kinds(h) / c(h) · P(w | h without its first token)
 
 where c(h) sums c(h w) over w, and kinds(h) is how many different w follow h. Below the single token stands 1 / V.
-
-Letters: B windows, S tokens predicted in each, n the length of an n-gram, V vocabulary (256 counts bytes).
 """
 
 import gzip

@@ -1,7 +1,4 @@
-"""A small decoder language model whose feed-forward layers are any recipes: the Transformer block of the course.
-
-Letters: B sequences, S tokens in each, D model width, V vocabulary: of the course's tokens, see `tokens`; V = 256 reads bytes.
-"""
+"""A small decoder language model whose feed-forward layers are any recipes: the Transformer block of the course."""
 
 from __future__ import annotations
 

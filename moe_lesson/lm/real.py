@@ -3,8 +3,6 @@
 Nothing is computed again. A hook on each router takes the experts and the weights that the model itself goes on with: the top K
 of the logits would be other experts wherever a bias or a group has a say (DeepSeek-V3, arXiv 2412.19437, eq. 16). How a class is
 built stands in one line of `KINDS`; here is no code for a single one.
-
-Letters: T tokens, D model width, N experts, K active experts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What an ablation table says: how much a domain misses its specialists, beside as many other experts of the same load.
-
-Letters: X kinds (specialists, control), S seeds, M domains.
-"""
+"""What an ablation table says: how much a domain misses its specialists, beside as many other experts of the same load."""
 
 from __future__ import annotations
 
@@ -65,24 +62,24 @@ def mean_of(found: Mapping[tuple, list[Mapping]], what: str, domains: Sequence[s
     return np.mean(values, axis=0).tolist()
 
 
-def state_of(rise_XSM: ndarray, calls_XSM: ndarray, d: int) -> dict:
+def state_of(rise_2ZM: ndarray, calls_2ZM: ndarray, d: int) -> dict:
     """All numbers of a state, d being the domain whose specialists are gone.
 
     Args:
-        rise_XSM: how much higher the losses are than the whole model's.
-        calls_XSM: what share of the domain's calls the missing experts took.
+        rise_2ZM: without the specialists, and without the control: how much higher the losses are than the whole model's.
+        calls_2ZM: what share of the domain's calls the missing experts took.
 
-    Returns: "rise" and "calls" [M][X], mean, low, high and each seed's; and of the domain d "own" -> what -> mean, low and high
+    Returns: "rise" and "calls" [M][2], mean, low, high and each seed's; and of the domain d "own" -> what -> mean, low and high
     without the specialists, without the control, and of their difference paired by seed. "per call" lacks if no call was lost.
     """
-    rise_XS, calls_XS = rise_XSM[..., d], calls_XSM[..., d]
-    own = {"rise": rise_XS, "calls": calls_XS, "beyond": rise_XS - np.delete(rise_XSM, d, axis=2).mean(axis=2)}
-    if (calls_XS > 0).all():
-        own["per call"] = rise_XS / calls_XS
+    rise_2Z, calls_2Z = rise_2ZM[..., d], calls_2ZM[..., d]
+    own = {"rise": rise_2Z, "calls": calls_2Z, "beyond": rise_2Z - np.delete(rise_2ZM, d, axis=2).mean(axis=2)}
+    if (calls_2Z > 0).all():
+        own["per call"] = rise_2Z / calls_2Z
     return {"own": {what: [*map(bounds, map(interval, pair)), bounds(paired_difference(*pair))]
-                    for what, values_XS in own.items() for pair in [values_XS.tolist()]}} | {
-        name: [[[*bounds(interval(values)), *values] for values in kinds] for kinds in values_XSM.transpose(2, 0, 1).tolist()]
-        for name, values_XSM in (("rise", rise_XSM), ("calls", calls_XSM))}
+                    for what, values_2Z in own.items() for pair in [values_2Z.tolist()]}} | {
+        name: [[[*bounds(interval(values)), *values] for values in kinds] for kinds in values_2ZM.transpose(2, 0, 1).tolist()]
+        for name, values_2ZM in (("rise", rise_2ZM), ("calls", calls_2ZM))}
 
 
 def bounds(found: Interval) -> list[float]:

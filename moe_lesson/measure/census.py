@@ -2,8 +2,6 @@
 
 Tokens of one document are alike, so documents are the independent things here: every interval resamples whole documents,
 and one of the nulls deals the domains out to whole documents.
-
-Letters: T tokens, N experts, K experts per token, M labels, F documents (files).
 """
 
 from __future__ import annotations

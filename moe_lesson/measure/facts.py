@@ -7,8 +7,6 @@ all facts: a model can learn it once, or again and again.
     x      = [c / 2, (mark of the topic + code of the fact) / √2]     all normal; c is fresh, the rest is fixed
     answer = the fact's
     common = argmax of tanh(c A) B                                    A, B fixed
-
-Letters: T tokens, D width, F facts, M topics, V answers, C classes of the common skill, N experts.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""A real model reads documents: who was sent where, and what kinds of tokens these were. For tokens of any kind.
-
-Letters: T tokens, N experts, K experts per token, M labels.
-"""
+"""A real model reads documents: who was sent where, and what kinds of tokens these were. For tokens of any kind."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 A device multiplies at a rate and moves bytes at another; a stage takes as long as the slower of the two (the roofline, Williams,
 Waterman and Patterson 2009). It is a bound: no stage is faster, and a good kernel comes near it.
-
-Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows, m = R/N rows of one expert.
 """
 
 from __future__ import annotations
@@ -103,10 +101,10 @@ def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_wid
     """
     require(1 <= top_k <= num_experts, f"top_k is {top_k}, but there are {num_experts} experts; expected 1 … {num_experts}")
     R, RD, RH = tokens * top_k, tokens * top_k * width * bytes_each, tokens * top_k * expert_width * bytes_each
-    TD, m = tokens * width * bytes_each, R / num_experts
+    TD, rows = tokens * width * bytes_each, R / num_experts
     router = product("router", 1, tokens, width, num_experts, bytes_each)
-    up = product("up", num_experts, m, width, 2 * expert_width, bytes_each)
-    down = product("down", num_experts, m, expert_width, width, bytes_each)
+    up = product("up", num_experts, rows, width, 2 * expert_width, bytes_each)
+    down = product("down", num_experts, rows, expert_width, width, bytes_each)
     if fused:  # the first product writes gate and up, for the backward pass, and what the second one reads
         return [router, Stage("up", up.flops, up.bytes + RH), down, Stage("combine", 0, RD + TD)]
     return [router, Stage("gather", 0, 2 * RD), up, activation(R, expert_width, bytes_each), Stage("weigh", 0, 2 * RH), down,

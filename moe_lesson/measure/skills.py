@@ -6,7 +6,7 @@ shows which:
     x = noise · ε + signal/√c · Σ_s e_s          ε normal, e_s the mark of skill s, the sums over the token's c skills
     y = (f_shared(x) + Σ_s f_s(x)) / √(1 + c)    each f(x) = relu(x A) B, fixed at random
 
-A model sees x and learns y. Letters: T tokens, D width, M skills, c skills per token.
+A model sees x and learns y.
 """
 
 import copy

@@ -6,8 +6,6 @@ two. There are as many experts as skills where the truth is to be known, so that
 
 A layer of experts of any sizes under any choice is one dense FFN, each of whose hidden units is multiplied by the gate of the
 expert that owns it. All gates are σ(logit), not renormalised; arms differ in the choice alone.
-
-Letters: T tokens, D width, N experts, M skills.
 """
 
 from collections.abc import Callable

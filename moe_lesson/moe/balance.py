@@ -1,7 +1,6 @@
 """Balance: what keeps a router from sending everything to a few experts.
 
 Every loss is a pure function of what the router decided; DeepSeek-V3's bias moves outside the gradient.
-Letters: T tokens, N experts, K active experts.
 """
 
 import math

@@ -13,8 +13,6 @@ fast depends on the machine, so `grouped` itself goes one of two ways:
 
 The kernels of `fused` are tested in Triton's interpreter. No GPU has run or timed them yet: so nothing chooses them, and you ask
 for them, `MoE(…, dispatch="fused")`. Where they can't run, the call says why, and what to do.
-
-Letters: T tokens, D model width, H expert width, N experts, K active, R routed rows: T·K of them, or a part.
 """
 
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ the activation and the weighted activation, R rows each, and reads them again. H
 and where it writes gate and up it also writes weight · silu(gate) · up. The backward pass keeps gate and up alone and computes
 the rest anew. The router's gradient needs no output of an expert: of y = weight · a W_out it is a · (W_outᵀ grad), a sum over
 hidden units that are at hand. The idea is SonicMoE's (arXiv 2512.14080), the kernels are ours.
-
-Letters: T tokens, D model width, H expert width, N experts, K active, R = T·K routed rows, M tiles of rows.
 """
 
 import os
@@ -37,12 +35,12 @@ kernel = triton.jit if triton else lambda function: function
 
 
 @kernel
-def gate_up_kernel(x, weight_R, w_in, token_R, tiles, gate_up, hidden, M, D: tl.constexpr, H: tl.constexpr,
+def gate_up_kernel(x, weight_R, w_in, token_R, tiles, gate_up, hidden, num_tiles, D: tl.constexpr, H: tl.constexpr,
                    TILE: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
     """gate, up = x W_gate, x W_up and hidden = weight · silu(gate) · up, of one tile of rows and one block of hidden units."""
     blocks = tl.cdiv(H, COLUMNS)
     tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks  # a tile's blocks run together: they read the same rows
-    expert, first, end = tl.load(tiles + tile), tl.load(tiles + M + tile), tl.load(tiles + 2 * M + tile)
+    expert, first, end = tl.load(tiles + tile), tl.load(tiles + num_tiles + tile), tl.load(tiles + 2 * num_tiles + tile)
     if first >= end:  # a tile too many
         return
     row, h = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
@@ -94,17 +92,17 @@ def combine_kernel(rows, place_TK, y, D, K: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def tiles_of(ends_N: Tensor, R: int) -> Tensor:
-    """Each tile's expert, its first row and the end of that expert's rows: [3, M].
+    """Each tile's expert, its first row and the end of that expert's rows: [3, tiles].
 
-    How many tiles there are depends on the load, which a GPU knows and Python would have to wait for. So M is the most there
-    can be, with one broken tile for each expert, and the tiles too many start where their expert ends.
+    How many tiles there are depends on the load, which a GPU knows and Python would have to wait for. So there are as many as
+    there can be, with one broken tile for each expert, and the tiles too many start where their expert ends.
     """
     starts_N = F.pad(ends_N[:-1], (1, 0))
     tile_ends_N = ((ends_N - starts_N + TILE - 1) // TILE).cumsum(0)
-    tile_M = torch.arange(R // TILE + min(R, ends_N.shape[0]), device=ends_N.device)
-    expert_M = torch.searchsorted(tile_ends_N, tile_M, right=True).clamp(max=ends_N.shape[0] - 1)
-    first_M = starts_N[expert_M] + TILE * (tile_M - F.pad(tile_ends_N[:-1], (1, 0))[expert_M])
-    return torch.stack([expert_M, first_M, ends_N[expert_M]])
+    tile = torch.arange(R // TILE + min(R, ends_N.shape[0]), device=ends_N.device)
+    expert = torch.searchsorted(tile_ends_N, tile, right=True).clamp(max=ends_N.shape[0] - 1)
+    first = starts_N[expert] + TILE * (tile - F.pad(tile_ends_N[:-1], (1, 0))[expert])
+    return torch.stack([expert, first, ends_N[expert]])
 
 
 def combined(rows_RD: Tensor, place_TK: Tensor) -> Tensor:
@@ -117,13 +115,14 @@ def combined(rows_RD: Tensor, place_TK: Tensor) -> Tensor:
 
 @torch.library.custom_op("moe_lesson::fused", mutates_args=())
 def forward(x_TD: Tensor, weight_R: Tensor, w_in: Tensor, w_out: Tensor, token_R: Tensor, place_TK: Tensor, ends_N: Tensor,
-            tiles_3M: Tensor) -> tuple[Tensor, Tensor]:
+            tiles: Tensor) -> tuple[Tensor, Tensor]:
     """y [T, D], and what the backward pass needs of the way there: gate and up, [R, 2H]."""
-    (_, H, D), R, M = w_out.shape, token_R.shape[0], tiles_3M.shape[1]
+    (_, H, D), R, num_tiles = w_out.shape, token_R.shape[0], tiles.shape[1]
     gate_up_R2H, hidden_RH = x_TD.new_empty(R, 2 * H), x_TD.new_empty(R, H)
     with torch.cuda.device_of(x_TD):  # Triton runs on the current device; autograd sees to that in the backward pass
-        gate_up_kernel[M * triton.cdiv(H, COLUMNS),](x_TD, weight_R, w_in, token_R, tiles_3M, gate_up_R2H, hidden_RH, M, D, H,
-                                                     TILE, COLUMNS, DEPTH, num_warps=8, num_stages=3)
+        gate_up_kernel[num_tiles * triton.cdiv(H, COLUMNS),](
+            x_TD, weight_R, w_in, token_R, tiles, gate_up_R2H, hidden_RH, num_tiles, D, H, TILE, COLUMNS, DEPTH, num_warps=8,
+            num_stages=3)
         return combined(grouped_product(hidden_RH, w_out, ends_N), place_TK), gate_up_R2H
 
 
@@ -181,5 +180,5 @@ def fused(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor
     require(x_TD.dtype in DTYPES, f"`fused` can't multiply {x_TD.dtype}, but {' and '.join(map(str, DTYPES))}; or {remedy}")
     token_R, weight_R, place_TK, ends_N = by_expert(routing)
     w_in, w_out = (w.to(x_TD.dtype).contiguous() for w in (w_in, w_out))
-    tiles_3M = tiles_of(ends_N, token_R.shape[0])
-    return forward(x_TD.contiguous(), weight_R.float(), w_in, w_out, token_R, place_TK, ends_N, tiles_3M)[0]
+    tiles = tiles_of(ends_N, token_R.shape[0])
+    return forward(x_TD.contiguous(), weight_R.float(), w_in, w_out, token_R, place_TK, ends_N, tiles)[0]

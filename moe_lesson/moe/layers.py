@@ -1,7 +1,6 @@
 """The layers of the course: a dense FFN, and a mixture of experts made of a router, experts and shared experts.
 
-Letters: T tokens, D model width, H expert width, N experts (routed), K active (top_k), Ks shared experts.
-Weights are stored [in, out], so that y = x @ w reads like the equation.
+Letters are those of the package, see `help(moe_lesson)`. Weights are stored [in, out], so that y = x @ w reads like the equation.
 """
 
 import warnings

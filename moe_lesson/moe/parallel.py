@@ -4,9 +4,6 @@ A token goes to K experts, as K rows. Every device sorts its rows by expert and 
 there a row is a token that has chosen one expert, and the layer's own dispatch computes it. The results go the same way back.
 
 The first half says what travels where, and at what cost: pure functions, for one process. The second half does it.
-
-Letters: P devices, a process each; T tokens of one device, D model width, H expert width, N experts, K active, E = N/P experts of
-one device; S = T·K rows that leave a device, R rows that reach it, its own included.
 """
 
 from collections.abc import Sequence
@@ -164,28 +161,28 @@ class ShardedExperts(Experts):
         w_in, w_out = cast(DTensor, self.w_in), cast(DTensor, self.w_out)
         group, devices = w_in.device_mesh.get_group(), w_in.device_mesh.size()
 
-        token_S, weight_S, place_TK, ends_N = by_expert(routing)
+        token_R, weight_R, place_TK, ends_N = by_expert(routing)
         place_TK = place_TK.sort(dim=1).values  # a token's rows are added by expert, as one process on a CPU adds them
         leaving_PE = ends_N.diff(prepend=ends_N.new_zeros(1)).view(devices, experts_each(routing.num_experts, devices))
         arriving_PE = torch.empty_like(leaving_PE)
         dist.all_to_all_single(arriving_PE, leaving_PE, group=group)
         send, receive = leaving_PE.sum(1).tolist(), arriving_PE.sum(1).tolist()  # a GPU is waited for: sizes must be known here
 
-        rows_RD = AllToAll.apply(Gather.apply(x_TD, token_S, place_TK), send, receive, group)
-        weight_R = AllToAll.apply(weight_S, send, receive, group)
-        here = each_with_its_expert(arriving_PE, weight_R)
-        out_RD = BY_NAME[self.dispatch](rows_RD, here, w_in.to_local(), w_out.to_local())
-        out_SD = AllToAll.apply(out_RD, receive, send, group)
-        return Combine.apply(out_SD, token_S, place_TK)  # no atomics: the same each time on a GPU, too
+        rows_AD = AllToAll.apply(Gather.apply(x_TD, token_R, place_TK), send, receive, group)
+        weight_A = AllToAll.apply(weight_R, send, receive, group)
+        here = each_with_its_expert(arriving_PE, weight_A)
+        out_AD = BY_NAME[self.dispatch](rows_AD, here, w_in.to_local(), w_out.to_local())
+        out_RD = AllToAll.apply(out_AD, receive, send, group)
+        return Combine.apply(out_RD, token_R, place_TK)  # no atomics: the same each time on a GPU, too
 
 
-def each_with_its_expert(arriving_PE: Tensor, weight_R: Tensor) -> Routing:
+def each_with_its_expert(arriving_PE: Tensor, weight_A: Tensor) -> Routing:
     """The rows that came as tokens of their own, K = 1: those of device 0 first, the rows of each device by expert."""
     devices, experts = arriving_PE.shape
     expert_PE = torch.arange(experts, device=arriving_PE.device).expand(devices, experts)
-    expert_R = expert_PE.flatten().repeat_interleave(arriving_PE.flatten())
-    no_logits = weight_R.new_zeros(()).expand(len(weight_R), experts)  # they stayed at home
-    return Routing(no_logits, expert_R[:, None], weight_R[:, None])
+    expert_A = expert_PE.flatten().repeat_interleave(arriving_PE.flatten())
+    no_logits = weight_A.new_zeros(()).expand(len(weight_A), experts)  # they stayed at home
+    return Routing(no_logits, expert_A[:, None], weight_A[:, None])
 
 
 class ExpertParallel(ParallelStyle):

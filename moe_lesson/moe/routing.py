@@ -1,7 +1,4 @@
-"""What a router decided: the record that every layer, instrument and widget shares.
-
-Letters: T tokens, N experts, K experts per token (active).
-"""
+"""What a router decided: the record that every layer, instrument and widget shares."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Routed rows: the tokens' rows sorted by expert, the product of each expert's block of them, and the sums that go back.
-
-Letters: T tokens, D model width, N experts, K active, R = T·K routed rows (or a part); A and B are any two widths.
-"""
+"""Routed rows: the tokens' rows sorted by expert, the product of each expert's block of them, and the sums that go back."""
 
 from collections.abc import Sequence
 
@@ -78,53 +75,53 @@ class Combine(torch.autograd.Function):
         return Gather.apply(grad_TD, *ctx.saved_tensors), None, None
 
 
-def grouped_product(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
-    """Rows of one expert after those of the other, each block times its own matrix: [R, A] × [N, A, B] -> [R, B].
+def grouped_product(rows_RI: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
+    """Rows of one expert after those of the other, each block times its own matrix: [R, I] × [N, I, O] -> [R, O].
 
     Args:
-        rows_RA: the rows, sorted by expert.
-        other: w [N, A, B], one matrix per expert; or [R, B], rows in the same order: then each block meets the other's block,
-            rows.T @ rows, which is how matrices get their gradient [N, A, B].
+        rows_RI: the rows, sorted by expert.
+        other: w [N, I, O], one matrix per expert; or [R, O], rows in the same order: then each block meets the other's block,
+            rows.T @ rows, which is how matrices get their gradient [N, I, O].
         ends_N: int32, where each expert's block of rows ends.
     """
-    if torch.compiler.is_compiling() or rows_RA.is_meta:
-        return traced_product(rows_RA, other, ends_N)
+    if torch.compiler.is_compiling() or rows_RI.is_meta:
+        return traced_product(rows_RI, other, ends_N)
     # torch's kernel knows no float64, no Apple GPU, and no rows that don't start at multiples of 16 bytes
-    if rows_RA.dtype == torch.float64 or rows_RA.device.type == "mps" or not rows_RA.shape[0]:
-        return block_by_block(rows_RA, other, ends_N)
-    if all(size * rows_RA.element_size() % 16 == 0 for size in (rows_RA.shape[1], other.shape[-1])):
-        return F.grouped_mm(rows_RA if other.ndim == 3 else rows_RA.T, other, offs=ends_N)
-    return (padded if rows_RA.is_cuda else block_by_block)(rows_RA, other, ends_N)
+    if rows_RI.dtype == torch.float64 or rows_RI.device.type == "mps" or not rows_RI.shape[0]:
+        return block_by_block(rows_RI, other, ends_N)
+    if all(size * rows_RI.element_size() % 16 == 0 for size in (rows_RI.shape[1], other.shape[-1])):
+        return F.grouped_mm(rows_RI if other.ndim == 3 else rows_RI.T, other, offs=ends_N)
+    return (padded if rows_RI.is_cuda else block_by_block)(rows_RI, other, ends_N)
 
 
-def block_by_block(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
+def block_by_block(rows_RI: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
     """`grouped_product` of any widths and dtype, one product after the other: it waits for the sizes of the blocks."""
     sizes = ends_N.diff(prepend=ends_N.new_zeros(1)).tolist()
     if other.ndim == 3:
-        return torch.cat([rows @ w for rows, w in zip(rows_RA.split(sizes), other)])
-    return torch.stack([rows.T @ grad for rows, grad in zip(rows_RA.split(sizes), other.split(sizes))])
+        return torch.cat([rows @ w for rows, w in zip(rows_RI.split(sizes), other)])
+    return torch.stack([rows.T @ grad for rows, grad in zip(rows_RI.split(sizes), other.split(sizes))])
 
 
-def padded(rows_RA: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
+def padded(rows_RI: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
     """`grouped_product` of any widths: zeros are added up to multiples of 16 bytes, and cut off the result. Nobody waits."""
-    more_A, more_B = (-size % (16 // rows_RA.element_size()) for size in (rows_RA.shape[1], other.shape[-1]))
-    rows, both = F.pad(rows_RA, (0, more_A)), other.ndim == 2
-    found = F.grouped_mm(rows.T if both else rows, F.pad(other, (0, more_B) if both else (0, more_B, 0, more_A)), offs=ends_N)
-    return (found[:, :rows_RA.shape[1], :other.shape[-1]] if both else found[:, :other.shape[-1]]).contiguous()
+    more_I, more_O = (-size % (16 // rows_RI.element_size()) for size in (rows_RI.shape[1], other.shape[-1]))
+    rows, both = F.pad(rows_RI, (0, more_I)), other.ndim == 2
+    found = F.grouped_mm(rows.T if both else rows, F.pad(other, (0, more_O) if both else (0, more_O, 0, more_I)), offs=ends_N)
+    return (found[:, :rows_RI.shape[1], :other.shape[-1]] if both else found[:, :other.shape[-1]]).contiguous()
 
 
 # Where shapes are worked out without values (torch.compile, torch.export, the meta device), PyTorch's kernel knows bfloat16
 # alone. There this operator stands for it; elsewhere its way through Python would take 5% of the time of 256 tokens.
 traced_product = torch.library.custom_op("moe_lesson::grouped_product", grouped_product, mutates_args=())
-traced_product.register_fake(lambda rows_RA, other, ends_N: rows_RA.new_empty(
-    (rows_RA.shape[0], other.shape[2]) if other.ndim == 3 else (ends_N.shape[0], rows_RA.shape[1], other.shape[1])))
+traced_product.register_fake(lambda rows_RI, other, ends_N: rows_RI.new_empty(
+    (rows_RI.shape[0], other.shape[2]) if other.ndim == 3 else (ends_N.shape[0], rows_RI.shape[1], other.shape[1])))
 
 
-def gradients(ctx, grad_RB: Tensor) -> tuple[Tensor, Tensor, None]:
+def gradients(ctx, grad_RO: Tensor) -> tuple[Tensor, Tensor, None]:
     """Of the rows and of the matrices."""
-    rows_RA, w_NAB, ends_N = ctx.saved_tensors
-    grad_RB = grad_RB.contiguous()  # one that was expanded has strides of 0, which the kernel refuses
-    return traced_product(grad_RB, w_NAB.transpose(1, 2), ends_N), traced_product(rows_RA, grad_RB, ends_N), None
+    rows_RI, w_NIO, ends_N = ctx.saved_tensors
+    grad_RO = grad_RO.contiguous()  # one that was expanded has strides of 0, which the kernel refuses
+    return traced_product(grad_RO, w_NIO.transpose(1, 2), ends_N), traced_product(rows_RI, grad_RO, ends_N), None
 
 
 traced_product.register_autograd(gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
@@ -135,6 +132,6 @@ def grouped_flops(a: Sequence[int], b: Sequence[int], *_, **__) -> int:
     """What PyTorch's FlopCounterMode counts of a grouped product, which it does not know: every row meets one matrix.
 
     Args:
-        a, b: the shapes, [R, A] × [N, A, B] forward and to the rows' gradient, [A, R] or [R, A] × [R, B] to the matrices'.
+        a, b: the shapes, [R, I] × [N, I, O] forward and to the rows' gradient, [I, R] or [R, I] × [R, O] to the matrices'.
     """
     return 2 * a[0] * a[1] * b[-1]

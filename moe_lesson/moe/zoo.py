@@ -3,8 +3,6 @@
 Every router takes logits [T, N], and the little else that it needs, and returns gates [T, N]: what each expert's output is
 multiplied by, 0 where it is not chosen. `ZOO` names them all and calls each in the same way. A router is *causal* if no later
 token changes what happens to an earlier one: only then can it serve a model that writes.
-
-Letters: T tokens, N experts, K experts per token (top_k), G groups of N/G experts.
 """
 
 from collections.abc import Callable

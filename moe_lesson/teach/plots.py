@@ -1,6 +1,6 @@
 """The figures of the lessons, drawn with seaborn and matplotlib in the course's design; none is left open in pyplot.
 
-A mean over seeds is never drawn without its 95% interval and its seeds. Letters: T tokens, N experts, K active experts.
+A mean over seeds is never drawn without its 95% interval and its seeds.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None
 
 def draw_line(ax: Axes, name: str, x: Sequence[float], values: Sequence, colour: str, dashes: str) -> bool:
     """One line of `draw_curves`; whether it is a mean of seeds."""
-    seeds_SP = np.atleast_2d(values)
-    seaborn.lineplot(x=np.tile(x, len(seeds_SP)), y=seeds_SP.flatten(), ax=ax, errorbar=student, color=colour, linestyle=dashes,
+    seeds = np.atleast_2d(values)
+    seaborn.lineplot(x=np.tile(x, len(seeds)), y=seeds.flatten(), ax=ax, errorbar=student, color=colour, linestyle=dashes,
                      label=name, legend=False, err_kws={"alpha": 0.15})
-    if len(seeds_SP) > 1:
-        ax.plot(x, seeds_SP.T, color=colour, linewidth=0.7, alpha=0.4)
-    return len(seeds_SP) > 1
+    if len(seeds) > 1:
+        ax.plot(x, seeds.T, color=colour, linewidth=0.7, alpha=0.4)
+    return len(seeds) > 1
 
 
 def add_legend(ax: Axes, seeds: bool) -> None:
@@ -125,7 +125,8 @@ def draw_curves(curves: dict[str, tuple[Sequence[float], Sequence]], xlabel: str
     """Draw lines over a common axis, e.g. losses over steps; of several seeds the mean, its 95% interval, and each seed.
 
     Args:
-        curves: name -> x values [P] and y values, [P] of one run or [S, P] of S seeds; at most four, told apart by dashes too.
+        curves: name -> x values and y values, as many of one run, or [Z, points] of Z seeds; at most four, told apart by
+            dashes too.
         xlabel, ylabel: what is measured, with units.
         figure: where to draw; None makes a bare figure.
 
@@ -148,7 +149,7 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
     """Draw the load of every expert along a training, expert × step, one panel for each training on one colour scale.
 
     Args:
-        histories: name -> P loads [N] in tokens, one for each recorded step, all with the same sum.
+        histories: name -> loads [N] in tokens, one for each recorded step, all with the same sum.
         label: of the steps.
         figure: where to draw; None makes a bare figure.
 

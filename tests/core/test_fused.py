@@ -169,7 +169,7 @@ KERNELS = {  # and the sizes that are compiled in: DeepSeekMoE 16B's
     "activation_backward_kernel": dict(H=1408, ROWS=1, BLOCK=2048),
     "combine_kernel": dict(K=6, BLOCK=1024),
 }
-KINDS = {"token_R": "*i64", "tiles": "*i64", "place_TK": "*i64", "weight_R": "*fp32", "grad_weight": "*fp32", "M": "i32",
+KINDS = {"token_R": "*i64", "tiles": "*i64", "place_TK": "*i64", "weight_R": "*fp32", "grad_weight": "*fp32", "num_tiles": "i32",
          "R": "i32", "D": "i32"}  # of the arguments; all others point to bfloat16
 
 

@@ -1,7 +1,6 @@
 """The balancing race: the same model trained with several ways to balance its experts, side by side at every step.
 
 The browser receives all loads and losses once and reads them itself.
-Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class BalanceRuns:
     """What happened while a model was trained with several ways to balance, over the same seeds.
 
     Args:
-        methods: M names, in the order to show.
-        seeds: S whole numbers.
-        steps: [P] whole numbers, increasing: the steps that were recorded.
-        loads: [M, S, P, L, N] how many tokens of the step's batch chose each expert; the same sum for each layer.
-        losses: [M, S, P] training loss of the step's batch, in nats per token, without the balance terms.
+        methods: names, in the order to show.
+        seeds: Z whole numbers.
+        steps: whole numbers, increasing: the steps that were recorded.
+        loads: [methods, Z, steps, L, N] how many tokens of the step's batch chose each expert; the same sum for each layer.
+        losses: [methods, Z, steps] training loss of the step's batch, in nats per token, without the balance terms.
         origin: where they come from: "trained", "toy" or "synthetic".
 
     Raises:
@@ -51,9 +50,9 @@ class BalanceRuns:
         check_steps(self.steps)
         shape = (len(self.methods), len(self.seeds), len(self.steps))
         require(tuple(self.losses.shape) == shape,
-                f"losses have shape {tuple(self.losses.shape)}; expected [M methods, S seeds, P steps] = {list(shape)}")
+                f"losses have shape {tuple(self.losses.shape)}; expected [methods, Z seeds, steps] = {list(shape)}")
         require(self.loads.ndim == 5 and tuple(self.loads.shape[:3]) == shape and self.loads[0, 0, 0].numel() > 0,
-                f"loads have shape {tuple(self.loads.shape)}; expected [M methods, S seeds, P steps, L layers, N experts] with "
+                f"loads have shape {tuple(self.loads.shape)}; expected [methods, Z seeds, steps, L layers, N experts] with "
                 f"{list(shape)} in front, and at least one layer and one expert")
         require(bool(self.losses.isfinite().all()), "losses hold NaN or infinity; leave a training that diverged out")
         check_loads(self.loads)
@@ -145,8 +144,8 @@ class BalancingRace(LessonWidget):
     steps = List(Int()).tag(sync=True)
     num_layers = Int().tag(sync=True)
     num_experts = Int().tag(sync=True)
-    loads = Bytes().tag(sync=True)  # float32 [M, S, P, L, N]
-    losses = Bytes().tag(sync=True)  # float32 [M, S, P]
+    loads = Bytes().tag(sync=True)  # float32 [methods, Z, steps, L, N]
+    losses = Bytes().tag(sync=True)  # float32 [methods, Z, steps]
 
     step = Int().tag(sync=True)
     layer = Int().tag(sync=True)

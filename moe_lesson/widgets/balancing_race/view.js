@@ -1,5 +1,4 @@
 // The balancing race: trainings that differ only in how they balance, side by side.
-// Letters: M methods, S seeds, P recorded steps, L layers, N experts.
 
 import { Chart, spaced, WIDE } from "../kit/charts.js";
 import { choice, layerSlider, player, slider, tick } from "../kit/controls.js";
@@ -26,7 +25,7 @@ export function smoothed(values) {
   return Array.from(values, (_, p) => d3.mean(values.slice(Math.max(0, p - SMOOTHED), p + SMOOTHED + 1)));
 }
 
-/** Where the methods stand: { position, mean, loads [M][N] at the step, violations [M][P], losses [M][P] averaged }. */
+/** Where the methods stand: { position, mean, loads [methods][N] at the step, violations and losses [methods][steps], averaged }. */
 export function examine({ methods, seeds, steps, num_layers: L, num_experts: N, layer, ...state }, loads, losses) {
   const position = steps.indexOf(state.step);
   const of = methods.map((_, m) => {
@@ -61,8 +60,8 @@ function describe(state, { position, mean, loads, violations, losses }) {
 }
 
 /** Where Play goes from a position: one step on, or in a few jumps where motion is to be reduced. */
-export function nextPosition(position, P, calm) {
-  return Math.min(position + (calm ? Math.ceil((P - 1) / CALM_JUMPS) : 1), P - 1);
+export function nextPosition(position, steps, calm) {
+  return Math.min(position + (calm ? Math.ceil((steps - 1) / CALM_JUMPS) : 1), steps - 1);
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------

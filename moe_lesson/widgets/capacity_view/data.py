@@ -2,7 +2,6 @@
 
 The browser receives the choices, their weights and the shuffles once and does the queueing of `moe_lesson.moe.balance` itself;
 with a model's weights it also routes whatever text the learner types.
-Letters: L layers, T tokens, N experts, K active experts, S shuffles of the batch.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class CapacityView(ReadingWidget):
     top_k = Int().tag(sync=True)
     experts = Bytes().tag(sync=True)  # int32 [L, T, K]
     gate_weights = Bytes().tag(sync=True)  # float64 [L, T, K], which holds any float exactly: rounding would make ties
-    shuffles = Bytes().tag(sync=True)  # int32 [S, longest text], tokens by place; a shorter text skips the rest
+    shuffles = Bytes().tag(sync=True)  # int32 [Z, longest text], tokens by place; a shorter text skips the rest
     num_shuffles = Int(SHUFFLES).tag(sync=True)
     factors = List(list(FACTORS)).tag(sync=True)
 

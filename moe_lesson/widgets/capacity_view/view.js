@@ -1,5 +1,4 @@
 // Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped.
-// Letters: T tokens, N experts, K active experts.
 
 import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";

@@ -1,7 +1,6 @@
 """The contribution view: how loud the shared and the routed part of an MoE layer are for each token, beside no training.
 
 A layer's output is the sum of the two parts. The browser runs both models on a text that the learner writes.
-Letters: L layers, T tokens, D model width, N routed experts, K active experts.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 // The contribution view: how loud the shared and the routed part of an MoE layer are for each token, beside no training.
-// Letters: L layers, T tokens, D model width, K active experts.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider } from "../kit/controls.js";

@@ -1,7 +1,6 @@
 """What an MoE layer costs on a GPU, and on several: the roofline of `moe_lesson.measure.roofline` under sliders.
 
 The browser does its arithmetic itself, so that sliders answer at once; a test keeps the two equal.
-Letters: T tokens, D model width, H expert width, N experts, K active, Ks shared, P devices, M of which a token visits at most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The expert explorer: from a token of your own text to its experts, from an expert to the tokens it is called for, and back.
 
 A census of documents that the model never saw says what each expert is called for; the browser runs the model on a new text.
-Letters: L MoE layers, T tokens, N experts, K active experts, V vocabulary, B tokens frequent enough to count, M domains.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ class ExpertExplorer(ReadingWidget):
     domains = List(Unicode()).tag(sync=True)
     names = List(Unicode()).tag(sync=True)  # of the V tokens
     occurs = List(Int()).tag(sync=True)  # how often each of them occurs in the census
-    counted = List(Int()).tag(sync=True)  # the B tokens that occur often enough
+    counted = List(Int()).tag(sync=True)  # the tokens that occur often enough
     load = List(List(Int())).tag(sync=True)  # for each layer and expert: how many tokens of the census call it
-    lifts = Bytes().tag(sync=True)  # float32 [N, B + M] of each layer one after the other, see `lifts_of`
-    null_lifts = Bytes().tag(sync=True)  # float32 [L, B + M]: the highest of any random expert
+    lifts = Bytes().tag(sync=True)  # float32 [N, counted + M] of each layer one after the other, see `lifts_of`
+    null_lifts = Bytes().tag(sync=True)  # float32 [L, counted + M]: the highest of any random expert
     null_favourites = List(List(Float())).tag(sync=True)  # for each layer and random expert: its highest lift of a token
     contexts = List().tag(sync=True)  # for each layer and expert [domain, before, token, after] …
     axis = Float().tag(sync=True)  # top of the lifts, over all experts, layers and the null
@@ -180,8 +179,8 @@ def check_censuses(census: Census, null: Census) -> None:
 
 
 def lifts_of(census: Census, layer: int, counted: ndarray) -> ndarray:
-    """[N, B + M] how many times as often an expert is called for a token as for the average one, then for a domain as for the
-    average domain (`census.lift`)."""
+    """[N, counted + M] how many times as often an expert is called for a token as for the average one, then for a domain as for
+    the average domain (`census.lift`)."""
     n, place_TK = census.sizes[layer], census.expert_ids[layer] * census.vocabulary + census.token_T[:, None]
     calls_NV = torch.bincount(place_TK.flatten(), minlength=n * census.vocabulary).view(n, -1).double()  # in all documents
     load_N1, all_V = calls_NV.sum(dim=1, keepdim=True), calls_NV.sum(dim=0)

@@ -1,6 +1,5 @@
 // The expert explorer: from a token of your own text to its experts, from an expert to the tokens it is called for, and back.
-// A census was counted in Python before the page opened. Letters: L MoE layers, T tokens, N experts, K active experts, B counted
-// tokens, M domains.
+// A census was counted in Python before the page opened.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
@@ -20,7 +19,7 @@ const SERVERS = 5;       // experts named for a token
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
-/** What the census says of each layer: lifts of expert n by `of(n)`, [B + M], and the random experts' highest, [B + M]. */
+/** What the census says of each layer: lifts of expert n by `of(n)`, [counted + M], and the random experts' highest. */
 export function readCensus({ sizes, counted, domains, lifts, null_lifts }) {
   const [W, all, best] = [counted.length + domains.length, floats(lifts), floats(null_lifts)];
   return sizes.map((_, layer) => {
@@ -114,12 +113,12 @@ function loadWords({ load, occurs, sizes, top_k, expert: [layer, n] }) {
 
 /** The numbers of an expert's tokens and of the domains, for the table. */
 function tableRows({ names, counted, occurs, domains, load, expert: [layer, n] }, census) {
-  const [lifts, { best }, B] = [census[layer].of(n), census[layer], counted.length];
+  const [lifts, { best }, common] = [census[layer].of(n), census[layer], counted.length];
   const share = load[layer][n] / d3.sum(occurs);
   return [["called for", "lift", "a random router's best", "times in the census", "of these, choose it"],
-    ...favoured(lifts.subarray(0, B), BEST).map((i) => [names[counted[i]], times(lifts[i]), times(best[i]),
+    ...favoured(lifts.subarray(0, common), BEST).map((i) => [names[counted[i]], times(lifts[i]), times(best[i]),
       grouped(occurs[counted[i]]), d3.format(".0%")(lifts[i] * share)]),
-    ...domains.map((domain, m) => [domain, times(lifts[B + m], 2), times(best[B + m], 2), "", ""])];
+    ...domains.map((domain, m) => [domain, times(lifts[common + m], 2), times(best[common + m], 2), "", ""])];
 }
 
 // --- the widget ------------------------------------------------------------------------------------------------------
@@ -261,10 +260,10 @@ class ExpertExplorerView extends ReadingView {
   /** Tokens and domains on one scale: bars, the random router's best, and a line at 1. */
   drawLifts(lifts, best) {
     const { state: { names, counted, domains, axis }, theme } = this;
-    const B = counted.length;
-    const places = favoured(lifts.subarray(0, B), BEST);
+    const common = counted.length;
+    const places = favoured(lifts.subarray(0, common), BEST);
     const drawn = [[this.favourites, places, places.map((i) => names[counted[i]]), "lift; 1 is the average token", 1],
-      [this.domains, domains.map((_, m) => B + m), domains, "lift; 1 is the average domain", 2]];
+      [this.domains, domains.map((_, m) => common + m), domains, "lift; 1 is the average domain", 2]];
     for (const [chart, indices, shown, xTitle, digits] of drawn) {
       const { width, height } = chart.sized();
       const [x, rows] = [d3.scaleSqrt([0, axis], [0, width]), indices.length];

@@ -1,7 +1,6 @@
 """The fact finder: which facts a model still answers, and how much of the common skill it has, when experts are taken away.
 
 Python packs the models and a sample of the facts; the browser runs them. A *box* is an expert of a layer, routed or shared.
-Letters: T facts of the sample, D width, N routed experts, Ks shared ones, K active, H hidden units of one, V answers, C classes.
 """
 
 from __future__ import annotations

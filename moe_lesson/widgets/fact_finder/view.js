@@ -1,6 +1,5 @@
 // The fact finder: models that remember facts, without some of their experts. Which facts go dark, how much of the common skill?
 // A *box* is an expert, by its number: first the N routed ones, then the shared ones.
-// Letters: T facts of the sample, D width, H hidden units, N routed experts, K active ones, V answers, M topics, P facts of each.
 
 import { inkOn, outline, sizedContext } from "../kit/canvas.js";
 import { legend } from "../kit/charts.js";
@@ -108,8 +107,8 @@ function modelWords({ memory: { about, whole, T, V, W }, now, gone }) {
       + skill(` and answers ${has("common")} of the common questions`);
 }
 
-function factWords(finds, fact, P) {
-  return `Fact ${fact % P} of topic ${Math.floor(fact / P)}: ${finds.map(({ memory, now }) => {
+function factWords(finds, fact, each) {
+  return `Fact ${fact % each} of topic ${Math.floor(fact / each)}: ${finds.map(({ memory, now }) => {
     const [right, called] = [now.facts[fact], memory.called(now, fact)];
     return `${memory.about.name} ${right ? "knows it" : memory.whole.facts[fact] ? "has lost it" : "never knew it"}`
       + (called.length ? `, calling ${called.length > 1 ? "experts" : "expert"} ${called.join(", ")}` : "");
@@ -180,8 +179,8 @@ class FactFinderView extends WidgetView {
   }
 
   describe() {
-    const { finds, point, state: { per_topic: P } } = this;
-    if (point && "fact" in point) return factWords(finds, point.fact, P); // alone: with the models it could fill four lines
+    const { finds, point, state: { per_topic: each } } = this;
+    if (point && "fact" in point) return factWords(finds, point.fact, each); // alone: with the models it could fill four lines
     return point ? `${modelWords(finds[point.slot])}. ${boxWords(finds[point.slot], point.box)}`
       : `${finds.map(modelWords).join("; ")}.`;
   }
@@ -237,13 +236,13 @@ class FactFinderView extends WidgetView {
 
   /** A row for each topic, a cell for each fact; where a box is pointed at, the facts that don't call it step back. */
   drawGrid({ slot, stage, canvas }, { memory, now, hue }) {
-    const [{ topics: M, per_topic: P }, { point, theme }, width] = [this.state, this, stage.clientWidth];
+    const [{ topics: M, per_topic: each }, { point, theme }, width] = [this.state, this, stage.clientWidth];
     if (!width) return; // it is not on the page yet: the ResizeObserver will call
-    const [ctx, row, cell] = [sizedContext(canvas, width, GRID), Math.floor(GRID / M), (width - LEFT) / P];
+    const [ctx, row, cell] = [sizedContext(canvas, width, GRID), Math.floor(GRID / M), (width - LEFT) / each];
     this.geo = { row, cell };
     const place = (t) => {
-      const [x, next] = [t % P, (t % P) + 1].map((column) => Math.round(LEFT + column * cell));
-      return [x, Math.floor(t / P) * row, next - x - 1, row - 1];
+      const [x, next] = [t % each, (t % each) + 1].map((column) => Math.round(LEFT + column * cell));
+      return [x, Math.floor(t / each) * row, next - x - 1, row - 1];
     };
     const callers = point?.slot === slot ? memory.callers(point.box, now) : null;
     for (let t = 0; t < memory.T; t++) {
@@ -262,11 +261,11 @@ class FactFinderView extends WidgetView {
 
   wire() {
     const away = () => this.pointAt(null);
-    const { topics: M, per_topic: P } = this.state;
+    const { topics: M, per_topic: each } = this.state;
     const factUnder = ({ currentTarget, clientX, clientY }) => {
       const { left, top } = currentTarget.getBoundingClientRect();
-      const [row, column] = [placeWithin(clientY - top, this.geo.row, M), placeWithin(clientX - left - LEFT, this.geo.cell, P)];
-      return row === null || column === null ? null : { fact: row * P + column };
+      const [row, column] = [placeWithin(clientY - top, this.geo.row, M), placeWithin(clientX - left - LEFT, this.geo.cell, each)];
+      return row === null || column === null ? null : { fact: row * each + column };
     };
     return this.panels.flatMap((panel) => {
       const { slot, list, stage, buttons } = panel;
@@ -292,8 +291,8 @@ class FactFinderView extends WidgetView {
         }),
         on(stage, "pointermove", (event) => this.pointAt(factUnder(event))),
         on(stage, "keydown", (event) => {
-          const cell = movedOn(this.cursor, event.key, M, P);
-          if (cell) taken(event, () => { this.cursor = cell; this.pointAt({ fact: cell.row * P + cell.column }); });
+          const cell = movedOn(this.cursor, event.key, M, each);
+          if (cell) taken(event, () => { this.cursor = cell; this.pointAt({ fact: cell.row * each + cell.column }); });
         }),
         ...[list, stage].flatMap((node) => ["pointerleave", "focusout"].map((event) => on(node, event, away)))];
     });

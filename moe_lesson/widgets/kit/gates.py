@@ -1,7 +1,4 @@
-"""How a routing reaches the browser: the gate that turns logits into experts and weights, and tokens to look at.
-
-Letters: T tokens, N experts, K active experts.
-"""
+"""How a routing reaches the browser: the gate that turns logits into experts and weights, and tokens to look at."""
 
 from __future__ import annotations
 

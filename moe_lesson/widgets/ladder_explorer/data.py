@@ -1,7 +1,6 @@
 """The ladder of language models along training: per step, per FLOP and per second, one domain at a time.
 
 Every loss was measured beforehand; the browser reads them, averages seeds and computes the intervals itself.
-Letters: M rungs, S seeds, P followed steps.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ class RungRuns:
         forward_flops: FLOPs of one token, forward.
         tokens_per_step: tokens that a training step reads.
         ms_per_step: milliseconds that a training step takes, compiled.
-        seeds: S whole numbers.
-        steps: P whole numbers, increasing: after how many steps it was followed; the last is the end of the training.
-        validation: domain -> [S][P] the losses along training.
-        test: domain -> [S] the losses at its end.
+        seeds: Z whole numbers.
+        steps: whole numbers, increasing: after how many steps it was followed; the last is the end of the training.
+        validation: domain -> [Z][steps] the losses along training.
+        test: domain -> [Z] the losses at its end.
 
     Raises:
         ValueError: if the shapes do not fit together, or a number is one that no training can give.
@@ -69,12 +68,12 @@ class RungRuns:
 
     def check_losses(self, domain: str) -> None:
         losses, test, expected = self.validation[domain], self.test[domain], [len(self.seeds), len(self.steps)]
-        shape = [len(losses), *sorted({len(losses_P) for losses_P in losses})]
+        shape = [len(losses), *sorted({len(followed) for followed in losses})]
         require(shape == expected,
-                f"the validation losses of {domain} have shape {shape}; expected [S seeds, P steps] = {expected}")
+                f"the validation losses of {domain} have shape {shape}; expected [Z seeds, steps] = {expected}")
         require(len(test) == expected[0],
                 f"the test losses of {domain} are {len(test)}; expected {expected[0]}, one for each seed")
-        values = [*test, *(loss for losses_P in losses for loss in losses_P)]
+        values = [*test, *(loss for followed in losses for loss in followed)]
         require(all(map(math.isfinite, values)), f"a loss of {domain} is NaN or infinite; leave a training that diverged out")
 
     @property
@@ -149,7 +148,7 @@ class LadderExplorer(LessonWidget):
     """
 
     unit = Unicode().tag(sync=True)
-    rungs = List(Dict()).tag(sync=True)  # name, per_step: axis -> cost, validation: domain -> [S][P], test: domain -> [S]
+    rungs = List(Dict()).tag(sync=True)  # name, per_step: axis -> cost, validation: domain -> [Z][steps], test: domain -> [Z]
     seeds = List(Int()).tag(sync=True)
     steps = List(Int()).tag(sync=True)
     domains = List(Unicode()).tag(sync=True)

@@ -1,7 +1,6 @@
 """The ledger to play with: where a model's parameters are, and what one token pays, for any size the sliders give.
 
 The browser does the arithmetic of `moe_lesson.lm.ledger` itself, so that sliders answer at once; a test keeps the two equal.
-Letters: D width, S context, N routed experts, K active experts, Ks shared experts, H hidden units.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 // The ledger: where a model's parameters are, and what one token pays.
 //
-// Letters: D width, S context, N routed experts (0 is dense), K active experts, Ks shared experts, H hidden units.
 // Numbers stay below 2^53, where JavaScript's are exact.
 
 import { Chart, fillTable, makeSheet } from "../kit/charts.js";

@@ -1,7 +1,6 @@
 """The redundancy lens: which experts of one layer are alike, by three meanings of the word, and what merging them costs.
 
-Every loss was measured before the widget opened; the slider only reads. Letters: T tokens, D model width, N experts, M merges,
-S draws of random merges.
+Every loss was measured before the widget opened; the slider only reads.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class RedundancyLens(LessonWidget):
     Args:
         mergings: "outputs", "weights" and "co-routing", or some of them -> a `Merging` of the same layer.
         origin: where the layer comes from, shown on the widget's face: "trained", "toy" or "synthetic".
-        control: losses after 0, 1, 2 … merges of random pairs: [M + 1], or [S, M + 1] with one row per draw.
+        control: losses after 0, 1, 2 … merges of random pairs: [merges + 1], or [Z, merges + 1] with one row per draw.
         unit: what the loss is, e.g. "test loss (nats per byte)".
         title: the title.
 
@@ -47,9 +46,9 @@ class RedundancyLens(LessonWidget):
 
     unit = Unicode().tag(sync=True)
     num_experts = Int().tag(sync=True)
-    kinds = List(Dict()).tag(sync=True)  # name, thresholds [M], losses [M + 1], leaders [M + 1, N]: the lowest id of its group
+    kinds = List(Dict()).tag(sync=True)  # name, thresholds [merges], losses [merges + 1], leaders [merges + 1, N]: lowest id
     similarity = Bytes().tag(sync=True)  # float32 [N, N] of each kind, one after the other
-    control = Dict().tag(sync=True)  # mean, low and high [M + 1] over the draws, and how many draws
+    control = Dict().tag(sync=True)  # mean, low and high [merges + 1] over the draws, and how many draws
 
     kind = Unicode().tag(sync=True)
     merges = Int(0).tag(sync=True)
@@ -134,7 +133,8 @@ def record_of(merging: Merging, name: str) -> dict:
     thresholds, losses = list(map(float, merging.thresholds)), list(map(float, merging.losses))
     sizes, n = (len(thresholds), len(merging.groups), len(losses)), len(merging.similarity)
     require(len(set(sizes)) == 1 and sizes[0] >= 2,
-            f"{here} has {sizes[0]} thresholds, {sizes[1]} groups and {sizes[2]} losses; expected M + 1 of each, with M >= 1")
+            f"{here} has {sizes[0]} thresholds, {sizes[1]} groups and {sizes[2]} losses; expected as "
+            "many of each, and at least two")
     require(all(map(math.isfinite, losses)), f"a loss of {here} is NaN or infinite; look for a diverged model")
     require(thresholds[0] == math.inf and all(map(math.isfinite, thresholds[1:])),
             f"the thresholds of {here} are {thresholds}; expected inf for no merge, then numbers")

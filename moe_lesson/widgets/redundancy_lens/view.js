@@ -1,5 +1,5 @@
 // The redundancy lens: which experts are alike, and what merging them costs. Every loss was measured in Python before the
-// page opened; this module only reads. Letters: N experts, M merges.
+// page opened; this module only reads.
 
 import { drawNumbers, fillTicks, makeScale, outline, sizedContext } from "../kit/canvas.js";
 import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";

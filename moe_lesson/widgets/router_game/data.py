@@ -2,7 +2,6 @@
 
 The maps show which experts were chosen and not with what weight: a trained router's weights vary several times as much as a
 random router's, so that brightness would give the answer away.
-Letters: R rounds, T tokens, N experts, K active experts.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 // The router game: three heat maps of one text, of which one is the trained router's. Guess first, see the evidence then.
-// Letters: R rounds, T tokens, N experts, K active experts.
 
 import { drawNumbers, fitted, outline, RAMP, sizedContext } from "../kit/canvas.js";
 import { fillTable, makeSheet } from "../kit/charts.js";

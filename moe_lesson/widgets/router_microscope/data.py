@@ -2,7 +2,6 @@
 
 The browser receives the raw logits and the draws of noise once and computes every step itself; with a model's weights it also
 routes whatever text the learner types.
-Letters: T tokens, N experts, K active experts, P draws of noise.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class RouterMicroscope(ReadingWidget):
     num_experts = Int().tag(sync=True)
     scale = Float(1.0).tag(sync=True)  # of the gate
     logits = Bytes().tag(sync=True)  # float32 [T, N]
-    draws = Bytes().tag(sync=True)  # float32 [P, N], standard normal
+    draws = Bytes().tag(sync=True)  # float32 [Z, N], standard normal
     noise_limit = Float().tag(sync=True)
     digits = Int().tag(sync=True)  # after the decimal point of a logit
 

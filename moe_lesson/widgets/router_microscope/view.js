@@ -1,5 +1,4 @@
 // The router microscope: one token, one router, step by step from logits to weights.
-// Letters: T tokens, N experts, K active experts, P draws of the noise.
 
 import { Chart } from "../kit/charts.js";
 import { button, choice, slider, tick } from "../kit/controls.js";

@@ -1,7 +1,6 @@
 """The router zoo: the same tokens through twelve routers.
 
 The browser receives the logits of one router and what the twelve need beside them, and computes every choice itself.
-Letters: T tokens, N experts, K active experts.
 """
 
 from __future__ import annotations

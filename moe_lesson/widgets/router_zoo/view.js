@@ -1,5 +1,5 @@
 // The router zoo: the same tokens through twelve routers, who goes where and what it costs.
-// Letters: T tokens, N experts, K active experts. The twelve are those of moe_lesson/moe/zoo.py, under the same names.
+// The twelve are those of moe_lesson/moe/zoo.py, under the same names.
 
 import { drawCells, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext } from "../kit/canvas.js";
 import { fillTable, makeSheet } from "../kit/charts.js";

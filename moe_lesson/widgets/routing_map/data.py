@@ -1,7 +1,7 @@
 """The routing map: which experts each token of a text chose, layer by layer.
 
 The browser receives the raw logits once and computes every choice itself; with a model's weights it also routes whatever text the
-learner types. Letters: L layers, T tokens, N experts, K active experts.
+learner types.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Segmentation: experts cut into pieces, and pieces that are always on, while a token pays the same.
 
 Costs are counted by `moe_lesson.lm.ledger` and losses were measured beforehand; the browser reads both and counts the routes.
-Letters: m pieces of each of GShard's 2 experts, K active experts, Ks shared ones, D model width.
 """
 
 from __future__ import annotations

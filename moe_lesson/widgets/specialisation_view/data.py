@@ -1,8 +1,4 @@
-"""The specialisation view: how many experts look like specialists of a domain in a sample, beside shuffled labels.
-
-Letters: C censuses, one per router; L layers; N experts of a layer, E of all layers of all routers; M domains; T tokens;
-F documents (files); P permutations, the draws of a null.
-"""
+"""The specialisation view: how many experts look like specialists of a domain in a sample, beside shuffled labels."""
 
 from __future__ import annotations
 
@@ -118,17 +114,17 @@ def measure(censuses: Mapping[str, Census], samples: list[int], seed: int) -> li
     generator = torch.Generator().manual_seed(seed)
     drawn_T = draw_tokens(first, samples[-1], generator)
     label_T, document_T = first.labels("domain")[drawn_T], first.document_T[drawn_T]
-    dealt_PF = first.domain_F[shuffles(files, generator)]
-    chosen_TE = torch.cat([F.one_hot(ids_TK[drawn_T], n).sum(dim=1).float() for census in censuses.values()
+    dealt_ZF = first.domain_F[shuffles(files, generator)]
+    chosen_TN = torch.cat([F.one_hot(ids_TK[drawn_T], n).sum(dim=1).float() for census in censuses.values()
                            for ids_TK, n in zip(census.expert_ids, first.sizes)], dim=1)
     layers = list(first.sizes) * len(censuses)
     found = []
     for size in samples:
-        chosen_FE = torch.zeros(files, sum(layers)).index_add_(0, document_T[:size], chosen_TE[:size])
-        calls_PEM = (count_calls(chosen_TE[:size], label_T[None, :size], m),
-                     count_calls(chosen_TE[:size], label_T[:size][shuffles(size, generator)], m),
-                     count_calls(chosen_FE, dealt_PF, m))
-        found.append([layer_of(*parts) for parts in zip(*(each.split(layers, dim=1) for each in calls_PEM))])
+        chosen_FN = torch.zeros(files, sum(layers)).index_add_(0, document_T[:size], chosen_TN[:size])
+        calls_ZNM = (count_calls(chosen_TN[:size], label_T[None, :size], m),
+                     count_calls(chosen_TN[:size], label_T[:size][shuffles(size, generator)], m),
+                     count_calls(chosen_FN, dealt_ZF, m))
+        found.append([layer_of(*parts) for parts in zip(*(each.split(layers, dim=1) for each in calls_ZNM))])
     return found
 
 
@@ -152,26 +148,26 @@ def draw_tokens(census: Census, size: int, generator: torch.Generator) -> Tensor
 
 
 def shuffles(size: int, generator: torch.Generator) -> Tensor:
-    """Orders of that many things at random, [P, size]."""
+    """Orders of that many things at random, [Z, size]."""
     return torch.rand(DRAWS, size, generator=generator).argsort(dim=1)
 
 
-def count_calls(chosen_TE: Tensor, label_PT: Tensor, m: int) -> Tensor:
-    """The calls of each expert by label, for several ways to label what calls: [P, E, M]. One product of 0s and 1s is fast."""
-    labelled_TPM = torch.zeros(*label_PT.T.shape, m).scatter_(2, label_PT.T[:, :, None], 1.0)
-    calls_EP = chosen_TE.T @ labelled_TPM.flatten(1)  # float32 counts exactly up to 16 million
-    return calls_EP.unflatten(1, (-1, m)).transpose(0, 1).double()
+def count_calls(chosen_TN: Tensor, label_ZT: Tensor, m: int) -> Tensor:
+    """The calls of each expert by label, for several ways to label what calls: [Z, N, M]. One product of 0s and 1s is fast."""
+    labelled_TZM = torch.zeros(*label_ZT.T.shape, m).scatter_(2, label_ZT.T[:, :, None], 1.0)
+    calls_NZ = chosen_TN.T @ labelled_TZM.flatten(1)  # float32 counts exactly up to 16 million
+    return calls_NZ.unflatten(1, (-1, m)).transpose(0, 1).double()
 
 
-def layer_of(calls_PNM: Tensor, *nulls_PNM: Tensor) -> dict:
+def layer_of(calls_ZNM: Tensor, *nulls_ZNM: Tensor) -> dict:
     """What the browser gets of a layer: "calls" [N][M], how many calls of each domain's tokens each expert gets; and of each null
     the "band", the 95% quantile of each expert's strongest lift, and medians over the draws: the "mean" strongest lift, and the
     "count" of experts with a lift of 1.5.
     """
-    def null_of(drawn_PNM: Tensor) -> dict:
-        strongest_PN = torch.vmap(lift)(drawn_PNM).amax(dim=2)
-        means_P = strongest_PN.sum(dim=1) / (strongest_PN > 0).sum(dim=1)  # without a call a lift is 0
-        return {"band": strongest_PN.kthvalue(RANK, dim=0).values.tolist(), "mean": means_P.median().item(),
-                "count": (strongest_PN >= SPECIALIST - SLACK).sum(dim=1).median().item()}
+    def null_of(drawn_ZNM: Tensor) -> dict:
+        strongest_ZN = torch.vmap(lift)(drawn_ZNM).amax(dim=2)
+        means_Z = strongest_ZN.sum(dim=1) / (strongest_ZN > 0).sum(dim=1)  # without a call a lift is 0
+        return {"band": strongest_ZN.kthvalue(RANK, dim=0).values.tolist(), "mean": means_Z.median().item(),
+                "count": (strongest_ZN >= SPECIALIST - SLACK).sum(dim=1).median().item()}
 
-    return {"calls": calls_PNM[0].int().tolist(), "nulls": [null_of(drawn_PNM) for drawn_PNM in nulls_PNM]}
+    return {"calls": calls_ZNM[0].int().tolist(), "nulls": [null_of(drawn_ZNM) for drawn_ZNM in nulls_ZNM]}

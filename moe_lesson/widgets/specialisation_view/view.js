@@ -1,7 +1,6 @@
 // The specialisation view: how many experts look like specialists of a domain in a sample, beside shuffled labels.
 //
 // Python drew the samples and their nulls; this module computes lifts, counts, draws and speaks.
-// Letters: L layers, N experts of a layer, M domains.
 
 import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";

@@ -1,5 +1,4 @@
 // One token's way through a mixture of experts: eight stations, one drawing, the numbers of a model that runs in the page.
-// Letters: T tokens, D model width, N experts, K active experts.
 
 import { drawRibbon, drawRing, drawVector, sizedContext } from "../kit/canvas.js";
 import { legend } from "../kit/charts.js";

@@ -55,7 +55,7 @@ def test_a_merging_that_contradicts_itself_is_refused():
     steps, marks = one.groups, one.thresholds
     for words, change in (
             ("8 thresholds, 8 groups and 7 losses; expected M \\+ 1 of each", {"losses": one.losses[:-1]}),
-            ("with M >= 1", {"losses": one.losses[:1], "groups": steps[:1], "thresholds": marks[:1]}),
+            ("and at least two", {"losses": one.losses[:1], "groups": steps[:1], "thresholds": marks[:1]}),
             ("a loss of the merging by outputs is NaN", {"losses": one.losses[:-1] + (math.nan,)}),
             ("expected inf for no merge, then numbers", {"thresholds": (0.9,) + marks[1:]}),
             ("expected inf for no merge, then numbers", {"thresholds": marks[:-1] + (math.nan,)}),
