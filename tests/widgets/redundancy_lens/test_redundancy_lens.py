@@ -54,7 +54,7 @@ def test_a_merging_that_contradicts_itself_is_refused():
     one = merging_of(alike(8, 2, 0.8), 0.3)
     steps, marks = one.groups, one.thresholds
     for words, change in (
-            ("8 thresholds, 8 groups and 7 losses; expected M \\+ 1 of each", {"losses": one.losses[:-1]}),
+            ("8 thresholds, 8 groups and 7 losses; expected as many of each", {"losses": one.losses[:-1]}),
             ("and at least two", {"losses": one.losses[:1], "groups": steps[:1], "thresholds": marks[:1]}),
             ("a loss of the merging by outputs is NaN", {"losses": one.losses[:-1] + (math.nan,)}),
             ("expected inf for no merge, then numbers", {"thresholds": (0.9,) + marks[1:]}),
