@@ -98,7 +98,11 @@ def cut_experts(w_in, w_out, segments):
             pieces_out.append(out_run)
     return torch.stack(pieces_in), torch.stack(pieces_out)
 """},
-    "06": {"deepseekmoe": """
+    "06": {"cut_sizes": """
+def cut_sizes(num_experts, top_k, expert_width, segments, num_shared):
+    routed = top_k * segments - num_shared
+    return num_experts * segments - num_shared, routed, expert_width // segments
+""", "deepseekmoe": """
 def deepseekmoe(layer, x):
     logits = x @ layer.router.weight
     best = logits.softmax(dim=-1).topk(layer.router.top_k, dim=-1)

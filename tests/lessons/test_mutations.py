@@ -21,6 +21,7 @@ from moe_lesson.lm import real
 from moe_lesson.measure import census, evidence, instruments, interventions, roofline
 from moe_lesson.moe import balance, dispatch, layers, parallel, routing, rows, zoo
 from moe_lesson.teach import checks
+from moe_lesson.teach.checks import lesson06
 from moe_lesson.teach.checks.kit import Check, traced
 from moe_lesson.teach.checks.lesson09 import lines_that_wait
 from moe_lesson.teach.checks.lesson11 import ToyModel
@@ -31,6 +32,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "max_violation": [routing.max_violation], "balance_loss": [balance.shares, balance.balance_loss],
        "update_bias": [balance.update_bias], "labels_served": [instruments.labels_served],
        "output_similarity": [instruments.output_similarity], "cut_experts": [interventions.cut_experts],
+       "cut_sizes": [lesson06.pieces],
        "topk_moe": [layers.MoE.forward], "mended": [layers.MoE.forward], "deepseekmoe": [layers.MoE.forward],
        "verdict": [evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
@@ -216,6 +218,8 @@ def arguments(name: str, seed: int) -> list:
             return [floats(a, b, c) * (floats(a, 1, 1)).exp()]
         case "cut_experts":
             return [floats(a, b, 2 * c * d), floats(a, c * d, b), c]
+        case "cut_sizes":
+            return [a + b, b, c * d, d, r.randrange(b * d)]
         case "deepseekmoe":
             return layer_and_tokens(r, num_shared=r.randint(1, 3), scale=r.random() * 3)
         case "topk_moe" | "mended":

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...moe.layers import MoE
 from ...moe.routing import Routing
-from .kit import check, sizes, wrong_layer
+from .kit import NotTried, Wrong, answered, check, must_agree, sizes, wrong_layer
 
 
 def slips(layer: MoE, x: Tensor) -> dict[str, Tensor]:
@@ -25,6 +25,41 @@ def slips(layer: MoE, x: Tensor) -> dict[str, Tensor]:
         "layer.shared holds all shared experts already, as one FFN: don't multiply by their number": routed + 2 * shared,
         "the shared experts add up, they are no mean": routed + shared / 2,
     }
+
+
+def pieces(num_experts: int, top_k: int, expert_width: int, segments: int, num_shared: int) -> tuple[int, int, int]:
+    """N, K and H of a layer that is cut, its shared experts taken from the pieces (arXiv 2401.06066, sections 3.1 and 3.2)."""
+    return num_experts * segments - num_shared, top_k * segments - num_shared, expert_width // segments
+
+
+@check(pieces)
+def cut_sizes(attempt: Callable) -> str | None:
+    """What is wrong with a function (N, K, H, m, Ks) -> the cut layer's N, K and H."""
+    answer = answered(attempt, 8, 2, 64, 4, 2)
+    if not isinstance(answer, tuple | list) or len(answer) != 3:
+        raise Wrong("your function must return three numbers: how many experts there are to choose from, how many a token "
+                    "chooses, and how wide one is")
+    if any(size is ... or size is None for size in answer):
+        raise NotTried
+    n, k, h = answer
+    if h != 16:
+        return f"a piece is 1/m of an expert: 64 units cut in 4 are 16, not {h}"
+    if not all(isinstance(size, int) for size in answer):
+        return "there are whole experts and whole units: divide with //"
+    if n == 8 or n == 6:
+        return "cut in m, there are m times as many experts"
+    if k == 2 or k == 0:
+        return "a token goes to m times as many pieces, or it pays for a part of what it paid before"
+    if (n, k) == (24, 0) or n == 24:
+        return "num_shared counts pieces, not whole experts: don't multiply it"
+    if n == 32 or n == 34:
+        return "the shared experts are some of the pieces: nobody chooses them, so take them off the number" + (
+            " and off a token's choices" if k == 8 else "")
+    if k == 8 or k == 10:
+        return "a token passes through the shared experts, too: take them off its choices, or it pays for more than before"
+    must_agree(attempt, pieces, ((k + more, k, m * h, m, min(ks, k * m) - 1) for k, more, h, m, ks in sizes(5)),
+               "N·m pieces, of which Ks are shared; a token has K·m of them, Ks of which it does not choose")
+    return None
 
 
 @check(MoE.forward)
