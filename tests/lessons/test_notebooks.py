@@ -21,6 +21,10 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def prose(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
 def test_there_are_lessons_and_nothing_else_beside_them():
     assert NOTEBOOKS
     tracked = {path.name for path in (REPO / "notebooks").iterdir() if not path.name.startswith(".")}
@@ -90,10 +94,12 @@ def test_what_decides_whether_a_claim_is_made_is_bound_once(notebook):
     assert all(bound.count(name) == 1 for name in asked), asked
 
 
-def test_links_between_lessons_lead_to_lessons(notebook):
-    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", markdown):
-        assert (REPO / "notebooks" / target).is_file(), target
+def test_links_between_lessons_lead_to_lessons_and_to_headings_that_are_there(notebook):
+    for target, place in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", prose(notebook)):
+        assert not target or (REPO / "notebooks" / target).is_file(), target
+        there = nbformat.read(REPO / "notebooks" / target, as_version=4) if target and place else notebook
+        headings = {title.replace(" ", "-") for title in re.findall(r"^#+ (.+)$", prose(there), re.MULTILINE)}
+        assert not place or place in headings, f"{target}#{place}"
 
 
 def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
