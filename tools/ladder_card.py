@@ -25,12 +25,24 @@ def table_of(columns: tuple[str, ...], rows: list[tuple]) -> list[str]:
     return [*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows), ""]
 
 
+def margin(ladder: Table, rung: str) -> str:
+    """By how much validation loss a rung's best setting leads the next, of those tried with all tuning seeds; else nothing."""
+    losses: dict[tuple, list[float]] = {}
+    for row in ladder.rows:
+        if (row["stage"], row["rung"]) == ("tune", rung):
+            losses.setdefault((row["lr"], row["scale"]), []).append(row["validation"])
+    seeds = max(map(len, losses.values()), default=0)
+    best = sorted(fmean(each) for each in losses.values() if len(each) == seeds)
+    return f"{best[1] - best[0]:.4f} (n = {seeds})" if len(best) > 1 else ""
+
+
 def section(ladder: Table, texts: Table, baselines: Table, repeats: Table) -> str:
     """The section: rungs with parameters and test loss, the contrasts that were declared, and what else the text is read with."""
     declared, size = EXPERIMENTS["ladder"], ladder.provenance["preset"]
     outside = {rung: [row["outside"] for row in texts.rows if row["rung"] == rung] for rung in NAMES}
     rungs = [(name, *(f"{ladder.column(figure, stage='final', rung=rung)[0]:,.0f}" for figure in ("total", "active")),
-              interval(ladder.column("test", stage="final", rung=rung)), f"{fmean(outside[rung]):.3f}" if outside[rung] else "")
+              interval(ladder.column("test", stage="final", rung=rung)), f"{fmean(outside[rung]):.3f}" if outside[rung] else "",
+              margin(ladder, rung))
              for rung, name in NAMES.items()]
     contrasts = [(row["contrast"], row["difference"], f"{row['p']:.3f}", row["verdict"])
                  for row in judged(ladder, declared.contrasts, declared.margin)]
@@ -40,7 +52,9 @@ def section(ladder: Table, texts: Table, baselines: Table, repeats: Table) -> st
     return "\n".join([
         "", "", f"{size['steps']:,} steps of {size['batch'] * size['context']:,} tokens; test loss in nats per byte, with 95% "
         "intervals over seeds.", "",
-        *table_of(("", "parameters", "used by a token", "test loss", "outside of repeats"), rungs),
+        *table_of(("", "parameters", "used by a token", "test loss", "outside of repeats", "tuning: ahead of the next"), rungs),
+        "*Tuning: ahead of the next* is the validation loss of the next best setting less that of the setting that was taken, "
+        "means over tuning seeds; a rung without a number takes its neighbour's setting.", "",
         f"**Declared before the first reported run** (Welch, Holm; alike: within ±{declared.margin:g}):", "",
         *table_of(("contrast", "difference", "p", "verdict"), contrasts),
         "**Count models** (interpolated Kneser–Ney, all the train text once) and two packers. A packer is no such model: it "

@@ -55,13 +55,17 @@ class TextTask:
         return {"validation": loss} | load_figures(evaluate_load(model, self.corpus, "validation", self.evaluated))
 
     def follow(self, model: LanguageModel) -> dict[str, float]:
-        """The figures that are written down along a training: the validation loss of each domain, on a small part of it."""
+        """The figures that are written down along a training: the validation loss of each domain, on a tenth of the
+        tokens that `validate` reads: windows from the whole length, so from about half of the machine's documents."""
         losses = evaluate_language(model, self.corpus, "validation", self.evaluated // 10)
         return {f"validation_{domain}": losses[domain] for domain in self.corpus.domains}
 
     @torch.no_grad()
     def chosen(self, model: LanguageModel) -> list[list[list[int]]]:
-        """The experts that the same few validation tokens choose: for each MoE layer the K of every token, [T][K]."""
+        """The experts that the same few validation tokens choose: for each MoE layer the K of every token, [T][K].
+
+        Two windows of each domain: a picture of two or three documents of it, not a measure of the domain.
+        """
         ids = torch.cat([self.corpus.windows(domain, "validation", model.config.context, 2 * model.config.context)
                          for domain in self.corpus.domains])
         with evaluating(model):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from moe_lesson import LanguageModel, ModelConfig, machine_corpus
-from moe_lesson.measure.kept import rises
+from moe_lesson import LanguageModel, ModelConfig
 from moe_lesson.moe.pooled import PooledRouter, outside_pool
 from moe_lesson.moe.recipes import Pooled, Sparse, from_dict, to_dict
 
@@ -43,13 +42,3 @@ def test_the_recipe_is_built_and_kept_like_the_others():
 def test_impossible_pools_are_refused(pool, document, named):
     with pytest.raises(ValueError, match=named):
         PooledRouter(16, 8, 2, pool=pool, document=document)
-
-
-def test_to_keep_all_experts_costs_nothing_and_to_keep_few_costs():
-    corpus, config = machine_corpus(max_bytes=40_000), ModelConfig(Sparse(**SIZES, scale=20.0), 1, 16, 1, 32)
-    model = LanguageModel(config)
-    assert set(rises(model, corpus, 1.0).values()) == {0.0}
-    few = rises(model, corpus, 0.25)
-    assert few.keys() == {"own", "next", "random"} and all(few.values())
-    with pytest.raises(ValueError, match="share is 0"):
-        rises(model, corpus, 0)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse
-from moe_lesson.base.tokens import encode, token_texts
-from moe_lesson.measure.instruments import expert_outputs, output_similarity
+from moe_lesson.measure.instruments import expert_outputs
 from moe_lesson.measure.interventions import (
     cut_experts,
     with_cut_experts,
@@ -19,8 +18,8 @@ from moe_lesson.measure.interventions import (
     without_experts,
     without_shared,
 )
-from moe_lesson.measure.merging import merging, random_similarity, with_merged_experts
-from moe_lesson.measure.nulls import random_router, route_beside_null, with_random_routers
+from moe_lesson.measure.merging import with_merged_experts
+from moe_lesson.measure.nulls import route_beside_null, with_random_routers
 from moe_lesson.moe.dispatch import swiglu
 from moe_lesson.moe.layers import moe_layers
 
@@ -33,24 +32,6 @@ def model():
     return model.eval()
 
 
-def test_a_random_router_has_the_size_and_spread_of_the_trained_one_and_no_bias(model):
-    router = model.blocks[1].ffn.router
-    null = random_router(router, 3)
-    assert null.weight.std().item() == pytest.approx(router.weight.std().item(), rel=0.3)
-    assert (null.bias == 0).all() and not torch.allclose(null.weight, router.weight)
-    assert torch.equal(null.weight, random_router(router, 3).weight)
-    assert not torch.equal(null.weight, random_router(router, 4).weight)
-
-
-def test_random_routers_replace_routers_and_nothing_else_and_differ_by_layer(model):
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    changed = with_random_routers(model)
-    for name, value in changed.state_dict().items():
-        assert torch.equal(model.state_dict()[name], before[name]), "the model itself must stay"
-        assert torch.equal(value, before[name]) == (".router." not in name), name
-    assert not torch.equal(changed.blocks[1].ffn.router.weight, changed.blocks[2].ffn.router.weight)
-
-
 def test_silent_experts_leave_what_is_shared(model):
     shared = LanguageModel(ModelConfig(Sparse(4, 2, 8, num_shared=1), layers=1, width=16, heads=2, context=8)).eval()
     silent = with_silent_experts(shared)
@@ -58,20 +39,6 @@ def test_silent_experts_leave_what_is_shared(model):
     torch.testing.assert_close(silent.blocks[0].ffn(x)[0], shared.blocks[0].ffn.shared(x))
     assert not torch.allclose(shared.blocks[0].ffn(x)[0], silent.blocks[0].ffn(x)[0]), "the model itself must stay"
     assert torch.equal(with_silent_experts(model).blocks[0].ffn.w_out, model.blocks[0].ffn.w_out)
-
-
-def test_the_null_sees_the_same_hidden_states(model):
-    trained, null = route_beside_null(model, "hello")
-    assert len(trained) == len(null) == 2 and trained[0].tokens == null[0].tokens == tuple(token_texts(encode(b"hello")))
-    for a, b in zip(trained, [r for r in model.route("hello") if r is not None]):
-        assert torch.equal(a.logits, b.logits)
-    seen = []
-    hooks = [model.blocks[i].ffn.router.register_forward_pre_hook(lambda _, x: seen.append(x[0])) for i in (1, 2)]
-    model.route("hello")
-    for i, (hook, x_TD) in enumerate(zip(hooks, seen)):
-        hook.remove()
-        expected = random_router(model.blocks[i + 1].ffn.router, i).weight.detach()
-        torch.testing.assert_close(null[i].logits, (x_TD @ expected).detach())
 
 
 def test_no_hook_is_left_behind(model):
@@ -178,45 +145,6 @@ def test_a_language_model_can_be_masked_and_merged_and_stays_as_it_was():
     assert merged[1][1].load.max() == 24 and merged[1][0].load.max() < 24, "the second layer alone"
 
 
-def test_merged_experts_go_to_the_busiest_of_the_group():
-    layer, x = layer_and_tokens()
-    load = torch.tensor([1, 5, 2, 9, 3, 4])
-    routing, before = with_merged_experts(layer, ((0, 1, 2), (3,), (4, 5)), load)(x)[1], layer(x)[1]
-    stand_in = torch.tensor([1, 1, 1, 3, 5, 5])
-    assert torch.equal(routing.expert_ids, stand_in[before.expert_ids]) and torch.equal(routing.weights, before.weights)
-    with pytest.raises(ValueError, match="must hold each of the 6 experts once"):
-        with_merged_experts(layer, ((0, 1), (3,)), load)
-
-
-def test_merging_equal_experts_costs_nothing_and_comes_first():
-    layer, x = layer_and_tokens()
-    with torch.no_grad():
-        layer.experts.w_in[4], layer.experts.w_out[4] = layer.experts.w_in[1], layer.experts.w_out[1]
-    wanted = layer(x)[0].detach()
-
-    def loss_of(model):
-        return (model(x)[0] - wanted).square().mean().item()
-
-    done = merging(layer, output_similarity(expert_outputs(layer, x)), layer(x)[1].load, loss_of, merges=3)
-    assert done.groups[0] == tuple((i,) for i in range(6)) and (1, 4) in done.groups[1]
-    assert [len(groups) for groups in done.groups] == [6, 5, 4, 3]
-    assert done.losses[0] == done.losses[1] == pytest.approx(0, abs=1e-20) and done.losses[2] > 0
-    assert done.thresholds[0] == float("inf") and list(done.thresholds) == sorted(done.thresholds, reverse=True)
-
-
-def test_groups_are_as_similar_as_their_experts_on_average():
-    similarity = torch.tensor([[1.0, 0.9, 0.1, 0.2], [0.9, 1, 0.5, 0.4], [0.1, 0.5, 1, 0.35], [0.2, 0.4, 0.35, 1]])
-    layer, _ = layer_and_tokens(num_experts=4)
-    done = merging(layer, similarity, torch.ones(4), lambda model: 0.0, merges=3)
-    # 0 and 1 first; then {0,1} with 2 is (0.1 + 0.5) / 2 = 0.3, with 3 the same, and 2 with 3 is 0.35
-    assert done.groups[1:] == (((0, 1), (2,), (3,)), ((0, 1), (2, 3)), ((0, 1, 2, 3),))
-    assert done.thresholds[1:] == pytest.approx((0.9, 0.35, 0.3))
-    with pytest.raises(ValueError, match="at most 3 times, not 4"):
-        merging(layer, similarity, torch.ones(4), lambda model: 0.0, merges=4)
-    with pytest.raises(ValueError, match=r"shape \(4, 4\); expected \[3, 3\]"):
-        merging(layer, similarity, torch.ones(3), lambda model: 0.0, merges=1)
-
-
 def merged_by_twos(model):
     n = moe_layers(model)[0].router.num_experts
     return with_merged_experts(model, tuple((i, i + 1) for i in range(0, n, 2)), torch.arange(n))
@@ -264,12 +192,6 @@ def test_too_many_changes_leave_too_few_experts_and_say_so():
         with_masked_experts(half, 1 / 8)
     with pytest.raises(ValueError, match="each token must go to 1 … 4 of the 4"):
         with_top_k(half, 5)
-
-
-def test_a_random_similarity_is_symmetric_and_depends_on_the_seed():
-    one = random_similarity(5, 0)
-    assert torch.equal(one, one.T) and torch.equal(one.diagonal(), torch.ones(5))
-    assert torch.equal(one, random_similarity(5, 0)) and not torch.equal(one, random_similarity(5, 1))
 
 
 def test_full_experts_drop_choices_and_the_dropped_token_keeps_what_is_left():

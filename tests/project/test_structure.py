@@ -13,6 +13,27 @@ ROOMS = ("base", "moe", "lm", "measure", "experiments", "widgets", "teach")  # e
 # The course's core runs without these (pyproject's extras), or they take seconds to import: functions may import them late.
 OPTIONAL = ("IPython", "anywidget", "huggingface_hub", "ipywidgets", "matplotlib", "pandas", "seaborn",
             "transformers", "moe_lesson.widgets")  # which need anywidget
+# Modules whose tests stand in a file of another name, which imports them, and why; all others have a test file of their name.
+TESTED_ELSEWHERE = {
+    "base.storage": "test_shipped_data: files that ship are what it writes",
+    "base.text": "test_corpora: text of all kinds on its way into a corpus",
+    "experiments.__main__": "test_experiments: one command, one run from end to end",
+    "experiments.catalogue": "test_experiments: one command, one run from end to end",
+    "experiments.diagnoses": "test_experiments: one command, one run from end to end",
+    "experiments.provenance": "test_experiments: one command, one run from end to end",
+    "experiments.run": "test_experiments: one command, one run from end to end",
+    "experiments.rungs": "test_experiments: the catalogue's rungs, by their cost",
+    "experiments.tasks": "test_experiments: one command, one run from end to end",
+    "lm.evaluate": "test_devices: the loss of a model, here and elsewhere; test_training has its unit",
+    "lm.machine_text": "test_corpora: the three sources of a corpus",
+    "lm.own_text": "test_corpora: the three sources of a corpus",
+    "lm.wheel_text": "test_fetched_text: wheels are what is fetched",
+    "measure.ablations": "test_ablation_view: it packs a table for that widget",
+    "moe.parallel_demo": "test_parallel: the processes that it starts",
+    "moe.recipes": "test_ledger: a recipe is its cost",
+    "moe.rows": "test_dispatch: rows are what a dispatch moves",
+    "teach.design": "test_plots: figures in that design",
+}
 MOST_LINES_OF_A_WIDGET = 420
 MOST_LINES = 350
 
@@ -119,6 +140,21 @@ def test_no_module_is_long():
 def test_every_test_of_a_name_stands_once():
     tests = [path.name for path in (REPO / "tests").rglob("test_*.py")]
     assert sorted(set(tests)) == sorted(tests), "pytest imports test files by their names alone"
+
+
+def test_every_module_with_functions_has_a_test_file_of_its_name_or_is_named_with_a_reason():
+    files = {path.stem: path for path in (REPO / "tests").rglob("test_*.py")}
+    untested = []
+    for name, path in modules_of(PACKAGE).items():
+        short = name.removeprefix("moe_lesson.")
+        public = re.search(r"^(def|class) [A-Za-z]", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if public and path.name != "__init__.py" and not short.startswith(("widgets.", "teach.checks.")):
+            if f"test_{path.stem}" in files:
+                assert short not in TESTED_ELSEWHERE, f"{short} has its own test file now"
+            elif short not in TESTED_ELSEWHERE:
+                untested.append(short)
+    assert untested == [], "write tests/ROOM/test_NAME.py; a widget's and a lesson's checks have files that try them all"
+    assert {reason.split(":")[0] for reason in TESTED_ELSEWHERE.values()} <= set(files)
 
 
 def test_every_widget_has_a_folder_with_its_data_its_view_and_its_tests():

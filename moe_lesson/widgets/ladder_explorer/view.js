@@ -115,9 +115,9 @@ function tableRows(state, { test: [mine, other, gap], equal }) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const NOTE = "[ ]: 95% interval over seeds, also the bands; where it includes 0, the seeds cannot tell. Dashed: where the "
-  + "cheaper of the two ends; the other is read off at its last followed step by then (costs within 3% count as equal). Its "
-  + "learning rate was still high there: a training planned that short would end lower.";
+const NOTE = "[ ]: 95% interval over seeds, also the bands; where it includes 0, the seeds cannot tell. Rings: the seeds of the "
+  + "two, beside their mean. Dashed: where the cheaper of the two ends; the other is read off at its last followed step by then "
+  + "(costs within 3% count as equal). Its learning rate was still high there: a training planned that short would end lower.";
 
 class LadderExplorerView extends WidgetView {
   static data = ["origin", "unit", "rungs", "seeds", "steps", "domains", "quantiles"];
@@ -166,22 +166,27 @@ class LadderExplorerView extends WidgetView {
     const losses = rungs.flatMap(({ validation }) => validation[domain].flatMap((one) => one.filter((_, p) => late[p])));
     const x = d3.scaleLinear([0, d3.max(rungs, ({ per_step: cost }) => cost[axis] * steps.at(-1))], [0, width]);
     const y = d3.scaleLinear(d3.extent(losses), [height, 0]).nice();
-    chart.axes(x, y, { xTitle: AXES[axis], yTitle: `validation loss, ${domain}, ${unit}`,
+    chart.axes(x, y, { xTitle: AXES[axis], xTicks: Math.min(width / 70, 6), yTitle: `validation loss, ${domain}, ${unit}`,
       xFormat: axis === "FLOPs" ? d3.format("~s") : null });
     const curves = rungs.map((rung) => {
       const [strong, at] = [pair.includes(rung), (p) => steps[p] * rung.per_step[axis]];
       const means = steps.map((_, p) => over(places.map((s) => rung.validation[domain][s][p]), quantiles));
       return { name: rung.name, strong, colour: strong || rung.name === point?.name ? this.hues[rung.name] : DESIGN.grey,
         points: means.map(({ mean }, p) => [at(p), mean]),
-        band: strong && places.length > 1 ? means.map(({ low, high }, p) => [at(p), low, high]) : null };
+        band: places.length > 1 ? means.map(({ low, high }, p) => [at(p), low, high]) : null };
     }).sort((a, b) => a.strong - b.strong);
     const cut = equal[axis].cost;
     chart.lines([{ name: "cut", aid: true, colour: "currentColor", dash: "5 3", points: y.domain().map((loss) => [cut, loss]) },
       ...curves], x, y);
     const read = curves.find(({ name }) => name === point?.name)?.points[point.place];
     const seen = y.copy().clamp(true); // a loss above the axis stands at its end, hollow
-    chart.dots([...pair.flatMap((rung, i) => (equal[axis].losses[i] ? [{ key: i, x: x(equal[axis].steps[i] * rung.per_step[axis]),
-      y: seen(equal[axis].losses[i].mean), colour: this.hues[rung.name], radius: 5, hollow: y(equal[axis].losses[i].mean) < 0 }] : [])),
+    const dot = (loss, more) => ({ y: seen(loss), hollow: y(loss) < 0, ...more });
+    const compared = pair.flatMap((rung, i) => (equal[axis].losses[i] ? [{ rung, i, step: equal[axis].steps[i],
+      x: x(equal[axis].steps[i] * rung.per_step[axis]) }] : []));
+    chart.dots([...compared.map(({ rung, i, x: at }) => dot(equal[axis].losses[i].mean,
+      { key: i, x: at, colour: this.hues[rung.name], radius: 5 })),
+    ...compared.flatMap(({ rung, i, step, x: at }) => places.map((s) => dot(rung.validation[domain][s][steps.indexOf(step)],
+      { key: `${i}, ${s}`, x: at + (i ? 9 : -9), colour: this.hues[rung.name], radius: 2.2, hollow: true }))),
     ...(read ? [{ key: "read", x: x(read[0]), y: seen(read[1]), colour: "currentColor", hollow: true, radius: 8 }] : [])]);
     chart.names(curves.map(({ name, strong, colour, points }) => ({ key: name, x: x(points.at(-1)[0]), y: y(points.at(-1)[1]),
       text: name, colour, strong })), read ? [{ key: "read", x: width, y: 8, anchor: "end",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import traitlets
@@ -17,7 +17,7 @@ from ...base.errors import require
 from ...experiments import EXPERIMENTS
 from ...lm.ledger import experts_of_equal_active, ffn_cost, ffn_parts, model_cost
 from ...lm.model import ModelConfig
-from ...measure.evidence import Interval, Table, interval, result_table
+from ...measure.evidence import Table, interval, result_table
 from ...moe.recipes import Sparse
 from ..kit.base import LessonWidget, one_of
 
@@ -43,8 +43,8 @@ class World:
         width: D, the model width.
         budget: the recipe whose active parameters every setting is matched to; that of GShard cut in 4.
         unit: of the test loss.
-        loss: (m, Ks) -> test loss over seeds, for the settings that were measured.
-        hybridity: (m, Ks) -> how many skills an expert serves, over seeds, where that was measured.
+        loss: (m, Ks) -> test loss of each seed, at least two, for the settings that were measured.
+        hybridity: (m, Ks) -> how many skills an expert serves, for each seed, where that was measured.
 
     Raises:
         ValueError: if a setting is impossible, a measured value is not a number, or nothing was measured.
@@ -53,8 +53,8 @@ class World:
     width: int
     budget: Sparse
     unit: str
-    loss: Mapping[Slot, Interval]
-    hybridity: Mapping[Slot, Interval] = field(default_factory=dict)
+    loss: Mapping[Slot, Sequence[float]]
+    hybridity: Mapping[Slot, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self):
         active = self.budget.top_k + self.budget.num_shared
@@ -62,10 +62,10 @@ class World:
                 f"the budget {self.budget} can't be {TOP_K} of a whole number of experts, cut into pieces")
         require(bool(self.loss), "no setting has a loss; give at least one that was measured")
         for name, measured in (("loss", self.loss), ("hybridity", self.hybridity)):
-            for slot, value in measured.items():
+            for slot, values in measured.items():
                 require(slot in SLOTS, f"(m, Ks) = {slot} is not a setting of the widget; it has {SLOTS}")
-                require(isinstance(value, Interval) and -math.inf < value.low <= value.mean <= value.high < math.inf,
-                        f"{name} of (m, Ks) = {slot} is {value}; expected a mean within its interval")
+                require(isinstance(values, Sequence) and len(values) >= 2 and all(map(math.isfinite, values)),
+                        f"{name} of (m, Ks) = {slot} is {values}; expected a finite number for each of two seeds or more")
 
     def recipe(self, slot: Slot) -> Sparse:
         """The layer of a setting."""
@@ -80,7 +80,8 @@ class World:
             measured = {"loss": self.loss.get(slot), "hybridity": self.hybridity.get(slot)}
             settings.append({"segments": slot[0], "num_shared": slot[1], "num_experts": recipe.num_experts,
                              "top_k": recipe.top_k, "expert_width": recipe.expert_width, "costs": costs,
-                             **{name: value and asdict(value) for name, value in measured.items()}})
+                             **{name: values and asdict(interval(values)) | {"seeds": list(values)}
+                                for name, values in measured.items()}})
         return {"unit": self.unit, "pays": ffn_cost(self.budget, self.width).active, "settings": settings}
 
 
@@ -132,7 +133,7 @@ def world_of_table(experiment: str, unit: str, rungs: Mapping[Slot, str], folder
     sizes = {slot: EXPERIMENTS[experiment].rungs[rung](preset, 1.0) for slot, rung in rungs.items()}
     for slot, rung in rungs.items():
         check_rung(table, f"{experiment}-cpu", rung, sizes[slot], preset.width)
-    measured = {name: {slot: interval(table.column(column, rung=rung, stage="final")) for slot, rung in rungs.items()}
+    measured = {name: {slot: table.column(column, rung=rung, stage="final") for slot, rung in rungs.items()}
                 for name, column in (("loss", "test"), ("hybridity", "hybridity")) if column in table.rows[0]}
     fine = sizes[4, 0]
     return World(preset.width, fine.recipes[0] if isinstance(fine, ModelConfig) else fine, unit, **measured)

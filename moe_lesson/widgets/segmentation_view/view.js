@@ -83,11 +83,16 @@ function measuredWords({ setting }, measure) {
 function describe(state) {
   const { world, segments, shared, num_shared: wish, setting, here } = state;
   const [compared, active] = [comparedWords(state), setting.top_k + setting.num_shared];
-  const seeds = setting.loss ? `, 95% over ${count(setting.loss.n, "seed")}` : "";
+  const seeds = setting.loss ? `, 95% over ${count(setting.loss.n, "seed")} (rings)` : "";
   const found = measured(here).map((measure) => measuredWords(state, measure)).join(", ");
   return `${capital(world)}, m = ${segments}, Ks = ${shared}: ${routesWords(state)}${compared && `, ${compared}`}. `
     + `${capital(paidWords(state))}. ${capital(found)}${seeds}.`
     + (shared === wish ? "" : ` Ks is ${shared}, not ${wish}: of ${active} active pieces at least one must be routed.`);
+}
+
+/** All that is drawn of a measurement. */
+function boundsOf({ low, high, seeds }) {
+  return [low, high, ...seeds];
 }
 
 /** What was measured in a world. */
@@ -207,7 +212,7 @@ class SegmentationView extends WidgetView {
     bar.bars([...parts, { key: "budget", x: 0, y: 0, width: x(here.pays), height, colour: "none", outlined: true }]);
   }
 
-  /** One measurement: every setting has its place, those that were measured a mean and an interval in it. */
+  /** One measurement: every setting has its place, those that were measured their seeds in it, and the mean with its interval. */
   drawMeasure(chart, measure) {
     const { state, state: { here, setting }, theme } = this;
     const { width, height } = chart.sized();
@@ -216,7 +221,7 @@ class SegmentationView extends WidgetView {
     const [last] = here.settings.slice(-1);
     const x = d3.scaleLinear([-0.5, placeOf(last) + 0.5], [0, width]);
     const known = here.settings.filter((one) => one[measure]);
-    const y = d3.scaleLinear(d3.extent(known.flatMap((one) => [one[measure].low, one[measure].high])), [height, 0]).nice(4);
+    const y = d3.scaleLinear(d3.extent(known.flatMap((one) => boundsOf(one[measure]))), [height, 0]).nice(4);
     const places = here.settings.map((one) => ({ one, key: `${one.segments} ${one.num_shared}`, x: x(placeOf(one)) }));
     const unit = measure === "loss" ? here.unit : "skills that an expert serves";
     chart.axes(x, y, { yTitle: `${measuredWords(state, measure)} (${unit})`, yTicks: 4, xValues: here.settings.map(placeOf),
@@ -224,10 +229,12 @@ class SegmentationView extends WidgetView {
     const frame = setting[measure] ? "edged" : "outlined"; // dashed where nothing was measured
     chart.bars([{ key: "shown", x: x(placeOf(setting)) - 10, y: -5, width: 20, height: height + 26, colour: "none",
       [frame]: true }]);
-    const marks = places.filter(({ one }) => one[measure]).map(({ one, ...mark }) => ({ ...mark, y: y(one[measure].mean),
-      low: y(one[measure].low), high: y(one[measure].high), colour: one.num_shared ? theme.accent : BAR, radius: 4.5 }));
+    const marks = places.filter(({ one }) => one[measure]).map(({ one, key, x: middle }) => ({ key, x: middle + 3, radius: 4.5,
+      y: y(one[measure].mean), low: y(one[measure].low), high: y(one[measure].high), seeds: one[measure].seeds,
+      colour: one.num_shared ? theme.accent : BAR }));
     chart.intervals(marks);
-    chart.dots(marks);
+    chart.dots([...marks, ...marks.flatMap(({ key, x: beside, seeds }) => seeds.map((value, s) => (
+      { key: `${key}, ${s}`, x: beside - 8.5, y: y(value), colour: "currentColor", hollow: true, radius: 2 })))]);
     const middle = (m) => d3.mean(places.filter(({ one }) => one.segments === m), (place) => place.x);
     chart.words([{ key: "Ks", x: -12, y: height + 18, text: "Ks", anchor: "end" }, ...cuts.map((m) => (
       { key: m, x: middle(m), y: height + 38, text: `m = ${m}`, anchor: "middle", strong: m === setting.segments }))]);

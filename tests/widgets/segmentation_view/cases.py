@@ -5,7 +5,7 @@ import functools
 from moe_lesson.experiments import EXPERIMENTS
 from moe_lesson.lm.ledger import ffn_cost, model_cost
 from moe_lesson.lm.model import ModelConfig
-from moe_lesson.measure.evidence import interval, write_table
+from moe_lesson.measure.evidence import write_table
 from moe_lesson.moe.recipes import Budget
 from moe_lesson.widgets.segmentation_view.data import TABLES, SegmentationView, World
 
@@ -26,7 +26,7 @@ def world_of(name: str) -> World:
     """The settings that the experiments measure."""
     width, budget = BUDGETS[name]
     _, unit, measured = TABLES[name]
-    loss, hybridity = ({slot: interval(made_up(name, *slot)[column]) for slot in measured if column in made_up(name, *slot)}
+    loss, hybridity = ({slot: made_up(name, *slot)[column] for slot in measured if column in made_up(name, *slot)}
                        for column in ("test", "hybridity"))
     return World(width, budget.experts(top_k=2, segments=4), unit, loss, hybridity)
 

@@ -12,7 +12,7 @@ from segmentation_view.cases import BUDGETS, made_up, view_of, world_of, write_m
 from widget_harness import assert_refused, put, run_node, status
 
 from moe_lesson.lm.ledger import ffn_cost, ffn_parts
-from moe_lesson.measure.evidence import Interval, interval
+from moe_lesson.measure.evidence import interval
 from moe_lesson.moe.recipes import Sparse
 from moe_lesson.widgets import SegmentationView
 from moe_lesson.widgets.segmentation_view.data import SLOTS, TABLES, World
@@ -30,7 +30,8 @@ def test_the_tables_of_the_experiments_give_the_worlds(tmp_path):
         expected = world_of(name).to_dict()
         assert (world["unit"], world["pays"]) == (expected["unit"], expected["pays"])
         for mine, theirs in zip(world["settings"], expected["settings"]):
-            near = {measure: theirs[measure] and pytest.approx(theirs[measure], rel=1e-4) for measure in ("loss", "hybridity")}
+            near = {measure: theirs[measure] and {name: pytest.approx(value, rel=1e-4) for name, value in theirs[measure].items()}
+                    for measure in ("loss", "hybridity")}
             assert mine == theirs | near
 
 
@@ -55,13 +56,13 @@ def test_tables_that_are_missing_unfinished_or_of_other_sizes_are_refused_with_t
 
 
 def test_measurements_that_cannot_be_are_refused_with_value_and_remedy():
-    good = Interval(1.0, 0.9, 1.1, 3)
+    good = [0.9, 1.0, 1.1]
     for words, change in [
         (r"\(m, Ks\) = \(1, 2\) is not a setting of the widget", {"loss": {(1, 2): good}}),
         (r"\(m, Ks\) = \(3, 0\) is not a setting", {"hybridity": {(3, 0): good}}),
-        (r"loss of \(m, Ks\) = \(4, 1\) is .*; expected a mean", {"loss": {(4, 1): replace(good, low=math.nan)}}),
+        (r"loss of \(m, Ks\) = \(4, 1\) is .*; expected a finite number for each", {"loss": {(4, 1): [1.0, math.nan]}}),
         (r"loss of \(m, Ks\) = \(4, 1\) is 1.5; expected", {"loss": {(4, 1): 1.5}}),
-        (r"hybridity of \(m, Ks\) = \(4, 1\) is .* expected a mean", {"hybridity": {(4, 1): replace(good, mean=2.0)}}),
+        (r"hybridity of \(m, Ks\) = \(4, 1\) is \[1.0\]; expected a finite", {"hybridity": {(4, 1): [1.0]}}),
         ("no setting has a loss; give at least one", {"loss": {}}),
         ("can't be 2 of a whole number of experts", {"budget": Sparse(16, 3, 24)}),
     ]:
@@ -142,25 +143,28 @@ def test_what_was_measured_has_its_interval_and_what_was_not_says_so(show, name,
     assert ("95% over 5 seeds" in said) is measured
 
 
-def test_every_measured_setting_stands_at_its_mean_in_its_place_and_no_setting_moves_it(show):
+def test_every_measured_setting_stands_at_its_mean_beside_its_seeds_and_no_setting_moves_it(show):
     page = show(view_of())
     chart = page.locator(".moe-chart").nth(2)
     read = "(nodes) => nodes.map((node) => [node.cx.baseVal.value, node.cy.baseVal.value])"
-    dots = chart.locator("circle").evaluate_all(read)
-    means = [interval(made_up("text", *slot)["test"]).mean for slot in SLOTS if slot in TABLES["text"][2]]
+    measured = [made_up("text", *slot)["test"] for slot in SLOTS if slot in TABLES["text"][2]]
+    drawn = chart.locator("circle").evaluate_all(read)
+    dots, rings = drawn[:len(measured)], drawn[len(measured):]
     ticks = chart.locator(".moe-y .tick").evaluate_all(
         "(nodes) => nodes.map((node) => [Number(node.textContent), node.transform.baseVal[0].matrix.f])")
     (first, top), (last, bottom) = ticks[0], ticks[-1]
-    heights = [top + (mean - first) / (last - first) * (bottom - top) for mean in means]
-    assert [y for _, y in dots] == pytest.approx(heights, abs=1)
+    height = lambda loss: top + (loss - first) / (last - first) * (bottom - top)  # noqa: E731
+    assert [y for _, y in dots] == pytest.approx([height(interval(seeds).mean) for seeds in measured], abs=1)
+    assert [y for _, y in rings] == pytest.approx([height(loss) for seeds in measured for loss in seeds], abs=1)
     assert [dot[0] for dot in dots] == sorted(dot[0] for dot in dots)
     put(page, segments=8, num_shared=4)
-    assert chart.locator("circle").evaluate_all(read) == dots
+    assert chart.locator("circle").evaluate_all(read) == drawn
     frame, = chart.locator("rect.moe-bar").evaluate_all("(nodes) => nodes.map((node) => node.x.baseVal.value + 10)")
     assert frame > max(dot[0] for dot in dots)  # the last place
     put(page, segments=4, num_shared=2)
     frame, = chart.locator("rect.moe-bar").evaluate_all("(nodes) => nodes.map((node) => node.x.baseVal.value + 10)")
-    assert frame == pytest.approx(dots[[slot for slot in SLOTS if slot in TABLES["text"][2]].index((4, 2))][0])
+    mean = dots[[slot for slot in SLOTS if slot in TABLES["text"][2]].index((4, 2))]
+    assert frame == pytest.approx(mean[0] - 3)  # which stands beside its seeds
 
 
 @pytest.mark.parametrize("segments,num_shared,active,shared", [(1, 0, 2, 0), (4, 2, 6, 2), (8, 4, 12, 4)])
@@ -188,10 +192,10 @@ def test_sliders_answer_to_keys_and_more_shared_pieces_than_can_be_are_refused_i
 
 
 def test_one_world_of_one_measurement_is_enough(show):
-    world = World(64, Sparse(8, 4, 100), "nats", {(1, 0): Interval(1.25, 1.25, 1.25, 2)})
+    world = World(64, Sparse(8, 4, 100), "nats", {(1, 0): [1.25, 1.25]})
     page = show(SegmentationView({"one": world}, origin="toy"))
     assert "C(16, 8) = 12,870 routes" in status(page) and "Test loss not measured." in status(page)
-    assert "Test loss 1.250 [1.250, 1.250], 95% over 2 seeds." in put(page, segments=1)
+    assert "Test loss 1.250 [1.250, 1.250], 95% over 2 seeds (rings)." in put(page, segments=1)
 
 
 def test_javascript_counts_what_python_does(tmp_path):
