@@ -1,4 +1,4 @@
-"""Tokens: bytes, and pieces of words that byte-pair encoding made of them (Sennrich et al. 2016, arXiv 1508.07909).
+"""Tokens: bytes, and parts of words that byte-pair encoding made of them (Sennrich et al. 2016, arXiv 1508.07909).
 
 Ids 0 … 255 are the bytes; id 256 + i is the i-th pair that was merged. So a vocabulary of V tokens is the first V - 256 merges of
 the course's list, a larger one begins like a smaller one, and V = 256 reads bytes.
@@ -18,9 +18,9 @@ from .errors import require
 from .text import NAMES, to_bytes, visible
 
 BYTES = 256
-# Pairs are merged within such pieces: a word or a number with the blank before it, a line's end with the indentation after it.
+# Pairs are merged within such parts: a word or a number with the blank before it, a line's end with the indentation after it.
 # Classes of bytes, not of characters: any text is cut the same way in Python and in the browser (kit/vocabulary.js).
-PIECE = re.compile(rb" ?[A-Za-z\x80-\xff]+| ?[0-9]+|\n *| +|\x00| ?[^ \n0-9A-Za-z\x80-\xff\x00]+")
+PART = re.compile(rb" ?[A-Za-z\x80-\xff]+| ?[0-9]+|\n *| +|\x00| ?[^ \n0-9A-Za-z\x80-\xff\x00]+")
 MERGES = tuple((a, b) for a, b in json.loads((pathlib.Path(__file__).parent / "merges.json").read_text()))
 VOCABULARY = BYTES + len(MERGES)
 RANK = {pair: rank for rank, pair in enumerate(MERGES)}
@@ -39,9 +39,9 @@ SIZES = [len(one) for one in TOKEN_BYTES]  # in bytes
 
 
 @lru_cache(maxsize=200_000)
-def merged(piece: bytes, vocabulary: int) -> tuple[int, ...]:
-    """The tokens of one piece: of the pairs in it, the one that was merged first is merged, until none is left."""
-    ids = list(piece)
+def merged(part: bytes, vocabulary: int) -> tuple[int, ...]:
+    """The tokens of one part: of the pairs in it, the one that was merged first is merged, until none is left."""
+    ids = list(part)
     while True:
         best = min((RANK.get(pair, len(MERGES)) for pair in zip(ids, ids[1:])), default=len(MERGES))
         if best >= vocabulary - BYTES:
@@ -75,7 +75,7 @@ def encode(text: str | bytes, vocabulary: int = VOCABULARY) -> list[int]:
         ValueError: for another vocabulary.
     """
     require(BYTES <= vocabulary <= VOCABULARY, f"vocabulary is {vocabulary}; the course's has {BYTES} … {VOCABULARY} tokens")
-    return [token for piece in PIECE.findall(to_bytes(text)) for token in merged(piece, vocabulary)]
+    return [token for part in PART.findall(to_bytes(text)) for token in merged(part, vocabulary)]
 
 
 def decode(ids: Iterable[int]) -> bytes:
@@ -117,19 +117,19 @@ def learn_merges(text: bytes, count: int) -> list[tuple[int, int]]:
         text: to learn from.
         count: how many merges; fewer where no pair occurs twice.
     """
-    times = Counter(PIECE.findall(text))
-    pieces = [list(piece) for piece in times]
+    times = Counter(PART.findall(text))
+    parts = [list(part) for part in times]
     pairs: Counter[tuple[int, int]] = Counter()
     where: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
 
     often = list(times.values())
 
     def enter(number: int, sign: int) -> None:
-        for pair in zip(pieces[number], pieces[number][1:]):
+        for pair in zip(parts[number], parts[number][1:]):
             pairs[pair] += sign * often[number]
             where[pair].add(number)
 
-    for number in range(len(pieces)):
+    for number in range(len(parts)):
         enter(number, 1)
     merges: list[tuple[int, int]] = []
     while len(merges) < count:
@@ -138,7 +138,7 @@ def learn_merges(text: bytes, count: int) -> list[tuple[int, int]]:
             break
         for number in where.pop(best):
             enter(number, -1)
-            pieces[number] = joined(pieces[number], best, BYTES + len(merges))
+            parts[number] = joined(parts[number], best, BYTES + len(merges))
             enter(number, 1)
         del pairs[best]
         merges.append(best)

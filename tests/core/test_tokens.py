@@ -6,7 +6,7 @@ import pytest
 
 from moe_lesson import machine_corpus
 from moe_lesson.base.text import to_bytes
-from moe_lesson.base.tokens import BYTES, MERGES, PIECE, TOKEN_BYTES, VOCABULARY, decode, encode, learn_merges, token_texts
+from moe_lesson.base.tokens import BYTES, MERGES, PART, TOKEN_BYTES, VOCABULARY, decode, encode, learn_merges, token_texts
 
 TEXTS = ["", "a", "<b>👩‍👩‍👧 שלום\u200f\u202e",
          "The  cat\n    sat on the mat\t.", "é中😀 \ud800 e\u0301", "x = [1, 23, 456]", "\0\0 start", "   \n\n  ", "if __name__:",
@@ -38,15 +38,15 @@ def test_the_course_text_needs_less_than_half_as_many_tokens_as_bytes():
 
 
 def test_a_token_never_reaches_over_a_pieces_end():
-    assert all(PIECE.fullmatch(one) for one in TOKEN_BYTES)
-    assert b"".join(PIECE.findall(bytes(range(256)) * 2)) == bytes(range(256)) * 2
+    assert all(PART.fullmatch(one) for one in TOKEN_BYTES)
+    assert b"".join(PART.findall(bytes(range(256)) * 2)) == bytes(range(256)) * 2
 
 
 def test_learning_merges_the_most_frequent_pair_of_what_is_there_then():
     text = b"low low low lower lower newest newest newest widest widest"
     merges = learn_merges(text, 6)
-    pieces, slow = {piece: list(piece) for piece in PIECE.findall(text)}, []
-    times = Counter(PIECE.findall(text))
+    pieces, slow = {piece: list(piece) for piece in PART.findall(text)}, []
+    times = Counter(PART.findall(text))
     for new in range(6):
         pairs: Counter = Counter()
         for piece, ids in pieces.items():

@@ -12,7 +12,7 @@ import { numbers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { encode, tokenNames } from "../kit/vocabulary.js";
-import { count, listed, rounded, shortened } from "../kit/words.js";
+import { count, listed, percent, rounded, shortened } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
 const SHARED = DESIGN.hues.green; // told from the blue by place as well
@@ -70,8 +70,6 @@ export function kindOf(token) {
 }
 
 // --- in words --------------------------------------------------------------------------------------------------------
-
-const percent = d3.format(".0%");
 
 /** What the view shows; token is the one looked at, or null. */
 function describe(state, { tokens, layers }, token) {

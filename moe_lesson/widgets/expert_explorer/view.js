@@ -106,8 +106,8 @@ function serverWords({ counted, names }, layer, id) {
 
 /** How busy the expert is: if a token always chooses it, the lift is one over its share of all tokens. */
 function loadWords({ load, occurs, sizes, top_k, expert: [layer, n] }) {
-  const [share, percent] = [load[layer][n] / d3.sum(occurs), d3.format(".1%")];
-  return `${percent(share)} of all tokens call it (K/N ${percent(top_k / sizes[layer])})`
+  const [share, tenths] = [load[layer][n] / d3.sum(occurs), d3.format(".1%")];
+  return `${tenths(share)} of all tokens call it (K/N ${tenths(top_k / sizes[layer])})`
     + (share ? `, so no lift exceeds ${times(1 / share)}.` : ".");
 }
 

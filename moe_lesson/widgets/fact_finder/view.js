@@ -11,7 +11,7 @@ import { ffn, product, readModel, rmsNorm } from "../kit/moe.js";
 import { make, makeButton, makeStage, say } from "../kit/page.js";
 import { ranked, rankExperts, route } from "../kit/routing.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { count, grouped } from "../kit/words.js";
+import { count, grouped, percent } from "../kit/words.js";
 
 // --- the model -------------------------------------------------------------------------------------------------------
 
@@ -83,9 +83,6 @@ export class Memory {
 }
 
 // --- in words --------------------------------------------------------------------------------------------------------
-
-/** A share; not all is never 100%, and not nothing never 0%. */
-const percent = (share) => d3.format(".0%")(share > 0 && share < 1 ? Math.min(Math.max(share, 0.01), 0.99) : share);
 
 /** "without 2 of 8 experts", "with its 2 shared experts alone", "without expert 3". */
 function goneWords(about, gone) {

@@ -1,6 +1,6 @@
 // Text as tokens: the twin of base/tokens.py, and of the names in base/text.py; a test compares them.
 
-const PIECE = / ?[A-Za-z\x80-\xff]+| ?[0-9]+|\n *| +|\0| ?[^ \n0-9A-Za-z\x80-\xff\0]+/g; // of text with a letter for each byte
+const PART = / ?[A-Za-z\x80-\xff]+| ?[0-9]+|\n *| +|\0| ?[^ \n0-9A-Za-z\x80-\xff\0]+/g; // of text with a letter for each byte
 const SHOWN = { "\0": "␀", "\r": "␍", " ": "␣", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽" };
 const UNSEEN = /[\p{C}\p{Z}\p{M}]/u; // no shape of their own, or they turn the text around: shown by number, never obeyed
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -29,10 +29,10 @@ export function spelled(ids, { bytes }) {
 /** The tokens of a text. */
 export function encode(text, { tokenOf }) {
   const letters = Array.from(bytesOf(text), (byte) => String.fromCharCode(byte)).join("");
-  return (letters.match(PIECE) ?? []).flatMap((piece) => merged(Array.from(piece, (letter) => letter.charCodeAt(0)), tokenOf));
+  return (letters.match(PART) ?? []).flatMap((part) => merged(Array.from(part, (letter) => letter.charCodeAt(0)), tokenOf));
 }
 
-/** The tokens of one piece: of the pairs in it, the one that was merged first is merged, until none is left. */
+/** The tokens of one part: of the pairs in it, the one that was merged first is merged, until none is left. */
 function merged(ids, tokenOf) {
   const found = ids.map((id, i) => tokenOf.get(`${id} ${ids[i + 1]}`) ?? Infinity);
   const [first, out] = [found.reduce((a, b) => Math.min(a, b), Infinity), []];

@@ -4,6 +4,12 @@ export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** A share; not all is never 100%, and not nothing never 0%. */
+export function percent(share) {
+  const whole = Math.round(100 * share);
+  return `${share > 0 && share < 1 ? Math.min(Math.max(whole, 1), 99) : whole}%`;
+}
+
 /** The first few, and how many more there are. */
 export function listed(items, most = 8) {
   const more = items.length - most;
