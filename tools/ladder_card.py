@@ -65,7 +65,7 @@ def section(ladder: Table, texts: Table, baselines: Table, repeats: Table) -> st
         "means over tuning seeds; a rung without a number takes its neighbour's setting.", "",
         f"**Declared before the first reported run** (Welch, Holm; alike: within ±{declared.margin:g}):", "",
         *table_of(("contrast", "difference", "p", "verdict"), contrasts),
-        "**Not paired**: the rungs of a seed begin alike in all that they have in common, and yet their losses have a correlation "
+        "**Not paired**: the rungs of a seed begin alike in all that they have in common, but their losses have a correlation "
         f"of {round(pairing(ladder), 2) + 0.0:.2f}, the mean over pairs of rungs. So Welch's comparison loses nothing.", "",
         "**Count models** (interpolated Kneser–Ney, all the train text once) and two packers. A packer is no such model: it "
         "looks back further than 256 tokens, and goes on to learn from the test text while it reads it.", "",
