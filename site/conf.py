@@ -39,7 +39,7 @@ if address := colab.address():
 
 def drawn(display: str) -> tuple:
     """How a formula becomes MathML, which browsers draw themselves: neither script nor fonts are needed."""
-    frame = '<div class="moe-formula">{}</div>' if display == "block" else "{}"  # which can scroll: a formula can't
+    frame = '<div class="moe-formula" tabindex="0">{}</div>' if display == "block" else "{}"  # which can scroll: a formula can't
 
     def visit(translator, node):
         translator.body.append(frame.format(convert(node.astext(), display=display)))

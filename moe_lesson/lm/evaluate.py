@@ -35,7 +35,8 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
-    only = only or {domain: torch.ones(len(corpus.stream(domain, split)), dtype=torch.bool) for domain in corpus.domains}
+    only = only or {domain: torch.ones(len(corpus.stream(domain, split)), dtype=torch.bool, device="cpu")
+                    for domain in corpus.domains}
     counts = [part for domain in corpus.domains for part in evenly(only[domain], model.config.context, max_tokens).split(batch)]
     for (domain, ids, logits, _), kept in zip(read_by(model, corpus, split, max_tokens, batch), counts):
         kept = kept[:, 1:].to(ids.device)

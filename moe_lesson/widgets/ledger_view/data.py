@@ -113,7 +113,7 @@ class LedgerView(LessonWidget):
 
     >>> view = LedgerView(compare=STARTS["toy"])
     >>> view.num_experts = 8
-    >>> view.cost.total / model_cost(STARTS["toy"]).total > 4, view.cost.active / model_cost(STARTS["toy"]).active < 1.01
+    >>> view.cost.total / model_cost(STARTS["toy"]).total > 3, view.cost.active / model_cost(STARTS["toy"]).active < 1.01
     (True, True)
     """
 
