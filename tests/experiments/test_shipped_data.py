@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+import torch
 
 from moe_lesson import (
     TrainingConfig,
@@ -136,7 +137,10 @@ def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
     task = experiment.task(preset, rung, 0, corpus)
     shipped = result_table(f"{name}-cpu-curves").column("train_loss", rung=rung, seed=0)[:12]
     balance = experiment.balance_of(rung, row.get("strength"))
-    fresh = task.build(experiment.rungs[rung](preset, row["scale"] or 1.0), seed=0)
+    sizes = experiment.rungs[rung](preset, row["scale"] or 1.0)
+    fresh = task.build(sizes, seed=0)
+    if getattr(getattr(sizes, "ffn", sizes), "noisy", False) and "--compile" in shipped_table(name).provenance["command"]:
+        fresh = torch.compile(fresh)  # which draws its noise in another order
 
     class Enough(Exception):
         pass
@@ -154,9 +158,7 @@ def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
         train(fresh, task.batches(preset.batch, preset.context, 0), TrainingConfig(preset.steps, row["lr"], seed=0),
               objective=objective, after_step=asked.after_step, progress=False)
     same_data = experiment.worlds is not None or same_text(corpus, shipped_table(name).provenance)
-    sizes = experiment.rungs[rung](preset, 1.0)
-    noisy = getattr(getattr(sizes, "ffn", sizes), "noisy", False)  # compiled code draws its noise otherwise
-    assert losses == pytest.approx(shipped, abs=(5e-2 if noisy else 2e-3) if same_data else 0.5)
+    assert losses == pytest.approx(shipped, abs=2e-3 if same_data else 0.5)
     assert losses[-1] < losses[0]
 
 
@@ -183,16 +185,25 @@ def test_a_census_is_made_again(corpus):
                 assert row[what] == pytest.approx(wanted, rel=0.02 if exact else 0.3, abs=2e-4), (row["router"], what)
 
 
+FIGURES = ("test_python", "test_maths", "calls_python", "calls_maths")
+
+
 def test_an_ablation_is_made_again(corpus):
     table = result_table("ladder-cpu-ablations")
     model, _ = shipped_model(EXPERIMENTS["ladder"].ships["fine"])
     exact = same_text(corpus, table.provenance)
-    for row in itertools.islice(ablations_of(model, corpus, 0), 3):  # the whole model, specialists, a control
+    whole, specialists, *controls = itertools.islice(ablations_of(model, corpus, 0), 5)
+
+    def shipped(row):
         where = {name: row[name] for name in ("kind", "domain", "share", "draw")}
-        near = 0.02 if row["kind"] != "same load" else 0.5  # half precision can deal a control another expert of that load
-        for figure in ("test_python", "test_maths", "calls_python", "calls_maths"):
-            [wanted] = table.column(figure, rung="fine", seed=0, **where)
-            assert row[figure] == pytest.approx(wanted, rel=near if exact else 0.3, abs=1e-3), (where, figure)
+        return [table.column(figure, rung="fine", seed=0, **where)[0] for figure in FIGURES]
+
+    def again(row, wanted):
+        return [row[figure] for figure in FIGURES] == pytest.approx(wanted, rel=0.02 if exact else 0.3, abs=1e-3)
+
+    assert again(whole, shipped(whole)) and again(specialists, shipped(specialists))
+    # in half precision a draw may be turned down that was taken before, or the other way round: then those after it move up
+    assert any(again(row, shipped(other)) for row in controls for other in controls)
 
 
 @pytest.mark.parametrize("name", ["ladder-gshard", "ladder-fine", "ladder-deepseekmoe"])
