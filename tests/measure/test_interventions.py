@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse
+from moe_lesson import LanguageModel, ModelConfig, MoE, Sparse
 from moe_lesson.measure.instruments import expert_outputs
 from moe_lesson.measure.interventions import (
     cut_experts,
@@ -22,14 +22,6 @@ from moe_lesson.measure.merging import with_merged_experts
 from moe_lesson.measure.nulls import route_beside_null, with_random_routers
 from moe_lesson.moe.dispatch import swiglu
 from moe_lesson.moe.layers import moe_layers
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = LanguageModel(ModelConfig((Dense(16), Sparse(8, 2, 8), Sparse(8, 2, 8)), layers=3, width=16, heads=2, context=24))
-    for block in model.blocks[1:]:
-        block.ffn.router.bias.fill_(0.5)
-    return model.eval()
 
 
 def test_silent_experts_leave_what_is_shared(model):
@@ -93,13 +85,7 @@ def test_an_impossible_share_is_refused(model, share):
 # ------------------------------------------------------------------------------------------------ masking and merging
 
 
-def layer_and_tokens(**recipe):
-    torch.manual_seed(0)
-    layer = MoE(8, **({"num_experts": 6, "top_k": 2, "expert_width": 5} | recipe))
-    return layer.double(), torch.randn(40, 8, dtype=torch.float64)
-
-
-def test_masking_takes_the_favourites_away_and_the_next_best_answer():
+def test_masking_takes_the_favourites_away_and_the_next_best_answer(layer_and_tokens):
     layer, x = layer_and_tokens()
     order = layer.router(x).logits.argsort(dim=1, descending=True)
     routing = with_masked_experts(layer, 2 / 6)(x)[1]
@@ -109,7 +95,7 @@ def test_masking_takes_the_favourites_away_and_the_next_best_answer():
     assert torch.allclose(untouched[0], layer(x)[0])
 
 
-def test_a_masked_expert_is_not_lifted_back_by_a_bias():
+def test_a_masked_expert_is_not_lifted_back_by_a_bias(layer_and_tokens):
     layer, x = layer_and_tokens()
     layer.router.bias[0] = 5.0  # everybody's first choice
     layer.router.bias[1:] = -5.0
@@ -118,7 +104,7 @@ def test_a_masked_expert_is_not_lifted_back_by_a_bias():
     assert not (with_bias.expert_ids[:, :, None] == favourites[:, None, :]).any()
 
 
-def test_random_masks_take_as_many_experts_and_depend_on_the_seed():
+def test_random_masks_take_as_many_experts_and_depend_on_the_seed(layer_and_tokens):
     layer, x = layer_and_tokens()
     one, same, other = (with_masked_experts(layer, 0.5, seed)(x)[1].expert_ids for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
@@ -127,7 +113,7 @@ def test_random_masks_take_as_many_experts_and_depend_on_the_seed():
     assert kept.item() == pytest.approx(0.5, abs=0.03), "half of the favourites are left"
 
 
-def test_too_much_masking_is_refused():
+def test_too_much_masking_is_refused(layer_and_tokens):
     layer, _ = layer_and_tokens()
     with pytest.raises(ValueError, match="5 of 6 experts can't be masked: 2 must be left"):
         with_masked_experts(layer, 5 / 6)
@@ -185,7 +171,7 @@ def test_any_change_can_follow_any_other(first, second):
             assert not ({0, 1}, {2, 3})[layer] & set(two.expert_ids.flatten().tolist())
 
 
-def test_too_many_changes_leave_too_few_experts_and_say_so():
+def test_too_many_changes_leave_too_few_experts_and_say_so(layer_and_tokens):
     layer, _ = layer_and_tokens(num_experts=8, top_k=4)
     half = without_experts(layer, [[0, 1, 2, 3]])
     with pytest.raises(ValueError, match="4 must be left to choose"):
@@ -217,7 +203,7 @@ def test_the_order_decides_who_is_dropped_and_never_how_many():
     assert by_weight.weights.sum() > forth.weights.sum(), "the dropped ones are those that count least"
 
 
-def test_fewer_active_experts_are_the_best_of_those_chosen_before():
+def test_fewer_active_experts_are_the_best_of_those_chosen_before(layer_and_tokens):
     layer, x = layer_and_tokens()
     fewer = with_top_k(layer, 1)
     assert torch.equal(fewer(x)[1].expert_ids, layer(x)[1].expert_ids[:, :1]) and layer.router.top_k > 1
@@ -226,7 +212,7 @@ def test_fewer_active_experts_are_the_best_of_those_chosen_before():
         with_top_k(layer, 0)
 
 
-def test_without_shared_as_many_more_routed_experts_are_active():
+def test_without_shared_as_many_more_routed_experts_are_active(layer_and_tokens):
     layer, x = layer_and_tokens(num_shared=2)
     before, k = layer(x)[0], layer.router.top_k
     changed = without_shared(layer)
@@ -242,7 +228,7 @@ def with_silent_shared(layer):
     return layer
 
 
-def test_the_pieces_of_an_expert_add_up_to_it():
+def test_the_pieces_of_an_expert_add_up_to_it(layer_and_tokens):
     layer, x = layer_and_tokens(expert_width=6)
     w_in, w_out = cut_experts(layer.experts.w_in.detach(), layer.experts.w_out.detach(), 3)
     assert w_in.shape == (18, 8, 4) and w_out.shape == (18, 2, 8)
@@ -254,7 +240,7 @@ def test_the_pieces_of_an_expert_add_up_to_it():
         cut_experts(layer.experts.w_in, layer.experts.w_out, 4)
 
 
-def test_a_cut_layer_is_the_layer_itself_when_its_gate_is_scaled_and_a_third_of_it_when_not():
+def test_a_cut_layer_is_the_layer_itself_when_its_gate_is_scaled_and_a_third_of_it_when_not(layer_and_tokens):
     layer, x = layer_and_tokens(expert_width=6)
     torch.testing.assert_close(with_cut_experts(layer, 3, scale=3.0)(x)[0], layer(x)[0])
     torch.testing.assert_close(3 * with_cut_experts(layer, 3)(x)[0], layer(x)[0])

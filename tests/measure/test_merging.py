@@ -3,18 +3,11 @@
 import pytest
 import torch
 
-from moe_lesson import MoE
 from moe_lesson.measure.instruments import expert_outputs, output_similarity
 from moe_lesson.measure.merging import merging, random_similarity, with_merged_experts
 
 
-def layer_and_tokens(**recipe):
-    torch.manual_seed(0)
-    layer = MoE(8, **({"num_experts": 6, "top_k": 2, "expert_width": 5} | recipe))
-    return layer.double(), torch.randn(40, 8, dtype=torch.float64)
-
-
-def test_merged_experts_go_to_the_busiest_of_the_group():
+def test_merged_experts_go_to_the_busiest_of_the_group(layer_and_tokens):
     layer, x = layer_and_tokens()
     load = torch.tensor([1, 5, 2, 9, 3, 4])
     routing, before = with_merged_experts(layer, ((0, 1, 2), (3,), (4, 5)), load)(x)[1], layer(x)[1]
@@ -24,7 +17,7 @@ def test_merged_experts_go_to_the_busiest_of_the_group():
         with_merged_experts(layer, ((0, 1), (3,)), load)
 
 
-def test_merging_equal_experts_costs_nothing_and_comes_first():
+def test_merging_equal_experts_costs_nothing_and_comes_first(layer_and_tokens):
     layer, x = layer_and_tokens()
     with torch.no_grad():
         layer.experts.w_in[4], layer.experts.w_out[4] = layer.experts.w_in[1], layer.experts.w_out[1]
@@ -40,7 +33,7 @@ def test_merging_equal_experts_costs_nothing_and_comes_first():
     assert done.thresholds[0] == float("inf") and list(done.thresholds) == sorted(done.thresholds, reverse=True)
 
 
-def test_groups_are_as_similar_as_their_experts_on_average():
+def test_groups_are_as_similar_as_their_experts_on_average(layer_and_tokens):
     similarity = torch.tensor([[1.0, 0.9, 0.1, 0.2], [0.9, 1, 0.5, 0.4], [0.1, 0.5, 1, 0.35], [0.2, 0.4, 0.35, 1]])
     layer, _ = layer_and_tokens(num_experts=4)
     done = merging(layer, similarity, torch.ones(4), lambda model: 0.0, merges=3)

@@ -3,17 +3,8 @@
 import pytest
 import torch
 
-from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.tokens import encode, token_texts
 from moe_lesson.measure.nulls import random_router, route_beside_null, with_random_routers
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = LanguageModel(ModelConfig((Dense(16), Sparse(8, 2, 8), Sparse(8, 2, 8)), layers=3, width=16, heads=2, context=24))
-    for block in model.blocks[1:]:
-        block.ffn.router.bias.fill_(0.5)
-    return model.eval()
 
 
 def test_a_random_router_has_the_size_and_spread_of_the_trained_one_and_no_bias(model):
