@@ -3,7 +3,7 @@
 // Letters: T tokens, D model width, H expert width, N experts, K active, Ks shared, R = T·K routed rows, P devices, M of which a
 // token visits at most. A device's memory moves numbers, of as many bytes as they have there.
 
-import { Chart, legend } from "../kit/charts.js";
+import { apart, Chart, legend } from "../kit/charts.js";
 import { choice, menu, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
@@ -265,10 +265,11 @@ class CostExplorerView extends WidgetView {
     chart.lines([{ ...EQUAL, points: d3.extent(widths).map((H) => [H, 1]) }, ...series], x, y);
     const [H, ratio] = curves[Number(sizes.fused)][widths.indexOf(sizes.expert_width)];
     const measured = here.map((one, i) => ({ key: `at ${i}`, x: x(one.expert_width), y: y(one.ratio), text: told(one) }));
+    const heights = apart(measured.map((one) => one.y - 8), 16, height); // ways that are as fast have one place
     chart.dots([{ key: "here", x: x(H), y: y(ratio), colour: ink, radius: 5 },
       ...measured.map((one) => ({ ...one, colour: ink, hollow: true, radius: 9 }))]);
     chart.names(series.map(({ name, points, ...one }) => ({ ...one, key: name, text: name, x: width, y: y(points.at(-1)[1]) })),
-      measured.map((one) => ({ ...one, x: one.x + 12, y: one.y - 8 })));
+      measured.map((one, i) => ({ ...one, x: one.x + 12, y: heights[i] })));
   }
 
   /** One device, and several with each way to send a token. */

@@ -299,6 +299,15 @@ def test_measured_points_stand_at_their_ratio_on_the_curve_that_they_belong_to_a
     assert page.get_by_text("Nothing was measured on this device at this T, D, N, K and Ks.", exact=True).is_visible()
 
 
+def test_ways_that_are_nearly_as_fast_can_both_be_read(show):
+    page = show(CostExplorer(measured=[table_of(CARD, {"ratio": 1.44}, {"implementation": "at_once", "ratio": 1.52})]))
+    put(page, device="H100 SXM", tokens=65_536, width=2048, top_k=6, num_shared=0)
+    status(page)
+    upper, lower = (page.locator(".moe-chart").nth(1).get_by_text(words, exact=True).bounding_box()
+                    for words in ("at_once 1.52 ×", "grouped 1.44 ×"))
+    assert upper["y"] + 15 <= lower["y"], "one stands above the other"
+
+
 def test_it_opens_on_a_measured_layer_with_its_shared_expert_and_says_where_it_was_measured(show):
     page = show(explorer_of())
     (x, y, _), ((at, high, _),) = circles(page)
