@@ -13,9 +13,10 @@ import sys
 import zipfile
 
 NEEDED = ("torch", "numpy", "safetensors", "scipy", "tqdm", "ipywidgets", "anywidget", "matplotlib", "seaborn", "pandas",
-          "jinja2", "transformers", "charset_normalizer", "filelock")
+          "jinja2", "transformers", "accelerate", "charset_normalizer", "filelock")
 # Installed where they are missing, since they are small; with what they need, for pip is told to fetch nothing else.
-SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"], "charset_normalizer": ["charset-normalizer"]}
+SMALL = {"safetensors": ["safetensors"], "anywidget": ["anywidget", "psygnal"], "charset_normalizer": ["charset-normalizer"],
+         "accelerate": ["accelerate", "psutil"]}
 
 
 def course_folder(here: pathlib.Path) -> pathlib.Path:

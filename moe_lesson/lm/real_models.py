@@ -47,6 +47,7 @@ PUBLISHED = {
     "tinymoe": Published("shibatch/tinymoe2m", "MIT", 8 * 10 ** 6, "Mixtral class, 2 of 4 experts, children's stories"),
     "granite": Published("ibm-granite/granite-3.1-1b-a400m-base", "Apache 2.0", 27 * GB // 10, "8 of 32 experts"),
     "olmoe": Published("allenai/OLMoE-1B-7B-0924", "Apache 2.0", 138 * GB // 10, "8 of 64 experts"),
+    "v2-lite": Published("deepseek-ai/DeepSeek-V2-Lite", "DeepSeek's own", 314 * GB // 10, "6 of 64 experts, 2 shared"),
 }
 
 

@@ -185,7 +185,7 @@ class Tokens:
         return Tokens(self.logits[:count], self.previous[:count], self.token_ids[:count], self.documents[:count])
 
 
-def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int, groups: int = 4, kept: int = 2, free: int = 4,
+def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int, groups: int = 4, kept: int = 1, free: int = 4,
                  seed: int = 0) -> Settings:
     """Settings for a router's logits on an earlier batch: cut-offs, p and level give K experts a token on it, and the bias evens
     its load a little. The hash table and the mix are drawn by `seed`."""
