@@ -129,7 +129,7 @@ function ticksOf({ shared, routed }) {
 const stairs = (values) => values.flatMap((value, i) => [[i, value], [i + 1, value]]);
 
 /** A filled staircase from zero. */
-const filled = (name, colour, values, base = () => 0) => ({ name, colour, strong: true, points: stairs(values),
+const filled = (name, colour, values, base = () => 0) => ({ name, colour, strong: true, aid: true, points: stairs(values),
   band: stairs(values).map(([x, value]) => [x, base(value), value]) });
 
 class ContributionView extends ReadingView {
@@ -212,7 +212,7 @@ class ContributionView extends ReadingView {
     const { columns, top, theme, state: { width: D, order }, reading: { tokens } } = this;
     const { one, none } = layer;
     const inOrder = (values) => columns.map((token) => values[token]);
-    const line = (name, values) => ({ name, colour: theme.accent, strong: true, points: stairs(inOrder(values)) });
+    const line = (name, values) => ({ name, colour: theme.accent, strong: true, aid: true, points: stairs(inOrder(values)) });
     const { width, height } = this.lengths.sized();
     [this.x, this.cell] = [d3.scaleLinear([0, tokens.length || 1], [0, width]), width / (tokens.length || 1)];
     const length = d3.scaleSqrt([-top.shared, top.routed], [height, 0]);

@@ -70,8 +70,8 @@ export class Chart {
   lines(series, x, y) {
     this.points = series.filter(({ aid }) => !aid).flatMap(({ name, points }) => (
       points.map(([a, b], place) => ({ name, place, x: x(a), y: y(b) }))));
-    const line = d3.line(([a]) => x(a), ([, b]) => y(b));
-    const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high));
+    const line = d3.line(([a]) => x(a), ([, b]) => y(b)).digits(1);
+    const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high)).digits(1);
     this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name, {
       "fill": ({ colour }) => colour, "fill-opacity": ({ strong }) => (strong ? 0.25 : 0.1), "d": ({ band }) => area(band) });
     this.join(this.curves, "path", "moe-line", series, (one) => one.name, {
@@ -152,7 +152,7 @@ export class Chart {
     nodes.each(function put(one) {
       if (text) say(this, String(text(one)));
       const [goal, before, moving] = [functions.map((of) => of(one)), this.goal, this.__transition]; // d3's, while it moves
-      if (String(goal) === String(before)) return;
+      if (before && goal.every((value, i) => value === before[i])) return;
       this.goal = goal;
       const still = !before || !duration || goal.some((value) => value?.length > LONG);
       const node = still ? d3.select(this).interrupt() : d3.select(this).transition().duration(duration);
