@@ -37,9 +37,9 @@ kernel = triton.jit if triton else lambda function: function
 @kernel
 def gate_up_kernel(x, weight_R, w_in, token_R, tiles, gate_up, hidden, num_tiles, D: tl.constexpr, H: tl.constexpr,
                    TILE: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
-    """gate, up = x W_gate, x W_up and hidden = weight · silu(gate) · up, of one tile of rows and one block of hidden units."""
+    """gate, up = x W_gate, x W_up and hidden = weight · silu(gate) · up, of a tile of rows and a block of units."""
     blocks = tl.cdiv(H, COLUMNS)
-    tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks  # a tile's blocks run together: they read the same rows
+    tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks  # a tile's blocks run together: the same rows
     expert, first, end = tl.load(tiles + tile), tl.load(tiles + num_tiles + tile), tl.load(tiles + 2 * num_tiles + tile)
     if first >= end:  # a tile too many
         return

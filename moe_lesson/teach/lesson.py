@@ -32,6 +32,7 @@ from ..measure.evidence import Interval
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
             "transformers": "lesson 11, real models"}
+LINE = 96  # characters: what a notebook shows without breaking it
 
 
 class ClaimFailed(AssertionError):
@@ -152,7 +153,8 @@ class Lesson:
         if not bool(holds):
             raise ClaimFailed(f"not true in this run: {sentence} ({figures(numbers)})")
         self.claims_made.append((sentence, numbers))
-        print(f"✔ {sentence}" + (f" ({figures(means(numbers))})" if numbers else ""))
+        line = f"✔ {sentence}" + (f" ({figures(means(numbers))})" if numbers else "")
+        print(textwrap.fill(line, LINE, subsequent_indent="  "))  # a notebook would break it inside a word
 
     def claims(self) -> Page:
         """All claims of this sitting with their numbers, as a table; the intervals among these unfold under it."""
@@ -246,12 +248,13 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapp
 
 
 def written(value: object, spec: str | None) -> str:
-    """A cell: an interval without its n, a number as `spec` says."""
+    """A cell: an interval without its n, a number as `spec` says, but never as 0 unless it is."""
     if isinstance(value, str | bool):
         return str(value)
     if isinstance(value, Interval):
         return str(value).partition(" (")[0]
-    return format(value, spec or ("," if isinstance(value, int) else ".3f"))
+    text = format(value, spec or ("," if isinstance(value, int) else ".3f"))
+    return f"<{text[:-1]}1" if value > 0 and not text.strip("0.") else text
 
 
 def solution(*functions: Callable) -> Page:

@@ -9,7 +9,7 @@ import torch
 
 from moe_lesson.measure.evidence import interval
 from moe_lesson.moe.routing import expert_load
-from moe_lesson.teach.lesson import ClaimFailed, Lesson, solution, table
+from moe_lesson.teach.lesson import ClaimFailed, Lesson, solution, table, written
 
 
 @pytest.fixture
@@ -169,6 +169,13 @@ def test_a_true_claim_is_printed_with_its_numbers(lesson, capsys):
     assert "sparse 1.235" in repr(lesson.claims()) and "<table" in lesson.claims()._repr_html_()
 
 
+def test_a_long_claim_goes_on_in_a_line_of_its_own_and_no_word_is_broken(lesson, capsys):
+    lesson.claim("words " * 29 + "words", True, left_over=0.25)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert len(first) <= 96 and first.startswith("✔ words words")
+    assert rest and all(line.startswith("  ") and len(line) <= 96 for line in rest) and rest[-1].endswith("(left over 0.250)")
+
+
 def test_a_claim_shows_means_and_its_intervals_unfold_under_all_claims(lesson, capsys):
     lesson.claim("two are more than one", True, more=interval([1.0, 2.0, 3.0]), one=1)
     assert capsys.readouterr().out == "✔ two are more than one (more 2.000, one 1)\n"
@@ -203,6 +210,13 @@ def test_a_table_reads_as_columns_in_a_terminal_and_says_what_its_intervals_are(
         "model                    loss  parameters  share\n"
         "a <b>   2.000 [-0.484, 4.484]      12,345    50%\n"
         "longer   3.000 [0.516, 5.484]           7")
+
+
+@pytest.mark.parametrize("value,spec,cell", [
+    (2e-5, None, "<0.001"), (0.004, ".2f", "<0.01"), (0.0, None, "0.000"), (0, None, "0"), (-2e-5, None, "-0.000"),
+    (0.001, None, "0.001"), (1e-9, "g", "1e-09")])
+def test_a_number_that_is_not_0_is_not_written_as_0(value, spec, cell):
+    assert written(value, spec) == cell
 
 
 def test_a_table_on_the_page_is_escaped_numbers_at_the_right_and_the_same_bytes_each_time():

@@ -382,6 +382,8 @@ def test_any_state_fits_a_small_screen_and_no_state_changes_its_height(show, nam
         page.set_viewport_size({"width": width, "height": 720})
         heights: dict[str, set] = {}  # another text may take another height
         for widget in in_states(page, example):
+            if size == "as usual":
+                assert page.locator(".moe-status").evaluate("(node) => node.scrollHeight <= node.clientHeight"), words(page)
             box = page.locator(".moe-root").bounding_box()
             here = heights.setdefault(getattr(widget, "text", ""), {box["height"]})
             for point in range(12):  # what is under the pointer must not move

@@ -37,11 +37,9 @@ function describe(state) {
   const [hurt, hit] = [own.rise[2], own.beyond[2]];
   return `${rung}, ${gone} of ${sizes[rung]} experts gone: `
     + judged(hurt, `${domain} is hurt more`, `${domain} is hurt less`, `open whether ${domain} is hurt more`)
-    + " without its specialists than without as many others of the same load, "
-    + `${withBounds(hurt)} nats per byte (${seeds.length} seeds). `
-    + judged(hit, "Compared with the other domains, it is hit harder", "Compared with the other domains, it is hit less",
-      "Open whether, compared with the other domains, it is hit harder")
-    + ` than by that control: ${withBounds(hit)}. ${countWords(state)}`;
+    + ` by its specialists' loss than by that of others, ${withBounds(hurt)} nats per byte (${seeds.length} seeds). `
+    + judged(hit, "Beside the other domains, it is hit harder", "Beside the other domains, it is hit less",
+      "Open whether, beside the other domains, it is hit harder") + `: ${withBounds(hit)}. ${countWords(state)}`;
 }
 
 /** How all domains' specialists fare, so that nobody picks the one that pleases. */

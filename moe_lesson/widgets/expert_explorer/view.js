@@ -12,7 +12,7 @@ import { ReadingView } from "../kit/reading.js";
 import { floats, numbers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
 import { bytesOf, encode, spelled, tokenNames } from "../kit/vocabulary.js";
-import { count, grouped, listed, shortened, weighed } from "../kit/words.js";
+import { count, grouped, listed, percent, shortened, weighed } from "../kit/words.js";
 
 const BEST = 6;          // tokens shown of an expert
 const SERVERS = 5;       // experts named for a token
@@ -215,7 +215,8 @@ class ExpertExplorerView extends ReadingView {
       const { k, ids: chosen, weights } = layers[i];
       const own = token === null ? [] : d3.range(token * k, (token + 1) * k).map((at) => [chosen[at], weights[at]]);
       const chose = token === null ? "no token" : `'${cut(tokens[token])}' chose`;
-      this.fillLine(this.lines[i], `L${i + 1}: ${chose}`, own, (weight) => [weighed(weight), weight, "weight"]);
+      const all = d3.sum(own, ([, weight]) => weight) || 1; // the gate scale apart
+      this.fillLine(this.lines[i], `L${i + 1}: ${chose}`, own, (weight) => [percent(weight / all), weight / all, "of the weights"]);
       this.fillLine(this.lines[state.sizes.length + i], serverWords(state, i, asked), servers(state, census[i], i, asked),
         (lift) => [times(lift), Math.sqrt(lift / state.axis), "lift"]);
     });

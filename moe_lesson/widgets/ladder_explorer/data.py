@@ -14,6 +14,7 @@ import traitlets
 from traitlets import Dict, Float, Int, List, Unicode
 
 from ...base.errors import require
+from ...experiments import EXPERIMENTS
 from ...measure.evidence import Table, result_table, student_t
 from ..kit.base import LessonWidget, one_of
 
@@ -135,7 +136,7 @@ class LadderExplorer(LessonWidget):
         title: the title.
         rung: the highlighted one at first; the first one unless given.
         beside: the one it is compared with at first; the first other one unless given.
-        unit: of the losses.
+        unit, margin: of the losses; two rungs whose difference lies within the margin are alike.
 
     Traits to read, set and observe: `rung` and `beside` (names of rungs; setting one to the other swaps them), `seed` (one of
     `seeds`, or None: all of them and their mean), `axis` ("steps", "FLOPs", "seconds"), `domain` (one of `domains`, the first of
@@ -148,6 +149,7 @@ class LadderExplorer(LessonWidget):
     """
 
     unit = Unicode().tag(sync=True)
+    margin = Float().tag(sync=True)
     rungs = List(Dict()).tag(sync=True)  # name, per_step: axis -> cost, validation: domain -> [Z][steps], test: domain -> [Z]
     seeds = List(Int()).tag(sync=True)
     steps = List(Int()).tag(sync=True)
@@ -161,7 +163,7 @@ class LadderExplorer(LessonWidget):
     domain = Unicode().tag(sync=True)
 
     def __init__(self, rungs: Mapping[str, RungRuns], *, origin: str, title: str = "ladder explorer", rung: str | None = None,
-                 beside: str | None = None, unit: str = "nats per byte"):
+                 beside: str | None = None, unit: str = "nats per byte", margin: float = 0.0):
         check_rungs(rungs)
         rung = next(iter(rungs)) if rung is None else rung
         beside = next(name for name in rungs if name != rung) if beside is None else beside
@@ -170,14 +172,15 @@ class LadderExplorer(LessonWidget):
         start = {"rung": rung, "beside": beside, "seed": None, "axis": AXES[0], "domain": MEAN}
         freedom = len(first.seeds) - 1  # of one rung; Welch's has up to twice as many for two
         freedoms = [freedom * (1 + i / 50) for i in range(51)] if freedom else []
-        super().__init__(title=title, origin=origin, unit=unit, rungs=[rung_sent(name, runs) for name, runs in rungs.items()],
-                         seeds=list(first.seeds), steps=list(first.steps), domains=[MEAN, *first.test],
+        super().__init__(title=title, origin=origin, unit=unit, margin=margin, seeds=list(first.seeds), steps=list(first.steps),
+                         rungs=[rung_sent(name, runs) for name, runs in rungs.items()], domains=[MEAN, *first.test],
                          quantiles=[freedoms, [student_t(freedom + 1) for freedom in freedoms]], start=start)
 
     @classmethod
     def of_tables(cls, folder: pathlib.Path | None = None) -> LadderExplorer:
         """The ladder of the course's tables, DeepSeekMoE beside GShard; see `runs_of_tables`."""
-        return cls(runs_of_tables(folder), origin="trained", rung="deepseekmoe", beside="gshard")
+        return cls(runs_of_tables(folder), origin="trained", rung="deepseekmoe", beside="gshard",
+                   margin=EXPERIMENTS["ladder"].margin)
 
     @traitlets.validate("rung", "beside", "seed", "axis", "domain")
     def _one_of_them(self, proposal):

@@ -27,9 +27,7 @@ function bounded(mean, n, variances, [freedoms, quantiles]) {
 }
 
 /** The mean over seeds with its interval. */
-function over(values, quantiles) {
-  return bounded(d3.mean(values), values.length, [d3.deviation(values) ** 2], quantiles);
-}
+const over = (values, quantiles) => bounded(d3.mean(values), values.length, [d3.deviation(values) ** 2], quantiles);
 
 function difference(mine, other, quantiles) {
   return bounded(d3.mean(mine) - d3.mean(other), mine.length, [mine, other].map((values) => d3.deviation(values) ** 2), quantiles);
@@ -81,25 +79,26 @@ export function costWords(cost, axis) {
 
 /** What the explorer shows: the two at the same cost by the axis that is shown, and at the end on test text. */
 function describe(state, { test, equal }) {
-  const { axis, rung, beside, seed, seeds } = state;
+  const { axis, rung, beside, seed, seeds, margin } = state;
   const { cost, alike, first, steps, losses, difference: gap } = equal[axis];
   const [ended, running] = first ? [0, 1] : [1, 0];
   const names = [rung, beside];
   const whose = `${state.domain}, ${seed === null ? count(seeds.length, "seed") : `seed ${seed} alone, so no interval`}`;
-  const end = ` At the end, test loss: ${verdict(rung, test[2])}`;
-  if (alike) return `Validation loss (${whose}) at ${costWords(cost, axis)}, where both end: ${verdict(rung, gap)}${end}`;
+  const end = ` At the end, test loss: ${verdict(rung, test[2], margin)}`;
+  if (alike) return `Validation loss (${whose}) at ${costWords(cost, axis)}, where both end: ${verdict(rung, gap, margin)}${end}`;
   const opening = `Validation loss (${whose}): ${names[ended]} ends at ${costWords(cost, axis)}; ${names[running]}`;
   if (steps[running] === null) return `${opening} was not followed that early: nothing to compare.${end}`;
   return `${opening} was then at step ${steps[running]} with ${rounded(losses[running].mean)} against `
-    + `${rounded(losses[ended].mean)}: ${verdict(rung, gap)}${end}`;
+    + `${rounded(losses[ended].mean)}: ${verdict(rung, gap, margin)}${end}`;
 }
 
-/** Which of the two is lower, and whether the seeds can tell. */
-function verdict(name, gap) {
+/** Which of the two is lower, and whether the seeds can tell; alike is what can differ by less than the margin alone. */
+function verdict(name, gap, margin) {
   const size = rounded(Math.abs(gap.mean));
   const lower = Number(size) ? `${size} ${gap.mean > 0 ? "higher" : "lower"}` : `the same to ${10 ** -DIGITS}`;
   const known = gap.n === 1 || gap.low > 0 || gap.high < 0;
-  return `${name} is ${lower}${bounds(gap, signed)}${known ? "." : ", the seeds cannot tell."}`;
+  const unknown = Math.max(-gap.low, gap.high) < margin ? `: alike, within ${margin}.` : ", the seeds cannot tell.";
+  return `${name} is ${lower}${bounds(gap, signed)}${known ? "." : unknown}`;
 }
 
 /** What is measured, of the highlighted rung, of the one beside it, and their difference. */
@@ -115,12 +114,12 @@ function tableRows(state, { test: [mine, other, gap], equal }) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const NOTE = "[ ]: 95% interval over seeds, also the bands; where it includes 0, the seeds cannot tell. Rings: the seeds of the "
+const NOTE = "[ ]: 95% interval over seeds, also the bands; where it includes 0, no difference is shown. Rings: the seeds of the "
   + "two, beside their mean. Dashed: where the cheaper of the two ends; the other is read off at its last followed step by then "
   + "(costs within 3% count as equal). Its learning rate was still high there: a training planned that short would end lower.";
 
 class LadderExplorerView extends WidgetView {
-  static data = ["origin", "unit", "rungs", "seeds", "steps", "domains", "quantiles"];
+  static data = ["origin", "unit", "margin", "rungs", "seeds", "steps", "domains", "quantiles"];
 
   static settings = ["rung", "beside", "seed", "axis", "domain"];
 

@@ -44,7 +44,7 @@ function describe(state, expert) {
   const { router, routers, layer, sizes, sample } = state;
   const one = sampleOf(state);
   return `${router === routers[0] ? router : badgeWords(state)}, layer ${layer + 1} of ${sizes.length}: in ${sample} tokens, `
-    + `${one.specialists} of ${count(one.experts.length, "expert")} prefer a domain (lift 1.5 or more); with `
+    + `${one.specialists} of ${count(one.experts.length, "expert")} prefer a domain (lift ≥ 1.5); with `
     + `${NULLS[state.null]}, ${one.null.count} do. Above 95% of their own shuffles: ${one.above}, by chance about `
     + `${(0.05 * one.called.length).toFixed(0)}. `
     + (expert === null ? meanWords(state, one) : expertWords(state, one.experts[expert]));
@@ -59,7 +59,7 @@ function meanWords(state, one) {
 function expertWords({ domains }, { n, calls, total, lift, favourite, top, above }) {
   if (!total) return `Expert ${n} has no call in this sample.`;
   const shares = domains.map((domain, d) => `${domain} ${d3.format(".0%")(calls[d] / total)}`).join(", ");
-  return `Expert ${n}, ${count(total, "call")}: ${shares}. It prefers ${domains[favourite]}, lift ${rounded(lift, 2)}, `
+  return `Expert ${n}, ${count(total, "call")}: ${shares}. Lift for ${domains[favourite]} ${rounded(lift, 2)}, `
     + `${above ? "above" : "within"} 95% of its shuffles (up to ${rounded(top, 2)}).`;
 }
 

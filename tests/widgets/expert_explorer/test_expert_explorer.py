@@ -144,7 +144,7 @@ FOUND, MINE = "node.style.background !== ''", "node.classList.contains('moe-alik
 def chosen(layer: int, text: str, token: int) -> list[str]:
     routing = model_of().route(text)[layer]
     weights = zip(routing.expert_ids[token].tolist(), routing.weights[token].tolist())
-    return [f"L{layer + 1} E{n} {weight:.2f}" for n, weight in weights]
+    return [f"L{layer + 1} E{n} {weight / routing.weights[token].sum():.0%}" for n, weight in weights]
 
 
 def serving(layer: int, byte: str) -> list[str]:

@@ -181,12 +181,12 @@ def test_it_says_how_many_prefer_a_domain_how_many_do_by_chance_and_what_one_exp
     page = show(view)
     specialists, none, filled, mean, shuffled = measured(page, sample=512)["trained"]
     assert status(page) == (
-        f"trained, layer 1 of 2: in 512 tokens, {specialists:.0f} of 12 experts prefer a domain (lift 1.5 or more); with domains "
+        f"trained, layer 1 of 2: in 512 tokens, {specialists:.0f} of 12 experts prefer a domain (lift ≥ 1.5); with domains "
         f"shuffled among the tokens, {none:.0f} do. Above 95% of their own shuffles: {filled:.0f}, by chance about 1. Mean "
         f"strongest lift: {mean:.2f}, shuffled {shuffled:.2f}; in 512 tokens {mean:.2f}, shuffled {shuffled:.2f}.")
     page.evaluate("model.receive({ locked_expert: 2 })")
     calls, band = view.measured[3][0]["calls"][2], view.measured[3][0]["nulls"][0]["band"][2]
-    assert status(page).endswith(f"Expert 2, {sum(calls)} calls: python 0%, english 0%, cpp 100%, maths 0%. It prefers cpp, lift "
+    assert status(page).endswith(f"Expert 2, {sum(calls)} calls: python 0%, english 0%, cpp 100%, maths 0%. Lift for cpp "
                                  f"4.00, above 95% of its shuffles (up to {band:.2f}).")
 
 
