@@ -126,7 +126,7 @@ function tableRows(state) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const MAP = { left: 34, top: 4, right: 6, below: 22, most: 348 }; // pixels around the cells, and their widest
+const MAP = { left: 34, top: 4, right: 6, below: 22, most: 340 }; // pixels around the cells, and their widest
 
 class RedundancyLensView extends PointingView {
   static data = ["origin", "unit", "num_experts", "kinds", "similarity", "control", "start"];
@@ -155,7 +155,7 @@ class RedundancyLensView extends PointingView {
     const [legend, map, figure] = ["moe-legend", "moe-lens-map", "moe-lens"].map((name) => make("div", name));
     legend.append(make("span", "", "Outlined: now one expert"), scale);
     map.append(legend, this.stage);
-    this.chart = new Chart({ height: 406, margin: { top: 26, right: 116 } });
+    this.chart = new Chart({ height: 398, margin: { top: 26, right: 116 } });
     figure.append(map, this.chart.box);
     this.table = makeSheet("after as many merges");
     this.folded.append(this.table);
