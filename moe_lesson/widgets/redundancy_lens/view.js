@@ -1,8 +1,8 @@
 // The redundancy lens: which experts are alike, and what merging them costs. Every loss was measured in Python before the
 // page opened; this module only reads.
 
-import { drawNumbers, fillTicks, makeScale, outline, sizedContext } from "../kit/canvas.js";
-import { apart, Chart, fillTable, makeSheet } from "../kit/charts.js";
+import { drawNumbers, fillTicks, inkOn, makeScale, outline, sizedContext } from "../kit/canvas.js";
+import { Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
@@ -126,7 +126,7 @@ function tableRows(state) {
 
 // --- the widget ------------------------------------------------------------------------------------------------------
 
-const MAP = { left: 34, top: 4, right: 6, below: 22, most: 316 }; // pixels around the cells, and their widest
+const MAP = { left: 34, top: 4, right: 6, below: 22, most: 340 }; // pixels around the cells, and their widest
 
 class RedundancyLensView extends PointingView {
   static data = ["origin", "unit", "num_experts", "kinds", "similarity", "control", "start"];
@@ -155,7 +155,7 @@ class RedundancyLensView extends PointingView {
     const [legend, map, figure] = ["moe-legend", "moe-lens-map", "moe-lens"].map((name) => make("div", name));
     legend.append(make("span", "", "Outlined: now one expert"), scale);
     map.append(legend, this.stage);
-    this.chart = new Chart({ height: 374, margin: { top: 26, right: 100 } });
+    this.chart = new Chart({ height: 398, margin: { top: 26, right: 116 } });
     figure.append(map, this.chart.box);
     this.table = makeSheet("after as many merges");
     this.folded.append(this.table);
@@ -194,10 +194,16 @@ class RedundancyLensView extends PointingView {
     const [start, gap] = [kinds.indexOf(now) * N * N, side / N > 14 ? 1 : 0];
     ctx.save();
     ctx.translate(MAP.left, MAP.top);
+    Object.assign(ctx, { font: this.theme.font, textAlign: "center", textBaseline: "middle" });
+    const written = ctx.measureText("-0.00").width < side / N; // the numbers, where they have room
     rows.forEach((first, row) => rows.forEach((second, column) => {
-      const place = Math.min(Math.floor((similarities[start + first * N + second] + 1) * 128), 255);
+      const value = similarities[start + first * N + second];
+      const place = Math.min(Math.floor((value + 1) * 128), 255);
       ctx.fillStyle = row === column ? DESIGN.grey : DIVERGING[place];
       ctx.fillRect(at(column), at(row), at(column + 1) - at(column) - gap, at(row + 1) - at(row) - gap);
+      if (!written || row === column) return;
+      ctx.fillStyle = inkOn(DIVERGING[place]);
+      ctx.fillText(rounded(value, 2), (at(column) + at(column + 1)) / 2, (at(row) + at(row + 1)) / 2);
     }));
     drawEdges(ctx, edges.map((edge) => edge.map(at)));
     const [row, column] = pair ? pair.map((n) => rows.indexOf(n)) : [];
@@ -225,9 +231,8 @@ class RedundancyLensView extends PointingView {
     chart.dots(curves.filter(({ points }) => merges < points.length).map(({ name, colour, points }) => (
       { key: name, x: x(merges), y: y(points[merges][1]), colour, radius: name === kind ? 6 : 4 })));
     const every = [random, ...curves];
-    const heights = apart(every.map(({ points }) => y(points.at(-1)[1])), 17, height);
-    chart.words(every.map(({ name, points }, i) => (
-      { key: name, x: x(points.length - 1) + 9, y: heights[i] + 4, text: name, strong: name === kind })));
+    chart.names(every.map(({ name, points, colour }) => (
+      { key: name, x: x(points.length - 1), y: y(points.at(-1)[1]), text: name, colour, strong: name === kind })));
   }
 
   wire() {

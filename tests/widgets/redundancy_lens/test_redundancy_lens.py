@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from redundancy_lens.cases import UNMERGED, alike, lens_of, merging_of, mergings_of
-from widget_harness import assert_refused, picture, run_node, status, table
+from widget_harness import assert_refused, picture, run_node, status, table, written
 
 from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
@@ -193,6 +193,16 @@ def test_another_kind_shows_other_similarities_and_takes_the_slider_back_if_it_h
     assert "2 merges by weights, 6 of 8 experts left" in status(page) and picture(page) != before
     assert page.evaluate("model.saved") == [{"kind": "weights", "merges": 2}] and (lens.kind, lens.merges) == ("weights", 2)
     assert page.get_by_label(SLIDER).get_attribute("max") == "2"
+
+
+def test_cells_with_room_say_how_alike_two_experts_are(show):
+    for experts, all_told in ((8, True), (16, False)):
+        lens = lens_of(experts)
+        texts = [text for text, _ in written(show(lens), {"merges": 1})]
+        one = mergings_of(experts)["outputs"].similarity.numpy()
+        told = sorted(text for text in texts if "." in text)
+        assert told == (sorted(f"{value + 0.0:.2f}".replace("-0.00", "0.00") for value in one[~np.eye(experts, dtype=bool)])
+                        if all_told else [])
 
 
 def test_a_pair_is_named_with_its_similarity_in_all_kinds_and_the_merge_it_meets_at(show):
