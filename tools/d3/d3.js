@@ -6,5 +6,5 @@ export { format } from "d3-format";
 export { scaleBand, scaleLinear, scaleLog, scaleSqrt } from "d3-scale";
 export { interpolatePuOr, interpolateViridis } from "d3-scale-chromatic";
 export { select } from "d3-selection";
-export { area, line } from "d3-shape";
+export { area, curveStepAfter, line } from "d3-shape";
 export { transition } from "d3-transition";

@@ -125,8 +125,8 @@ function ticksOf({ shared, routed }) {
   return [...new Set(lengths)].filter((y) => y <= routed && y >= -shared);
 }
 
-/** One step for each value, as points of a curve. */
-const stairs = (values) => values.flatMap((value, i) => [[i, value], [i + 1, value]]);
+/** One step for each value, as points of a staircase. */
+const stairs = (values) => [...values, ...values.slice(-1)].map((value, i) => [i, value]);
 
 /** A filled staircase from zero. */
 const filled = (name, colour, values, base = () => 0) => ({ name, colour, strong: true, aid: true, points: stairs(values),
@@ -220,7 +220,7 @@ class ContributionView extends ReadingView {
       yValues: ticksOf(top), yFormat: (y) => d3.format(".3~g")(Math.abs(y)) });
     this.lengths.lines([filled("routed", theme.bar, inOrder(one.routed)),
       filled("shared", SHARED, inOrder(one.shared).map((y) => -y)),
-      line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length);
+      line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length, true);
     const step = Math.ceil(LETTER / this.cell);
     const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other token of a text would make another text
     const most = Math.floor((step * this.cell) / LETTER);
@@ -233,14 +233,14 @@ class ContributionView extends ReadingView {
     this.shares.axes(null, share, { yTitle: "the shared part's share of the two lengths", yValues: [0, 0.5, 1],
       yFormat: percent });
     this.shares.lines([filled("routed", theme.bar, inOrder(one.share), () => 1), filled("shared", SHARED, inOrder(one.share)),
-      line("untrained", none.share)], this.x, share);
+      line("untrained", none.share)], this.x, share, true);
 
     const cosine = d3.scaleLinear([-1, 1], [this.cosines.sized().height, 0]);
     const random = Math.min(2 / Math.sqrt(D), 1);
     this.cosines.axes(null, cosine, { yTitle: "cosine of the two parts; dashed: two random directions", yValues: [-1, 0, 1],
       yFormat: (y) => ["cancel", "0", "agree"][y + 1] });
     this.cosines.lines([filled("cosine", DESIGN.grey, inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
-      colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine);
+      colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine, true);
     fillTable(this.table, tokens.length ? layer.rows ??= tableRows(tokens, layer) : [[]]);
   }
 

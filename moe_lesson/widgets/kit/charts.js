@@ -65,13 +65,14 @@ export class Chart {
 
   /**
    * Curves { name, colour, points [[x, y]], band [[x, low, high]], strong, dash, aid } on two scales; one that is an aid to read
-   * the others by is not found by the mouse.
+   * the others by is not found by the mouse. As stairs, a value holds until the next x.
    */
-  lines(series, x, y) {
+  lines(series, x, y, stairs = false) {
     this.points = series.filter(({ aid }) => !aid).flatMap(({ name, points }) => (
       points.map(([a, b], place) => ({ name, place, x: x(a), y: y(b) }))));
     const line = d3.line(([a]) => x(a), ([, b]) => y(b)).digits(1);
     const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high)).digits(1);
+    if (stairs) for (const shape of [line, area]) shape.curve(d3.curveStepAfter);
     this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name, {
       "fill": ({ colour }) => colour, "fill-opacity": ({ strong }) => (strong ? 0.25 : 0.1), "d": ({ band }) => area(band) });
     this.join(this.curves, "path", "moe-line", series, (one) => one.name, {

@@ -127,7 +127,7 @@ def heights(page, chart: int, curve: int) -> np.ndarray:
     """[T] where each step of a curve of a chart stands, in pixels from the top."""
     status(page)
     path = page.locator(".moe-contribution .moe-chart").nth(chart).locator(".moe-line").nth(curve).get_attribute("d")
-    return np.array([float(y) for _, y in re.findall(r"([-0-9.e]+),([-0-9.e]+)", path)])[::2]
+    return np.array([float(y) for _, y in re.findall(r"([-0-9.e]+),([-0-9.e]+)", path)])[:-1:2]
 
 
 def test_it_says_how_the_lengths_are_split_beside_no_training(show):
