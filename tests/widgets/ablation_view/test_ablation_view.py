@@ -113,7 +113,7 @@ def test_a_domain_that_is_hurt_easily_is_not_taken_for_one_that_is_aimed_at(show
 
 def test_in_the_shipped_models_each_domain_is_hit_by_the_loss_of_its_own_specialists(show):
     says = status(show(AblationView.of_table()))
-    assert "python is hurt more without its specialists" in says and "it is hit harder than" in says
+    assert "python is hurt more by its specialists' loss" in says and "it is hit harder:" in says
     assert says.endswith("hurt more 4, less 0, open 0; hit harder 4, less 0, open 0.")
 
 
