@@ -1,15 +1,6 @@
-"""How `pytest -n logical --dist loadscope` deals tests out: by file, and what every widget is asked by widget; to how many."""
-
-import os
+"""How `pytest -n … --dist loadscope` shares out the tests: a file is one process's, what every widget is asked goes by widget."""
 
 import pytest
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """Three processes for two cores: each waits a third of its time, for a browser or a kernel."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + cores // 2
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -61,7 +61,7 @@ def census_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]
     """What one call of an expert tells about the token's domain, the token itself, the one predicted after it, and its other
     experts: for each layer, beside a random router, a hash router, the untrained model, and shuffled documents."""
     found = take_census(model, corpus, "test", seed=seed)
-    found["untrained"] = take_census(LanguageModel(model.config, seed), corpus, "test")["trained"]
+    found["untrained"] = take_census(LanguageModel(model.config, seed), corpus, "test", nulls=False)["trained"]
     found["shuffled documents"] = found["trained"].shuffled_documents(seed)
     for router, census in found.items():
         for layer in range(len(census.sizes)):
@@ -72,7 +72,7 @@ def census_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]
 def ablations_of(model: LanguageModel, corpus: Corpus, seed: int) -> Iterator[dict]:
     """The test loss of every domain without the experts that are most specialised in one, chosen on the validation split, and
     without random ones of the same load; with the share of each domain's calls that the missing experts took."""
-    chosen, judged = take_census(model, corpus, "validation")["trained"], take_census(model, corpus, "test")["trained"]
+    chosen, judged = (take_census(model, corpus, split, nulls=False)["trained"] for split in ("validation", "test"))
     layers = range(len(judged.sizes))
     seen, calls = ([census.pooled(census.calls(layer)) for layer in layers] for census in (chosen, judged))
 

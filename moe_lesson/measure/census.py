@@ -131,7 +131,7 @@ def windows(corpus: Corpus, split: str, context: int, limit: int, vocabulary: in
 
 @torch.no_grad()
 def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit: int = 2048, seed: int = 0,
-                batch: int = 32) -> dict[str, Census]:
+                batch: int = 32, nulls: bool = True) -> dict[str, Census]:
     """Where the tokens of a split go, beside three nulls that see the same hidden states or the same tokens.
 
     Args:
@@ -139,6 +139,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
         corpus: whose documents of `split` are read.
         limit: how many tokens of each document.
         seed: of the nulls.
+        nulls: take them, too; balancing one takes most of the time.
 
     Returns: "trained", what the model's routers choose; "random router", what random weights would choose (`random_router`);
         "balanced random router", the same with a bias that evens the load of its experts; "hash router", what a hash of the
@@ -163,12 +164,11 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
                 scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)).cpu())
             seen.clear()
     token_T, scored = ids[:, :-1][known], list(zip(map(torch.cat, scores), random))
-    chosen = {
-        "trained": [torch.cat(parts) for parts in trained],
-        "random router": [s.topk(r.top_k).indices for s, r in scored],
-        "balanced random router": [(s + evening_bias(s, r.top_k)).topk(r.top_k).indices for s, r in scored],
-        "hash router": [hash_routing(router, token_T, seed=seed + i).expert_ids for i, router in enumerate(routers)],
-    }
+    chosen = {"trained": [torch.cat(parts) for parts in trained]}
+    if nulls:
+        chosen["random router"] = [s.topk(r.top_k).indices for s, r in scored]
+        chosen["balanced random router"] = [(s + evening_bias(s, r.top_k)).topk(r.top_k).indices for s, r in scored]
+        chosen["hash router"] = [hash_routing(router, token_T, seed=seed + i).expert_ids for i, router in enumerate(routers)]
     domains, documents = corpus.domains, [d for d in corpus.documents if d.split == split]
     counted = Census(domains, torch.tensor([domains.index(d.domain) for d in documents], device="cpu"),
                      document[:, None].expand_as(known)[known], token_T, torch.cat(predicted), (),

@@ -33,7 +33,7 @@ def rises(model: LanguageModel, corpus: Corpus, share: float, seed: int = 0) -> 
         ValueError: if fewer than K experts would be kept.
     """
     require(0 < share <= 1, f"share is {share}; expected more than 0 and at most 1")
-    used, judged = (take_census(model, corpus, split)["trained"] for split in ("validation", "test"))
+    used, judged = (take_census(model, corpus, split, nulls=False)["trained"] for split in ("validation", "test"))
     num_domains, generator = len(used.domains), torch.Generator().manual_seed(seed)
     whole_F, found = document_losses(model, corpus), {"own": 0.0, "next": 0.0, "random": 0.0}
     for d in range(num_domains):
