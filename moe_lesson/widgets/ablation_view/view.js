@@ -37,9 +37,9 @@ function describe(state) {
   const [hurt, hit] = [own.rise[2], own.beyond[2]];
   return `${rung}, ${gone} of ${sizes[rung]} experts gone: `
     + judged(hurt, `${domain} is hurt more`, `${domain} is hurt less`, `open whether ${domain} is hurt more`)
-    + ` by its specialists' loss than by that of others, ${withBounds(hurt)} nats per byte (${seeds.length} seeds). `
-    + judged(hit, "Beside the other domains, it is hit harder", "Beside the other domains, it is hit less",
-      "Open whether, beside the other domains, it is hit harder") + `: ${withBounds(hit)}. ${countWords(state)}`;
+    + ` when its specialists go than when others do, ${withBounds(hurt)} nats per byte (${seeds.length} seeds). `
+    + judged(hit, "Beyond the control, it is hit harder than the others", "Beyond the control, it is hit less than the others",
+      "Open whether, beyond the control, it is hit harder than the others") + `: ${withBounds(hit)}. ${countWords(state)}`;
 }
 
 /** How all domains' specialists fare, so that nobody picks the one that pleases. */

@@ -91,7 +91,7 @@ function costWords({ merges, num_experts: N, kind, unit, control, ...state }, { 
   const words = lossWords({ control, ...state });
   if (!merges) return `Nothing is merged: ${N} experts, ${unit} ${words(losses[0])}.`;
   const [loss, low, high] = [losses, control.low, control.high].map((all) => all[merges]);
-  const place = loss < low ? "costs less" : loss > high ? "costs more" : "is no better and no worse";
+  const place = loss < low ? "costs less" : loss > high ? "costs more" : "lies within";
   return `${count(merges, "merge")} by ${kind}, ${N - merges} of ${N} experts left: ${unit} ${words(loss)}, `
     + `${signed(words(loss - losses[0]))} against ${words(losses[0])} unmerged. Random pairs: `
     + `${control.draws > 1 ? `${words(low)} … ${words(high)} in ${control.draws} draws` : `${words(low)} in one draw`}; `

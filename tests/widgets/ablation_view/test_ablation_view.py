@@ -98,22 +98,22 @@ def drawn(page, panel: int) -> tuple[list[float], list[float]]:
 def test_a_domain_that_misses_its_specialists_more_than_the_control_is_told_from_one_that_does_not(show):
     hurt = status(show(toy(HURT, SPARED)))
     assert hurt.replace("\u00a0", " ") == (
-        "toy, 2 of 8 experts gone: a is hurt more by its specialists' loss than by that of others, "
-        "+0.400 [+0.152, +0.648] nats per byte (3 seeds). Beside the other domains, it is hit harder: "
+        "toy, 2 of 8 experts gone: a is hurt more when its specialists go than when others do, "
+        "+0.400 [+0.152, +0.648] nats per byte (3 seeds). Beyond the control, it is hit harder than the others: "
         "+0.500 [+0.252, +0.748]. All 2 domains: hurt more 1, less 0, open 1; hit harder 1, less 0, open 1.")
-    assert "a is hurt less by its specialists' loss than" in status(show(toy(SPARED, HURT)))
-    assert "open whether a is hurt more by" in status(show(toy(((0.1, 0), (0.5, 0)), ((0.2, 0), (0.2, 0)))))
+    assert "a is hurt less when its specialists go than" in status(show(toy(SPARED, HURT)))
+    assert "open whether a is hurt more when" in status(show(toy(((0.1, 0), (0.5, 0)), ((0.2, 0), (0.2, 0)))))
 
 
 def test_a_domain_that_is_hurt_easily_is_not_taken_for_one_that_is_aimed_at(show):
     page = show(toy(((0.9, 0.5), (1.0, 0.6)), ((0.8, 0.4), (0.9, 0.5))))
-    assert "Open whether, beside the other domains, it is hit harder:" in status(page)
+    assert "Open whether, beyond the control, it is hit harder than the others:" in status(page)
     assert [cell[:6] for cell in table(page)[3][1:]] == ["+0.400", "+0.400", "+0.000"]
 
 
 def test_in_the_shipped_models_each_domain_is_hit_by_the_loss_of_its_own_specialists(show):
     says = status(show(AblationView.of_table()))
-    assert "python is hurt more by its specialists' loss" in says and "it is hit harder:" in says
+    assert "python is hurt more when its specialists go" in says and "it is hit harder than the others:" in says
     assert says.endswith("hurt more 4, less 0, open 0; hit harder 4, less 0, open 0.")
 
 
