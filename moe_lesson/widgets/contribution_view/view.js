@@ -4,7 +4,7 @@ import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
-import { placeWithin } from "../kit/events.js";
+import { on, placeWithin } from "../kit/events.js";
 import { forward, readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
 import { ReadingView } from "../kit/reading.js";
@@ -193,10 +193,12 @@ class ContributionView extends ReadingView {
   describe() { return describe(this.state, this.reading, this.look.locked_token); }
 
   draw() {
-    const { state, columns, look: { locked_token: token } } = this;
+    const { state, columns, reading: { tokens, layers }, look: { locked_token: token } } = this;
     const wanted = `${this.lengths.box.wide} ${this.theme.ink}`;
-    if (wanted !== this.drawn) this.drawCharts(this.reading.layers[state.layer]);
+    const layer = layers[state.layer];
+    if (wanted !== this.drawn) this.drawCharts(layer);
     this.drawn = wanted;
+    if (this.folded.open) fillTable(this.table, tokens.length ? layer.rows ??= tableRows(tokens, layer) : [[]]);
     const place = token === null ? [] : [columns.indexOf(token)];
     for (const chart of [this.lengths, this.shares, this.cosines]) {
       chart.duration = 0; // it follows the pointer
@@ -241,13 +243,12 @@ class ContributionView extends ReadingView {
       yFormat: (y) => ["cancel", "0", "agree"][y + 1] });
     this.cosines.lines([filled("cosine", DESIGN.grey, inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
       colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine, true);
-    fillTable(this.table, tokens.length ? layer.rows ??= tableRows(tokens, layer) : [[]]);
   }
 
   wire() {
     const under = ({ clientX }) => placeWithin(clientX - this.stage.getBoundingClientRect().left - MARGIN.left, this.cell,
       this.columns.length);
-    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, () => this.columns.length,
+    return [...this.strip.wire(), on(this.folded, "toggle", this.frame.ask), ...this.listenPlaces(this.stage, under, () => this.columns.length,
       (column) => ({ locked_token: this.columns[column] }))];
   }
 }
