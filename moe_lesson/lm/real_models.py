@@ -9,6 +9,8 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +23,7 @@ from ..moe.routing import Routing
 from .checkpoints import shipped_model
 from .converted import to_transformers
 from .model import LanguageModel, listening
-from .real import routings_of
+from .real import moe_blocks, routings_of
 
 GB = 10 ** 9
 
@@ -128,19 +130,74 @@ def published(one: Published, download: bool) -> RealModel:
         OSError: if there is no network.
     """
     memory = free_memory()
-    require(memory is None or one.size < 0.8 * memory,
-            f"it needs {one.size / GB:.1f} GB of memory, and {(memory or 0) / GB:.1f} GB are free here; take a smaller one, "
-            "or a larger machine")
+    small = memory is not None and one.size > 0.8 * memory
+    require(not small or importlib.util.find_spec("accelerate") is not None,
+            f"it needs {one.size / GB:.1f} GB of memory, and {(memory or 0) / GB:.1f} GB are free here; with the package "
+            "accelerate (pip install accelerate) experts can wait on disk")
     folder = on_this_machine(one.repo)
     if folder is None:
         require(download, f"it is not on this machine; {one.size / GB:.2g} GB would be downloaded (licence: {one.licence}). "
                           "To do so, say download=True")
         folder = downloaded(one)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True)
-    return RealModel(one.repo, model.eval(), lambda text: read_with(tokenizer, text))
+    model = loaded(folder, int(0.8 * memory) if memory and small else None)
+    return RealModel(one.repo, model, lambda text: read_with(tokenizer, text))
+
+
+def loaded(folder: str | pathlib.Path, memory: int | None = None) -> Any:
+    """A model of transformers, from its files.
+
+    Args:
+        folder: where they are.
+        memory: bytes that it may take in memory, all of it unless given; experts that have no room wait on disk, beside the
+            files, until their layer calls them. That is slow: each text has all of them read.
+
+    Raises:
+        ValueError: if not even the rest has room, or the disk has none for the experts.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {}
+    if memory is not None:
+        config = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            places = experts_on_disk(AutoModelForCausalLM.from_config(config, dtype=config.dtype), memory, pathlib.Path(folder))
+        waiting = tempfile.TemporaryDirectory(prefix="waiting-", dir=folder)
+        options = {"device_map": places, "offload_folder": waiting.name}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, **options).eval()
+    if memory is not None:
+        weakref.finalize(model, waiting.cleanup)  # they are read as long as the model lives
+    return model
+
+
+def experts_on_disk(model: torch.nn.Module, memory: int, disk: pathlib.Path) -> dict[str, str]:
+    """Where the weights of a mixture that memory can't hold are to be, for `from_pretrained`: the experts of so many layers as
+    have room in memory, those of the others on disk; all else in memory, so the routers, too."""
+    def size(part: torch.nn.Module) -> int:
+        return sum(one.nbytes for one in part.state_dict().values())
+
+    experts = {f"{block.name}.experts": size(block.module.experts) for block in moe_blocks(model)}
+    least = size(model) - sum(experts.values()) + max(experts.values())  # those that are called come into memory
+    require(least <= memory, f"with the experts of one layer at a time it needs {least / GB:.2g} GB of memory, and has "
+                             f"{memory / GB:.2g}; take a smaller one, or a larger machine")
+    room, waiting = memory - least, []
+    for name, each in experts.items():
+        room -= each
+        if room < 0:
+            waiting.append(name)
+    free, needed = shutil.disk_usage(disk).free, sum(experts[name] for name in waiting)
+    require(needed < free, f"{needed / GB:.2g} GB of experts would wait on disk, and {free / GB:.2g} are free in {disk}")
+    print(f"{needed / size(model):.0%} of its {size(model) / GB:.2g} GB wait on disk, the experts of {len(waiting)} of "
+          f"{len(experts)} layers: each text takes as long as it takes to read them.")
+    places = dict.fromkeys(waiting, "disk")
+    for name, part in model.named_modules():
+        own = [tensor for tensor, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))]
+        holds = any(one.startswith(f"{name}.") for one in waiting)  # then its own tensors by name: its experts are elsewhere
+        if own and name not in waiting:
+            places |= dict.fromkeys([f"{name}.{tensor}" for tensor in own] if holds else [name], "cpu")
+    return places
 
 
 def on_this_machine(repo: str) -> str | None:

@@ -52,6 +52,19 @@ def test_reading_one_split_alone_gives_the_same_documents(machine):
     assert [d.name for d in alone.documents] == [d.name for d in machine.documents if d.split == "test"]
 
 
+def test_the_statements_of_a_tree_come_as_walk_gives_them():
+    tree = machine_text.parsed(pathlib.Path(machine_text.ast.__file__))
+    kinds = machine_text.ast.mod | machine_text.ast.stmt | machine_text.ast.excepthandler | machine_text.ast.match_case
+    assert list(machine_text.statements(tree)) == [node for node in machine_text.ast.walk(tree) if isinstance(node, kinds)]
+
+
+def test_a_file_without_a_prompt_has_no_examples_and_the_others_all(tmp_path):
+    (tmp_path / "a.py").write_text('"""No prompt."""\ndef f():\n    """>>> f()\n    1\n    """\n')
+    (tmp_path / "b.py").write_text('"""No prompt."""\nnot Python, which is not parsed either\n')
+    assert [*map(machine_text.examples, machine_text.typed(tmp_path / "a.py"))] == [">>> f()\n1\n"]
+    assert [*machine_text.typed(tmp_path / "b.py")] == []
+
+
 def test_python_has_no_comments_or_docstrings_and_cpp_no_comments():
     tree = machine_text.ast.parse('"""Top."""\n# note\ndef f():\n    """Doc."""\n    return 1  # one\n')
     assert machine_text.code_only(tree) == "def f():\n    return 1"

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from moe_lesson.lm import real
+from moe_lesson.lm.real_models import loaded
 
 transformers = pytest.importorskip("transformers")
 
@@ -149,3 +150,16 @@ def test_other_classes_are_refused_by_name():
 def test_a_router_of_another_version_is_refused(output):
     with pytest.raises(ValueError, match=r"expected logits \[T, N\], weights \[T, K\] and indices"):
         real.decided(output, "model.layers.0.mlp")
+
+
+def test_experts_on_disk_answer_as_they_did_in_memory(name, tmp_path):
+    pytest.importorskip("accelerate")
+    whole = made(name)
+    whole.save_pretrained(tmp_path)
+    size = sum(one.nbytes for one in whole.state_dict().values())
+    small = loaded(tmp_path, size - 1)
+    assert any(one.is_meta for one in small.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(small(IDS[None]).logits, whole(IDS[None]).logits, rtol=0, atol=1e-6)
+    for mine, theirs in zip(real.routings_of(small, IDS).values(), real.routings_of(whole, IDS).values()):
+        assert torch.equal(mine.expert_ids, theirs.expert_ids)

@@ -1,9 +1,13 @@
 """Published models are opened if they are here, downloaded only if asked, and refused with a reason; no network is used."""
 
+import gc
+import pathlib
+
 import pytest
 import torch
 
 from moe_lesson.lm import real_models
+from moe_lesson.lm.real import expert_outputs, moe_blocks, router_of
 from moe_lesson.lm.real_models import PUBLISHED, open_model, own_model, published, read_by
 from moe_lesson.moe.layers import moe_layers
 
@@ -47,9 +51,10 @@ def test_without_a_network_the_lesson_says_so_and_goes_on(hub, capsys):
     assert "no network in tests\nThe lesson goes on with the course's own." in capsys.readouterr().out
 
 
-def test_a_model_too_large_for_the_memory_is_refused(hub, monkeypatch):
+def test_a_model_too_large_without_accelerate_is_refused(hub, monkeypatch):
     monkeypatch.setattr(real_models, "free_memory", lambda: 10 * 10 ** 9)
-    with pytest.raises(ValueError, match="needs 13.8 GB of memory, and 10.0 GB are free"):
+    monkeypatch.setattr(real_models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs 13.8 GB of memory, and 10.0 GB are free here; with the package accelerate"):
         published(PUBLISHED["olmoe"], download=True)
 
 
@@ -65,18 +70,70 @@ def test_an_unknown_name_lists_the_right_ones():
         open_model("gpt")
 
 
-def test_a_model_that_is_here_is_opened_and_its_tokens_are_words(hub, tmp_path):
+@pytest.fixture
+def saved(tmp_path):
+    """saved(shipped) -> a folder that has a model and its tokenizer, as one from the Hub."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["?", *TEXT.split()])}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(tmp_path)
-    own_model("ladder-gshard").model.save_pretrained(tmp_path)
-    hub["shibatch/tinymoe2m"] = str(tmp_path)
+    def save(shipped):
+        words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["?", *TEXT.split()])}, unk_token="?"))
+        words.pre_tokenizer = pre_tokenizers.Whitespace()
+        transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(tmp_path)
+        own_model(shipped).model.save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return save
+
+
+def test_a_model_that_is_here_is_opened_and_its_tokens_are_words(hub, saved):
+    hub["shibatch/tinymoe2m"] = saved("ladder-gshard")
     opened = open_model("tinymoe")
     [*routings] = opened.route(TEXT).values()
     assert opened.name == "shibatch/tinymoe2m" and routings[0].tokens == tuple(TEXT.split())
     assert opened.loss(TEXT) > 0
+
+
+@pytest.mark.parametrize("shipped", ["ladder-deepseekmoe", "ladder-gshard"])
+def test_experts_that_have_no_room_wait_on_disk_and_nothing_changes(shipped, hub, saved, monkeypatch, capsys):
+    hub["shibatch/tinymoe2m"] = saved(shipped)
+    whole = open_model("tinymoe")
+    monkeypatch.setattr(real_models, "free_memory", lambda: 2_500_000 / 0.8)
+    capsys.readouterr()
+    small = open_model("tinymoe")
+    assert "wait on disk, the experts of 2 of 2 layers" in capsys.readouterr().out
+    on_disk = [name for name, one in small.model.named_parameters() if one.is_meta]
+    assert len(on_disk) == 4 and all(".experts." in name for name in on_disk)
+    assert small.loss(TEXT) == whole.loss(TEXT)
+    for mine, theirs in zip(small.route(TEXT).values(), whole.route(TEXT).values()):
+        torch.testing.assert_close(mine.gates, theirs.gates, rtol=0, atol=0)
+    x_TD = torch.randn(3, small.model.config.hidden_size)
+    for mine, theirs in zip(moe_blocks(small.model), moe_blocks(whole.model)):
+        torch.testing.assert_close(router_of(mine)(x_TD).logits, router_of(theirs)(x_TD).logits, rtol=0, atol=0)
+        torch.testing.assert_close(expert_outputs(mine, x_TD), expert_outputs(theirs, x_TD), rtol=0, atol=0)
+    [waiting] = pathlib.Path(hub["shibatch/tinymoe2m"]).glob("waiting-*")
+    del small, mine
+    gc.collect()
+    assert not waiting.exists()
+
+
+def test_as_many_layers_as_have_room_keep_their_experts(tmp_path):
+    model = own_model("ladder-gshard").model
+    with torch.device("meta"):
+        deep = type(model)(type(model.config)(**model.config.to_dict() | {"num_hidden_layers": 4}))
+    experts = [sum(one.nbytes for one in block.module.experts.parameters()) for block in moe_blocks(deep)]
+    whole = sum(one.nbytes for one in deep.state_dict().values())
+    for memory, kept in ((whole, 3), (whole - 1, 2), (whole - experts[0], 2), (whole - 2 * experts[0], 1)):
+        places = real_models.experts_on_disk(deep, memory, tmp_path)
+        assert [places[f"{block.name}.experts"] for block in moe_blocks(deep)] == ["cpu"] * kept + ["disk"] * (4 - kept)
+        assert set(places.values()) == {"cpu", "disk"} and places["lm_head"] == places["model.embed_tokens"] == "cpu"
+
+
+@pytest.mark.parametrize("memory, free, says", [(10 ** 5, 10 ** 9, "with the experts of one layer at a time it needs 0.0019 GB"),
+                                                (2_000_000, 10 ** 3, "of experts would wait on disk, and 1e-06 are free in")])
+def test_a_model_with_room_nowhere_is_refused(memory, free, says, saved, monkeypatch):
+    monkeypatch.setattr(real_models.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    with pytest.raises(ValueError, match=says):
+        real_models.loaded(saved("ladder-deepseekmoe"), memory)
 
 
 def test_free_memory_is_some_or_unknown():
