@@ -125,13 +125,6 @@ function ticksOf({ shared, routed }) {
   return [...new Set(lengths)].filter((y) => y <= routed && y >= -shared);
 }
 
-/** One step for each value, as points of a staircase. */
-const stairs = (values) => [...values, ...values.slice(-1)].map((value, i) => [i, value]);
-
-/** A filled staircase from zero. */
-const filled = (name, colour, values, base = () => 0) => ({ name, colour, strong: true, aid: true, points: stairs(values),
-  band: stairs(values).map(([x, value]) => [x, base(value), value]) });
-
 class ContributionView extends ReadingView {
   static data = ["name", "origin", "seed", "width", "num_shared", "max_tokens", "tokens", "sizes", "top_k", "parts", "expert_ids",
     "expert_weights", "weights", "untrained", "start"];
@@ -214,15 +207,16 @@ class ContributionView extends ReadingView {
     const { columns, top, theme, state: { width: D, order }, reading: { tokens } } = this;
     const { one, none } = layer;
     const inOrder = (values) => columns.map((token) => values[token]);
-    const line = (name, values) => ({ name, colour: theme.accent, strong: true, aid: true, points: stairs(inOrder(values)) });
+    const filled = (name, colour, values, floor = 0) => ({ name, colour, strong: true, values, floor });
+    const line = (name, values) => ({ name, colour: theme.accent, strong: true, values: inOrder(values) });
     const { width, height } = this.lengths.sized();
     [this.x, this.cell] = [d3.scaleLinear([0, tokens.length || 1], [0, width]), width / (tokens.length || 1)];
     const length = d3.scaleSqrt([-top.shared, top.routed], [height, 0]);
     this.lengths.axes(null, length, { yTitle: "length (√ spacing): routed part up, shared part down",
       yValues: ticksOf(top), yFormat: (y) => d3.format(".3~g")(Math.abs(y)) });
-    this.lengths.lines([filled("routed", theme.bar, inOrder(one.routed)),
+    this.lengths.stairs([filled("routed", theme.bar, inOrder(one.routed)),
       filled("shared", SHARED, inOrder(one.shared).map((y) => -y)),
-      line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length, true);
+      line("routed, untrained", none.routed), line("shared, untrained", none.shared.map((y) => -y))], this.x, length);
     const step = Math.ceil(LETTER / this.cell);
     const shown = step > 1 && order === IN_TEXT ? [] : columns; // every other token of a text would make another text
     const most = Math.floor((step * this.cell) / LETTER);
@@ -234,22 +228,22 @@ class ContributionView extends ReadingView {
     const share = d3.scaleLinear([0, 1], [this.shares.sized().height, 0]);
     this.shares.axes(null, share, { yTitle: "the shared part's share of the two lengths", yValues: [0, 0.5, 1],
       yFormat: percent });
-    this.shares.lines([filled("routed", theme.bar, inOrder(one.share), () => 1), filled("shared", SHARED, inOrder(one.share)),
-      line("untrained", none.share)], this.x, share, true);
+    this.shares.stairs([filled("routed", theme.bar, inOrder(one.share), 1), filled("shared", SHARED, inOrder(one.share)),
+      line("untrained", none.share)], this.x, share);
 
     const cosine = d3.scaleLinear([-1, 1], [this.cosines.sized().height, 0]);
     const random = Math.min(2 / Math.sqrt(D), 1);
     this.cosines.axes(null, cosine, { yTitle: "cosine of the two parts; dashed: two random directions", yValues: [-1, 0, 1],
       yFormat: (y) => ["cancel", "0", "agree"][y + 1] });
-    this.cosines.lines([filled("cosine", DESIGN.grey, inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
-      colour: theme.ink, dash: "5 4", points: [[0, y], [tokens.length, y]] })), line("untrained", none.cosine)], this.x, cosine, true);
+    this.cosines.stairs([filled("cosine", DESIGN.grey, inOrder(one.cosine)), ...[random, -random].map((y) => ({ name: `random ${y}`,
+      colour: theme.ink, dash: "5 4", values: columns.map(() => y) })), line("untrained", none.cosine)], this.x, cosine);
   }
 
   wire() {
     const under = ({ clientX }) => placeWithin(clientX - this.stage.getBoundingClientRect().left - MARGIN.left, this.cell,
       this.columns.length);
-    return [...this.strip.wire(), on(this.folded, "toggle", this.frame.ask), ...this.listenPlaces(this.stage, under, () => this.columns.length,
-      (column) => ({ locked_token: this.columns[column] }))];
+    return [...this.strip.wire(), on(this.folded, "toggle", this.frame.ask),
+      ...this.listenPlaces(this.stage, under, () => this.columns.length, (column) => ({ locked_token: this.columns[column] }))];
   }
 }
 

@@ -65,20 +65,33 @@ export class Chart {
 
   /**
    * Curves { name, colour, points [[x, y]], band [[x, low, high]], strong, dash, aid } on two scales; one that is an aid to read
-   * the others by is not found by the mouse. As stairs, a value holds until the next x.
+   * the others by is not found by the mouse.
    */
-  lines(series, x, y, stairs = false) {
+  lines(series, x, y) {
     this.points = series.filter(({ aid }) => !aid).flatMap(({ name, points }) => (
       points.map(([a, b], place) => ({ name, place, x: x(a), y: y(b) }))));
     const line = d3.line(([a]) => x(a), ([, b]) => y(b)).digits(1);
     const area = d3.area().x(([a]) => x(a)).y0(([, low]) => y(low)).y1(([, , high]) => y(high)).digits(1);
-    if (stairs) for (const shape of [line, area]) shape.curve(d3.curveStepAfter);
-    this.join(this.bands, "path", "moe-band", series.filter(({ band }) => band?.length), (one) => one.name, {
-      "fill": ({ colour }) => colour, "fill-opacity": ({ strong }) => (strong ? 0.25 : 0.1), "d": ({ band }) => area(band) });
+    this.curved(series.filter(({ band }) => band?.length), ({ band }) => area(band), series, ({ points }) => line(points));
+  }
+
+  /** Stairs { name, colour, values, floor, strong, dash }: a value holds from its place to the next; filled to a floor, if any. */
+  stairs(series, x, y) {
+    const [at, to] = [(_, place) => x(place), (value) => y(value)];
+    const whole = (values) => [...values, ...values.slice(-1)];
+    const line = d3.line(at, to).curve(d3.curveStepAfter).digits(1);
+    const filled = (values, floor) => d3.area(at, y(floor), to).curve(d3.curveStepAfter).digits(1)(whole(values));
+    this.curved(series.filter(({ floor }) => floor !== undefined), ({ values, floor }) => filled(values, floor), series,
+      ({ values }) => line(whole(values)));
+  }
+
+  /** What fills, and what is drawn above it. */
+  curved(bands, area, series, line) {
+    this.join(this.bands, "path", "moe-band", bands, (one) => one.name, {
+      "fill": ({ colour }) => colour, "fill-opacity": ({ strong }) => (strong ? 0.25 : 0.1), "d": area });
     this.join(this.curves, "path", "moe-line", series, (one) => one.name, {
       "stroke": ({ colour }) => colour, "stroke-width": ({ strong }) => (strong ? 2.5 : 1.5),
-      "stroke-opacity": ({ strong }) => (strong ? 1 : 0.55), "stroke-dasharray": ({ dash }) => dash,
-      "d": ({ points }) => line(points) });
+      "stroke-opacity": ({ strong }) => (strong ? 1 : 0.55), "stroke-dasharray": ({ dash }) => dash, "d": line });
   }
 
   /** Rectangles { key, x, y, width, height, colour } in pixels of the inside; dashed around if outlined, with an edge if edged. */
