@@ -47,9 +47,8 @@ lab: .venv/lab
 # MOE_LESSON_HOME: here that is a fresh folder, and the store_notebooks plugin gives each notebook its own part of it.
 test: .venv/test
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
-	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope --durations=10 \
+	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope --no-loadscope-reorder --durations=10 \
 		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/lessons/nbval_sanitize.cfg -p store_notebooks
 
 # A new widget's unit tests are among these without being named, but not those in a browser: Colab's own JavaScript
