@@ -56,8 +56,8 @@ class Stage:
 def least_rows(columns_in: int, columns_out: int, device: Device) -> float:
     """With how many rows the product [rows, in] × [in, out] of 16-bit numbers keeps a device's units busy; ∞ if with none.
 
-    >>> round(least_rows(2048, 2 * 1408, DEVICES["H100 SXM"])), least_rows(2048, 512, Device("wide", 1e15, 1e12))
-    (393, inf)
+    >>> round(least_rows(2048, 2 * 512, DEVICES["H100 SXM"])), least_rows(2048, 512, Device("wide", 1e15, 1e12))
+    (520, inf)
     """
     left = 1 / device.ridge - 1 / columns_in - 1 / columns_out
     return 1 / left if left > 0 else float("inf")
