@@ -1,6 +1,7 @@
 """What the rungs of an experiment are trained on and judged by: text, a skills world, a world of facts, or an uneven world. All
 have the same methods; a training on text can be followed, too."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ..lm.corpora import Corpus
 from ..lm.evaluate import evaluate_language, evaluate_load
 from ..lm.ledger import Cost, ffn_cost, matrix, model_cost
-from ..lm.model import LanguageModel, ModelConfig, evaluating
+from ..lm.model import LanguageModel, ModelConfig, device_of, evaluating
 from ..lm.training import next_token
 from ..measure.facts import FactsModel, FactsWorld, knowledge, memory, remembering
 from ..measure.kept import rises
@@ -150,12 +151,14 @@ class FactsTask(SkillsTask):
     @torch.no_grad()
     def validate(self, model: FactsModel) -> dict[str, float]:
         """The figures that tuning may see: the same facts, in other contexts than the test's."""
+        model = beside_its_world(model)
         routing = model(self.world.ask(step=VALIDATION_STEP).x)[2]
         return {"validation": memory(model, self.world, step=VALIDATION_STEP)["loss"]} | load_figures(
             [routing.load] if routing else [])
 
     def test(self, model: FactsModel) -> dict[str, float]:
         """The figures to report."""
+        model = beside_its_world(model)
         found = memory(model, self.world)
         some = torch.randperm(self.world.num_facts, generator=torch.Generator().manual_seed(0))[:self.evaluated]
         routers = [layer.router for layer in moe_layers(model)]
@@ -185,16 +188,22 @@ class UnevenTask(SkillsTask):
 
     def validate(self, layer: UnevenLayer) -> dict[str, float]:
         """The figure that tuning may see."""
-        return {"validation": judge(layer, self.world, self.world.tokens(self.evaluated, step=VALIDATION_STEP))["error"]}
+        tokens = self.world.tokens(self.evaluated, step=VALIDATION_STEP)
+        return {"validation": judge(beside_its_world(layer), self.world, tokens)["error"]}
 
     def test(self, layer: UnevenLayer) -> dict[str, float]:
         """The figures to report; `units_trained` are those of a token in training, a phase that is dense at first included."""
-        found = judge(layer, self.world, self.world.tokens(self.evaluated))
+        found = judge(beside_its_world(layer), self.world, self.world.tokens(self.evaluated))
         return {"test": found.pop("error")} | found | {"units_trained": (layer.spent[0] / layer.spent[1]).item()}
 
 
 Task = TextTask | SkillsTask
 WORLDS = {"skills world": SkillsTask, "world of facts": FactsTask, "uneven world": UnevenTask}
+
+
+def beside_its_world(model: nn.Module) -> nn.Module:
+    """The model on the CPU, where worlds are: a copy, if it was trained elsewhere."""
+    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def load_figures(loads: list) -> dict[str, float]:

@@ -96,13 +96,13 @@ class Arm:
 
 def best(rank_TN: Tensor, number: int | Tensor) -> Tensor:
     """The `number` best of each row, one number for all or [T] of them: [T, N], True where chosen."""
-    number_T1 = torch.as_tensor(number).expand(len(rank_TN))[:, None]
-    return rank_TN.argsort(dim=1, descending=True).argsort(dim=1) < number_T1
+    number = number[:, None] if isinstance(number, Tensor) else number
+    return rank_TN.argsort(dim=1, descending=True).argsort(dim=1) < number
 
 
 def own_first(carried_TN: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """A token's own experts up to `number`, filled up at random."""
-    return best(carried_TN + torch.rand(carried_TN.shape, generator=generator) / 2, number)
+    return best(carried_TN + torch.rand(carried_TN.shape, generator=generator, device="cpu").to(carried_TN.device) / 2, number)
 
 
 # (the layer, logits [T, N], which skills a token carries [T, M]) -> which experts it goes to, [T, N]
@@ -185,7 +185,8 @@ class UnevenObjective:
 
     def after_step(self, layer: UnevenLayer, figures: dict) -> None:
         """Move what moves outside the gradient: cut-offs, p, ReMoE's penalty towards the mean K, biases towards equal loads."""
-        layer.spent += torch.tensor([figures["units"], 1.0])
+        layer.spent[0] += figures["units"]
+        layer.spent[1] += 1
         if "cutoffs" in figures:
             layer.cutoffs.copy_(torch.tensor(figures["cutoffs"]))
         few = figures["number"] < layer.arm.top_k

@@ -15,7 +15,7 @@ from moe_lesson.experiments.tasks import WORLDS, SkillsTask, TextTask
 from moe_lesson.lm.checkpoints import save_model, save_snapshots
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.lm.evaluate import evaluate_language, evaluate_load
-from moe_lesson.measure import census, instruments, interventions, merging, nulls, skills
+from moe_lesson.measure import census, instruments, interventions, merging, nulls, skills, uneven
 from moe_lesson.moe.balance import LOSSES, with_capacity
 from moe_lesson.moe.recipes import Dense
 from moe_lesson.moe.routing import load_cv, load_entropy, max_violation
@@ -191,7 +191,7 @@ def same(found, expected):
     for ours, theirs in zip(found, expected):
         ours, theirs = (torch.as_tensor(value.detach().cpu() if isinstance(value, torch.Tensor) else value, device="cpu")
                         for value in (ours, theirs))
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("use", USES)
@@ -202,6 +202,25 @@ def test_a_model_on_a_gpu_is_used_like_one_on_the_cpu(use):
     torch.manual_seed(0)
     with Operators(), Devices():
         same(USES[use](moved(model(noisy=noisy))), expected)
+
+
+LEARNERS = [("world of facts", Sparse(8, 2, 8, 1, scale=4.0), {"topics": 4, "per_topic": 8}),
+            ("world of facts", Dense(8), {"topics": 4, "per_topic": 8}),
+            *(("uneven world", uneven.Arm((4, 8) * 4, choice, penalty=0.1), {}) for choice in uneven.CHOICES)]
+
+
+@pytest.mark.parametrize("world, sizes, changes", LEARNERS)
+def test_what_learns_a_world_on_a_gpu_learns_it_as_on_the_cpu(world, sizes, changes):
+    def learnt(place):
+        task = WORLDS[world](0, 30, changes)
+        one = place(task.build(sizes, seed=0))
+        history = train(one, task.batches(16, 1, 0), TrainingConfig(steps=1), progress=False,
+                        objective=task.objective({"batch": 0.01}))
+        return [history["loss"], *judged(task, one)]
+
+    expected = learnt(lambda one: one)
+    with Operators(), Devices():
+        same(learnt(moved), expected)
 
 
 @pytest.mark.parametrize("use", USES)
