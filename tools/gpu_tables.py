@@ -9,11 +9,14 @@ the finished tables, and what finished trainings found out, without their models
 none begins that would not end in its part. `text.zip` is what `python -m moe_lesson.lm.fetched_text --save text.zip` writes on a
 machine with a network; a folder is read as text of your own.
 
-The plan for one H200, which `parts` adds up; 20.5 minutes in all:
+The plan for one H200, which `parts` adds up; 22.0 minutes in all:
 
-1. 6.5 minutes: the layers, then the training steps of the ladder's rungs. 3 minutes each are assumed, most of them to compile.
-2. 7.0 minutes: the ladder's rungs are tuned, 5 rungs × 3 learning rates.
-3. 7.0 minutes: the ladder, 5 rungs × 3 fresh seeds.
+1. 7.5 minutes: the ladder's rungs are tuned, 5 rungs × 3 learning rates.
+2. 7.5 minutes: the ladder, 5 rungs × 3 fresh seeds.
+3. 7.0 minutes: the layers, then the training steps of the ladder's rungs. 3 minutes each are assumed, most of them to compile;
+   so they come last, where they can keep nothing else from being done. The layers go on with the size at which they stopped.
+
+Where the code is a copy without its repository, say which commit it is: `--commit $(git describe --always --abbrev=10)`.
 
 A training has 1,800 steps of 32 × 256 tokens. The pilot of 2026-11-27 made 76 such steps a second on an H200, all trainings
 together: with 13 at once, of bytes. One alone made 35 at four times the batch, so 5 at once are taken to make 76, too. Once
@@ -44,6 +47,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from moe_lesson.experiments.catalogue import EXPERIMENTS, Experiment
+from moe_lesson.experiments.provenance import COMMIT, git_commit
 from moe_lesson.experiments.run import run_experiment, tuning_runs
 from moe_lesson.experiments.rungs import LADDER_GPU, Preset
 from moe_lesson.lm.corpora import Corpus
@@ -56,7 +60,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = "gpu-tables.tar.gz"
 FILES, MEGABYTES = 8, 16  # so many files, each of so much, come back from a machine on loan
 MINUTES = 8.3  # of a part
-START, STOPPING = 30, 20  # seconds: to read and encode the text; for processes to end in
+START, STOPPING = 60, 20  # seconds: to read and encode the text; for processes to end in
 BENCHMARK = 180  # seconds of each: assumed, not measured
 WORKERS = 5  # trainings side by side on one card: a model of this size keeps a small part of it busy
 STEPS_PER_SECOND = 76  # of all of them together
@@ -89,7 +93,7 @@ def parts(preset: Preset) -> list[float]:
     begins in the next."""
     waves = [math.ceil(runs / WORKERS) for runs in (len(list(tuning_runs(ladder(), preset))), SEEDS * len(ladder().rungs))]
     found: list[float] = []
-    for seconds in [BENCHMARK] * 2 + [planned(preset)] * sum(waves):
+    for seconds in [planned(preset)] * sum(waves) + [BENCHMARK] * 2:
         if not found or found[-1] + seconds > 60 * MINUTES - STOPPING:
             found.append(START)
         found[-1] += seconds
@@ -126,20 +130,20 @@ class Job(NamedTuple):
 
 def jobs(options: argparse.Namespace, deadline: float) -> Iterator[Job]:
     """What is to be done, in order."""
-    for tool, sizes in BENCHMARKS[options.preset].items():
-        command = [f"tools/benchmark_{tool}.py", "--device", options.device, "--out", str(options.work), *sizes]
-        yield Job(f"{tool}-speed-{options.device}", command, 1, BENCHMARK)
     text = ["--text", str(options.text)] if options.text else []
     command = ["tools/gpu_tables.py", *text, "--preset", options.preset, "--device", options.device, "--out", str(options.out),
                "--work", str(options.work), "--until", str(deadline)]
     workers = min(WORKERS, os.cpu_count() or 1)
     yield Job(f"ladder-{options.preset}-followed", command, workers, START + seconds_of_a_training(options))  # written last
+    for tool, sizes in BENCHMARKS[options.preset].items():
+        command = [f"tools/benchmark_{tool}.py", "--device", options.device, "--out", str(options.work), *sizes]
+        yield Job(f"{tool}-speed-{options.device}", command, 1, BENCHMARK)
 
 
 def seconds_of_a_training(options: argparse.Namespace) -> float:
     """As the longest of those that have ended took; as planned, if none has."""
-    ended = [json.loads(file.read_text())["row"]["seconds"] for file in results_of(options)]
-    return JUDGING * max(ended) if ended else planned(PRESETS[options.preset])
+    longest = max((json.loads(file.read_text())["row"]["seconds"] for file in results_of(options)), default=0)
+    return JUDGING * longest or planned(PRESETS[options.preset])  # one that diverged took 0
 
 
 def results_of(options: argparse.Namespace) -> list[Path]:
@@ -245,6 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {ARCHIVE}")
     parser.add_argument("--state", type=Path, help=f"the {ARCHIVE} of the last part, unless it is in OUT")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu", help="folder for runs in progress")
+    parser.add_argument("--commit", help="which commit this code is, where there is no repository")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"stop after so many (default {MINUTES})")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--preset", choices=PRESETS, default="gpu")
@@ -255,6 +260,10 @@ def main(arguments: list[str] | None = None) -> None:
         return train(options)
     began = time.time()
     deadline = began + 60 * options.minutes - STOPPING
+    if options.commit:
+        os.environ[COMMIT] = options.commit  # for all that is started from here
+    if git_commit() == "unknown":
+        parser.error("no repository here says which commit this code is, and tables name theirs: give --commit, see above")
     options.out, options.work = options.out.resolve(), options.work.resolve()  # commands run in ROOT
     if options.text:
         options.text = options.text.resolve()

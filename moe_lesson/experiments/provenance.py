@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import subprocess
 from dataclasses import asdict
@@ -12,6 +13,8 @@ from ..lm.model import LanguageModel
 from .catalogue import EXPERIMENTS, Experiment
 from .rungs import Preset
 from .tasks import TextTask
+
+COMMIT = "MOE_LESSON_COMMIT"
 
 
 def digest(*parts: dict) -> str:
@@ -43,12 +46,13 @@ def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: 
 
 
 def git_commit() -> str:
-    """The commit that the code stands at, "+" when it was changed since; "unknown" outside a repository."""
+    """The commit that the code stands at, "+" when it was changed since; outside a repository what the environment says it is
+    (MOE_LESSON_COMMIT), or "unknown"."""
     try:
         return subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=10"], cwd=pathlib.Path(__file__).parent,
                               capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get(COMMIT, "unknown")
 
 
 def ship(experiment: Experiment, finals: list[dict], corpus: Corpus, folder: pathlib.Path, made: dict) -> None:

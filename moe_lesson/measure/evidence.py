@@ -1,9 +1,11 @@
 """Numbers that may stand in a sentence: tables with their provenance, means with intervals, paired differences."""
 
 import csv
+import io
 import itertools
 import json
 import math
+import os
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -176,11 +178,14 @@ def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
 
 
 def write_table(folder: pathlib.Path, name: str, rows: list[dict], provenance: dict) -> None:
-    """Write rows as CSV and their provenance as JSON beside it."""
+    """Write rows as CSV and their provenance as JSON beside it, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    (folder / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    for ending, content in (("json", json.dumps(provenance, indent=1) + "\n"), ("csv", text.getvalue())):
+        partial = folder / f"{name}.{ending}.{os.getpid()}.partial"
+        partial.write_text(content, encoding="utf-8", newline="\n")
+        partial.replace(folder / f"{name}.{ending}")

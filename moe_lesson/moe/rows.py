@@ -60,11 +60,14 @@ class Gather(torch.autograd.Function):
 
 
 class Combine(torch.autograd.Function):
-    """The sum of each token's K rows: [R, D] -> [T, D], rounded once. Its gradient is `Gather`."""
+    """The sum of each token's K rows: [R, D] -> [T, D], rounded once. Its gradient is `Gather`.
+
+    The dtype is named, since autocast would make float32 of a sum on a GPU, and on the CPU not.
+    """
 
     @staticmethod
     def forward(rows_RD: Tensor, token_R: Tensor, place_TK: Tensor) -> Tensor:
-        return rows_RD.index_select(0, place_TK.flatten()).unflatten(0, place_TK.shape).sum(1)
+        return rows_RD.index_select(0, place_TK.flatten()).unflatten(0, place_TK.shape).sum(1, dtype=rows_RD.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

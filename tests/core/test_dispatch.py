@@ -1,10 +1,10 @@
 """The ways of `grouped`: each equals the loop in output and all gradients, the sums are exact, a graph waits for nothing."""
 
-
 import pytest
 import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from moe_lesson import LanguageModel, ModelConfig, MoE, Sparse
 from moe_lesson.moe import dispatch, rows
@@ -59,6 +59,19 @@ def test_gather_and_combine_are_each_others_gradient_to_any_order():
         x = torch.randn(rows_of, 3, dtype=torch.float64).requires_grad_()
         assert torch.autograd.gradcheck(lambda x, f=function: f.apply(x, token_R, place_TK).square(), x)
         assert torch.autograd.gradgradcheck(lambda x, f=function: f.apply(x, token_R, place_TK).square(), x)
+
+
+def test_autocast_leaves_the_dtype_of_the_sums_also_on_a_gpu():
+    routing = routed(5, 4, 2)
+    token_R, _, place_TK, _ = (part.detach() for part in by_expert(routing))
+    try:
+        torch.set_autocast_enabled("cuda", True)  # torch.autocast does nothing where there is no GPU
+        with FakeTensorMode():
+            rows, token, place = (torch.empty(shape, dtype=dtype, device="cuda") for shape, dtype in (
+                ((10, 3), torch.bfloat16), (token_R.shape, torch.long), (place_TK.shape, torch.long)))
+            assert rows.sum(1).dtype == torch.float32 and Combine.apply(rows, token, place).dtype == torch.bfloat16
+    finally:
+        torch.set_autocast_enabled("cuda", False)
 
 
 def test_sums_are_exact_in_bfloat16():

@@ -81,10 +81,9 @@ def test_all_parts_at_a_tiny_size_each_with_no_more_than_the_last_ones_file(text
         return printed.read_text()
 
     first = go("one", until=lambda work: len(list(work.rglob("result.json"))) >= 3)
-    assert "× dense; eager" in first and "done: ladder-speed-cpu\n" in first and "to be continued: ladder-tiny" in first
+    assert "to be continued: ladder-tiny" in first and "× dense; eager" not in first, "the benchmarks come last"
     second = go("two", "--state", str(tmp_path / "one" / ARCHIVE))
-    assert "done: ladder-speed-cpu\n" in second and "× dense; eager" not in second, "both benchmarks were made in the first part"
-    assert "done: ladder-tiny" in second
+    assert "done: ladder-tiny" in second and "× dense; eager" in second and "done: ladder-speed-cpu\n" in second
     before, after = (contents(tmp_path / name / ARCHIVE) for name in ("one", "two"))
     kept = {name: found for name, found in before.items() if name.endswith("result.json")}
     assert len(kept) >= 3 and kept.items() <= after.items()
@@ -97,6 +96,17 @@ def test_all_parts_at_a_tiny_size_each_with_no_more_than_the_last_ones_file(text
     assert all(len(table.column("test", stage="final", rung=rung)) == 3 for rung in gpu_tables.ladder().rungs)
     assert table.provenance["command"] == "python tools/gpu_tables.py --preset tiny --device cpu --text text.zip"
     assert result_table("layer-speed-cpu", results).rows and result_table("ladder-tiny-curves", results).rows
+
+
+def test_where_no_repository_says_the_commit_it_must_be_given(part, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
+    monkeypatch.setenv(gpu_tables.COMMIT, "")
+    monkeypatch.delenv(gpu_tables.COMMIT)
+    with pytest.raises(SystemExit):
+        part("none", {})
+    assert "give --commit" in capsys.readouterr().err
+    part("said", {}, "--commit", "0123abc")
+    assert gpu_tables.git_commit() == "0123abc"
 
 
 def test_a_worker_begins_no_training_that_would_not_end_in_time(text, tmp_path, monkeypatch):
@@ -112,10 +122,12 @@ def test_a_worker_begins_no_training_that_would_not_end_in_time(text, tmp_path, 
 def test_a_training_is_thought_to_take_what_the_longest_took(tmp_path):
     options = argparse.Namespace(preset="gpu", work=tmp_path)
     assert gpu_tables.seconds_of_a_training(options) == gpu_tables.planned(PRESETS["gpu"]) == pytest.approx(1.1 * 5 * 1800 / 76)
-    for seconds in (100.0, 300.0, 200.0):
+    for seconds in (0.0, 100.0, 300.0, 200.0):
         folder = tmp_path / "ladder-gpu" / f"final-{seconds}"
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps({"row": {"seconds": seconds}}))
+        if not seconds:
+            assert gpu_tables.seconds_of_a_training(options) == gpu_tables.planned(PRESETS["gpu"]), "one that diverged took 0"
     assert gpu_tables.seconds_of_a_training(options) == pytest.approx(330)
 
 
@@ -137,8 +149,8 @@ def test_the_rungs_are_those_of_the_declared_contrasts():
 def test_the_tables_have_the_names_that_the_lessons_read(tmp_path):
     options = argparse.Namespace(device="cuda", preset="gpu", text=tmp_path / "text.zip", out=tmp_path, work=tmp_path)
     found = list(gpu_tables.jobs(options, 0.0))
-    assert [job.table for job in found] == [benchmark_layer.table_name("cuda", "bfloat16"), "ladder-speed-cuda",
-                                            "ladder-gpu-followed"]
+    assert [job.table for job in found] == ["ladder-gpu-followed", benchmark_layer.table_name("cuda", "bfloat16"),
+                                            "ladder-speed-cuda"]
     assert all((gpu_tables.ROOT / job.command[0]).exists() and "cuda" in job.command for job in found)
     lessons = [file.read_text(encoding="utf-8") for file in (gpu_tables.ROOT / "notebooks").glob("*.ipynb")]
     assert sum('result_table(f\\"layer-speed-{device}\\")' in lesson for lesson in lessons) == 1

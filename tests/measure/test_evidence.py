@@ -47,6 +47,13 @@ def test_a_table_comes_back_with_its_provenance(tmp_path):
     assert table.rows[0]["extra"] == ""
 
 
+def test_a_table_that_can_t_be_written_leaves_the_old_one(tmp_path):
+    write_table(tmp_path, "t", [{"a": 1}], {"command": "x"})
+    with pytest.raises(TypeError):
+        write_table(tmp_path, "t", [{"a": 2}], {"command": object()})
+    assert result_table("t", tmp_path).rows == [{"a": 1.0}] and len(list(tmp_path.iterdir())) == 2
+
+
 def test_unknown_tables_columns_and_rows_are_told(tmp_path):
     write_table(tmp_path, "t", [{"a": 1}], {})
     with pytest.raises(ValueError, match="no result table 'u'.*there are t"):

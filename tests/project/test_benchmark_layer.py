@@ -107,6 +107,36 @@ def test_a_layer_compiles_with_the_experts_that_are_measured():
     torch.testing.assert_close(entered.functions["grouped"](x), fast(x)[0])
 
 
+def test_what_fails_on_a_gpu_costs_the_others_nothing():
+    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
+    right = entered.functions["grouped"]
+    entered.functions |= {"grouped": lambda x: right(x) * 1.01, "at_once": lambda x: 1 / 0}
+    others = entered.functions.keys() - {"grouped", "at_once"}
+    benchmark_layer.leave_out_what_fails(entered, *torch.randn(2, SIZE.tokens, SIZE.width))
+    assert entered.functions.keys() == others and "differs from the loop's" in entered.left_out["grouped"]
+    assert entered.left_out["at_once"] == "ZeroDivisionError: division by zero"
+
+
+def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatch, tmp_path):
+    measured = []
+
+    def measure(size, dtype, device, repeats):
+        measured.append(size.tokens)
+        if measured == [5, 6]:
+            raise KeyboardInterrupt
+        return [{"tokens": size.tokens}], [], {"x": "why"}
+
+    monkeypatch.setattr(benchmark_layer, "measure", measure)
+    monkeypatch.setattr(benchmark_layer, "sizes", lambda device, tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
+    command = ["--device", "cpu", "--tokens", "5", "6", "--repeats", "1", "--out", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_layer.main(command)
+    benchmark_layer.main(command)
+    table = benchmark_layer.result_table("layer-speed-cpu", tmp_path / "results")
+    assert measured == [5, 6, 6] and [row["tokens"] for row in table.rows] == [5, 6] and len(table.provenance["left_out"]) == 2
+    assert len(list((tmp_path / "results").iterdir())) == 2, "nothing unfinished is left"
+
+
 def test_what_needs_too_much_memory_is_left_out_and_said(monkeypatch):
     monkeypatch.setattr(benchmark_layer, "MAX_GIB", 0)
     entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
