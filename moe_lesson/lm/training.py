@@ -100,8 +100,9 @@ class Balanced:
     """
 
     def __init__(self, task_loss: TaskLoss, balance: Mapping[str, float]):
-        self.task_loss, self.losses = task_loss, checked_balance(balance)
-        self.rate = self.losses.pop(BIAS, 0.0)
+        self.task_loss, self.balance = task_loss, checked_balance(balance)
+        self.losses = {name: strength for name, strength in self.balance.items() if name != BIAS}
+        self.rate = self.balance.get(BIAS, 0.0)
 
     def __call__(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, dict]:
         loss, routings, sequences = self.task_loss(model, batch)
@@ -170,6 +171,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     after_step = after_step or getattr(objective, "after_step", None)
     optimizer = adamw(model, config)
     identity = asdict(config) | {"model": model_identity(model), "first batch": fingerprint(batch_at(0).cpu().numpy().tobytes())}
+    identity |= {"balance": objective.balance} if isinstance(objective, Balanced) else {}
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
         history, start = restore(checkpoint, model, optimizer, identity)
@@ -193,7 +195,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
                 after_step(model, row)
             last = step + 1 == config.steps
             if evaluate and (last or (step + 1) % every == 0):
-                row |= evaluate(model)
+                row |= plain(evaluate(model))
                 model.train()
             history.rows.append(row)
             history.seconds += time.perf_counter() - began
@@ -227,8 +229,12 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
         raise TrainingDiverged(f"at step {step} the loss is {loss.item()} and the gradient norm {norm.item()}; the model keeps "
                                f"the weights of the step before. Try a lower learning rate than {config.lr:g}")
     optimizer.step()
-    figures = {"step": step, "lr": lr, "loss": loss} | figures
-    return {name: value.item() if isinstance(value, Tensor) else value for name, value in figures.items()}
+    return plain({"step": step, "lr": lr, "loss": loss} | figures)
+
+
+def plain(figures: dict) -> dict:
+    """Figures without tensors, as a file can hold them."""
+    return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in figures.items()}
 
 
 def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

@@ -250,6 +250,8 @@ def bootstrap(statistic: Callable[[Tensor], float], census: Census, draws: int =
     """
     generator = torch.Generator().manual_seed(seed)
     groups = [(census.domain_F == d).nonzero()[:, 0] for d in range(len(census.domains))]
+    empty = [name for name, group in zip(census.domains, groups) if not len(group)]
+    require(not empty, f"there is no document of {', '.join(empty)} to draw from: take a split that has some of every domain")
     found = []
     for _ in range(draws):
         drawn = torch.cat([group[torch.randint(len(group), group.shape, generator=generator, device="cpu")] for group in groups])

@@ -100,6 +100,8 @@ class ChangedRouter(Router):
         nn.Module.__init__(self)
         self.router = router
 
+    _apply = nn.Module._apply  # the router within keeps its own bias
+
     def __getattr__(self, name: str):
         inner = name in ("width", "top_k", "score", "renormalise", "scale", "weight", "noise", "bias")
         return getattr(self.router, name) if inner else super().__getattr__(name)

@@ -89,7 +89,7 @@ def load_loss(routing: Routing) -> Tensor:
 
 def z_loss(routing: Routing) -> Tensor:
     """The mean of log(Σ exp logit)²: keeps logits small, so that low precision can hold them (ST-MoE, arXiv 2202.08906)."""
-    return routing.logits.logsumexp(dim=-1).square().mean()
+    return routing.logits.logsumexp(dim=-1).square().mean() if routing.num_tokens else routing.logits.sum()
 
 
 # What a training may be told to add to its loss: (routing, the router's score, number of sequences) -> a scalar.
@@ -161,7 +161,8 @@ def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:
 def capacity_for(routing: Routing, factor: float) -> int:
     """Room of one expert: factor · K·T/N tokens, rounded up (Switch Transformer, arXiv 2101.03961, eq. 3)."""
     require(math.isfinite(factor) and factor >= 0, f"the capacity factor is {factor}; expected a number of at least 0")
-    return math.ceil(factor * routing.top_k * routing.num_tokens / routing.num_experts)
+    room = factor * routing.top_k * routing.num_tokens / routing.num_experts
+    return math.ceil(round(room, 6))  # 1.1 · 50 is 55.000000000000007 in floating point, and 55 is meant
 
 
 def with_capacity(routing: Routing, factor: float, by: str = "order") -> Routing:

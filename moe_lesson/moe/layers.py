@@ -135,7 +135,7 @@ class Router(nn.Module):
     def _apply(self, fn, recurse: bool = True):
         kept = self.bias
         super()._apply(fn, recurse)  # .bfloat16() and the like: there 0.5 + 0.001 is 0.5, and the bias would stand still
-        self.bias = kept.to(self.bias.device)
+        self.bias = self.bias.to(kept.dtype) if kept.is_meta else kept.to(self.bias.device)
         return self
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:

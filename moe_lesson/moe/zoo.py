@@ -47,6 +47,12 @@ def best_in_groups(scores_TN: Tensor, groups: int, kept: int, top_k: int) -> Ten
     return scores_TN.masked_fill(closed_TN, -torch.inf).topk(top_k, dim=-1).indices
 
 
+def must_be_enough(num_experts: int, groups: int, kept: int, top_k: int) -> None:
+    """Refuse kept groups with fewer than K experts: a token would go to closed ones, and nobody would know."""
+    require(kept * num_experts >= top_k * groups,
+            f"{kept} of {groups} groups have fewer than {top_k} (top_k) of {num_experts} experts: keep more groups")
+
+
 def plain_top_k(logits_TN: Tensor, top_k: int) -> Tensor:
     """The K best by softmax, weights with sum 1 (GShard, arXiv 2006.16668, algorithm 1; Mixtral, 2401.04088, section 2.1)."""
     return gates_of(logits_TN.softmax(dim=-1), top_k, renormalise=top_k > 1)
@@ -55,6 +61,7 @@ def plain_top_k(logits_TN: Tensor, top_k: int) -> Tensor:
 def v2_groups(logits_TN: Tensor, top_k: int, groups: int, kept: int, scale: float = 1.0) -> Tensor:
     """DeepSeek-V2: only the groups with the highest single score are open; raw probabilities as weights (arXiv 2405.04434,
     section 2.2.2 on device-limited routing)."""
+    must_be_enough(logits_TN.shape[1], groups, kept, top_k)
     scores_TN = logits_TN.softmax(dim=-1)
     closed_TN = outside_groups(in_groups(scores_TN, groups).amax(dim=-1), kept, scores_TN.shape[1])
     return gates_of(scores_TN, top_k, closed_TN=closed_TN, renormalise=False, scale=scale)
@@ -63,23 +70,29 @@ def v2_groups(logits_TN: Tensor, top_k: int, groups: int, kept: int, scale: floa
 def v3_groups(logits_TN: Tensor, top_k: int, bias_N: Tensor, groups: int, kept: int, scale: float = 1.0) -> Tensor:
     """DeepSeek-V3: sigmoid scores, a bias that helps to choose and never weighs, groups ranked by the sum of their two best
     (arXiv 2412.19437, eq. 12–16 and section 2.1.2 on node-limited routing)."""
+    must_be_enough(logits_TN.shape[1], groups, kept, top_k)
     ids_TK = best_in_groups(logits_TN.sigmoid() + bias_N, groups, kept, top_k)
     weights_TK = F.logsigmoid(logits_TN).gather(1, ids_TK).softmax(dim=-1)  # scores over their sum, in logarithms
     return torch.zeros_like(logits_TN).scatter(1, ids_TK, weights_TK * scale)
+
+
+def log_softplus(logits: Tensor) -> Tensor:
+    """log log(1 + e^x), which is x where e^x is next to nothing: there softplus would be 0, and its logarithm -∞."""
+    return torch.where(logits < -15, logits, F.softplus(logits.clamp_min(-15)).log())
 
 
 def v4_root(logits_TN: Tensor, top_k: int, bias_N: Tensor, scale: float = 1.0) -> Tensor:
     """DeepSeek-V4: scores √softplus(logit), which no ceiling holds, V3's bias, no groups (as coded in transformers 5.23,
     models/deepseek_v4)."""
     scores_TN = F.softplus(logits_TN).sqrt()
-    return gates_of(scores_TN, top_k, bias_N=bias_N, scale=scale, log_scores_TN=F.softplus(logits_TN).log() / 2)
+    return gates_of(scores_TN, top_k, bias_N=bias_N, scale=scale, log_scores_TN=log_softplus(logits_TN) / 2)
 
 
 def hashed(logits_TN: Tensor, token_ids_T: Tensor, table_VK: Tensor, scale: float = 1.0) -> Tensor:
     """Hash layer: a fixed table says which experts a token id goes to (arXiv 2106.04426, section 3); the gate only weighs them,
     as in the first layers of DeepSeek-V4 (transformers 5.23)."""
     ids_TK = table_VK[token_ids_T]
-    weights_TK = (F.softplus(logits_TN.gather(1, ids_TK)).log() / 2).softmax(dim=-1)  # roots over their sum, in logarithms
+    weights_TK = (log_softplus(logits_TN.gather(1, ids_TK)) / 2).softmax(dim=-1)  # roots over their sum, in logarithms
     return torch.zeros_like(logits_TN).scatter(1, ids_TK, weights_TK * scale)
 
 

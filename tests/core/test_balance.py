@@ -60,8 +60,9 @@ def test_the_gradient_of_the_balance_loss_by_hand():
     assert torch.allclose(logits.grad, p * (f - (p * f).sum(1, keepdim=True)) / 5)
 
 
-def test_the_balance_loss_of_no_tokens_is_0():
-    assert balance_loss(Routing(torch.zeros(0, 3), torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1))).item() == 0
+def test_a_loss_of_no_tokens_is_0():
+    nobody = Routing(torch.zeros(0, 3), torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1))
+    assert balance_loss(nobody).item() == z_loss(nobody).item() == 0
 
 
 def test_the_balance_loss_knows_sigmoid_scores():
@@ -238,6 +239,7 @@ def test_no_expert_has_more_than_its_capacity_and_none_refuses_while_it_has_room
 def test_the_capacity_is_rounded_up():
     routing = chosen([[0, 1]] * 5, 4)  # 10 choices of 4 experts
     assert [capacity_for(routing, factor) for factor in (0.0, 1.0, 1.2, 2.0)] == [0, 3, 3, 5]
+    assert capacity_for(chosen([[0, 1]] * 100, 4), 1.1) == 55, "1.1 · 50 is a little more than 55 in floating point"
 
 
 def test_a_dropped_choice_weighs_nothing():

@@ -238,6 +238,13 @@ def test_wrong_input_is_refused(make):
         make()(torch.ones(3, 16, dtype=torch.long))
 
 
+def test_a_layer_made_without_memory_can_be_given_some():
+    with torch.device("meta"):
+        layer = MoE(8, num_experts=4, top_k=2, expert_width=4)
+    layer.bfloat16().to_empty(device="cpu")
+    assert layer.router.bias.device.type == "cpu" and layer.router.bias.dtype == torch.float32
+
+
 def test_impossible_dense_layers_are_refused():
     with pytest.raises(ValueError, match="hidden 0 must both be at least 1"):
         DenseFFN(16, 0)

@@ -140,6 +140,8 @@ def test_a_checkpoint_of_equal_shapes_but_another_top_k_or_other_data_is_refused
     top_1 = LanguageModel(replace(CONFIG, ffn=replace(CONFIG.ffn, top_k=1, renormalise=False)))
     with pytest.raises(ValueError, match="was trained with model"):
         train(top_1, corpus.sampler("train", 4, 16), config, checkpoint=state, progress=False)
+    with pytest.raises(ValueError, match=r"was trained with balance \{'batch': 0.01\}, now \{'bias': 0.1\}"):
+        run(corpus, 4, checkpoint=state, objective=next_token({"bias": 0.1}))
     with pytest.raises(ValueError, match="was trained with first batch"):
         other = own_corpus("other text. " * 99).sampler("train", 4, 16)
         train(LanguageModel(CONFIG), other, config, checkpoint=state, progress=False)
@@ -206,6 +208,13 @@ def test_out_of_memory_says_what_to_make_smaller(corpus):
 def test_evaluation_figures_stand_in_the_history(corpus):
     _, history = run(corpus, 10, every=4, evaluate=lambda m: {"validation": evaluate_language(m, corpus, "validation")["mean"]})
     assert [row["step"] for row in history.rows if "validation" in row] == [3, 7, 9]
+
+
+def test_evaluation_figures_may_be_tensors_and_go_into_the_checkpoint(corpus, tmp_path):
+    state = tmp_path / "state.safetensors"
+    figures = {"one": torch.tensor(0.5), "two": torch.tensor([1, 2])}
+    run(corpus, 2, every=1, checkpoint=state, evaluate=lambda model: figures)
+    assert run(corpus, 2, checkpoint=state)[1].rows[0]["two"] == [1, 2]
 
 
 def test_the_evaluated_loss_is_in_nats_per_byte(corpus):

@@ -105,12 +105,20 @@ def test_a_token_may_have_nobody():
     (lambda: zoo.plain_top_k(TOKENS.logits, 17), "top_k is 17"),
     (lambda: zoo.v2_groups(TOKENS.logits, 2, groups=5, kept=1), "16 experts can't be 5 groups"),
     (lambda: zoo.v3_groups(TOKENS.logits, 2, torch.zeros(N), groups=4, kept=5), "kept is 5"),
+    (lambda: zoo.v2_groups(TOKENS.logits, 4, groups=8, kept=1), "1 of 8 groups have fewer than 4"),
+    (lambda: zoo.v3_groups(TOKENS.logits, 4, torch.zeros(N), groups=8, kept=1), "1 of 8 groups have fewer than 4"),
     (lambda: zoo.null_experts(TOKENS.logits, 2, free=16), "free is 16"),
     (lambda: zoo.document_pool(TOKENS.logits, 4, TOKENS.documents, pool=3), "pool is 3"),
 ])
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_weights_of_scores_too_small_for_float32_are_those_of_float64():
+    logits, ids, table = -120 - torch.arange(4.0)[None], torch.tensor([0]), torch.tensor([[1, 3]])
+    torch.testing.assert_close(zoo.hashed(logits, ids, table), zoo.hashed(logits.double(), ids, table).float())
+    assert zoo.v4_root(logits, 2, torch.zeros(4)).sum().item() == pytest.approx(1)
 
 
 def theirs(version, hashed=False, **config):

@@ -184,6 +184,11 @@ def test_intervals_are_over_documents_and_hold_the_truth():
     assert held >= 50
 
 
+def test_a_domain_without_documents_has_no_interval():
+    with pytest.raises(ValueError, match="there is no document of .* to draw from"):
+        information_about(made([[0]], [0], [1] * 3), 0, draws=2)
+
+
 def test_a_difference_to_itself_is_nothing(corpus, model):
     census = take_census(model, corpus, "validation", limit=100)["trained"]
     nothing = information_about(census, 0, "token", draws=20, null=census)

@@ -33,6 +33,13 @@ def test_silent_experts_leave_what_is_shared(model):
     assert torch.equal(with_silent_experts(model).blocks[0].ffn.w_out, model.blocks[0].ffn.w_out)
 
 
+def test_a_changed_router_that_moves_has_the_bias_that_decides(model):
+    changed = without_experts(model, [[0]] * len(moe_layers(model)))
+    changed.double().to("meta")
+    for layer in moe_layers(changed):
+        assert layer.router.bias is layer.router.router.bias
+
+
 def test_no_hook_is_left_behind(model):
     with pytest.raises(ValueError, match="longer than the model's context"):
         route_beside_null(model, "x" * 25)
