@@ -36,7 +36,8 @@ help:
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
 	@echo "make bundle       build dist/moe-lesson-bundle.zip, to upload to Google Colab"
 	@echo "make site         build dist/site, the web edition (NOTEBOOKS=notebooks/03-*.ipynb for some; minutes the first time)"
-	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name for one)"
+	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name"
+	@echo "                  for one; all take more than a day). The tables there are replaced."
 	@echo "make clean        remove .venv, .venv-widgets7 and what the tools left behind"
 	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
 
@@ -70,7 +71,7 @@ site: .venv/site
 	$(RUN) tools/site_build.py $(NOTEBOOKS)
 
 experiments: .venv/lab
-	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --out data
+	$(RUN) -m moe_lesson.experiments $(EXPERIMENT) --preset cpu --device cpu --out data
 
 clean:
 	rm -rf .venv .venv-widgets7 build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -7,8 +7,8 @@ Its rooms, each built on those before it:
     lm             text, the language model, training, evaluation, checkpoints, the ledger of costs
     measure        evidence, instruments, nulls, interventions, the census, worlds whose truth is known
     experiments    what makes the shipped tables and models: python -m moe_lesson.experiments
-    teach          what a notebook calls: lessons, checks, figures (matplotlib, seaborn, pandas)
     widgets        what a notebook moves (ipywidgets, anywidget)
+    teach          what a notebook calls: lessons, checks, figures (matplotlib, seaborn, pandas)
 
 Letters mean the same in all of them, in shapes as [T, K] and in names as ids_TK: T tokens, D model width, H expert width, N
 experts, K active experts (top_k), Ks shared experts, m segments, L layers; B sequences of S tokens, V vocabulary (or answers),

@@ -1,7 +1,7 @@
 """Build dist/moe-lesson-bundle.zip, which brings the course to a machine that cannot reach it: python tools/bundle.py
 
 In it lie the wheel, the lessons, the data, and bootstrap.py as __main__.py, which a lesson's first cell runs. The same
-files give the same bytes.
+files give the same bytes. Any Python from 3.10 on with pip can build it: nothing of the course need be installed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
-from colab import BUNDLE, REPO
-
+REPO = Path(__file__).resolve().parent.parent
+BUNDLE = "moe-lesson-bundle.zip"
 NEW_YEAR_1980 = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can hold
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the package's wheel into a folder, with the setuptools that is here."""
+    """Build the package's wheel into a folder, with the setuptools that is here, or else one that pip fetches."""
     with tempfile.TemporaryDirectory() as source:
         # From a copy: setuptools would leave its build/ in the repository, and take deleted modules from there next time.
         for name in ("pyproject.toml", "README.md", "LICENSE"):  # the latter two are named in the first
             shutil.copy(REPO / name, source)
         shutil.copytree(REPO / "moe_lesson", Path(source, "moe_lesson"), ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
-             "--wheel-dir", str(folder), source],
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
+             *(["--no-build-isolation"] if find_spec("setuptools") else []), "--wheel-dir", str(folder), source],
             check=True, env=os.environ | {"SOURCE_DATE_EPOCH": "315619200"},  # 2 January 1980, for the same reason
         )  # fmt: skip
     (wheel,) = folder.glob("*.whl")

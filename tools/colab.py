@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import heroes
+from bundle import BUNDLE, REPO
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
@@ -23,8 +24,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-REPO = Path(__file__).resolve().parent.parent
-BUNDLE = "moe-lesson-bundle.zip"
 CLONE = "moe-lesson-clone"  # not moe_lesson: a folder of that name would be taken for the package
 FIRST_LESSON, CONTENTS = "00-start-here.ipynb", "#The-map-of-the-course"
 GITHUB, SHIELDS = "https://github.com/", "https://img.shields.io/badge"

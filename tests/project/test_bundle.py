@@ -256,7 +256,14 @@ def test_the_readme_has_the_badge_of_the_stamp():
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     site = colab.address(of="Documentation")
     assert readme == colab.stamped_readme(readme, colab.address(), site), "run `make notebooks`"
-    assert "make bundle" in readme and colab.BUNDLE in readme
+    assert "python3 tools/bundle.py" in readme and colab.BUNDLE in readme
+
+
+def test_the_bundle_is_built_by_a_python_that_has_nothing_of_the_course():
+    absent = ("moe_lesson", "torch", "numpy", "nbformat", "heroes", "colab")
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent})); import bundle; print(bundle.BUNDLE)"
+    found = subprocess.run([sys.executable, "-c", program], cwd=REPO / "tools", capture_output=True, text=True)
+    assert found.stdout.strip() == colab.BUNDLE, found.stderr
 
 
 def test_badges_come_with_an_address_in_pyproject_and_go_with_it(tmp_path):

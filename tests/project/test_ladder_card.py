@@ -24,7 +24,8 @@ def test_a_number_of_what_was_tried_stands_in_its_commit_s_message(commit, row):
 
 
 def test_the_section_has_every_rung_every_contrast_and_every_count_model():
-    rows = [{"stage": "final", "rung": rung, "seed": seed, "total": 1000, "active": 500, "test": 1 + place / 10 + seed / 1000}
+    rows = [{"stage": "final", "rung": rung, "seed": seed, "total": 1000, "active": 500,
+             "test": 1 + place / 10 + seed * (1 + place) / 1000}
             for place, rung in enumerate(ladder_card.NAMES) for seed in range(3)]
     rows += [{"stage": "tune", "rung": "dense", "lr": lr, "scale": "", "seed": seed, "validation": loss}
              for lr, loss in ((0.004, 1.5), (0.008, 1.25), (0.016, 1.0)) for seed in range(1000, 1003 if lr < 0.016 else 1001)]
@@ -33,12 +34,13 @@ def test_the_section_has_every_rung_every_contrast_and_every_count_model():
     baselines = Table([{"model": "5-gram of bytes", "test": 1.5, "outside": 1.75},
                        {"model": "xz", "test": 1.25, "outside": ""}], {})
     made = ladder_card.section(table, texts, baselines, Table([{"domain": "maths", "40 bytes": 0.125, "80 bytes": 0.0625}], {}))
-    assert "3,000 steps of 2,048 tokens" in made and "± 0.062" in made and "| maths | 12.5% | 6.2% |" in made
+    assert "3,000 steps of 2,048 tokens" in made and "by up to 0.062" in made and "| maths | 12.5% | 6.2% |" in made
     assert all(f"| {name} | 1,000 | 500 |" in made for name in ladder_card.NAMES.values())
     assert "(n = 3) | 2.000 | 0.2500 (n = 3) |" in made, "a setting with one seed is no rival"
     assert made.count("(n = 3) |  |  |") == len(ladder_card.NAMES) - 1, "what was not read again stays empty"
     for _, one, other in EXPERIMENTS["ladder"].contrasts:
         assert f"| {one} − {other} |" in made
+    assert "correlations from 1.00 to 1.00, 1.00 on average" in made
     assert made.index("xz | 1.250 |  |") < made.index("5-gram of bytes | 1.500 | 1.750")
     page = f"# Card\n\n{ladder_card.HEADING}\n\nold\n\n## More\n"
     assert with_section(page, made, ladder_card.HEADING) == f"# Card\n\n{ladder_card.HEADING}{made}\n## More\n"

@@ -14,9 +14,9 @@ import readme_picture
 from benchmark_layer import with_section
 from PIL import Image
 
-from moe_lesson import interval, result_table
+from moe_lesson import interval, paired_difference, result_table
 from moe_lesson.experiments import EXPERIMENTS
-from moe_lesson.measure.evidence import judged
+from moe_lesson.measure.evidence import judged, verdict
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -56,6 +56,10 @@ def test_the_headline_is_what_the_table_says():
     loss = interval(table.column("test", stage="final", rung="gshard")).mean
     assert f"does not show at a laptop's size**: {lead} nats of {loss:.2f}" in WORDS
     assert contrasts["dense − gshard"]["verdict"] == "shown", "what the README says in words"
+    dense, quiet, gshard = (interval(table.column("test", stage="final", rung=rung))
+                            for rung in ("dense", "dense, quiet", "gshard"))
+    assert "Two fifths of that go to a dense model that starts as quietly (three seeds)" in WORDS and quiet.n == 3
+    assert round(5 * (dense.mean - quiet.mean) / (dense.mean - gshard.mean)) == 2
     assert lead.high < 0.01, "a third of the paper's 3%"
 
 
@@ -93,8 +97,11 @@ def test_the_memories_and_the_calls_of_the_readme_are_what_the_tables_say():
     assert f"a dense layer remembers {dense}, a mixture of the same cost {mixture}" in WORDS
     common, own = of_facts("2 shared", "common_of_shared_alone"), of_facts("2 shared", "recall_of_shared_alone")
     assert f"alone they answer {common} of the common questions and {own} of the facts" in WORDS
-    assert f"a trained expert tells {told('trained'):.1%} of" in WORDS
-    assert f"a random router's {told('random router'):.1%}" in WORDS
+    assert f"one call of a trained expert tells {told('trained'):.1%} of" in WORDS
+    assert f"with a random router {told('random router'):.1%}; in its first layer the two can't be told apart" in WORDS
+    first = paired_difference(*(census.column("domain", rung="deepseekmoe", router=router, layer=0)
+                                for router in ("trained", "random router")))
+    assert verdict(first) == "open"
 
 
 def test_the_speed_is_what_the_table_says():
