@@ -285,4 +285,15 @@ EXPERIMENTS = {
         read_again=("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size"),
         follow=250,
     ),
+    "longer": Experiment(  # the ladder's first contrast: there DeepSeekMoE began behind and came closer to the last step
+        question="Does DeepSeekMoE get ahead of GShard if both are trained twice as long?",
+        rungs={"gshard": matched(2), "deepseekmoe": matched(2, 4, num_shared=2)},
+        presets={"cpu": replace(LADDER_CPU, steps=6000, lrs=(2e-3, 4e-3, 8e-3), scales=(1 / 16,),  # both chose 1/16 there
+                                tuning_seeds=1, finalists=None)},
+        seeds=7,
+        widens=True,
+        contrasts=(("test", "gshard", "deepseekmoe"),),  # Welch, 95%
+        margin=0.01,
+        follow=500,
+    ),
 }
