@@ -25,7 +25,7 @@ from moe_lesson.measure.evidence import welch_difference
 
 NAME = "ladder"
 SHIPPED = [(name, rung, file) for name, experiment in EXPERIMENTS.items() for rung, file in experiment.ships.items()]
-REMADE = [("ladder", "dense"), ("ladder", "switch"), ("ladder", "deepseekmoe"), ("ladder", "2 of 4"),
+REMADE = [("ladder", "dense"), ("ladder", "switch"), ("ladder", "deepseekmoe"), ("ladder", "2 of 4"), ("longer", "deepseekmoe"),
           ("scaling", "width 12"), ("scaling", "width 64"), ("pool", "pooled"), ("balance", "importance + load"),
           ("balance", "bias"), ("skills", "1 of 8"),
           ("skills", "2 of 16, nothing shared"), ("pieces", "cut in 1"), ("pieces", "2 shared, nothing shared"),

@@ -33,7 +33,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "update_bias": [balance.update_bias], "labels_served": [instruments.labels_served],
        "output_similarity": [instruments.output_similarity], "cut_experts": [interventions.cut_experts],
        "cut_sizes": [lesson06.pieces],
-       "topk_moe": [layers.MoE.forward], "mended": [layers.MoE.forward], "deepseekmoe": [layers.MoE.forward],
+       "topk_moe": [layers.MoE.forward], "mended": [layers.MoE.forward], "deepseekmoe": [lesson06.every_step],
        "verdict": [evidence.verdict],
        "information": [routing.entropy, census.information], "dealt_to_documents": [census.dealt_to_documents],
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],

@@ -55,6 +55,9 @@ def test_the_headline_is_what_the_table_says():
     lead = contrasts["gshard − deepseekmoe"]["difference"]
     loss = interval(table.column("test", stage="final", rung="gshard")).mean
     assert f"does not show at a laptop's size**: {lead} nats of {loss:.2f}" in WORDS
+    longer = EXPERIMENTS["longer"]
+    [twice] = judged(result_table("longer-cpu"), longer.contrasts, longer.margin)
+    assert f"nats of {loss:.2f}; trained twice as long {twice['difference']} (" in WORDS and twice["verdict"] == "open"
     assert contrasts["dense − gshard"]["verdict"] == "shown", "what the README says in words"
     dense, quiet, gshard = (interval(table.column("test", stage="final", rung=rung))
                             for rung in ("dense", "dense, quiet", "gshard"))

@@ -62,7 +62,16 @@ def cut_sizes(attempt: Callable) -> str | None:
     return None
 
 
-@check(MoE.forward)
+def every_step(layer: MoE, x_TD: Tensor) -> tuple[Tensor, Routing]:
+    """The layer of DeepSeekMoE, the weights divided by their sum (arXiv 2401.06066, eq. 9–11)."""
+    logits_TN = x_TD @ layer.router.weight
+    best = logits_TN.softmax(dim=-1).topk(layer.router.top_k, dim=-1)
+    weights_TK = best.values / best.values.sum(dim=-1, keepdim=True) * layer.router.scale
+    routing = Routing(logits_TN, best.indices, weights_TK)
+    return layer.experts(x_TD, routing) + layer.shared(x_TD), routing
+
+
+@check(every_step)
 def deepseekmoe(attempt: Callable) -> str | None:
     """What is wrong with a function (layer, x [T, D]) -> y [T, D], Routing."""
     with torch.random.fork_rng(devices=[]):
