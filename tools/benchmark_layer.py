@@ -427,19 +427,21 @@ def with_section(page: str, body: str, heading: str = HEADING) -> str:
 
 def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, unfinished: Path) -> tuple[list[dict], list[dict], dict]:
     """Rows of the table, rows of the breakdown, and their provenance; `unfinished` is a file that keeps the sizes that were
-    measured."""
-    done = json.loads(unfinished.read_text()) if unfinished.exists() else {}
-    for size in sizes(device, tokens):
-        if str(size) not in done:
+    measured, each by how often and at which commit."""
+    kept = json.loads(unfinished.read_text()) if unfinished.exists() else {}
+    asked = {f"{size}, {repeats} times at {git_commit()}": size for size in sizes(device, tokens)}
+    done = {key: found for key, found in kept.items() if key in asked}
+    for key, size in asked.items():
+        if key not in done:
             start = time.perf_counter()
             table, where, missing = measure(size, DTYPES[dtype], device, repeats)
-            done[str(size)] = table, where, missing, time.perf_counter() - start
+            done[key] = table, where, missing, time.perf_counter() - start
             print(text_table(table) + "\n", flush=True)
             partial = unfinished.with_suffix(".partial")
             partial.write_text(json.dumps(done))
             partial.replace(unfinished)
     rows, steps = ([row for found in done.values() for row in found[place]] for place in (0, 1))
-    left_out = {f"{name}, {size}": why for size, found in done.items() for name, why in found[2].items()}
+    left_out = {f"{name}, {asked[key]}": why for key, found in done.items() for name, why in found[2].items()}
     return rows, steps, provenance(device, dtype, tokens, repeats, sum(found[3] for found in done.values()), left_out)
 
 

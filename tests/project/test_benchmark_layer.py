@@ -124,7 +124,7 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
         measured.append(size.tokens)
         if measured == [5, 6]:
             raise KeyboardInterrupt
-        return [{"tokens": size.tokens}], [], {"x": "why"}
+        return [{"tokens": size.tokens, "repeats": repeats}], [], {"x": "why"}
 
     monkeypatch.setattr(benchmark_layer, "measure", measure)
     monkeypatch.setattr(benchmark_layer, "sizes", lambda device, tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
@@ -135,6 +135,12 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
     table = benchmark_layer.result_table("layer-speed-cpu", tmp_path / "results")
     assert measured == [5, 6, 6] and [row["tokens"] for row in table.rows] == [5, 6] and len(table.provenance["left_out"]) == 2
     assert len(list((tmp_path / "results").iterdir())) == 2, "nothing unfinished is left"
+    measured.clear()
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_layer.main(command)
+    benchmark_layer.main([*command[:4], *command[5:6], "2", *command[7:]])
+    table = benchmark_layer.result_table("layer-speed-cpu", tmp_path / "results")
+    assert table.column("repeats") == [2] and table.column("tokens") == [5], "another command takes nothing over"
 
 
 def test_what_needs_too_much_memory_is_left_out_and_said(monkeypatch):
