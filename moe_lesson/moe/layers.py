@@ -14,7 +14,8 @@ from .dispatch import BY_NAME, ffn
 from .routing import Routing
 
 SCORES = {"softmax": lambda logits: logits.softmax(dim=-1), "sigmoid": torch.sigmoid}
-LOG_SCORES = {"softmax": lambda logits: logits.log_softmax(dim=-1), "sigmoid": F.logsigmoid}
+# their logarithms, up to a number for each token: whoever divides by a sum loses it, and a softmax's is its logits
+LOG_SCORES = {"softmax": lambda logits: logits, "sigmoid": F.logsigmoid}
 
 
 def weight(*shape: int) -> nn.Parameter:
@@ -73,7 +74,8 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
         renormalise: divide the K weights by their sum.
         scale: multiply the weights.
         closed_TN: True where a token may not choose an expert; each token needs K others.
-        log_scores_TN: the scores' logarithms: a score too small for its dtype is 0 there, and 0 over 0 is no weight.
+        log_scores_TN: the scores' logarithms, up to a number for each token, to divide with: a score too small for its dtype is
+            0, and 0 over 0 is no weight.
 
     Returns: expert_ids [T, K] and weights [T, K].
     """
