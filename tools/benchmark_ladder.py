@@ -5,8 +5,8 @@
 
 The seconds in the experiment's own table are those of trainings that ran beside each other and beside other work. Here every
 rung takes one step in turn, in a new order each time, so that what else the machine does falls on all alike; the ratio to the
-dense rung is what can be compared from machine to machine. Each is measured twice: as torch.compile makes it, which is how the
-ladder was trained, and as it stands in the code.
+dense rung is what can be compared from machine to machine. Each is measured as torch.compile makes it and as it stands in the
+code; on a CPU with one thread, which is how the ladder was trained, compiled and several runs beside each other, and with all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,21 @@ WARM_UP = 3  # steps that are not counted: the first ones allocate memory
 
 def measure(preset: Preset, device: str, repeats: int) -> list[dict]:
     """Milliseconds of a training step, forward, backward and optimizer: median and quartiles, and the ratio to "dense"; compiled,
-    and `eager_ms` and `eager_ratio` as the code stands."""
+    and `eager_ms` and `eager_ratio` as the code stands. A row for each rung and number of threads."""
+    threads = torch.get_num_threads()
+    rows = []
+    try:
+        for number in sorted({1, threads}) if device == "cpu" else [threads]:
+            torch.set_num_threads(number)
+            rows += [row | {"threads": number} for row in measure_in_turn(preset, device, repeats)]
+    finally:
+        torch.set_num_threads(threads)
+    return rows
+
+
+def measure_in_turn(preset: Preset, device: str, repeats: int) -> list[dict]:
+    """The rows of one number of threads."""
+    torch.compiler.reset()  # what was compiled for another number counts towards a limit, above which nothing is compiled
     config = TrainingConfig(WARM_UP + repeats, lr=1e-3, bfloat16=preset.bfloat16)
     ladder = EXPERIMENTS["ladder"]
     plain = {rung: LanguageModel(sizes_of(preset, 1.0)).to(device) for rung, sizes_of in ladder.rungs.items()
@@ -83,7 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.perf_counter()
     rows = measure(preset, device, options.repeats)
     for row in rows:
-        print(f"{row['rung']:35} {row['ms_per_step']:8.1f} ms  {row['ratio']:.2f} × dense; eager {row['eager_ratio']:.2f} ×")
+        print(f"{row['rung']:35} {row['ms_per_step']:8.1f} ms  {row['ratio']:.2f} × dense; eager {row['eager_ratio']:.2f} ×; "
+              f"threads: {row['threads']}")
     if options.out:
         threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
         write_table(options.out / "results", f"ladder-speed-{device}", rows, {

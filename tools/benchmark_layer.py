@@ -1,12 +1,13 @@
 """How fast is the layer, beside a dense FFN of equal FLOPs and beside Hugging Face transformers' DeepSeek-V3 layer?
 
     python tools/benchmark_layer.py                                        # measure and print
-    OMP_NUM_THREADS=2 python tools/benchmark_layer.py --device cpu --out data    # and write data/results/layer-speed-cpu.csv
+    OMP_NUM_THREADS=2 python tools/benchmark_layer.py --device cpu --processes 7 --out data    # and write layer-speed-cpu.csv
     python tools/benchmark_layer.py --contributing                         # put that table into CONTRIBUTING.md
     python tools/benchmark_layer.py --device cuda --out data               # larger layers, bfloat16, compiled ones, and memory
 
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
-in turn, in a new order at every repeat, so that what else the machine does falls on all alike.
+in turn, in a new order at every repeat, so that what else the machine does falls on all alike. Where their memory lies is left
+to chance at a process's start, lasts as long as it, and makes a tenth of a difference on a CPU: --processes 7 asks seven.
 
 Letters: T tokens, D width, N experts, K active, Ks shared, H expert width, R routed rows.
 """
@@ -18,6 +19,7 @@ import contextlib
 import datetime
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -27,7 +29,7 @@ import tempfile
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -284,6 +286,31 @@ def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[
     return rows, [asdict(size) | row for row in steps], entered.left_out
 
 
+def measure_in(processes: int, *asked) -> tuple[list[dict], list[dict], dict[str, str]]:
+    """`measure` in several new processes, one after the other, or in this one if one is asked for: the medians over them."""
+    if processes == 1:
+        found = [measure(*asked)]
+    else:
+        found = [in_new_process(*asked) for _ in range(processes)]
+    rows, steps = (list(zip(*(one[place] for one in found))) for place in (0, 1))
+    return ([over_processes(same) for same in rows],
+            [same[0] | {"share": statistics.median(row["share"] for row in same)} for same in steps], found[0][2])
+
+
+def in_new_process(*asked) -> tuple[list[dict], list[dict], dict[str, str]]:
+    """What `measure` returns there."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, asked)
+
+
+def over_processes(same: Sequence[dict]) -> dict:
+    """A row of the table out of those that several processes found, with the lowest and the highest of their ratios."""
+    ratios = [row["ratio"] for row in same]
+    return same[0] | {"median_ms": statistics.median(row["median_ms"] for row in same),
+                      "min_ms": min(row["min_ms"] for row in same),
+                      "ratio": statistics.median(ratios), "low_ratio": min(ratios), "high_ratio": max(ratios)}
+
+
 # --------------------------------------------------------------------------------------------------- where the time goes
 
 STEPS = {  # forward: torch's operators, and two modules of ours; backward: autograd's nodes
@@ -361,20 +388,22 @@ def table_name(device: str, dtype: str) -> str:
     return f"layer-speed-{device}" + ("" if dtype == DTYPE_OF.get(device, "float32") else f"-{dtype}")
 
 
-def provenance(device: str, dtype: str, tokens: list[int], repeats: int, seconds: float, left_out: dict[str, str]) -> dict:
+def provenance(device: str, dtype: str, tokens: list[int], repeats: int, processes: int, seconds: float,
+               left_out: dict[str, str]) -> dict:
     """What made the table."""
     packages = {name: sys.modules.get(name) for name in ("torch", "transformers", "triton")}
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()} " if device == "cpu" else ""
     return {
         "command": f"{threads}python tools/benchmark_layer.py --device {device} --dtype {dtype} --repeats {repeats} "
-                   f"--tokens {' '.join(map(str, tokens))} --out data",
+                   f"--processes {processes} --tokens {' '.join(map(str, tokens))} --out data",
         "commit": git_commit(),
         "versions": {"python": platform.python_version(),
                      **{name: module.__version__ if module else "not used" for name, module in packages.items()}},
         "device": device_name(device),
         "seconds": round(seconds),
         "date": datetime.date.today().isoformat(),
-        "preset": {"dtype": dtype, "tokens": tokens, "repeats": repeats, "sizes": list(map(asdict, sizes(device, tokens)))},
+        "preset": {"dtype": dtype, "tokens": tokens, "repeats": repeats, "processes": processes,
+                   "sizes": list(map(asdict, sizes(device, tokens)))},
         "corpus": "none",
         "left_out": left_out,
     }
@@ -395,8 +424,10 @@ def section(table: Table, steps: Table) -> str:
         found = [row for what in (FORWARD, BOTH) for row in rows(table, size, what) if row["implementation"] == name]
         if not found:
             return "left out"
-        ratios = " / ".join(f"{row['ratio']:.2f}×" for row in found)
-        return ratios if size != largest else " / ".join(f"{row['median_ms']:.0f}" for row in found) + f" ms, {ratios}"
+        if size != largest:
+            return " / ".join(f"{row['ratio']:.2f}×" for row in found)
+        return " / ".join(f"{row['median_ms']:.0f}" for row in found) + " ms, " + " / ".join(
+            f"{row['ratio']:.2f}× ({row['low_ratio']:.2f}–{row['high_ratio']:.2f})" for row in found)
 
     def shares(what: str) -> str:
         found = sorted(rows(steps, largest, what), key=lambda row: -row["share"])
@@ -405,8 +436,9 @@ def section(table: Table, steps: Table) -> str:
     text = (
         f"Forward / forward and backward, beside a dense FFN with as many hidden units as are active for a token "
         f"({largest.hidden}). Width {largest.width}; 64 experts of 128 hidden units each, 8 of them active, or 8 experts of "
-        f"384, 2 active; one more of that size is shared; {made['preset']['dtype']}; {made['device']}; medians. Left out is "
-        f"what needs more than {MAX_GIB} GiB for one intermediate result.",
+        f"384, 2 active; one more of that size is shared; {made['preset']['dtype']}; {made['device']}; medians over "
+        f"{made['preset']['processes']} processes, in brackets their lowest and highest. Left out is what needs more than "
+        f"{MAX_GIB} GiB for one intermediate result.",
         "\n".join([
             f"| | {' | '.join(f'{size.tokens} tokens, {size.experts} experts' for size in columns)} |",
             "|---" * (len(columns) + 1) + "|",
@@ -425,16 +457,17 @@ def with_section(page: str, body: str, heading: str = HEADING) -> str:
     return before + heading + body + rest[rest.index("\n## "):]
 
 
-def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, unfinished: Path) -> tuple[list[dict], list[dict], dict]:
+def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, processes: int,
+              unfinished: Path) -> tuple[list[dict], list[dict], dict]:
     """Rows of the table, rows of the breakdown, and their provenance; `unfinished` is a file that keeps the sizes that were
     measured, each by how often and at which commit."""
     kept = json.loads(unfinished.read_text()) if unfinished.exists() else {}
-    asked = {f"{size}, {repeats} times at {git_commit()}": size for size in sizes(device, tokens)}
+    asked = {f"{size}, {repeats} times in {processes} at {git_commit()}": size for size in sizes(device, tokens)}
     done = {key: found for key, found in kept.items() if key in asked}
     for key, size in asked.items():
         if key not in done:
             start = time.perf_counter()
-            table, where, missing = measure(size, DTYPES[dtype], device, repeats)
+            table, where, missing = measure_in(processes, size, DTYPES[dtype], device, repeats)
             done[key] = table, where, missing, time.perf_counter() - start
             print(text_table(table) + "\n", flush=True)
             partial = unfinished.with_suffix(".partial")
@@ -442,7 +475,7 @@ def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, unfinish
             partial.replace(unfinished)
     rows, steps = ([row for found in done.values() for row in found[place]] for place in (0, 1))
     left_out = {f"{name}, {asked[key]}": why for key, found in done.items() for name, why in found[2].items()}
-    return rows, steps, provenance(device, dtype, tokens, repeats, sum(found[3] for found in done.values()), left_out)
+    return rows, steps, provenance(device, dtype, tokens, repeats, processes, sum(found[3] for found in done.values()), left_out)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -452,6 +485,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="default: float32; on a CUDA device bfloat16")
     parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 4096; on a CUDA device 4096 65536)")
     parser.add_argument("--repeats", type=int, default=20, help="how often each is measured (default 20)")
+    parser.add_argument("--processes", type=int, default=1, help="in how many new processes, if more than this one (default 1)")
     parser.add_argument("--out", type=Path, help="data folder to write results/layer-speed-….csv into")
     parser.add_argument("--contributing", action="store_true",
                         help="measure nothing; put the stored table into CONTRIBUTING.md")
@@ -461,8 +495,8 @@ def main(arguments: list[str] | None = None) -> None:
         path.write_text(with_section(path.read_text(encoding="utf-8"),
                                      section(result_table(name), result_table(f"{name}-steps"))), encoding="utf-8")
         return
-    if options.repeats < 1 or min(options.tokens or [1]) < 1:
-        parser.error("--repeats and --tokens must be at least 1")
+    if min(options.repeats, options.processes, *(options.tokens or [1])) < 1:
+        parser.error("--repeats, --processes and --tokens must be at least 1")
     try:
         device = pick_device(options.device)
     except ValueError as error:
@@ -474,7 +508,7 @@ def main(arguments: list[str] | None = None) -> None:
         results = options.out / "results" if options.out else Path(folder)
         results.mkdir(parents=True, exist_ok=True)
         unfinished = results / f"{name}-unfinished.json"
-        rows, steps, made = benchmark(device, dtype, tokens, options.repeats, unfinished)
+        rows, steps, made = benchmark(device, dtype, tokens, options.repeats, options.processes, unfinished)
     if steps:
         print(text_table(steps) + "\n")
     print("\n".join(f"left out: {name}: {why}" for name, why in made["left_out"].items()))

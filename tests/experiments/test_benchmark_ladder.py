@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import benchmark_ladder
 import pytest
+import torch
 
 from moe_lesson import result_table
 from moe_lesson.experiments import EXPERIMENTS
@@ -14,12 +15,15 @@ def test_every_tuned_rung_is_timed_beside_the_dense_one(monkeypatch, tmp_path, c
     small = replace(EXPERIMENTS["ladder"].presets["cpu"], batch=1, context=8)
     monkeypatch.setitem(EXPERIMENTS["ladder"].presets, "cpu", small)
     monkeypatch.setattr(benchmark_ladder.torch, "compile", lambda model: model)  # it takes minutes
+    counts = sorted({1, torch.get_num_threads()})
     benchmark_ladder.main(["--device", "cpu", "--repeats", "2", "--out", str(tmp_path)])
     table = result_table("ladder-speed-cpu", tmp_path / "results")
-    assert [row["rung"] for row in table.rows] == [
-        rung for rung in EXPERIMENTS["ladder"].rungs if rung not in EXPERIMENTS["ladder"].controls]
+    assert [(row["threads"], row["rung"]) for row in table.rows] == [
+        (count, rung) for count in counts for rung in EXPERIMENTS["ladder"].rungs
+        if rung not in EXPERIMENTS["ladder"].controls]
+    assert torch.get_num_threads() == counts[-1], "the number of threads is as it was"
     assert all(0 < row["low_ms"] <= row["ms_per_step"] <= row["high_ms"] for row in table.rows)
-    assert table.column("ratio", rung="dense") == table.column("eager_ratio", rung="dense") == [1.0]
+    assert table.column("ratio", rung="dense") == table.column("eager_ratio", rung="dense") == [1.0] * len(counts)
     assert "deepseekmoe" in capsys.readouterr().out
     made = json.loads((tmp_path / "results" / "ladder-speed-cpu.json").read_text())
     assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus"} <= made.keys()

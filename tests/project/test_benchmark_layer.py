@@ -1,6 +1,7 @@
 """The benchmark of the layer: all that it times give the same output, and its tables say what was measured. No times here."""
 
 import json
+import os
 import sys
 
 import benchmark_layer
@@ -124,7 +125,7 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
         measured.append(size.tokens)
         if measured == [5, 6]:
             raise KeyboardInterrupt
-        return [{"tokens": size.tokens, "repeats": repeats}], [], {"x": "why"}
+        return [{"tokens": size.tokens, "repeats": repeats, "median_ms": 2, "min_ms": 1, "ratio": 1}], [], {"x": "why"}
 
     monkeypatch.setattr(benchmark_layer, "measure", measure)
     monkeypatch.setattr(benchmark_layer, "sizes", lambda device, tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
@@ -141,6 +142,22 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
     benchmark_layer.main([*command[:4], *command[5:6], "2", *command[7:]])
     table = benchmark_layer.result_table("layer-speed-cpu", tmp_path / "results")
     assert table.column("repeats") == [2] and table.column("tokens") == [5], "another command takes nothing over"
+
+
+def test_several_processes_are_new_ones_and_their_medians_are_told(monkeypatch):
+    monkeypatch.setattr(benchmark_layer, "measure", measured_by)
+    one, _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 1)
+    assert one == [{"median_ms": os.getpid(), "min_ms": 0.1, "ratio": os.getpid(), "low_ratio": os.getpid(),
+                    "high_ratio": os.getpid()}]
+    (three,), (step,), left_out = benchmark_layer.measure_in(3, SIZE, torch.float32, "cpu", 1)
+    assert os.getpid() not in three.values() and left_out == {"x": "why"}
+    assert three["low_ratio"] < three["ratio"] < three["high_ratio"] and three["median_ms"] == three["ratio"] == step["share"]
+
+
+def measured_by(*asked):
+    """What a new process can import and call: who measured."""
+    process = os.getpid()
+    return [{"median_ms": process, "min_ms": 0.1, "ratio": process}], [{"share": process}], {"x": "why"}
 
 
 def test_what_needs_too_much_memory_is_left_out_and_said(monkeypatch):
@@ -170,13 +187,14 @@ def test_the_command_writes_the_tables_with_their_provenance(monkeypatch, tmp_pa
     assert {row["tokens"] for row in table.rows} == {row["tokens"] for row in steps.rows} == {5, 6}
     made = json.loads((tmp_path / "results" / "layer-speed-cpu.json").read_text())
     assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus", "left_out"} <= made.keys()
-    assert made["command"].endswith("--device cpu --dtype float32 --repeats 1 --tokens 5 6 --out data")
+    assert made["command"].endswith("--device cpu --dtype float32 --repeats 1 --processes 1 --tokens 5 6 --out data")
     assert "grouped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--repeats", "0"], "at least 1"),
     (["--tokens", "0"], "at least 1"),
+    (["--processes", "0"], "at least 1"),
     (["--device", "tpu"], "unknown device 'tpu'"),
 ])
 def test_bad_arguments_are_refused(arguments, message, capsys):

@@ -34,7 +34,7 @@ class RungRuns:
     Args:
         forward_flops: FLOPs of one token, forward.
         tokens_per_step: tokens that a training step reads.
-        ms_per_step: milliseconds that a training step takes, compiled.
+        ms_per_step: milliseconds that a training step takes, compiled, with one thread.
         seeds: Z whole numbers.
         steps: whole numbers, increasing: after how many steps it was followed; the last is the end of the training.
         validation: domain -> [Z][steps] the losses along training.
@@ -107,7 +107,7 @@ def runs_of_rung(rung: str, finals: Table, followed: Table, speeds: Table) -> Ru
     """What the tables say of one rung."""
     tested = {row["seed"]: row for row in finals.rows if row["stage"] == "final" and row["rung"] == rung}
     points = {(row["seed"], row["step"]): row for row in followed.rows if row["rung"] == rung}
-    speed = [row["ms_per_step"] for row in speeds.rows if row["rung"] == rung]
+    speed = [row["ms_per_step"] for row in speeds.rows if row["rung"] == rung and row["threads"] == 1]  # as they were trained
     for table, rows in zip(TABLES, (tested, points, speed)):
         require(len(rows) > 0, f"{table} has no row for {rung}; let the experiment run to its end")
     require(len(speed) == 1, f"{TABLES[2]} has {len(speed)} rows for {rung}; expected one")

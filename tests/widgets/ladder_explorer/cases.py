@@ -50,7 +50,7 @@ def write_ladder(folder, rungs: dict[str, RungRuns], leave_out=(), tables=TABLES
     """Made-up tables in the shape of the shipped ones; `leave_out` names rows (rung, seed, step) of the followed losses."""
     finals, followed, speeds = [], [], []
     for name, runs in rungs.items():
-        speeds.append({"rung": name, "ms_per_step": runs.ms_per_step})
+        speeds += [{"rung": name, "threads": number, "ms_per_step": runs.ms_per_step / number} for number in (1, 2)]
         cost = {"flops": runs.forward_flops, "tokens": runs.tokens_per_step * runs.steps[-1], "seconds": 999.0}
         finals.append({"stage": "tune", "rung": name, "seed": 1000, **cost, "test": ""})
         for s, seed in enumerate(runs.seeds):
