@@ -111,7 +111,7 @@ class SkillsTask:
     def build(self, config, seed: int) -> nn.Module:
         """A fresh layer."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return self.layer(config)
 
     def batches(self, batch: int, context: int, seed: int) -> Callable[[int], Tensor]:

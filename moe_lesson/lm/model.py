@@ -137,7 +137,7 @@ class LanguageModel(nn.Module):
             self.head = nn.Linear(config.width, config.vocabulary, bias=False)
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1 and not name.endswith("router.noise"):  # which starts at zero
-                    torch.manual_seed(mixed_seed(seed, name))
+                    torch.default_generator.manual_seed(mixed_seed(seed, name))  # and not that of a GPU
                     # by the numbers that are summed up: a wide FFN does not start louder than a narrow one
                     inputs = parameter.shape[-2] if name.endswith("w_out") else config.width
                     nn.init.normal_(parameter, std=0.5 * inputs ** -0.5)

@@ -19,6 +19,7 @@ from moe_lesson.measure import census, instruments, interventions, merging, null
 from moe_lesson.moe.balance import LOSSES, with_capacity
 from moe_lesson.moe.recipes import Dense
 from moe_lesson.moe.routing import load_cv, load_entropy, max_violation
+from moe_lesson.teach.checks.lesson02 import topk_layers
 from moe_lesson.teach.lesson import Lesson
 
 GPU = torch.device("mps")
@@ -59,7 +60,7 @@ def computed(func, args, kwargs):
     held_args, held_kwargs = pytree.tree_map_only(OnGpu, lambda x: x.held, (args, kwargs))
     out = func(*held_args, **held_kwargs | ({"device": "cpu"} if to is not None else {}))
     if name.endswith("_"):
-        return args[0]
+        return args[0] if func._schema.returns else None  # what takes many tensors at once returns none
 
     def put(x):
         assert x.dtype != torch.float64, f"{func}: Apple's GPUs have no float64"
@@ -277,3 +278,10 @@ def test_all_tasks_have_the_same_methods_with_the_same_arguments_and_text_can_be
     own = {"layer", "world_of"}  # how a world makes what is trained in it
     assert all({name: of[name] for name in of.keys() - own} == {name: of_text[name] for name in of_text.keys()
                                                                 - {"follow", "chosen"}} for of in of_worlds)
+
+
+@pytest.mark.parametrize("draw", [lambda: LanguageModel(ModelConfig(Dense(8), 1, 8, 1, 4)), topk_layers,
+                                  lambda: SkillsTask(0, 800, {}).build(Dense(8), 0)])
+def test_to_draw_weights_leaves_the_random_numbers_of_a_gpu_alone(draw, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generator was seeded"))
+    draw()

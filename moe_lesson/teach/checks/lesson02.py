@@ -145,7 +145,7 @@ def combine(attempt: Callable) -> str | None:
 def topk_layers() -> list[layers.MoE]:
     """Layers without shared experts, of several sizes, the same at every call."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return [layers.MoE(6, num_experts=k + more, top_k=k, expert_width=h).double()
                 for k, more, h in ([3, 2, 3], *([k + 1, *rest] for k, *rest in sizes(3)))]
 
