@@ -6,8 +6,8 @@
     python tools/benchmark_layer.py --device cuda --out data               # larger layers, bfloat16, compiled ones, and memory
 
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
-in turn, in a new order at every repeat, so that what else the machine does falls on all alike. Where their memory lies is left
-to chance at a process's start, lasts as long as it, and makes a tenth of a difference on a CPU: --processes 7 asks seven.
+in turn, in a new order at every repeat, so that what else the machine does falls on all alike. On a CPU the same code takes up
+to a tenth longer in one process than in another (it is neither the allocator nor page faults): --processes 7 asks seven.
 
 Letters: T tokens, D width, N experts, K active, Ks shared, H expert width, R routed rows.
 """
@@ -426,8 +426,9 @@ def section(table: Table, steps: Table) -> str:
             return "left out"
         if size != largest:
             return " / ".join(f"{row['ratio']:.2f}×" for row in found)
+        ranges = [f" ({row['low_ratio']:.2f}–{row['high_ratio']:.2f})" if name != DENSE else "" for row in found]
         return " / ".join(f"{row['median_ms']:.0f}" for row in found) + " ms, " + " / ".join(
-            f"{row['ratio']:.2f}× ({row['low_ratio']:.2f}–{row['high_ratio']:.2f})" for row in found)
+            f"{row['ratio']:.2f}×{of}" for row, of in zip(found, ranges))
 
     def shares(what: str) -> str:
         found = sorted(rows(steps, largest, what), key=lambda row: -row["share"])
