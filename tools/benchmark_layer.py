@@ -1,13 +1,13 @@
 """How fast is the layer, beside a dense FFN of equal FLOPs and beside Hugging Face transformers' DeepSeek-V3 layer?
 
     python tools/benchmark_layer.py                                        # measure and print
-    OMP_NUM_THREADS=2 python tools/benchmark_layer.py --device cpu --processes 7 --out data    # and write layer-speed-cpu.csv
+    OMP_NUM_THREADS=2 python tools/benchmark_layer.py --device cpu --repeats 10 --processes 7 --out data    # layer-speed-cpu.csv
     python tools/benchmark_layer.py --contributing                         # put that table into CONTRIBUTING.md
     python tools/benchmark_layer.py --device cuda --out data               # larger layers, bfloat16, compiled ones, and memory
 
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
-in turn, in a new order at every repeat, so that what else the machine does falls on all alike. On a CPU the same code takes up
-to a tenth longer in one process than in another (it is neither the allocator nor page faults): --processes 7 asks seven.
+in turn, in a new order at every repeat, so that what else the machine does falls on all alike. On a CPU the ratio of the same
+code differs by up to a fifth from one process to another, for reasons that we don't know: --processes 7 asks seven.
 
 Letters: T tokens, D width, N experts, K active, Ks shared, H expert width, R routed rows.
 """
