@@ -5,6 +5,7 @@ import pathlib
 import random
 import statistics
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -291,6 +292,7 @@ WRONG = WRONG_OF_LESSONS_01_AND_02 | {
         (adds_repeated_ids_once, "adds once"),
         (one_row_a_token, "add over the tokens too"),
         (share_of_tokens, "you returned shares"),
+        (lambda ids, n: Counter(ids.flatten().tolist()), "you returned a dictionary"),
         (not_whole_numbers, "count by hand"),
         (lambda ids, n: 2 * torch.bincount(ids.flatten(), minlength=n), "count by hand"),
         (lambda ids, n: -torch.bincount(ids.flatten(), minlength=n), "count by hand"),
@@ -978,7 +980,7 @@ def test_a_loop_that_returns_a_list_is_right_too():
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("stub", [lambda *a: ..., lambda *a: None, not_implemented])
+@pytest.mark.parametrize("stub", [lambda *a: ..., not_implemented])
 def test_a_stub_is_not_tried_and_the_lesson_goes_on(name, stub, capsys):
     assert ALL[name](stub) is ALL[name].reference
     assert capsys.readouterr().out.startswith(f"⏳ {name}: not tried")
@@ -988,6 +990,12 @@ def test_a_layer_with_both_planted_faults_is_not_tried(capsys):
     both = forward_with(written_over, watch=torch.Tensor.detach)
     assert checks.mended(both) is checks.mended.reference
     assert capsys.readouterr().out.startswith("⏳ mended: not tried")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_attempt_without_return_is_told_so(name, capsys):
+    assert ALL[name](lambda *a: None) is ALL[name].reference
+    assert "return" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ALL)

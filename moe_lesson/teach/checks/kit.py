@@ -60,15 +60,14 @@ def copies(arguments: Iterable) -> list:
 
 def answered(attempt: Callable, *arguments):
     """The attempt's answer as it is, unless it is a stub's. It gets copies: what it writes into them is its own affair."""
-    given = copies(arguments)
     try:
-        answer = attempt(*given)
+        answer = attempt(*copies(arguments))
     except NotImplementedError:
         raise NotTried from None
-    if answer is None and any(isinstance(a, Tensor) and not torch.equal(a, copy) for a, copy in zip(arguments, given)):
-        raise Wrong("your function works and returns nothing: end it with return")
-    if answer is ... or answer is None:
+    if answer is ...:
         raise NotTried
+    if answer is None:
+        raise Wrong("your function returns nothing: end it with return and the answer")
     return answer
 
 
@@ -90,7 +89,7 @@ def called_pair(attempt: Callable, names: str, *arguments) -> list:
     """The two parts of the attempt's answer."""
     answer = answered(attempt, *arguments)
     if isinstance(answer, Tensor) and answer.ndim and len(answer) == 2 or isinstance(answer, tuple | list) and len(answer) == 2:
-        if any(part is ... or part is None for part in answer):
+        if any(part is ... for part in answer):
             raise NotTried
         return list(answer)
     raise Wrong(f"your function must return two things, {names}")

@@ -13,7 +13,10 @@ def load(attempt: Callable) -> str | None:
     """What is wrong with a function (expert_ids [T, K], N) -> load [N]."""
     ids, n = torch.tensor([[3, 1], [3, 0], [1, 3], [3, 4], [4, 1]]), 6  # experts 2 and 5 idle, the last among them
     t, k = ids.shape
-    answer = torch.as_tensor(answered(attempt, ids, n))
+    answer = answered(attempt, ids, n)
+    if isinstance(answer, dict):
+        return "you returned a dictionary; return N numbers, a 0 for each expert that nobody chose"
+    answer = torch.as_tensor(answer)
     if answer.shape != (n,):
         if answer.shape == (k, n):
             return f"you counted each of the {k} columns by itself: add the columns up, a load has one number per expert"

@@ -56,7 +56,7 @@ const TELL = [
     + `${shared ? `; and so ${numShared === 1 ? "does" : "do"} ${count(numShared, "shared expert")}, for every token, here of `
       + `length ${rounded(length(shared), 1)}` : ""}.`,
   ({ routed, shared }) => "The chosen experts' answers, each times its weight, sum to a vector of length "
-    + `${rounded(length(routed), 1)}${shared ? "; the shared one is added as it is" : ""}.`,
+    + `${rounded(length(routed), 1)}${shared ? "; the shared answer is added as it is" : ""}.`,
   ({ before, after }) => "The layer's answer is added to the residual stream, whose vector had length "
     + `${rounded(length(before), 1)} and now has ${rounded(length(after), 1)}. The next layer reads that.`,
 ];
