@@ -39,6 +39,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from moe_lesson import DenseFFN, MoE, result_table
 from moe_lesson.base.devices import device_name, pick_device
+from moe_lesson.base.storage import write_text
 from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, write_table
 from moe_lesson.moe.dispatch import DISPATCHES, at_once, loop, swiglu
@@ -471,9 +472,7 @@ def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, processe
             table, where, missing = measure_in(processes, size, DTYPES[dtype], device, repeats)
             done[key] = table, where, missing, time.perf_counter() - start
             print(text_table(table) + "\n", flush=True)
-            partial = unfinished.with_suffix(".partial")
-            partial.write_text(json.dumps(done))
-            partial.replace(unfinished)
+            write_text(unfinished, json.dumps(done))
     rows, steps = ([row for found in done.values() for row in found[place]] for place in (0, 1))
     left_out = {f"{name}, {asked[key]}": why for key, found in done.items() for name, why in found[2].items()}
     return rows, steps, provenance(device, dtype, tokens, repeats, processes, sum(found[3] for found in done.values()), left_out)

@@ -24,6 +24,7 @@ LESSONS, COPIES = REPO / "notebooks", REPO / "my-lessons"
 # JupyterLab keeps the state of widgets in what a learner saves: a lesson that is opened again is alive before anything is run.
 # And it asks nobody on the first screen whether they want news.
 SETTINGS = [f"--LabApp.app_settings_dir={REPO / 'tools' / 'jupyterlab'}"]
+VIEW, STATE = (f"application/vnd.jupyter.widget-{part}+json" for part in ("view", "state"))
 GIVEN = ".given.json"  # name of a lesson -> hash of the copy that the learner was given
 
 
@@ -35,7 +36,27 @@ def unanswered(lesson: str) -> str:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
             cell["metadata"].pop("execution", None)
+    return written(nb)
+
+
+def written(nb: dict) -> str:
+    """A notebook's text, in the form that JupyterLab gives it."""
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def without_lost(lesson: str) -> str:
+    """The text of a notebook without the views of widgets that it keeps no state of: JupyterLab saves the state of those alone
+    that are connected, and would say "model not found" where the view's words say how to see it live."""
+    try:
+        nb = json.loads(lesson)
+        kept = nb["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
+        shown = [output["data"] for cell in nb["cells"] for output in cell.get("outputs", ()) if VIEW in output.get("data", ())]
+        lost = [data for data in shown if data[VIEW]["model_id"] not in kept]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return lesson  # no notebook: JupyterLab will say so
+    for data in lost:
+        del data[VIEW]
+    return written(nb) if lost else lesson
 
 
 def digest(text: str) -> str:
@@ -58,6 +79,9 @@ def update(lessons: Path, copies: Path, fresh: Sequence[str] = ()) -> list[str]:
         text = unanswered(path.read_text(encoding="utf-8"))
         given[path.name], line = settle(copies / path.name, text, given.get(path.name), path.name in fresh)
         said += [f"{path.stem}: {line}"] if line else []
+        mine = (copies / path.name).read_text(encoding="utf-8", errors="replace")
+        if (alive := without_lost(mine)) != mine:
+            (copies / path.name).write_text(alive, encoding="utf-8", newline="\n")
     (copies / GIVEN).write_text(json.dumps(given, indent=1), encoding="utf-8")
     shutil.copytree(lessons / "pictures", copies / "pictures", dirs_exist_ok=True)
     return said

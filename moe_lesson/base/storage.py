@@ -1,11 +1,13 @@
-"""Where the course's data lies, and safetensors files written whole or not at all.
+"""Where the course's data lies, and files written whole or not at all.
 
 No pickle is ever read: a file can hold numbers and text, never code.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,12 +42,27 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[
 
 
 def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a file whole or not at all: a crash leaves the old one."""
-    path = pathlib.Path(path)
+    """Write a file whole or not at all."""
+    with whole(pathlib.Path(path)) as unfinished:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text whole or not at all, the same bytes on every system."""
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Where to write a file so that it is there whole or not at all: a crash leaves the old one. Its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def checksum(path: pathlib.Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from filelock import FileLock, Timeout
 
+from ..base.storage import write_text
 from ..lm.checkpoints import load_model
 from ..lm.corpora import Corpus
 from ..lm.evaluate import evaluate_language
@@ -114,8 +115,7 @@ def diagnose_once(result: dict, table: str, rows_of: RowsOf, corpus: Corpus, wai
             if not kept.exists():
                 model, _ = load_model(kept.parent / "model.safetensors")
                 found = list(rows_of(model, corpus, row["seed"]))
-                kept.with_suffix(".partial").write_text(json.dumps(found))
-                kept.with_suffix(".partial").replace(kept)
+                write_text(kept, json.dumps(found))
     except Timeout:
         return []
     return [{"rung": row["rung"], "seed": row["seed"]} | found for found in json.loads(kept.read_text())]

@@ -23,18 +23,18 @@ def digest(*parts: dict) -> str:
 
 
 def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: str, corpus: Corpus | None,
-               results: list[dict]) -> dict:
+               results: list[dict], given: bool = False) -> dict:
     """What made a table: command, versions, device, seconds, date, sizes, and the text it was trained on.
 
     Commit, versions, device and date are those of the trainings, not of the moment when the table is written; where runs
-    of one table differ in them, all are named.
+    of one table differ in them, all are named. `given` text is a file that the command must be given, too.
     """
     def of_runs(key: str) -> str:
         return ", ".join(sorted({result["made"][key] for result in results}))
 
     return {
         "command": f"python -m moe_lesson.experiments {name} --preset {preset_name} --seeds {seeds} --device {device}"
-        + (" --compile" if any("compiled" in result["made"] for result in results) else ""),
+        + (" --text FILE" if given else "") + (" --compile" if any("compiled" in result["made"] for result in results) else ""),
         "commit": of_runs("commit"),
         "versions": {"python": of_runs("python"), "torch": of_runs("torch")},
         "device": of_runs("device"),
@@ -46,13 +46,20 @@ def provenance(name: str, preset_name: str, preset: Preset, seeds: int, device: 
 
 
 def git_commit() -> str:
-    """The commit that the code stands at, "+" when it was changed since; outside a repository what the environment says it is
-    (MOE_LESSON_COMMIT), or "unknown"."""
+    """The commit that the code stands at: what the environment says it is (MOE_LESSON_COMMIT), or its repository, with "+" when
+    it was changed since; elsewhere "unknown", within somebody else's repository, too."""
+    home = pathlib.Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=home, capture_output=True, text=True, check=True).stdout.strip()
+
+    if said := os.environ.get(COMMIT):
+        return said
     try:
-        return subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=10"], cwd=pathlib.Path(__file__).parent,
-                              capture_output=True, text=True, check=True).stdout.strip()
+        own = pathlib.Path(git("rev-parse", "--show-toplevel")).samefile(home)
+        return git("describe", "--always", "--dirty=+", "--abbrev=10") if own else "unknown"
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get(COMMIT, "unknown")
+        return "unknown"
 
 
 def ship(experiment: Experiment, finals: list[dict], corpus: Corpus, folder: pathlib.Path, made: dict) -> None:

@@ -15,7 +15,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..base.devices import device_name, pick_device
-from ..base.errors import require
+from ..base.errors import require, whole_number
+from ..base.storage import write_text
 from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
 from ..lm.counts import baselines
@@ -59,7 +60,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
         device: see `pick_device`.
         out: the data folder to write results/ and checkpoints/ into.
         work: folder for runs in progress.
-        corpus: what to train on; the machine corpus unless given.
+        corpus: what to train on; the machine corpus unless given. No experiment in a world reads any.
         progress: show bars.
         compiled: train what torch.compile makes of the models: faster, and equal but for rounding.
 
@@ -73,11 +74,11 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     require(preset_name in experiment.presets,
             f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
     seeds = experiment.seeds if seeds is None else seeds
-    require(seeds >= 1, f"seeds is {seeds}; expected at least 1")
+    whole_number("seeds", seeds)
     preset, device = experiment.presets[preset_name], pick_device(device)
     for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
         folder.mkdir(parents=True, exist_ok=True)
-    corpus = corpus or experiment.data
+    given, corpus = (None, None) if experiment.worlds is not None else (corpus, corpus or experiment.data)
     folder = work / f"{name}-{preset_name}"
 
     found_in = diagnoses(experiment, preset, device)
@@ -100,7 +101,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     finals = results_of(final_runs(experiment, tuned, seeds))
     results = out / "results"
     with FileLock(folder / "lock"):  # of all that were started, one after the other writes the same tables
-        made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals)
+        made = provenance(name, preset_name, preset, seeds, device, corpus, tuned + finals, bool(given))
         write_table(results, f"{name}-{preset_name}", [r["row"] for r in tuned + finals], made)
         parts = {"curve": "curves"} | ({"loads": "loads"} if experiment.loads else {}) | (
             {"followed": "followed"} if experiment.follow else {})
@@ -215,8 +216,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
                 made = {"made": machine | {"python": platform.python_version(), "commit": git_commit(),
                                            "date": datetime.date.today().isoformat()}}
                 result = trained(experiment, preset, run, task, config, training, balance, device, here, progress, compiled)
-                (here / "result.json.partial").write_text(json.dumps(result | made))
-                (here / "result.json.partial").replace(here / "result.json")
+                write_text(here / "result.json", json.dumps(result | made))
                 (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
             result = json.loads((here / "result.json").read_text(encoding="utf-8"))
     except Timeout:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import require
-from ..base.storage import DATA, checksum, read_safetensors, write_safetensors
+from ..base.storage import DATA, checksum, read_safetensors, write_safetensors, write_text
+from ..moe.layers import check_model
 from .model import LanguageModel, ModelConfig
 
 
@@ -20,7 +21,19 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
 
     Args:
         about: plain values: command, versions, device, seconds, date, results.
+
+    Raises:
+        ValueError: for a model that is not what its config says; `load_model` would build another one.
     """
+    check_model(model)
+    require(isinstance(getattr(model, "config", None), ModelConfig),
+            f"a {type(model).__name__} has no config to build it by again; save its state_dict() instead")
+    with torch.device("meta"):
+        told = LanguageModel(model.config)
+    shapes, wanted = ([tensor.shape for tensor in one.state_dict().values()] for one in (model, told))
+    require(parts(model) == parts(told) and shapes == wanted,
+            "this model is not what its config says: it was changed after it was built, and would be read as another one; save "
+            "the model that it was made of")
     write_safetensors(path, model.state_dict(), {"config": json.dumps(model.config.to_dict()), "about": json.dumps(about)})
 
 
@@ -39,6 +52,11 @@ def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
         model = LanguageModel(config)
     fill(model, tensors, path)
     return model.eval(), about
+
+
+def parts(model: nn.Module) -> list[tuple[type, str]]:
+    """What a model is built of, with what decides beside the weights, such as top_k; what torch.compile wraps around it aside."""
+    return [(type(part), part.extra_repr()) for part in model.modules() if not hasattr(part, "_orig_mod")]
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], path: str | pathlib.Path) -> None:
@@ -120,7 +138,7 @@ def save_snapshots(path: str | pathlib.Path, chosen: dict[int, list], about: dic
 def write_checksums(folder: pathlib.Path) -> None:
     """Write SHA256SUMS, in the format of `sha256sum`, for every checkpoint in a folder."""
     lines = [f"{checksum(path)}  {path.name}\n" for path in sorted(folder.glob("*.safetensors"))]
-    (folder / "SHA256SUMS").write_text("".join(lines))
+    write_text(folder / "SHA256SUMS", "".join(lines))
 
 
 # ------------------------------------------------------------------------------------------------------ training states

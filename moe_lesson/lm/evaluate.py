@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.errors import require
 from ..base.tokens import size_of
 from .corpora import Corpus, evenly
 from .model import LanguageModel, evaluating
@@ -15,6 +16,8 @@ from .model import LanguageModel, evaluating
 def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, batch: int) -> Iterator[tuple]:
     """A model reads `max_tokens` tokens of each domain: yields domain, ids [B, S+1], logits and routings of a batch."""
     with evaluating(model) as device:
+        require(corpus.vocabulary == model.config.vocabulary, f"the corpus is cut into tokens of {corpus.vocabulary}, the model "
+                f"reads {model.config.vocabulary}: give it a corpus with vocabulary={model.config.vocabulary}")
         for domain in corpus.domains:
             for ids in corpus.windows(domain, split, model.config.context, max_tokens).split(batch):
                 ids = ids.to(device)
@@ -42,15 +45,16 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
         kept = kept[:, 1:].to(ids.device)
         total[domain] += F.cross_entropy(logits[kept].float(), ids[:, 1:][kept], reduction="sum").item()
         count[domain] += int(size_of(ids[:, 1:][kept]).sum())
+    require(all(count.values()), f"no token counts in {', '.join(d for d in count if not count[d])}: read more, or count others")
     losses = {domain: total[domain] / count[domain] for domain in corpus.domains}
     return losses | {"mean": sum(losses.values()) / len(losses)}
 
 
-def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 50_000, batch: int = 64) -> list[Tensor]:
+def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int = 50_000) -> list[Tensor]:
     """The load [N] of each MoE layer over `max_tokens` tokens of each domain; [] for a dense model.
 
     Args: as `evaluate_language`.
     """
     found = [[routing.load for routing in routings if routing is not None]
-             for _, _, _, routings in read_by(model, corpus, split, max_tokens, batch)]
+             for _, _, _, routings in read_by(model, corpus, split, max_tokens, 64)]
     return [torch.stack(loads).sum(dim=0) for loads in zip(*found)]

@@ -29,7 +29,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..base.errors import require
-from ..base.storage import checksum, home
+from ..base.storage import checksum, home, whole
 from ..base.text import to_bytes
 from .corpora import SPLITS, Corpus, Document, split_of
 from .machine_text import SHARES
@@ -279,17 +279,6 @@ def save(path: pathlib.Path, domains: Sequence[str]) -> None:
         archive.writestr("LICENCES.txt", table(domains))
         for domain in domains:
             archive.write(here() / f"{domain}.jsonl.gz", f"{domain}.jsonl.gz")
-
-
-@contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Where to write a file so that it is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
             f"domains = {domains} and max_bytes = {max_bytes}; expected at least one domain and 10,000 bytes")
     for domain in domains:
         require(domain in SOURCES, f"unknown domain {domain!r}; this machine has {', '.join(SOURCES)}")
-    for split in splits:
-        require(split in SPLITS, f"unknown split {split!r}; choose some of {', '.join(SPLITS)}")
+    splits = (splits,) if isinstance(splits, str) else tuple(splits)
+    require(bool(splits) and set(splits) <= set(SPLITS), f"splits = {splits}; choose some of {', '.join(SPLITS)}")
     documents = tuple(document for domain in domains for split in splits
                       for document in read_domain(domain, split, int(max_bytes * SHARES[split])))
     for domain in domains:

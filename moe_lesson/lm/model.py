@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from ..base.seeds import mixed_seed
 from ..base.text import DOCUMENT_START, to_bytes
 from ..base.tokens import VOCABULARY, decode, encode, token_texts
-from ..moe.layers import DenseFFN, MoE
+from ..moe.layers import DenseFFN, MoE, check_model
 from ..moe.recipes import Dense, Recipe, build, from_dict, to_dict
 from ..moe.routing import Routing
 
@@ -46,7 +46,7 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("layers", "width", "heads", "context", "vocabulary"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+            whole_number(name, getattr(self, name))
         require(self.width % (2 * self.heads) == 0,
                 f"width {self.width} can't be split into {self.heads} heads of even size; "
                 f"choose a width that is a multiple of {2 * self.heads}")
@@ -144,7 +144,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Routing | None, ...]]:
         check_ids(ids, self.config)
-        x, routings = self.embedding(ids.to(self.embedding.weight.device)), []
+        x, routings = self.embedding(ids.to(self.embedding.weight.device).long()), []
         for block in self.blocks:
             x, routing = block(x)
             routings.append(routing)
@@ -175,7 +175,7 @@ class LanguageModel(nn.Module):
 
         Returns: prompt and continuation; bytes that are not UTF-8 are shown as �.
         """
-        require(temperature > 0, f"temperature is {temperature}; it must be above 0 (0.01 is nearly greedy)")
+        require(temperature >= 1e-4, f"temperature is {temperature}; expected 0.0001 or more (0.01 is nearly greedy)")
         require(length >= 0, f"length is {length}; expected 0 or more tokens")
         generator = torch.Generator().manual_seed(seed)
         ids = torch.tensor([encode(DOCUMENT_START + to_bytes(prompt), self.config.vocabulary)], device="cpu")
@@ -188,7 +188,8 @@ class LanguageModel(nn.Module):
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model computes; ValueError if that is the meta device."""
+    """Where a model computes; ValueError if that is the meta device, or if it is no model."""
+    check_model(model)
     device = next(model.parameters()).device
     require(device.type != "meta", "the model is on the meta device, which has no values; build it on the CPU or a GPU")
     return device
@@ -221,7 +222,7 @@ def listening(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
 
 def check_ids(ids: Tensor, config: ModelConfig) -> None:
     """Refuse token ids that the model can't take."""
-    require(ids.ndim == 2 and not ids.is_floating_point(),
+    require(ids.ndim == 2 and not ids.is_floating_point() and ids.dtype != torch.bool,
             f"token ids have shape {tuple(ids.shape)} and dtype {ids.dtype}; expected integers [B sequences, S tokens]")
     require(ids.shape[1] <= config.context,
             f"a sequence of {ids.shape[1]} tokens is longer than the model's context of {config.context}; shorten it")

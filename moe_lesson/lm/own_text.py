@@ -64,10 +64,10 @@ def own_corpus(source: str | bytes | pathlib.Path | None = None, domain: str = "
     if len({d.split for d in documents}) == len(SPLITS):
         return Corpus(tuple(documents))
     # One text, or too few files for each split to get one.
-    size = -(-len(whole) // 10)
     splits = ("train",) * 8 + ("validation", "test")
-    parts = [whole[i:i + size] for i in range(0, len(whole), size)]
-    return Corpus(tuple(Document(domain, f"part {i}", part, split) for i, (part, split) in enumerate(zip(parts, splits))))
+    parts = [whole[len(whole) * i // 10:len(whole) * (i + 1) // 10] for i in range(10)]
+    return Corpus(tuple(Document(domain, f"part {i}", part, split)
+                        for i, (part, split) in enumerate(zip(parts, splits)) if part))
 
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".c", ".h", ".cpp", ".java", ".go", ".rs", ".html", ".css",

@@ -35,16 +35,16 @@ def repeats(corpus: Corpus) -> list[dict]:
             for domain in corpus.domains]
 
 
-def fresh_tokens(corpus: Corpus, length: int = REPEAT, split: str = "test") -> dict[str, Tensor]:
-    """Which tokens of a split do not lie in a passage that the train text has word for word: {domain: bool [tokens]}.
+def fresh_tokens(corpus: Corpus) -> dict[str, Tensor]:
+    """Which test tokens do not lie in a passage of REPEAT bytes that the train text has word for word: {domain: bool [tokens]}.
 
-    Args: as `leak`, which says how much the others are; a token that lies in one in part is fresh.
+    `leak` says how much the others are; a token that lies in one in part is fresh.
     """
     found = {}
     for domain in corpus.domains:
-        ids = corpus.stream(domain, split)
+        ids = corpus.stream(domain, "test")
         texts = [decode(one.tolist()) for one in (corpus.stream(domain, "train"), ids)]
-        repeated, sizes = repeated_bytes(texts, length)[1], size_of(ids.long()).numpy()
+        repeated, sizes = repeated_bytes(texts, REPEAT)[1], size_of(ids.long()).numpy()
         found[domain] = ~torch.from_numpy(np.logical_and.reduceat(repeated, np.cumsum(sizes) - sizes))
     return found
 

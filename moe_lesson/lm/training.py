@@ -13,19 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing, max_violation
-from .checkpoints import read_training_state, save_training_state
-from .model import LanguageModel, device_of
+from .checkpoints import parts, read_training_state, save_training_state
+from .model import device_of
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class TrainingConfig:
     bfloat16: bool = False
 
     def __post_init__(self):
-        require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
+        whole_number("steps", self.steps)
         require(self.lr > 0, f"lr is {self.lr}; the learning rate must be positive")
-        require(self.warmup >= 0, f"warmup is {self.warmup}; expected 0 or more steps")
+        whole_number("warmup", self.warmup, least=0)
         require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; expected 0 or more")
         require(self.clip > 0, f"clip is {self.clip}; the largest gradient norm must be positive")
 
@@ -147,7 +148,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
         config: steps, learning rate and so on.
         objective: (model, batch) -> loss and figures; `next_token()` unless given.
         checkpoint: a file for the state; where it exists, training goes on from it. It is written every `every` steps, at
-            the end, and when you interrupt.
+            the end, when you interrupt, and when a step or an evaluation fails.
         every: steps between two checkpoints and two evaluations.
         evaluate: model -> figures to add to the history, e.g. the validation loss; called every `every` steps and at the end.
         after_step: (model, figures) -> None, called when a step is completed; the objective's own unless given, where it has
@@ -157,13 +158,15 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     Returns: the history, earlier sittings included.
 
     Raises:
-        TrainingDiverged: when the loss is NaN or infinite; model and checkpoint keep the last completed step.
-        MemoryError: when the device has not enough; the checkpoint is the last one written.
+        TrainingDiverged: when the loss is NaN or infinite. Like every error of a step or an evaluation, it leaves model and
+            checkpoint with the last completed step.
+        MemoryError: when the device has not enough.
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
         OSError: if the checkpoint can't be written, before the first step.
         ValueError: if the checkpoint belongs to another model, other data or another configuration, or the model can't train.
     """
-    require(every >= 1, f"every is {every}; expected at least 1 step between two checkpoints")
+    whole_number("every", every)
+    require(isinstance(config, TrainingConfig), f"config is {config!r}; expected TrainingConfig(steps=…, lr=…)")
     require(not any(isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) for module in model.modules()),
             "the model is wrapped to train in parallel, and train works in one process; give it the model within: model.module")
     device = device_of(model)
@@ -175,32 +178,38 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
         history, start = restore(checkpoint, model, optimizer, identity)
-    if checkpoint:  # a file that can't be written says so now, not after the last step
-        save_training_state(checkpoint, model, optimizer, identity, asdict(history))
+
+    def save() -> None:
+        if checkpoint:
+            save_training_state(checkpoint, model, optimizer, identity, asdict(history))
+
+    @contextmanager
+    def nothing_lost() -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            save()
+            raise
+
+    save()  # a file that can't be written says so now, not after the last step
     model.train()
     bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
         for step in range(start, config.steps):
             began = time.perf_counter()
-            try:
+            with nothing_lost():
                 row = one_step(model, optimizer, batch_at(step).to(device), step, config, objective)
-            except TrainingDiverged:
-                if checkpoint:
-                    save_training_state(checkpoint, model, optimizer, identity, asdict(history))
-                raise
-            except torch.OutOfMemoryError as error:
-                raise MemoryError(f"the device ran out of memory at step {step} with a batch of shape "
-                                  f"{tuple(batch_at(step).shape)}; choose a smaller batch or a shorter context") from error
             if after_step:
                 after_step(model, row)
-            last = step + 1 == config.steps
-            if evaluate and (last or (step + 1) % every == 0):
-                row |= plain(evaluate(model))
-                model.train()
             history.rows.append(row)
+            due = step + 1 == config.steps or (step + 1) % every == 0
+            if evaluate and due:
+                with nothing_lost():
+                    row |= figures_of(evaluate(model))
+                model.train()
             history.seconds += time.perf_counter() - began
-            if checkpoint and (last or (step + 1) % every == 0 or interrupted()):
-                save_training_state(checkpoint, model, optimizer, identity, asdict(history))
+            if due or interrupted():
+                save()
             bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             bar.update()
             if interrupted():
@@ -220,10 +229,16 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
     for group in optimizer.param_groups:
         group["lr"] = lr
     autocast = torch.autocast(batch.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
-    with autocast:
-        loss, figures = objective(model, batch)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    try:
+        with autocast:
+            loss, figures = objective(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # a GPU's, and a CPU's
+            raise MemoryError(f"the device ran out of memory at step {step} with a batch of shape {tuple(batch.shape)}; choose a "
+                              "smaller batch or a shorter context") from error
+        raise
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
         raise TrainingDiverged(f"at step {step} the loss is {loss.item()} and the gradient norm {norm.item()}; the model keeps "
@@ -233,8 +248,14 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
 
 
 def plain(figures: dict) -> dict:
-    """Figures without tensors, as a file can hold them."""
-    return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in figures.items()}
+    """Figures without tensors and NumPy's numbers, as a file can hold them."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in figures.items()}
+
+
+def figures_of(evaluated: Any) -> dict:
+    """What an evaluation found, as a file can hold it."""
+    require(isinstance(evaluated, dict), f"evaluate returned {evaluated!r}; expected figures by name, such as {{'test': 1.5}}")
+    return plain(evaluated)
 
 
 def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -247,8 +268,7 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 
 def model_identity(model: nn.Module) -> str:
     """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
-    model = getattr(model, "_orig_mod", model)  # within what torch.compile wraps around it
-    return fingerprint(repr(model.config.to_dict() if isinstance(model, LanguageModel) else model).encode())
+    return fingerprint(f"{getattr(model, 'config', '')}{parts(model)}".encode())
 
 
 def fingerprint(raw: bytes) -> str:

@@ -176,17 +176,16 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     return {name: replace(counted, expert_ids=tuple(found)) for name, found in chosen.items()}
 
 
-def evening_bias(scores_TN: Tensor, top_k: int, steps: int = 200) -> Tensor:
+def evening_bias(scores_TN: Tensor, top_k: int) -> Tensor:
     """A bias [N] that evens the load of a router whose scores are added to it, found by DeepSeek-V3's rule (`update_bias`).
 
     Args:
         scores_TN: the router's scores of many tokens, of which at most 20,000 are looked at.
         top_k: K.
-        steps: how often the bias moves, each time by a little less.
     """
     few_TN = scores_TN[::-(-len(scores_TN) // 20_000)]
     bias_N = scores_TN.new_zeros(scores_TN.shape[1])
-    for step in range(steps):
+    for step in range(200):  # each time it moves by a little less
         load_N = expert_load((few_TN + bias_N).topk(top_k).indices, len(bias_N))
         bias_N = update_bias(bias_N, load_N, rate=0.1 * few_TN.std().item() * 0.97 ** step)
     return bias_N

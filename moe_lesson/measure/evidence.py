@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import math
-import os
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from scipy.special import stdtr, stdtrit  # and not scipy.stats, which takes as long to import as torch
 
 from ..base.errors import require
-from ..base.storage import DATA
+from ..base.storage import DATA, write_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,10 @@ def interval(values: Sequence[float]) -> Interval:
     >>> print(interval([1.0, 2.0, 3.0]))
     2.000 [-0.484, 4.484] (n = 3)
     """
+    values = [float(value) for value in values]
     n = len(values)
+    require(all(map(math.isfinite, values)), f"{values} are not all numbers: a seed that diverged has no place in a mean; say "
+                                             "how many did, and leave them out")
     require(n >= 2, f"an interval needs at least 2 values, one per seed; got {n}")
     half = student_t(n) * statistics.stdev(values) / n ** 0.5
     mean = statistics.fmean(values)
@@ -166,9 +168,9 @@ class Table:
         return values
 
 
-def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
+def result_table(name: str, folder: str | pathlib.Path | None = None) -> Table:
     """A table of data/results, e.g. "ladder-cpu"."""
-    folder = folder or DATA / "results"
+    folder = pathlib.Path(folder or DATA / "results")
     known = sorted(path.stem for path in folder.glob("*.csv"))
     require(bool(known), f"there are no result tables in {folder}; set MOE_LESSON_DATA to the course's data folder")
     require(name in known, f"no result table {name!r} in {folder.name}; there are {', '.join(known)}")
@@ -179,13 +181,10 @@ def result_table(name: str, folder: pathlib.Path | None = None) -> Table:
 
 def write_table(folder: pathlib.Path, name: str, rows: list[dict], provenance: dict) -> None:
     """Write rows as CSV and their provenance as JSON beside it, each file whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     for ending, content in (("json", json.dumps(provenance, indent=1) + "\n"), ("csv", text.getvalue())):
-        partial = folder / f"{name}.{ending}.{os.getpid()}.partial"
-        partial.write_text(content, encoding="utf-8", newline="\n")
-        partial.replace(folder / f"{name}.{ending}")
+        write_text(folder / f"{name}.{ending}", content)

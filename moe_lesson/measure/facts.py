@@ -155,14 +155,14 @@ def answered(model: nn.Module, asked: Questions) -> Tensor:
 
 
 @torch.no_grad()
-def memory(model: FactsModel, world: FactsWorld, seed: int = 0, step: int = TEST_STEP) -> dict[str, float]:
+def memory(model: FactsModel, world: FactsWorld, step: int = TEST_STEP) -> dict[str, float]:
     """What a model knows of all facts, asked once each in the contexts of a step.
 
     Returns: `recall`, the share it answers; `bits`, what it saves whoever has to write all answers down, log2 V less its
         cross-entropy for each, and `bits_per_parameter`; `common`, the share of common answers, where there are any; `loss`, all
         that is asked, in nats.
     """
-    asked = world.ask(seed=seed, step=step)
+    asked = world.ask(step=step)
     loss, nats, _ = question_loss(model, asked.x, asked.answers, asked.common)
     bits = world.num_facts * max(0.0, math.log2(world.num_answers) - nats.item() / math.log(2))
     recall, common = answered(model, asked).double().mean(dim=1).tolist()

@@ -228,6 +228,7 @@ def with_cut_experts(model: nn.Module, segments: int, scale: float = 1.0) -> nn.
         router, experts = layer.router, layer.experts
         require(not isinstance(router, ChangedRouter), "this model's router was changed for the experts as they were; cut the "
                                                        "experts first, then mask, limit or merge the pieces")
+        require(router.noise is None, "this model's routers are noisy, with a noise for whole experts; cut a model without noise")
         pieces = cut_experts(experts.w_in.detach(), experts.w_out.detach(), segments)
         experts.w_in, experts.w_out = (nn.Parameter(piece.contiguous()) for piece in pieces)
         router.weight = nn.Parameter(router.weight.detach().repeat_interleave(segments, dim=1))

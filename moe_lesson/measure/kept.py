@@ -17,14 +17,13 @@ def most_used(census: Census, domain: int, share: float) -> list[list[int]]:
             for layer, n in enumerate(census.sizes)]
 
 
-def rises(model: LanguageModel, corpus: Corpus, share: float, seed: int = 0) -> dict[str, float]:
+def rises(model: LanguageModel, corpus: Corpus, share: float) -> dict[str, float]:
     """By how much the test loss rises, in nats per byte and as the mean over domains, if a domain keeps a share of the experts.
 
     Args:
         model: with at least one MoE layer.
         corpus: whose validation split says what a domain uses, and whose test split judges.
         share: of the routed experts of each layer that are kept; the others are gone.
-        seed: of the random experts.
 
     Returns: "own", if each domain keeps the experts that it uses most; "next", if it keeps those of the next domain; "random",
         as many experts drawn at random.
@@ -34,7 +33,7 @@ def rises(model: LanguageModel, corpus: Corpus, share: float, seed: int = 0) -> 
     """
     require(0 < share <= 1, f"share is {share}; expected more than 0 and at most 1")
     used, judged = (take_census(model, corpus, split, nulls=False)["trained"] for split in ("validation", "test"))
-    num_domains, generator = len(used.domains), torch.Generator().manual_seed(seed)
+    num_domains, generator = len(used.domains), torch.Generator().manual_seed(0)
     whole_F, found = document_losses(model, corpus), {"own": 0.0, "next": 0.0, "random": 0.0}
     for d in range(num_domains):
         kept = {"own": most_used(used, d, share), "next": most_used(used, (d + 1) % num_domains, share),

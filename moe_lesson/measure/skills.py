@@ -41,6 +41,7 @@ from .nulls import random_router
 
 TEST_STEP, VALIDATION_STEP = 2**31, 2**31 + 1  # no training gets there, so these tokens are never trained on
 UNSEEN = 2**40  # the seed of a world that nobody is trained in
+GONE = 1 / 8  # of the experts: what each token must do without, and what is merged away
 
 
 @dataclass(frozen=True)
@@ -151,14 +152,13 @@ def squared_error(layer: nn.Module, tokens: Tokens) -> float:
 
 
 @torch.no_grad()
-def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], share: float = 1 / 8) -> dict[str, float]:
+def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor]) -> dict[str, float]:
     """Both diseases of a layer in numbers, each with its null or control.
 
     Args:
         layer: trained in a skills world.
         tokens: of that world, to measure on.
         shared: the shared function that the experts may have learned, [T, D] -> [T, D].
-        share: of the experts, that each token must do without, and that are merged away.
 
     Returns:
         `hybridity`, and the same with a random router and with the skills dealt out at random (`hybridity_random`,
@@ -183,7 +183,7 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], sh
         return sum(found) / len(found)
 
     def merged(similarity_NN: Tensor) -> float:
-        groups = merge_order(similarity_NN, round(share * routing.num_experts))[1][-1]
+        groups = merge_order(similarity_NN, round(GONE * routing.num_experts))[1][-1]
         return squared_error(with_merged_experts(layer, groups, routing.load), tokens)
 
     alike = {"outputs": similarity_NN, "weights": weight_similarity(layer)}
@@ -197,8 +197,8 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor], sh
         "similarity": mean_off_diagonal(similarity_NN), "cka": mean_off_diagonal(linear_cka(outputs_NTD)),
         "probe": probed(outputs_NTD, shared), "probe_null": probed(outputs_NTD, elsewhere),
         "error_mean_answer": (tokens.y - tokens.y.mean(dim=0)).square().mean().item(),
-        "error_masked_top": squared_error(with_masked_experts(layer, share), tokens),
-        "error_masked_random": squared_error(with_masked_experts(layer, share, 0), tokens),
+        "error_masked_top": squared_error(with_masked_experts(layer, GONE), tokens),
+        "error_masked_random": squared_error(with_masked_experts(layer, GONE, 0), tokens),
         "error_merged_random": sum(draws) / len(draws),
     } | {f"error_merged_{kind}": merged(matrix) for kind, matrix in alike.items()} | {
         f"probe_{part}{null}": probed([out], function) for part, out in parts.items() if out is not None

@@ -109,6 +109,7 @@ def checked_balance(balance: Mapping[str, float]) -> dict[str, float]:
     Raises:
         ValueError: for an unknown method, or a strength that is negative or not finite.
     """
+    require(isinstance(balance, Mapping), f"balance is {balance!r}; expected names and strengths, such as {{'batch': 0.01}}")
     for method, strength in balance.items():
         require(method in LOSSES or method == BIAS,
                 f"unknown way to balance {method!r}; choose some of {', '.join([*LOSSES, BIAS])}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from .dispatch import BY_NAME, ffn
 from .routing import Routing
 
@@ -42,7 +42,8 @@ class DenseFFN(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        require(width >= 1 and hidden >= 1, f"width {width} and hidden {hidden} must both be at least 1")
+        whole_number("width", width)
+        whole_number("hidden", hidden)
         self.width, self.hidden = width, hidden
         self.w_in = weight(width, 2 * hidden)  # W_gate and W_up side by side: one product instead of two
         self.w_out = weight(hidden, width)
@@ -91,6 +92,16 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
     return ids_TK, weights_TK * scale
 
 
+def check_choice(num_experts: int, top_k: int, score: str, scale: float) -> None:
+    """Refuse what no router can be."""
+    whole_number("num_experts", num_experts)
+    whole_number("top_k", top_k)
+    require(top_k <= num_experts,
+            f"top_k is {top_k}, but each token must go to 1 … {num_experts} of the {num_experts} experts")
+    require(score in SCORES, f"unknown score {score!r}; choose one of {', '.join(SCORES)}")
+    require(scale > 0, f"scale is {scale}; the gate scale must be positive")
+
+
 class Router(nn.Module):
     """Which experts a token goes to, and with what weight: s = score(x W), top-k of s (+ bias), weights from s.
 
@@ -115,11 +126,8 @@ class Router(nn.Module):
     def __init__(self, width: int, num_experts: int, top_k: int, *, score: str = "softmax", renormalise: bool | None = None,
                  scale: float = 1.0, noisy: bool = False):
         super().__init__()
-        require(num_experts >= 1, f"num_experts is {num_experts}; a router needs at least one expert")
-        require(1 <= top_k <= num_experts,
-                f"top_k is {top_k}, but each token must go to 1 … {num_experts} of the {num_experts} experts")
-        require(score in SCORES, f"unknown score {score!r}; choose one of {', '.join(SCORES)}")
-        require(scale > 0, f"scale is {scale}; the gate scale must be positive")
+        whole_number("width", width)
+        check_choice(num_experts, top_k, score, scale)
         self.width, self.top_k, self.score, self.scale = width, top_k, score, scale
         self.renormalise = top_k > 1 if renormalise is None else renormalise
         if self.renormalise and top_k == 1:
@@ -139,6 +147,10 @@ class Router(nn.Module):
         super()._apply(fn, recurse)  # .bfloat16() and the like: there 0.5 + 0.001 is 0.5, and the bias would stand still
         self.bias = self.bias.to(kept.dtype) if kept.is_meta else kept.to(self.bias.device)
         return self
+
+    def extra_repr(self) -> str:
+        """What decides beside the weights, in `repr`: by it a training knows its model again."""
+        return f"top_k={self.top_k}, score={self.score!r}, renormalise={self.renormalise}, scale={self.scale}"
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
         check_input(x_TD, self.width)
@@ -168,7 +180,7 @@ class Experts(nn.Module):
 
     def __init__(self, width: int, num_experts: int, expert_width: int, dispatch: str = "grouped"):
         super().__init__()
-        require(expert_width >= 1, f"expert_width is {expert_width}; an expert needs at least one hidden unit")
+        whole_number("expert_width", expert_width)
         require(dispatch in BY_NAME, f"unknown dispatch {dispatch!r}; choose one of {', '.join(BY_NAME)}")
         self.dispatch = dispatch
         self.w_in = weight(num_experts, width, 2 * expert_width)
@@ -201,8 +213,7 @@ class MoE(nn.Module):
                  dispatch: str = "grouped", score: str = "softmax", renormalise: bool | None = None, scale: float = 1.0,
                  noisy: bool = False):
         super().__init__()
-        require(width >= 1, f"width is {width}; the model width must be at least 1")
-        require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
+        whole_number("num_shared", num_shared, least=0)
         self.router = Router(width, num_experts, top_k, score=score, renormalise=renormalise, scale=scale, noisy=noisy)
         self.experts = Experts(width, num_experts, expert_width, dispatch)
         self.shared = DenseFFN(width, num_shared * expert_width) if num_shared else None
@@ -217,8 +228,15 @@ class MoE(nn.Module):
         return y_TD.reshape(x.shape), routing
 
 
+def check_model(model: object) -> None:
+    """Refuse what is no model; most often it is the pair that a file was read into."""
+    require(isinstance(model, nn.Module), f"expected a model, got a {type(model).__name__}; load_model and shipped_model give "
+                                          "a model and what is known of it: model, about = shipped_model(…)")
+
+
 def moe_layers(model: nn.Module) -> list[MoE]:
     """All mixtures of experts in a model, in order; a layer by itself is a model too."""
+    check_model(model)
     return [module for module in model.modules() if isinstance(module, MoE)]
 
 

@@ -120,7 +120,9 @@ def node_limited(scores_TN: Tensor, nodes: int = 8, limit: int = 4, best: int = 
 
     Returns: closed [T, N], as of `device_limited`.
     """
-    return outside_groups(in_groups(scores_TN, nodes).topk(best, dim=-1).values.sum(dim=-1), limit, scores_TN.shape[1])
+    each_TGE = in_groups(scores_TN, nodes)
+    best = min(best, each_TGE.shape[-1])  # as in best_in_groups: a node may have fewer
+    return outside_groups(each_TGE.topk(best, dim=-1).values.sum(dim=-1), limit, scores_TN.shape[1])
 
 
 # ---------------------------------------------------------------------------------------------------------- the real thing

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from .layers import SCORES, Router, gate
 from .routing import Routing
 
@@ -40,12 +40,17 @@ class PooledRouter(Router):
     def __init__(self, width: int, num_experts: int, top_k: int, *, pool: int, document: int, **how):
         super().__init__(width, num_experts, top_k, **how)
         require(top_k <= pool <= num_experts, f"pool is {pool}; expected {top_k} (top_k) … {num_experts} experts")
-        require(document >= 1, f"document is {document}; expected at least 1 token")
+        whole_number("document", document)
         self.pool, self.document = pool, document
+
+    def extra_repr(self) -> str:
+        """As in `Router`."""
+        return f"{super().extra_repr()}, pool={self.pool}, document={self.document}"
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
         if self.training:
             scores_TN = SCORES[self.score](gate(x_TD, self.weight))
             document_T = torch.arange(len(x_TD), device=x_TD.device) // self.document
-            closed_TN = outside_pool(scores_TN, document_T, self.pool)
+            closed_TN = outside_pool(scores_TN, document_T, self.pool) if closed_TN is None else closed_TN | outside_pool(
+                scores_TN.masked_fill(closed_TN, 0), document_T, self.pool)
         return super().forward(x_TD, closed_TN)

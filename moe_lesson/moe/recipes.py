@@ -6,8 +6,8 @@ A comparison of two layers is worth nothing unless both have the same parameters
 
 from dataclasses import asdict, dataclass
 
-from ..base.errors import require
-from .layers import DenseFFN, MoE
+from ..base.errors import require, whole_number
+from .layers import DenseFFN, MoE, check_choice
 from .pooled import PooledRouter
 
 
@@ -18,7 +18,7 @@ class Dense:
     hidden: int
 
     def __post_init__(self):
-        require(self.hidden >= 1, f"hidden is {self.hidden}; a dense FFN needs at least one hidden unit")
+        whole_number("hidden", self.hidden)
 
     def build(self, width: int) -> DenseFFN:
         """The layer, for model width `width`."""
@@ -39,13 +39,11 @@ class Sparse:
     noisy: bool = False
 
     def __post_init__(self):
-        for name in ("num_experts", "expert_width"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        require(1 <= self.top_k <= self.num_experts,
-                f"top_k is {self.top_k}, but each token must go to 1 … {self.num_experts} of the {self.num_experts} experts")
+        check_choice(self.num_experts, self.top_k, self.score, self.scale)
+        whole_number("expert_width", self.expert_width)
+        whole_number("num_shared", self.num_shared, least=0)
         if self.renormalise is None:
             object.__setattr__(self, "renormalise", self.top_k > 1)
-        require(self.num_shared >= 0, f"num_shared is {self.num_shared}; expected 0 or more shared experts")
 
     def build(self, width: int) -> MoE:
         """The layer, for model width `width`."""
@@ -112,7 +110,9 @@ class Budget:
     total: int
 
     def __post_init__(self):
-        require(1 <= self.active <= self.total,
+        whole_number("active", self.active)
+        whole_number("total", self.total)
+        require(self.active <= self.total,
                 f"active = {self.active} and total = {self.total} hidden units; expected 1 ≤ active ≤ total")
 
     def experts(self, top_k: int, segments: int = 1, num_shared: int = 0, **router) -> Sparse:
@@ -127,7 +127,8 @@ class Budget:
         Raises:
             ValueError: if the widths do not divide, or nothing is left to route.
         """
-        require(top_k >= 1 and segments >= 1, f"top_k = {top_k} and segments = {segments} must both be at least 1")
+        whole_number("top_k", top_k)
+        whole_number("segments", segments)
         active = top_k * segments  # experts, shared ones included
         require(self.active % active == 0,
                 f"{self.active} active hidden units can't be cut into {top_k} × {segments} equal experts; "

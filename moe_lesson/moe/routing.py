@@ -112,8 +112,9 @@ class Routing:
 
     @property
     def gates(self) -> Tensor:
-        """The weights written out over all experts: [T, N], zero where an expert was not chosen."""
-        return torch.zeros_like(self.logits, dtype=self.weights.dtype).scatter(1, self.expert_ids, self.weights)
+        """The weights written out over all experts: [T, N], zero where an expert was not chosen; chosen twice, it has both."""
+        return torch.zeros_like(self.logits, dtype=self.weights.dtype).scatter_add(
+            1, self.expert_ids, self.weights)
 
     def split(self, parts: int) -> list[Routing]:
         """The routings of `parts` equal parts of the tokens, in order, e.g. one for each sequence of a batch."""

@@ -198,11 +198,12 @@ class Tokens:
         return Tokens(self.logits[:count], self.previous[:count], self.token_ids[:count], self.documents[:count])
 
 
-def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int, groups: int = 4, kept: int = 1, free: int = 4,
-                 seed: int = 0) -> Settings:
+def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int) -> Settings:
     """Settings for a router's logits on an earlier batch: cut-offs, p and level give K experts a token on it, and the bias evens
-    its load a little. The hash table and the mix are drawn by `seed`."""
-    num_experts, generator = logits_TN.shape[1], torch.Generator().manual_seed(seed)
+    its load a little. There are four groups, or as many as share the experts out and have K each, and one is kept; four experts
+    are free, where there are more. The hash table and the mix are drawn."""
+    num_experts, generator = logits_TN.shape[1], torch.Generator().manual_seed(0)
+    groups = next(each for each in (4, 3, 2, 1) if num_experts % each == 0 and num_experts >= top_k * each)
     none_N = torch.zeros(num_experts)
     share = 1 - top_k / num_experts
     low, high = 0.0, 1.0
@@ -211,8 +212,9 @@ def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int, groups: int = 4
         enough = (top_p(logits_TN, middle) > 0).sum() >= top_k * len(logits_TN)
         low, high = (low, middle) if enough else (middle, high)
     table_VK = torch.rand(vocabulary, num_experts, generator=generator).topk(top_k).indices
-    return Settings(top_k, groups, kept, -0.1 * (logits_TN.sigmoid().mean(dim=0) - logits_TN.sigmoid().mean()),
-                    moved_cutoffs(none_N, logits_TN, top_k, 1.0), high, logits_TN.quantile(share).item(), table_VK, free,
+    return Settings(top_k, groups, 1, -0.1 * (logits_TN.sigmoid().mean(dim=0) - logits_TN.sigmoid().mean()),
+                    moved_cutoffs(none_N, logits_TN, top_k, 1.0), high, logits_TN.quantile(share).item(), table_VK,
+                    min(4, num_experts - 1),
                     torch.randn(num_experts, num_experts, generator=generator) * num_experts ** -0.5, min(num_experts, 2 * top_k))
 
 

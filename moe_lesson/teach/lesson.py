@@ -27,7 +27,7 @@ import torch
 
 from ..base.devices import device_name, pick_device
 from ..base.errors import require
-from ..base.storage import home
+from ..base.storage import home, write_text
 from ..measure.evidence import Interval
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
@@ -105,7 +105,7 @@ class Lesson:
 
     def keep(self, key: str, *guess: float | str) -> str:
         """Keep a guess; returns "" or, where it can be kept for this sitting alone, a sentence that says why."""
-        return self.store(key, {"guess": list(guess)})
+        return self.store(key, {"guess": plain_values(guess)})
 
     def guess(self, key: str) -> list | None:
         """The kept guess, or None."""
@@ -113,7 +113,7 @@ class Lesson:
 
     def reveal(self, key: str, *actual: float | str) -> None:
         """Print the result beside the guess, and keep both."""
-        values = [value.item() if hasattr(value, "item") else value for value in actual]  # of NumPy and torch
+        values = plain_values(actual)
         shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
         guess = self.guess(key)
         if guess is None:
@@ -209,6 +209,11 @@ class Lesson:
 def within_factor(factor: float, guess: float, actual: float) -> bool:
     """Whether a guess is right up to a factor; of 0 only 0 is."""
     return guess == actual or (guess * actual > 0 and 1 / factor <= guess / actual <= factor)
+
+
+def plain_values(values: Sequence) -> list:
+    """Python's own numbers in place of NumPy's and torch's, as a file can hold them."""
+    return [value.item() if hasattr(value, "item") else value for value in values]
 
 
 def said(value: float | str) -> str:
@@ -339,11 +344,7 @@ def write_predictions(store: dict[str, dict]) -> str:
     """Write all guesses, whole or not at all; returns "" or a sentence that says why a home can't be written to: that stops
     no lesson."""
     try:
-        path = predictions_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(store, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.replace(path)
+        write_text(predictions_file(), json.dumps(store, indent=1, ensure_ascii=False))
     except (OSError, RuntimeError) as error:
         return f"It is kept for this sitting only ({error}): set MOE_LESSON_HOME to a folder you can write to."
     return ""

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import moe_lesson
-from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse, load_model, save_model, shipped_model
+from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse, load_model, save_model, shipped_model
 from moe_lesson.lm import checkpoints
+from moe_lesson.measure.interventions import with_cut_experts, with_masked_experts, with_strongest_units, with_top_k
 
 CONFIG = ModelConfig((Dense(16), Sparse(4, 2, 8)), layers=2, width=16, heads=2, context=24)
 
@@ -27,6 +28,21 @@ def test_a_model_comes_back_with_its_sizes_and_its_record(saved):
     ids = torch.randint(0, 256, (2, 9))
     assert again.config == CONFIG and about == {"command": "made by a test"} and not again.training
     assert torch.equal(again(ids)[0], model(ids)[0])
+
+
+@pytest.mark.parametrize("change", [
+    lambda model: with_top_k(model, 1), lambda model: with_masked_experts(model, 0.5), lambda model: with_cut_experts(model, 2),
+    lambda model: with_strongest_units(model, 0.5)])
+def test_a_changed_model_is_not_written_since_another_one_would_be_read(change, saved, tmp_path):
+    with pytest.raises(ValueError, match="not what its config says"):
+        save_model(tmp_path / "changed", change(saved[1]), {})
+    assert not (tmp_path / "changed").exists()
+
+
+def test_what_is_no_language_model_is_not_written(saved, tmp_path):
+    for wrong, message in ((MoE(8, 4, 2, 4), "a MoE has no config"), ((saved[1], {}), "got a tuple")):
+        with pytest.raises(ValueError, match=message):
+            save_model(tmp_path / "wrong", wrong, {})
 
 
 def test_a_truncated_file_is_refused(saved):

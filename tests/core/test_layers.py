@@ -6,6 +6,7 @@ import torch
 from moe_lesson import Budget, DenseFFN, MoE, Router, Sparse
 from moe_lesson.moe import dispatch
 from moe_lesson.moe.dispatch import DISPATCHES, swiglu
+from moe_lesson.moe.layers import moe_layers
 
 SIZES = [  # width, num_experts, top_k, expert_width, num_shared
     (16, 8, 2, 8, 0),
@@ -216,10 +217,11 @@ def test_noise_is_drawn_in_training_alone_and_follows_the_seed():
 
 @pytest.mark.parametrize("arguments, message", [
     (dict(top_k=9), "top_k is 9.*1 … 8"),
-    (dict(top_k=0), "top_k is 0.*1 … 8"),
-    (dict(num_experts=0), "num_experts is 0.*at least one"),
-    (dict(width=0), "width is 0.*at least 1"),
-    (dict(expert_width=0), "expert_width is 0.*at least one"),
+    (dict(top_k=0), "top_k is 0.*1 or more"),
+    (dict(num_experts=0), "num_experts is 0.*whole number, 1 or more"),
+    (dict(top_k=2.0), "top_k is 2.0.*whole number"),
+    (dict(width=0), "width is 0.*1 or more"),
+    (dict(expert_width=8 / 2), "expert_width is 4.0.*whole number, 1 or more"),
     (dict(num_shared=-1), "num_shared is -1.*0 or more"),
     (dict(score="relu"), "unknown score 'relu'.*softmax, sigmoid"),
     (dict(scale=0.0), "scale is 0.0.*positive"),
@@ -246,8 +248,15 @@ def test_a_layer_made_without_memory_can_be_given_some():
 
 
 def test_impossible_dense_layers_are_refused():
-    with pytest.raises(ValueError, match="hidden 0 must both be at least 1"):
+    with pytest.raises(ValueError, match="hidden is 0; expected a whole number, 1 or more"):
         DenseFFN(16, 0)
+    with pytest.raises(ValueError, match="width is 16.0"):
+        DenseFFN(32 / 2, 4)
+
+
+def test_a_pair_that_was_read_from_a_file_is_no_model_and_is_told_so():
+    with pytest.raises(ValueError, match=r"got a tuple; .*model, about = shipped_model\(…\)"):
+        moe_layers((MoE(16, 8, 2, 4), {}))
 
 
 def test_a_top_1_router_learns_unless_asked_not_to_and_then_it_warns():

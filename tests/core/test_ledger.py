@@ -135,16 +135,19 @@ def test_the_dense_layer_of_equal_active_size_is_never_the_smaller_one(recipe):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: Budget(0, 8), "active = 0 and total = 8"),
+    (lambda: Budget(0, 8), "active is 0"),
     (lambda: Budget(16, 8), "1 ≤ active ≤ total"),
     (lambda: Budget(190, 1536).experts(2, 4), "190 active hidden units can't be cut into 2 × 4.*multiple of 8"),
     (lambda: Budget(8, 30).experts(2), "30 hidden units in total can't be cut into experts of 4; .*multiple of 4"),
     (lambda: Budget(8, 64).experts(2, num_shared=2), "num_shared = 2 of 2 active experts"),
-    (lambda: Budget(8, 64).experts(0), "top_k = 0 and segments = 1"),
-    (lambda: Budget(8, 64).experts(2, segments=-1), "segments = -1"),
+    (lambda: Budget(8, 64).experts(0), "top_k is 0"),
+    (lambda: Budget(8, 64).experts(2, segments=-1), "segments is -1"),
     (lambda: build("dense", 64), r"recipe is 'dense'; expected Dense\(hidden=…\) or Sparse\("),
     (lambda: ffn_cost("dense", 64), r"recipe is 'dense'; expected Dense\("),
     (lambda: Dense(-5), "hidden is -5"),
+    (lambda: Budget(384 / 2, 1536), "active is 192.0; expected a whole number"),
+    (lambda: Sparse(8, 2, 4, score="relu"), "unknown score 'relu'"),
+    (lambda: Sparse(8, 2, 4, scale=-1), "scale is -1"),
     (lambda: Sparse(8, 9, 16), "top_k is 9.*1 … 8"),
     (lambda: Sparse(8, 2, 0), "expert_width is 0"),
     (lambda: Sparse(8, 2, 4, num_shared=-1), "num_shared is -1"),

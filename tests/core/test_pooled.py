@@ -27,6 +27,13 @@ def test_while_it_learns_a_document_stays_in_its_pool_and_judged_it_does_not():
     assert torch.equal(judged.expert_ids[:60], ahead.expert_ids), "judged, no token sees those after it"
 
 
+def test_experts_that_are_closed_stay_closed_while_it_learns():
+    router, x = PooledRouter(16, 8, 2, pool=4, document=50), torch.randn(100, 16)
+    closed = torch.ones(100, 8, dtype=torch.bool)
+    closed[:, [1, 4, 6]] = False
+    assert set(router(x, closed).expert_ids.unique().tolist()) <= {1, 4, 6}
+
+
 def test_the_recipe_is_built_and_kept_like_the_others():
     recipe = Pooled(**SIZES, pool=4, document=10, scale=2.0)
     assert from_dict(to_dict(recipe)) == recipe and to_dict(recipe)["kind"] == "pooled"

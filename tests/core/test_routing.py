@@ -24,6 +24,8 @@ def test_sizes_and_load():
 def test_gates_write_the_weights_out_over_all_experts():
     expected = torch.tensor([[0.0, 0.3, 0.7], [0.6, 0.4, 0.0], [0.0, 0.9, 0.1], [0.5, 0.5, 0.0]])
     assert torch.equal(routing().gates, expected)
+    twice = Routing(torch.zeros(1, 3), torch.tensor([[2, 2]]), torch.tensor([[0.3, 0.7]]))  # as after two experts were merged
+    assert twice.gates.tolist() == [[0, 0, 1]]
 
 
 def test_balance_figures_at_their_extremes():

@@ -2,18 +2,22 @@
 
 import functools
 import io
+import itertools
 import os
 import re
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
 
 from moe_lesson import (
+    Corpus,
     LanguageModel,
     ModelConfig,
+    MoE,
     Sparse,
     TrainingConfig,
     TrainingDiverged,
@@ -25,6 +29,9 @@ from moe_lesson import (
 )
 from moe_lesson.base.tokens import decode
 from moe_lesson.lm.checkpoints import read_training_state
+from moe_lesson.lm.training import model_identity
+from moe_lesson.measure.interventions import with_top_k
+from moe_lesson.measure.skills import SkillsWorld, regression
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 CONFIG = ModelConfig(Sparse(4, 2, 8, num_shared=1, noisy=True), layers=1, width=16, heads=2, context=16)
@@ -156,6 +163,50 @@ def test_a_file_that_is_no_training_state_is_refused(corpus, tmp_path):
         run(corpus, 4, checkpoint=tmp_path)
 
 
+def test_a_layer_that_chooses_otherwise_is_another_model(corpus, tmp_path):
+    world, state = SkillsWorld(num_skills=4, width=8), tmp_path / "state.safetensors"
+
+    def skilled(**how):
+        train(MoE(8, 4, expert_width=4, **{"top_k": 2} | how), world.sampler(8), TrainingConfig(2), objective=regression(),
+              checkpoint=state, progress=False)
+
+    skilled()
+    for other in ({"top_k": 3}, {"score": "sigmoid"}, {"scale": 2.0}, {"renormalise": False}):
+        with pytest.raises(ValueError, match="was trained with model"):
+            skilled(**other)
+    assert model_identity(with_top_k(LanguageModel(CONFIG), 1)) != model_identity(LanguageModel(CONFIG))
+
+
+@pytest.mark.parametrize("fails", ["batch", "objective", "evaluate"])
+def test_whatever_fails_the_steps_before_it_are_kept(fails, corpus, tmp_path):
+    state, batches = tmp_path / "state.safetensors", corpus.sampler("train", 4, 16)
+    count = itertools.count(1)
+
+    def fail(here):
+        if here == fails:
+            raise ZeroDivisionError("somebody's own code")
+
+    def batch_at(step):
+        if step == 7:
+            fail("batch")
+        return batches(step)
+
+    def objective(model, ids):
+        if next(count) == 8:
+            fail("objective")
+        return next_token()(model, ids)
+
+    with pytest.raises(ZeroDivisionError):
+        train(LanguageModel(CONFIG), batch_at, TrainingConfig(12, lr=1e-2, warmup=2), checkpoint=state, every=8, progress=False,
+              objective=objective, evaluate=lambda model: fail("evaluate") or {})
+    assert len(read_training_state(state).history["rows"]) == (8 if fails == "evaluate" else 7)
+
+
+def test_an_evaluation_that_gives_no_figures_by_name_is_told_so(corpus):
+    with pytest.raises(ValueError, match="evaluate returned 1.5; expected figures by name"):
+        run(corpus, 2, evaluate=lambda model: 1.5)
+
+
 def test_a_diverged_training_leaves_its_last_step_in_the_checkpoint(corpus, tmp_path):
     calls = []
 
@@ -197,9 +248,13 @@ def test_a_bar_can_be_written_where_blocks_cannot(corpus, monkeypatch):
     assert b"0/3" in out.buffer.getvalue()
 
 
-def test_out_of_memory_says_what_to_make_smaller(corpus):
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:126] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"),
+])
+def test_out_of_memory_says_what_to_make_smaller(error, corpus):
     def objective(m, batch):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     with pytest.raises(MemoryError, match=r"ran out of memory at step 0 with a batch of shape \(4, 17\); choose a smaller batch"):
         run(corpus, 2, objective=objective)
@@ -212,9 +267,14 @@ def test_evaluation_figures_stand_in_the_history(corpus):
 
 def test_evaluation_figures_may_be_tensors_and_go_into_the_checkpoint(corpus, tmp_path):
     state = tmp_path / "state.safetensors"
-    figures = {"one": torch.tensor(0.5), "two": torch.tensor([1, 2])}
+    figures = {"one": torch.tensor(0.5), "two": torch.tensor([1, 2]), "three": np.float32(3)}
     run(corpus, 2, every=1, checkpoint=state, evaluate=lambda model: figures)
     assert run(corpus, 2, checkpoint=state)[1].rows[0]["two"] == [1, 2]
+
+
+def test_a_corpus_of_other_tokens_is_no_measure(corpus):
+    with pytest.raises(ValueError, match="cut into tokens of 256, the model reads 1024: .* vocabulary=1024"):
+        evaluate_language(LanguageModel(CONFIG), Corpus(corpus.documents, 256), "test")
 
 
 def test_the_evaluated_loss_is_in_nats_per_byte(corpus):

@@ -1,6 +1,7 @@
 """The experiment command: fair tuning, a test split that tuning never sees, resuming, provenance, clear refusals."""
 
 import math
+import subprocess
 from collections import Counter
 from dataclasses import replace
 
@@ -425,6 +426,29 @@ def test_outside_a_repository_the_commit_is_unknown(monkeypatch):
     assert provenance.git_commit() != ""
     monkeypatch.setenv("PATH", "")
     assert provenance.git_commit() == "unknown"
+
+
+def test_a_copy_in_somebody_elses_repository_does_not_take_its_commit(monkeypatch, tmp_path):
+    monkeypatch.delenv(provenance.COMMIT, raising=False)
+    for command in ("git init -q", "git -c user.name=a -c user.email=b commit -q --allow-empty -m c"):
+        subprocess.run(command.split(), cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "venv" / "moe_lesson" / "experiments" / "provenance.py"))
+    (tmp_path / "venv").mkdir()
+    assert provenance.git_commit() == "unknown"
+    monkeypatch.setenv(provenance.COMMIT, "0123abc")
+    assert provenance.git_commit() == "0123abc"
+
+
+def test_a_world_reads_no_text_and_a_text_that_was_given_is_named(small, corpus, tmp_path, monkeypatch):
+    def made(name, **change):
+        monkeypatch.setitem(EXPERIMENTS, name, replace(EXPERIMENTS[name], presets={"cpu": replace(small, lrs=(4e-3,))}, seeds=1,
+                                                       widens=False, **change))
+        table = run_experiment(name, device="cpu", out=tmp_path, work=tmp_path, corpus=corpus, progress=False)
+        return result_table(table.stem, table.parent).provenance
+
+    facts = made("facts", rungs={"gshard": EXPERIMENTS["facts"].rungs["gshard"]})
+    assert facts["corpus"] == EXPERIMENTS["facts"].learns and "--text" not in facts["command"]
+    assert "--text FILE" in made(NAME)["command"]
 
 
 def test_a_learning_rate_that_diverges_loses_the_tuning_and_does_not_stop_it(small, corpus, tmp_path, monkeypatch):

@@ -57,6 +57,27 @@ def test_what_the_learner_changed_stays(lessons, mine):
     assert my_lessons.update(lessons, mine) == [] and (mine / NAME).read_text() == "my own"
 
 
+def test_a_widget_whose_state_a_lesson_does_not_keep_has_its_words_back(lessons, mine):
+    nb = nbformat.read(mine / NAME, as_version=4)
+    nb.cells[1].outputs = [new_output("display_data", {my_lessons.VIEW: {"model_id": model}, "text/plain": "run this cell"})
+                           for model in ("kept", "lost")]
+    nb.metadata.widgets = {my_lessons.STATE: {"state": {"kept": {}}, "version_major": 2, "version_minor": 0}}
+    nbformat.write(nb, mine / NAME)
+    my_lessons.update(lessons, mine)
+    kept, lost = (output.data for output in nbformat.read(mine / NAME, as_version=4).cells[1].outputs)
+    assert my_lessons.VIEW in kept and lost == {"text/plain": "run this cell"}
+    as_it_was = (mine / NAME).read_text()
+    my_lessons.update(lessons, mine)
+    assert (mine / NAME).read_text() == as_it_was
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "[1, 2]", '{"metadata": {}, "cells": [3]}'])
+def test_what_is_no_notebook_stays_as_it_is(text, lessons, mine):
+    (mine / NAME).write_text(text)
+    my_lessons.update(lessons, mine)
+    assert (mine / NAME).read_text() == text
+
+
 def test_an_untouched_copy_follows_the_course(lessons, mine):
     write(lessons, "2 + 6", answer="8")
     (said,) = my_lessons.update(lessons, mine)

@@ -26,7 +26,7 @@ from widget_harness import (
 )
 
 import moe_lesson.widgets
-from moe_lesson.widgets.kit.base import LessonWidget
+from moe_lesson.widgets.kit.base import KIT, LessonWidget
 
 SMALLEST = 13.33  # pixels: 10 pt
 every_widget = pytest.mark.parametrize("name", WIDGETS)
@@ -273,7 +273,7 @@ def test_axe_finds_nothing_serious(show, name, scheme):
         assert complaints(page) == []
 
 
-SIZES = """[...document.querySelectorAll(".moe-root :is(canvas, svg, svg rect, svg path)")].map((node) => {
+SIZES = """[...document.querySelectorAll(".moe-root :is(canvas, svg, svg rect, svg path, button, input)")].map((node) => {
   const { width, height } = node.getBoundingClientRect();
   return [node.tagName, width, height];
 })"""
@@ -306,6 +306,29 @@ def test_it_is_whole_after_jupyterlab_hid_it_for_a_change_of_theme(show, name):
       {NEXT_FRAME}
     }}""")
     assert page.evaluate(SIZES) == before
+
+
+@every_widget
+def test_the_style_that_another_widget_brings_later_changes_nothing(show, name):
+    page = show(WIDGETS[name].widgets[0])
+    before = page.evaluate(SIZES)
+    page.add_style_tag(path=KIT / "style.css")  # what is common to all: anywidget adds it with each of them
+    assert page.evaluate(SIZES) == before
+
+
+def test_while_ctrl_is_held_keys_are_jupyterlabs_but_in_a_text(show):
+    page = show(WIDGETS["RoutingMap"].widgets[0])
+    kept = "document.activeElement.dataset.lmSuppressShortcuts"
+
+    def held() -> list[str | None]:
+        steps = [lambda: None, lambda: page.keyboard.down("Control"), lambda: page.keyboard.press("s"),
+                 lambda: page.keyboard.up("Control")]
+        return [step() or page.evaluate(kept) for step in steps]
+
+    page.locator(".moe-root input[type=range]:visible").first.focus()
+    assert held() == ["true", None, None, "true"]
+    page.locator(".moe-root input[type=text]").first.focus()
+    assert held() == ["true"] * 4
 
 
 @every_widget

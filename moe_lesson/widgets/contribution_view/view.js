@@ -12,7 +12,7 @@ import { numbers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { encode, tokenNames } from "../kit/vocabulary.js";
-import { count, listed, percent, rounded, shortened } from "../kit/words.js";
+import { count, listed, percent, rounded, shortened, weighed } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
 const SHARED = DESIGN.hues.green; // told from the blue by place as well
@@ -89,7 +89,7 @@ function medianWords({ origin, seed }, tokens, { one, none }) {
 }
 
 function tokenWords({ width, top_k: k }, tokens, { one, none, ids, weights }, token) {
-  const chosen = Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weights[token * k + i].toFixed(2)})`);
+  const chosen = Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weighed(weights[token * k + i])})`);
   return `Token ${token} '${tokens[token]}': shared part ${rounded(one.shared[token], 2)} long, `
     + `routed ${rounded(one.routed[token], 2)}, share ${percent(one.share[token])}, untrained ${percent(none.share[token])}; `
     + `cosine ${rounded(one.cosine[token], 2)}, ${angleWords(one.cosine[token], width)}. `

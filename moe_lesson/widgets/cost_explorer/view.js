@@ -9,7 +9,7 @@ import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { make, say } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { capital, count } from "../kit/words.js";
+import { capital, count, listed } from "../kit/words.js";
 
 // --- one device: the twin of moe_lesson/measure/roofline.py ----------------------------------------------------------
 
@@ -114,10 +114,11 @@ function productWords(name, needs, has) {
 /** One device: how long, and what decides. */
 function describeOne({ sizes, device, moe, dense, least, here }) {
   const [all, plain, rows] = [moe.at(-1).to, dense.at(-1).to, (sizes.tokens * sizes.top_k) / sizes.num_experts];
-  const at = here.filter((one) => one.expert_width === sizes.expert_width).map((one) => `; ${told(one)} as measured on ${one.machine}`);
+  const at = here.filter((one) => one.expert_width === sizes.expert_width).map(told);
   const without = Math.round(100 * (1 - lasting(moe.filter(({ multiplies }) => multiplies)) / all));
   return `${capital(device)}, ${sizes.fused ? "fused" : "unfused"}: at least ${withUnit(all, "s")}, ${times(all / plain)} × the `
-    + `${withUnit(plain, "s")} of the dense FFN of equal FLOPs${at.join("")}. In ${without}% of it no product runs. `
+    + `${withUnit(plain, "s")} of the dense FFN of equal FLOPs`
+    + `${at.length ? `; ${listed(at)} as measured on ${here[0].machine}` : ""}. In ${without}% of it no product runs. `
     + `${productWords("Up", least.up, rows)} ${productWords("Down", least.down, rows)}`
     + (all < plain ? " Below 1 ×: the dense FFN's activation is not fused." : "");
 }
@@ -125,7 +126,7 @@ function describeOne({ sizes, device, moe, dense, least, here }) {
 /** What becomes of a token, and how long a step takes then. */
 function ways({ sizes, steps, alone }) {
   const [, each, few] = steps.map(({ sends }) => `${times(sends)} a token`);
-  const names = [`${count(sizes.top_k, "row")} a token`, `a copy a device, ${each}`, `at most ${limitOf(sizes)} copies, ${few}`];
+  const names = [`${count(sizes.top_k, "row")} a token`, `a copy a device, ${each}`, `at most ${limitOf(sizes)} of them, ${few}`];
   return steps.map(({ bytes, total }, i) => (
     `${names[i]}, ${withUnit(bytes, "B")}: ${withUnit(total, "s")}, ${times(alone / total)} × as fast`));
 }

@@ -93,9 +93,9 @@ function askedWords(state, census, { ids }, vocabulary) {
   const [id, ...more] = encode(meant(state.search), vocabulary);
   const first = state.sizes.flatMap((_, layer) => servers(state, census[layer], layer, id).slice(0, 1)
     .map(([n, lift]) => `layer ${layer + 1}, expert ${n} (${times(lift)})`));
-  const best = state.counted.includes(id) ? first.join("; ") || "nobody" : "nobody knows: it is too rare in the census";
   const who = more.length ? `its first token '${state.names[id]}'` : "this token";
-  return `'${state.search}' is not in the text; ${who} is served most by ${best}.`;
+  const served = state.counted.includes(id) ? `is served most by ${first.join("; ") || "nobody"}` : "is too rare in the census";
+  return `'${state.search}' is not in the text; ${who} ${served}.`;
 }
 
 /** What stands beside the experts that serve a token. */

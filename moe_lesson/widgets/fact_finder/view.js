@@ -5,7 +5,7 @@ import { inkOn, outline, sizedContext } from "../kit/canvas.js";
 import { legend } from "../kit/charts.js";
 import { choice } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { coloursOf } from "../kit/design.js";
+import { coloursOf, seenOn } from "../kit/design.js";
 import { moved, movedOn, on, placeWithin, taken } from "../kit/events.js";
 import { ffn, product, readModel, rmsNorm } from "../kit/moe.js";
 import { make, makeButton, makeStage, say } from "../kit/page.js";
@@ -183,7 +183,8 @@ class FactFinderView extends WidgetView {
   }
 
   draw() {
-    const { finds, panels, key } = this;
+    const { panels, key, theme } = this;
+    const finds = this.finds.map((find) => ({ ...find, hue: seenOn(theme, find.hue) }));
     key.querySelector(".moe-swatch").style.background = `linear-gradient(to right, ${finds[0].hue} 50%, ${finds.at(-1).hue} 50%)`;
     finds.forEach((find, slot) => {
       if (panels[slot].shows !== find.i) this.fillPanel(panels[slot], find);
@@ -193,10 +194,9 @@ class FactFinderView extends WidgetView {
   }
 
   /** Another model: its name, colour and boxes, the shared ones first, each as wide as its hidden units. */
-  fillPanel(panel, { i, hue, memory: { about: { name, experts: N, shared, hidden, top_k: K } } }) {
+  fillPanel(panel, { i, memory: { about: { name, experts: N, shared, hidden, top_k: K } } }) {
     [panel.shows, panel.at, panel.order, this.point] = [i, 0, [...d3.range(N, N + shared), ...d3.range(N)], null];
     say(panel.name, name);
-    for (const [what, colour] of [["model", hue], ["on", inkOn(hue)]]) panel.box.style.setProperty(`--${what}`, colour);
     panel.list.style.gridTemplateColumns = `repeat(${Math.ceil(panel.order.length / 2)}, ${(100 * hidden) / this.rowUnits}%)`;
     panel.options = panel.order.map((box) => {
       const option = make("div", box < N ? "moe-facts-box" : "moe-facts-box moe-shared");
@@ -213,7 +213,8 @@ class FactFinderView extends WidgetView {
   }
 
   /** Which boxes are gone, and which are called by the fact that is pointed at; and the bars. */
-  drawPanel({ options, order, at, parts }, { memory, now, gone }) {
+  drawPanel({ box: panel, options, order, at, parts }, { memory, now, gone, hue }) {
+    for (const [what, colour] of [["model", hue], ["on", inkOn(hue)]]) panel.style.setProperty(`--${what}`, colour);
     const { about, whole, V, W } = memory;
     const called = this.point?.fact === undefined ? null : memory.called(now, this.point.fact);
     options.forEach((option, place) => {

@@ -58,9 +58,11 @@ def palette() -> str:
 
 
 def stylesheet(folder: pathlib.Path) -> str:
-    """The style that all widgets share, and what a widget adds to it in its folder."""
-    files = (KIT / "style.css", folder / "style.css")
-    return "\n".join([palette(), *(file.read_text(encoding="utf-8") for file in files if file.exists())])
+    """The style that all widgets share, and what a widget adds to it in its folder: nested, so that it counts for more, whichever
+    widget's style the page was given last."""
+    common, own = KIT / "style.css", folder / "style.css"
+    more = f":is(:root, :host) {{\n{own.read_text(encoding='utf-8')}}}" if own.exists() else ""
+    return "\n".join([palette(), common.read_text(encoding="utf-8"), more])
 
 
 def check_origin(origin: str) -> None:

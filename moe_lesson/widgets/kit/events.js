@@ -78,7 +78,13 @@ export function taken(event, action) {
  * at its parents later, so the mark has to stand on whatever has the focus: a range input would lose its arrow keys.
  */
 export function keepKeys(root) {
-  root.addEventListener("focusin", (event) => { event.target.dataset.lmSuppressShortcuts = "true"; });
+  const keep = ({ target }) => { target.dataset.lmSuppressShortcuts = "true"; };
+  root.addEventListener("focusin", keep);
+  // While Ctrl or ⌘ is held, keys are JupyterLab's (to save, to run the cell), but where one writes: there they are the field's.
+  root.addEventListener("keydown", ({ key, target }) => {
+    if ((key === "Control" || key === "Meta") && target.type !== "text") delete target.dataset.lmSuppressShortcuts;
+  });
+  root.addEventListener("keyup", (event) => { if (!event.ctrlKey && !event.metaKey) keep(event); });
 }
 
 /** In which of some places of one size, side by side, a distance from the edge of the first ends; null beside them. */

@@ -76,6 +76,8 @@ export function cutToTokens(text, most, vocabulary) {
   return { fits: new TextDecoder("utf-8", { ignoreBOM: true }).decode(raw.subarray(0, end)), kept: sizes.length, all: ids.length };
 }
 
+const oneLine = (text) => text.replaceAll("\n", "⏎"); // as a field shows it
+
 /**
  * A control for the text of a ReadingView: cut at the last whole token and character that fit into `most(state)` tokens, and it
  * says so, or `note(state)`. The model has the vocabulary: until it is here, what is typed waits.
@@ -89,7 +91,7 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
   let [timer, view, known] = [0, null, {}];
   /** What is typed: the part that fits, how many tokens this and the whole have. */
   const typed = (state) => {
-    const [text, vocabulary, tokens] = [input.value, view.network?.vocabulary, view.reading?.tokens ?? []];
+    const [text, vocabulary, tokens] = [input.value.replaceAll("⏎", "\n"), view.network?.vocabulary, view.reading?.tokens ?? []];
     if (!vocabulary) return { fits: text, kept: tokens.length, all: tokens.length }; // before the model, there may be no reading
     if (known.text !== text) known = { text, ...cutToTokens(text, most(state), vocabulary) };
     return known;
@@ -103,7 +105,7 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
     box,
     sync(state) {
       box.hidden = hidden(state);
-      if (!timer && typed(state).fits !== state[trait]) input.value = state[trait];
+      if (!timer && typed(state).fits !== state[trait]) input.value = oneLine(state[trait]);
       count(state);
     },
     wire(one) {

@@ -167,10 +167,13 @@ export class PointingView extends WidgetView {
     this.set(this.without(this.constructor.kept));
   }
 
-  /** The mouse over an element: `under(event)` says what an event is on, or null; returns how to unwire it. */
-  listenMouse(node, under) {
+  /**
+   * The mouse over an element: `under(event)` says what an event is on, or null; `land(event)` puts the keyboard where it was
+   * clicked. Returns how to unwire it.
+   */
+  listenMouse(node, under, land = () => {}) {
     return [on(node, "pointermove", (event) => this.pointAt(under(event))), on(node, "pointerleave", () => this.pointAt(null)),
-      on(node, "click", (event) => this.toggle(under(event)))];
+      on(node, "click", (event) => { land(event); this.toggle(under(event)); })];
   }
 
   /** The keyboard on an element: `next(key)` says what a key leads to, null for a key that leads nowhere. */
@@ -185,7 +188,8 @@ export class PointingView extends WidgetView {
   /** Both on places in a row, `places()` of them: `under(event)` is the one under the mouse or null, `at(place)` what is there. */
   listenPlaces(node, under, places, at) {
     const there = (place) => (place === null ? null : at(place));
-    return [...this.listenMouse(node, (event) => there(under(event))), ...this.listenKeys(node, (key) => {
+    const land = (event) => { this.cursor = under(event) ?? this.cursor; };
+    return [...this.listenMouse(node, (event) => there(under(event)), land), ...this.listenKeys(node, (key) => {
       const place = moved(this.cursor, key, places());
       if (place !== null) this.cursor = place;
       return there(place);

@@ -4,7 +4,7 @@
 import { Chart, fillTable, makeSheet, WIDE } from "../kit/charts.js";
 import { button, choice, menu } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { coloursOf, DESIGN } from "../kit/design.js";
+import { coloursOf, DESIGN, seenOn } from "../kit/design.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
 import { count, DIGITS, grouped, rounded } from "../kit/words.js";
@@ -147,10 +147,8 @@ class LadderExplorerView extends WidgetView {
     const longest = d3.max(this.state.rungs, ({ name }) => name.length);
     this.chart = new Chart({ height: 252, margin: { top: 18, left: 46, right: 20 + WIDE * longest } });
     this.table = makeSheet("losses of the two", true);
+    this.table.classList.add("moe-ladder");
     this.folded.append(make("div", "moe-caption", NOTE));
-    const colours = coloursOf(this.state.rungs.map(({ name }) => name));
-    this.hues = Object.fromEntries(this.state.rungs.map(({ name }, m) => (
-      [name, colours[m] === DESIGN.ink ? "currentColor" : colours[m]]))); // ink is not seen on a dark page
     return [this.chart.box, this.table];
   }
 
@@ -160,6 +158,8 @@ class LadderExplorerView extends WidgetView {
 
   draw() {
     const { chart, point, state: { rungs, steps, axis, domain, unit, quantiles }, seen: { pair, places, equal } } = this;
+    const colours = coloursOf(rungs.map(({ name }) => name));
+    this.hues = Object.fromEntries(rungs.map(({ name }, m) => [name, seenOn(this.theme, colours[m])]));
     const { width, height } = chart.sized();
     const late = steps.map((step) => step >= CUT * steps.at(-1));
     const losses = rungs.flatMap(({ validation }) => validation[domain].flatMap((one) => one.filter((_, p) => late[p])));

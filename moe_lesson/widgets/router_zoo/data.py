@@ -60,6 +60,8 @@ class RouterZoo(LessonWidget):
                 f"rows of earlier logits for {count} tokens")
         require(len(settings.bias_N) == num_experts, f"settings for {len(settings.bias_N)} experts, logits for {num_experts}")
         require(router in ZOO, f"router is {router!r}; choose one of {', '.join(ZOO)}")
+        for kind in ZOO.values():
+            kind.gates(tokens, settings)  # the browser's own have no door: what can't be is refused by these
         start = {"router": router, "read": count, "locked_token": None}
         super().__init__(title=title, origin=origin, tokens=[visible(name) for name in names], num_experts=num_experts,
                          logits=raw(tokens.logits), previous=raw(tokens.previous), documents=tokens.documents.tolist(),

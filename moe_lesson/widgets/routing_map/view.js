@@ -223,7 +223,11 @@ class RoutingMapView extends ReadingView {
 
   wire() {
     const under = (event) => this.under(event);
-    return [...this.strip.wire(), ...this.listenMouse(this.scroller, under), ...this.listenMouse(this.load, under),
+    const land = (event) => {
+      const { locked_token: row = this.cursor.row, locked_expert: column = this.cursor.column } = under(event) ?? {};
+      this.cursor = { row, column };
+    };
+    return [...this.strip.wire(), ...this.listenMouse(this.scroller, under, land), ...this.listenMouse(this.load, under, land),
       on(this.scroller, "scroll", this.frame.ask), ...this.listenKeys(this.scroller, (key) => this.next(key))];
   }
 

@@ -155,7 +155,8 @@ class SegmentationView extends WidgetView {
     this.bar = new Chart({ height: 68, margin: { top: 22, right: 50, bottom: 24, left: 4 } });
     side.append(this.routes, this.compared, this.bar.box);
     figure.append(this.layer.box, side);
-    const colours = legend([["router", ROUTER], ["active for an example token", BAR], ["routed, not chosen", FAINT],
+    const colours = legend([["router", ROUTER], ["active for an example token", BAR],
+      ["routed, not chosen", `linear-gradient(${FAINT}, ${FAINT}), ${EMPTY}`], // it lies on the grey place
       ["shared, always active", "var(--moe-accent)"], ["given up for the router", EMPTY]]);
     colours.classList.add("moe-cut-key");
     this.room = make("div", "moe-charts moe-cut-room");

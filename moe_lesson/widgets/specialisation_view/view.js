@@ -45,8 +45,8 @@ function describe(state, expert) {
   const one = sampleOf(state);
   return `${router === routers[0] ? router : badgeWords(state)}, layer ${layer + 1} of ${sizes.length}: in ${sample} tokens, `
     + `${one.specialists} of ${count(one.experts.length, "expert")} prefer a domain (lift ≥ 1.5); with `
-    + `${NULLS[state.null]}, ${one.null.count} do. Above 95% of their own shuffles: ${one.above}, by chance about `
-    + `${(0.05 * one.called.length).toFixed(0)}. `
+    + `${NULLS[state.null]}, ${one.null.count} ${one.null.count === 1 ? "does" : "do"}. `
+    + `Above 95% of their own shuffles: ${one.above}, by chance about ${(0.05 * one.called.length).toFixed(0)}. `
     + (expert === null ? meanWords(state, one) : expertWords(state, one.experts[expert]));
 }
 

@@ -105,8 +105,9 @@ class TokenWayView extends ReadingView {
     this.canvas = makeCanvas();
     this.stage.append(this.canvas);
     this.at = this.halts[this.state.station]; // where the drawing is on its way to the station
-    return [this.strip.box, this.stage, legend([["above zero, or chosen", "var(--moe-accent)"],
-      ["below zero, or not chosen", "var(--moe-bar)"], ["shared", "var(--moe-ink)"]])];
+    this.key = legend([["above zero, or chosen", "var(--moe-accent)"], ["below zero, or not chosen", "var(--moe-bar)"],
+      ["shared", "var(--moe-ink)"]]);
+    return [this.strip.box, this.stage, this.key];
   }
 
   computed(model) { return readText(model, this.state.text); }
@@ -139,6 +140,7 @@ class TokenWayView extends ReadingView {
     const rows = rowsOf(state.short);
     const ctx = sizedContext(this.canvas, width, rows.at(-1).bottom + 4);
     drawLine(ctx, rows, this.halts, this.at, theme);
+    this.key.lastChild.hidden = this.way?.numShared === 0;
     if (this.way && width) drawWay(ctx, this.way, { rows, width, at: this.at, theme });
   }
 

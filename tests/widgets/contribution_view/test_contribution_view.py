@@ -223,7 +223,8 @@ def test_another_text_is_read_by_both_models(show, model):
     untrained = contributions(LanguageModel(model.config, 0), "中 moon")
     for layer, (one, none) in enumerate(zip(contributions(model, "中 moon"), untrained)):
         page.evaluate("(change) => model.receive(change)", {"layer": layer, "locked_token": last})
-        chosen = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(one.expert_ids[last], one.weights[last]))
+        chosen = ", ".join(f"{n} ({weight:.{max(2, 1 - math.floor(math.log10(weight)))}f})"
+                           for n, weight in zip(one.expert_ids[last], one.weights[last]))
         said = status(page)
         assert f"shared part {one.shared_T[last]:.2f} long, routed {one.routed_T[last]:.2f}, share {share(one)[last]:.0%}" in said
         assert f"untrained {share(none)[last]:.0%}; cosine {one.cosine_T[last]:.2f}, " in said

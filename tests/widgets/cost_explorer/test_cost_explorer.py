@@ -292,7 +292,7 @@ def test_measured_points_stand_at_their_ratio_on_the_curve_that_they_belong_to_a
     assert page.get_by_text("bounds of a model; circles: measured", exact=True).is_visible()
     assert page.locator(".moe-chart").nth(1).get_by_text("grouped 1.9 ×", exact=True).is_visible()
     assert "measured" not in status(page), "not at this H"
-    assert f"FLOPs; grouped 1.9 × as measured on {CARD}; fused 1.2 × as measured on {CARD}. In" in put(page, expert_width=1408)
+    assert f"FLOPs; grouped 1.9 ×, fused 1.2 × as measured on {CARD}. In" in put(page, expert_width=1408)
     for change, number in (({"device": "H200"}, 1), ({"num_shared": 1}, 0), ({"num_shared": 0, "width": 1024}, 0)):
         put(page, **change)
         assert len(circles(page)[1]) == number
@@ -336,7 +336,7 @@ def test_on_several_devices_it_says_what_is_sent_and_what_that_takes(show):
     assert status(page).replace("\u00a0", " ") == (
         "4 devices with 16 experts each, NVLink. 6 rows a token, 73.7 kB: 7.35 ms, 1.74 × as fast as one device: 3.20 ms to "
         "compute, 2.68 ms to send, 1.47 ms until the fullest is done. A copy a device, 3.35 a token, 41.1 kB: 5.87 ms, 2.18 × as "
-        "fast. At most 3 copies, 2.93 a token, 36.0 kB: 5.63 ms, 2.27 × as fast.")
+        "fast. At most 3 of them, 2.93 a token, 36.0 kB: 5.63 ms, 2.27 × as fast.")
     assert f"{bytes_per_token(6, 4, 2048) / 1000:.1f}" == "73.7"
     assert large(page) == "4 devices: 1.74 × as fast as one, 2.27 × with fewer sends"
 
@@ -364,7 +364,7 @@ def test_a_limit_that_can_not_hold_a_tokens_experts_is_lifted_and_says_so(show):
     slider = page.get_by_label("M, devices of a token at most", exact=True)
     assert slider.get_attribute("aria-valuetext") == "M = 3 at most"
     said = put(page, num_experts=8, num_devices=8)
-    assert slider.get_attribute("aria-valuetext") == "M = 6 at most, not 3" and "At most 6 copies, 6 a token" in said
+    assert slider.get_attribute("aria-valuetext") == "M = 6 at most, not 3" and "At most 6 of them, 6 a token" in said
     assert "8 devices with 1 expert each" in said
     put(page, num_experts=64, limit=8, num_devices=2)
     assert slider.get_attribute("aria-valuetext") == "M = 2 at most" and slider.input_value() == "2"

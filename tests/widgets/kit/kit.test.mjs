@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inkOn, RAMP, weightColour } from "../../../moe_lesson/widgets/kit/canvas.js";
 import { apart, spaced } from "../../../moe_lesson/widgets/kit/charts.js";
-import { colourOf } from "../../../moe_lesson/widgets/kit/design.js";
+import { colourOf, DESIGN, seenOn } from "../../../moe_lesson/widgets/kit/design.js";
 import { movedOn } from "../../../moe_lesson/widgets/kit/events.js";
 import { forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
 import { floats, inCommon, rankExperts, route } from "../../../moe_lesson/widgets/kit/routing.js";
@@ -47,6 +47,14 @@ for (const { name, file, texts } of golden.models) {
 
 test("a model has the colour that it has in figures", () => {
   for (const [name, colour] of golden.colours) assert.equal(colourOf(name), colour, name);
+});
+
+test("a dark model is light on a dark page, and no other changes", () => {
+  const [white, black] = [{ paper: "rgb(255, 255, 255)" }, { paper: "rgb(20, 23, 27)" }];
+  for (const colour of Object.values(DESIGN.models)) {
+    assert.equal(seenOn(white, colour), colour);
+    assert.equal(seenOn(black, colour) === colour, ![DESIGN.models.dense, DESIGN.models["dense of total size"]].includes(colour), colour);
+  }
 });
 
 for (const { size, merges, texts, cuts, drawn } of golden.vocabularies) {

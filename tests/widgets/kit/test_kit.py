@@ -145,7 +145,7 @@ def test_javascript_computes_what_python_does(tmp_path):
              "z-loss", "cut in 4", "finer", "mixture of experts")
     vectors["colours"] = [[name, colour_of(name)] for name in names]
     printed = run_node("kit/kit.test.mjs", vectors, tmp_path)
-    assert f"pass {len(vectors['gates']) + 4 * len(TEXTS) + 3 * 3 + 7}" in printed  # every case ran
+    assert f"pass {len(vectors['gates']) + 4 * len(TEXTS) + 3 * 3 + 8}" in printed  # every case ran
 
 
 @pytest.mark.parametrize("vocabulary", [256, 300, VOCABULARY])

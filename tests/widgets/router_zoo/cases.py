@@ -1,9 +1,11 @@
 """Router zoos that several tests look at, made of random logits."""
 
+from dataclasses import replace
+
 import torch
 from routings import logits_of
 
-from moe_lesson.moe.zoo import Tokens, settings_for
+from moe_lesson.moe.zoo import Settings, Tokens, settings_for
 from moe_lesson.widgets import RouterZoo
 
 
@@ -13,5 +15,9 @@ def zoo_of(tokens=30, experts=16, k=2, *, documents=2, groups=4, free=4, **more)
     T = len(names)
     last, earlier, before = (torch.from_numpy(logits_of(size, experts, seed)) for size, seed in ((T, 0), (T, 1), (64, 2)))
     there = Tokens(last, earlier, torch.arange(T) % 5, torch.arange(T) * documents // T)
-    settings = settings_for(before, k, 5, groups=groups, kept=min(2, groups), free=free)
-    return RouterZoo(there, names, settings, **{"origin": "synthetic", **more})
+    return RouterZoo(there, names, settings_of(before, k, groups, free), **{"origin": "synthetic", **more})
+
+
+def settings_of(before, k, groups, free) -> Settings:
+    """Settings with so many groups and free experts."""
+    return replace(settings_for(before, k, 5), groups=groups, kept=min(2, groups), free=free)

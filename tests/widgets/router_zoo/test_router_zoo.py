@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from router_zoo.cases import zoo_of
+from router_zoo.cases import settings_of, zoo_of
 from traitlets import TraitError
 from widget_harness import run_node, status
 
@@ -37,8 +37,7 @@ def golden(name, zoo, router, read, settings):
 
 def test_javascript_routes_as_python_does(tmp_path, monkeypatch):
     cases, made = [], []
-    monkeypatch.setattr("router_zoo.cases.settings_for",
-                        lambda *args, **more: made.append(settings_for(*args, **more)) or made[-1])
+    monkeypatch.setattr("router_zoo.cases.settings_of", lambda *args: made.append(settings_of(*args)) or made[-1])
     for name, shape in SHAPES.items():
         zoo = zoo_of(**shape)
         s = {key: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
@@ -56,11 +55,18 @@ def test_javascript_routes_as_python_does(tmp_path, monkeypatch):
     ("settings for 8 experts, logits for 16", lambda: RouterZoo(
         tokens_of(zoo_of()), "x" * 30, settings_for(torch.randn(9, 8), 2, 5))),
     ("3 names", lambda: RouterZoo(tokens_of(zoo_of()), "abc", settings_for(torch.randn(9, 16), 2, 5))),
+    ("16 experts can't be 3 groups", lambda: zoo_of(groups=3)), ("free is 16", lambda: zoo_of(free=16)),
     ("two MoE layers", lambda: RouterZoo.of_model(model_of(layers=1), ["a"], "b")),
 ])
 def test_wrong_arguments_are_refused(words, call):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("experts", [4, 6, 31, 62])
+def test_any_number_of_experts_has_its_groups(experts):
+    zoo = RouterZoo.of_model(model_of(experts=experts), ["some text"], "some other text")
+    assert experts % zoo.settings["groups"] == 0 and zoo.settings["free"] < experts
 
 
 @pytest.mark.parametrize("trait, value", [("router", "lottery"), ("read", 0), ("read", 31), ("locked_token", 30)])
@@ -69,9 +75,9 @@ def test_a_control_out_of_range_is_refused(trait, value):
         setattr(zoo_of(), trait, value)
 
 
-def model_of(layers=2):
+def model_of(layers=2, experts=16):
     torch.manual_seed(0)
-    return LanguageModel(ModelConfig(Sparse(16, 2, 4), layers=layers, width=16, heads=2, context=24, vocabulary=256)).eval()
+    return LanguageModel(ModelConfig(Sparse(experts, 2, 4), layers=layers, width=16, heads=2, context=24, vocabulary=256)).eval()
 
 
 def test_the_zoo_of_a_model_has_its_last_routers_logits_and_those_before():

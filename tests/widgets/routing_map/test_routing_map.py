@@ -221,6 +221,9 @@ def test_the_mouse_points_and_clicks(show):
         assert words in status(page) and "expert 5" in status(page)
     page.mouse.move(5, 5)
     assert "Token 3 'd'" in status(page)
+    page.keyboard.press("ArrowRight")  # from where it was clicked, wherever the keyboard stood before
+    assert "Token 3 'd'" in status(page) and "expert 6" in status(page)
+    page.keyboard.press("ArrowLeft")
     page.mouse.click(x, y)
     page.mouse.move(5, 5)
     assert "Busiest" in status(page)
