@@ -147,7 +147,6 @@ class LadderExplorerView extends WidgetView {
     const longest = d3.max(this.state.rungs, ({ name }) => name.length);
     this.chart = new Chart({ height: 252, margin: { top: 18, left: 46, right: 20 + WIDE * longest } });
     this.table = makeSheet("losses of the two", true);
-    this.table.classList.add("moe-ladder");
     this.folded.append(make("div", "moe-caption", NOTE));
     return [this.chart.box, this.table];
   }
