@@ -153,8 +153,9 @@ class BalancingRaceView extends WidgetView {
     const read = point ? [[point.place, valueAt(point.name, point.place)]] : [];
     chart.dots([{ key: "now", x: x(steps[position]), y: y(valueAt(method, position)), colour: "currentColor", radius: 4.5 },
       ...read.map(([p, value]) => ({ key: "read", x: x(steps[p]), y: y(value), colour: "currentColor", hollow: true, radius: 7 }))]);
-    const words = read.map(([p, value]) => ({ key: "read", x: width, y: 8, anchor: "end",
-      text: `${point.name}, step ${steps[p]}: ${value.toFixed(2)}` })); // where no curve is
+    const place = i ? { x: width, y: 8 } : { x: width + chart.margin.right, y: -7 }; // where no curve is, and no title
+    const words = read.map(([p, value]) => ({ key: "read", ...place, anchor: "end",
+      text: `${point.name}, step ${steps[p]}: ${value.toFixed(2)}` }));
     chart.names(lines.map(({ name, strong, colour, points: all }) => ({ key: name, x: width, y: y(all.at(-1)[1]), text: name,
       colour, strong })), words);
   }
