@@ -13,7 +13,7 @@ from .model import LanguageModel, evaluating
 
 
 @torch.no_grad()
-def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, batch: int) -> Iterator[tuple]:
+def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, batch: int = 64) -> Iterator[tuple]:
     """A model reads `max_tokens` tokens of each domain: yields domain, ids [B, S+1], logits and routings of a batch."""
     with evaluating(model) as device:
         require(corpus.vocabulary == model.config.vocabulary, f"the corpus is cut into tokens of {corpus.vocabulary}, the model "
@@ -56,5 +56,5 @@ def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: 
     Args: as `evaluate_language`.
     """
     found = [[routing.load for routing in routings if routing is not None]
-             for _, _, _, routings in read_by(model, corpus, split, max_tokens, 64)]
+             for _, _, _, routings in read_by(model, corpus, split, max_tokens)]
     return [torch.stack(loads).sum(dim=0) for loads in zip(*found)]
