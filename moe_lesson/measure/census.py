@@ -88,6 +88,14 @@ class Census:
         order_T = torch.randperm(len(self.token_T), generator=torch.Generator().manual_seed(seed), device="cpu")
         return replace(self, expert_ids=tuple(ids_TK[order_T] for ids_TK in self.expert_ids))
 
+    def shuffled_places(self, seed: int = 0) -> Census:
+        """A null: the same choices, dealt out at random among all places of the same token. An expert is called by the same
+        tokens as before; that it knew where they stood is over."""
+        order_T = torch.randperm(len(self.token_T), generator=torch.Generator().manual_seed(seed), device="cpu")
+        order_T = order_T[self.token_T[order_T].argsort(stable=True)]  # by token, those of one token at random
+        from_T = torch.empty_like(order_T).scatter(0, self.token_T.argsort(stable=True), order_T)
+        return replace(self, expert_ids=tuple(ids_TK[from_T] for ids_TK in self.expert_ids))
+
     def shuffled_documents(self, seed: int = 0) -> Census:
         """A null of all that is said about domains: their names are dealt out to whole documents at random."""
         return replace(self, domain_F=dealt_to_documents(self.domain_F, torch.arange(len(self.domain_F), device="cpu"), seed))

@@ -13,6 +13,21 @@ from ..moe.layers import Router, moe_layers
 from ..moe.routing import Routing
 from .interventions import ChangedRouter
 
+Groups = tuple[tuple[int, ...], ...]
+
+
+def stand_ins(groups: Groups, load_N: Tensor) -> Tensor:
+    """Which expert stands for each when those of a group become one, the busiest of the group: [N]."""
+    stand_in_N = torch.arange(len(load_N))
+    for group in groups:
+        stand_in_N[list(group)] = max(group, key=lambda i: load_N[i])
+    return stand_in_N
+
+
+def answered_by(routing: Routing, stand_in_N: Tensor) -> Routing:
+    """The same weights, each expert's tokens given to the one that stands in for it."""
+    return Routing(routing.logits, stand_in_N.to(routing.expert_ids)[routing.expert_ids], routing.weights)
+
 
 class MergedRouter(ChangedRouter):
     """A router whose tokens go to the expert that stands for the one they chose: stand_in [N] names it."""
@@ -24,11 +39,7 @@ class MergedRouter(ChangedRouter):
         self.register_buffer("stand_in", stand_in)
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
-        routing = self.router(x_TD, closed_TN)
-        return Routing(routing.logits, self.stand_in[routing.expert_ids], routing.weights)
-
-
-Groups = tuple[tuple[int, ...], ...]
+        return answered_by(self.router(x_TD, closed_TN), self.stand_in)
 
 
 def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer: int = 0) -> nn.Module:
@@ -45,10 +56,7 @@ def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer:
     n = len(load_N)
     require(sorted(i for group in groups for i in group) == list(range(n)),
             f"the groups {groups} must hold each of the {n} experts once")
-    stand_in = torch.empty(n, dtype=torch.long, device=merged.router.weight.device)
-    for group in groups:
-        stand_in[list(group)] = max(group, key=lambda i: load_N[i])
-    merged.router = MergedRouter(merged.router, stand_in)
+    merged.router = MergedRouter(merged.router, stand_ins(groups, load_N).to(merged.router.weight.device))
     return changed.eval()
 
 

@@ -15,7 +15,7 @@ from ..lm.real import Block, block_inputs, expert_outputs, moe_blocks, rerouted,
 from ..lm.real_models import RealModel
 from ..moe.routing import Routing
 from .instruments import co_routing, output_similarity
-from .merging import Merging, merge_order, random_similarity
+from .merging import Merging, answered_by, merge_order, random_similarity, stand_ins
 from .nulls import random_router
 
 KINDS = ("blank", "number", "capital", "small letter", "sign")
@@ -126,15 +126,19 @@ def joined(routings: list[Routing]) -> Routing:
     return Routing(logits_TN, ids_TK, weights_TK)
 
 
-def repeated_first_choice(routing: Routing, passage_T: Tensor) -> tuple[float, float]:
+def repeated_first_choice(routing: Routing, passage_T: Tensor) -> tuple[float, float, float]:
     """How often a token's first expert is its predecessor's first, too (Mixtral, arXiv 2401.04088, section 5).
 
-    Returns: the share of neighbours; and what the loads alone would give, Σ p_n², if tokens stood in any order.
+    Returns: the share of neighbours; what it would be if the tokens of each passage stood in any order; and if all tokens did,
+        what the loads alone give, Σ p_n².
     """
-    first_T = routing.expert_ids[:, 0]
+    first_T, n = routing.expert_ids[:, 0], routing.num_experts
     same_passage = passage_T[1:] == passage_T[:-1]
-    share_N = torch.bincount(first_T, minlength=routing.num_experts).double() / len(first_T)
-    return (first_T[1:] == first_T[:-1])[same_passage].double().mean().item(), share_N.square().sum().item()
+    calls_PN = torch.bincount(passage_T * n + first_T, minlength=n * (int(passage_T.max()) + 1)).view(-1, n).double()
+    pairs_P = (calls_PN * (calls_PN - 1)).sum(dim=1) / calls_PN.sum(dim=1).clamp(min=1)
+    share_N = calls_PN.sum(dim=0) / len(first_T)
+    return ((first_T[1:] == first_T[:-1])[same_passage].double().mean().item(),
+            (pairs_P.sum() / same_passage.sum()).item(), share_N.square().sum().item())
 
 
 def mass(routing: Routing, label_T: Tensor, num_labels: int) -> Tensor:
@@ -187,18 +191,10 @@ def real_mergings(real: RealModel, block: Block, texts: list[str], merges: int =
         thresholds, partitions = merge_order(similarity_NN, merges)
         losses = []
         for groups in partitions:
-            stand_in_N = torch.arange(n, device="cpu")
-            for group in groups:
-                stand_in_N[list(group)] = max(group, key=lambda i: load_N[i])
-            with rerouted(block, partial(answered_by, stand_in_N=stand_in_N)):
+            with rerouted(block, partial(answered_by, stand_in_N=stand_ins(groups, load_N))):
                 losses.append(sum(map(real.loss_of, read)) / len(read))
         return Merging(similarity_NN, thresholds, partitions, tuple(losses))
 
     alike = {"outputs": output_similarity(expert_outputs(block, x_TD)), "co-routing": co_routing(routing)}
     return ({kind: merged(similarity) for kind, similarity in alike.items()},
             [merged(random_similarity(n, seed)).losses for seed in range(draws)])
-
-
-def answered_by(routing: Routing, stand_in_N: Tensor) -> Routing:
-    """The same weights, each expert's tokens given to the one that stands in for it."""
-    return Routing(routing.logits, stand_in_N.to(routing.expert_ids)[routing.expert_ids], routing.weights)

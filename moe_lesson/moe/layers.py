@@ -187,6 +187,9 @@ class Experts(nn.Module):
         self.w_out = weight(num_experts, expert_width, width)
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        require((x_TD.shape[0], len(self.w_in)) == (routing.num_tokens, routing.num_experts),
+                f"{x_TD.shape[0]} tokens and {len(self.w_in)} experts, but a routing of {routing.num_tokens} tokens to "
+                f"{routing.num_experts}")
         return BY_NAME[self.dispatch](x_TD.to(compute_dtype(x_TD)), routing, self.w_in, self.w_out)
 
 

@@ -22,7 +22,6 @@ from .dispatch import BY_NAME
 from .layers import Experts, compute_dtype
 from .routing import Routing
 from .rows import Combine, Gather, by_expert
-from .zoo import in_groups, outside_groups
 
 # ------------------------------------------------------------------------------------------------------- what travels where
 
@@ -96,33 +95,6 @@ def bytes_sent(send_counts_PP: Tensor, width: int, bytes_each: int = 2) -> Tenso
 def bytes_per_token(top_k: int, devices: int, width: int, bytes_each: int = 2) -> float:
     """The mean of `bytes_sent` for one token, where all experts are chosen equally often: 8·K·(1 - 1/P)·D in bfloat16."""
     return JOURNEYS * bytes_each * width * top_k * (1 - 1 / devices)
-
-
-# ------------------------------------------------------------------------------------------------ routing that travels less
-
-
-def device_limited(scores_TN: Tensor, devices: int, limit: int = 3) -> Tensor:
-    """DeepSeek-V2's: each token stays on the `limit` devices that have its best experts (arXiv 2405.04434, section 2.2.2).
-
-    Args:
-        scores_TN: what the experts are chosen by; a device has N/devices neighbours.
-        devices: how many there are.
-        limit: how many of them a token may go to; together they need at least K experts.
-
-    Returns: [T, N] True where an expert is closed; give it to `choose` or `Router` as `closed_TN`.
-    """
-    return outside_groups(in_groups(scores_TN, devices).amax(dim=-1), limit, scores_TN.shape[1])
-
-
-def node_limited(scores_TN: Tensor, nodes: int = 8, limit: int = 4, best: int = 2) -> Tensor:
-    """DeepSeek-V3's: each token stays on the `limit` nodes whose `best` highest scores have the highest sum; best = K/limit
-    (arXiv 2412.19437, section 2.1.2). Its scores include the selection bias.
-
-    Returns: closed [T, N], as of `device_limited`.
-    """
-    each_TGE = in_groups(scores_TN, nodes)
-    best = min(best, each_TGE.shape[-1])  # as in best_in_groups: a node may have fewer
-    return outside_groups(each_TGE.topk(best, dim=-1).values.sum(dim=-1), limit, scores_TN.shape[1])
 
 
 # ---------------------------------------------------------------------------------------------------------- the real thing

@@ -87,6 +87,11 @@ class Routing:
             raise ValueError(f"{self.expert_ids.shape[0]} rows of expert_ids for {self.num_tokens} rows of logits")
         if self.top_k > self.num_experts:
             raise ValueError(f"K = {self.top_k} experts chosen out of N = {self.num_experts}; K can't exceed N")
+        if not torch.compiler.is_compiling() and self.expert_ids.is_cpu and self.expert_ids.numel():  # a GPU would be waited for
+            low, high = (end.item() for end in self.expert_ids.aminmax())
+            if low < 0 or high >= self.num_experts:
+                raise ValueError(
+                    f"expert_ids go from {low} to {high}; the {self.num_experts} experts are 0 … {self.num_experts - 1}")
         if self.tokens is not None and len(self.tokens) != self.num_tokens:
             raise ValueError(f"{len(self.tokens)} token texts for T = {self.num_tokens} tokens")
 

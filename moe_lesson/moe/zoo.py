@@ -39,11 +39,33 @@ def in_groups(scores_TN: Tensor, groups: int) -> Tensor:
     return scores_TN.unflatten(1, (groups, -1))
 
 
+def device_limited(scores_TN: Tensor, devices: int, limit: int = 3) -> Tensor:
+    """DeepSeek-V2's: each token stays on the `limit` devices that have its best experts (arXiv 2405.04434, section 2.2.2).
+
+    Args:
+        scores_TN: what the experts are chosen by; a device has N/devices neighbours.
+        devices: how many there are.
+        limit: how many of them a token may go to; together they need at least K experts.
+
+    Returns: [T, N] True where an expert is closed; give it to `choose` or `Router` as `closed_TN`.
+    """
+    return outside_groups(in_groups(scores_TN, devices).amax(dim=-1), limit, scores_TN.shape[1])
+
+
+def node_limited(scores_TN: Tensor, nodes: int = 8, limit: int = 4, best: int = 2) -> Tensor:
+    """DeepSeek-V3's: each token stays on the `limit` nodes whose `best` highest scores have the highest sum; best = K/limit
+    (arXiv 2412.19437, section 2.1.2). Its scores include the selection bias.
+
+    Returns: closed [T, N], as of `device_limited`.
+    """
+    each_TGM = in_groups(scores_TN, nodes)
+    best_TG = each_TGM.topk(min(best, each_TGM.shape[2]), dim=-1).values.sum(dim=-1)
+    return outside_groups(best_TG, limit, scores_TN.shape[1])
+
+
 def best_in_groups(scores_TN: Tensor, groups: int, kept: int, top_k: int) -> Tensor:
     """The K best experts out of the `kept` groups whose two best scores have the largest sum: ids [T, K]."""
-    grouped_TGM = in_groups(scores_TN, groups)
-    best_TG = grouped_TGM.topk(min(2, grouped_TGM.shape[2]), dim=-1).values.sum(dim=-1)
-    closed_TN = outside_groups(best_TG, kept, scores_TN.shape[1])
+    closed_TN = node_limited(scores_TN, groups, kept)
     return scores_TN.masked_fill(closed_TN, -torch.inf).topk(top_k, dim=-1).indices
 
 
@@ -63,8 +85,7 @@ def v2_groups(logits_TN: Tensor, top_k: int, groups: int, kept: int, scale: floa
     section 2.2.2 on device-limited routing)."""
     must_be_enough(logits_TN.shape[1], groups, kept, top_k)
     scores_TN = logits_TN.softmax(dim=-1)
-    closed_TN = outside_groups(in_groups(scores_TN, groups).amax(dim=-1), kept, scores_TN.shape[1])
-    return gates_of(scores_TN, top_k, closed_TN=closed_TN, renormalise=False, scale=scale)
+    return gates_of(scores_TN, top_k, closed_TN=device_limited(scores_TN, groups, kept), renormalise=False, scale=scale)
 
 
 def v3_groups(logits_TN: Tensor, top_k: int, bias_N: Tensor, groups: int, kept: int, scale: float = 1.0) -> Tensor:

@@ -240,6 +240,14 @@ def test_wrong_input_is_refused(make):
         make()(torch.ones(3, 16, dtype=torch.long))
 
 
+def test_experts_refuse_a_routing_of_other_tokens_or_other_experts():
+    layer, wider = MoE(16, 4, 2, 8), MoE(16, 6, 2, 8)
+    with pytest.raises(ValueError, match="5 tokens and 4 experts, but a routing of 3 tokens to 4"):
+        layer.experts(torch.zeros(5, 16), layer.router(torch.zeros(3, 16)))
+    with pytest.raises(ValueError, match="3 tokens and 4 experts, but a routing of 3 tokens to 6"):
+        layer.experts(torch.zeros(3, 16), wider.router(torch.zeros(3, 16)))
+
+
 def test_a_layer_made_without_memory_can_be_given_some():
     with torch.device("meta"):
         layer = MoE(8, num_experts=4, top_k=2, expert_width=4)

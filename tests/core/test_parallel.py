@@ -21,13 +21,12 @@ from moe_lesson.moe.parallel import (
     bytes_per_token,
     bytes_sent,
     deduplicated_counts,
-    device_limited,
     devices_visited,
-    node_limited,
     send_counts,
     straggler_factor,
 )
 from moe_lesson.moe.rows import block_ends
+from moe_lesson.moe.zoo import device_limited, node_limited
 
 
 def choices(tokens: int, num_experts: int, top_k: int, seed: int = 0) -> torch.Tensor:

@@ -47,6 +47,8 @@ def test_no_tokens_at_all():
     ((LOGITS, IDS[:2], WEIGHTS[:2]), "2 rows of expert_ids for 4 rows of logits"),
     ((LOGITS, IDS.repeat(1, 2), WEIGHTS.repeat(1, 2)), "K = 4 experts chosen out of N = 3"),
     ((LOGITS, IDS, WEIGHTS, ("a",)), "1 token texts for T = 4"),
+    ((LOGITS, IDS + 1, WEIGHTS), "expert_ids go from 1 to 3; the 3 experts are 0 … 2"),
+    ((LOGITS, IDS - 1, WEIGHTS), "expert_ids go from -1 to 1; the 3 experts are 0 … 2"),
 ])
 def test_shapes_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -805,6 +805,21 @@ def chosen_again(logits, weights, indices):
     return Routing(logits, best.indices, best.values / best.values.sum(1, keepdim=True))
 
 
+def by_the_last_part(model, ids, router):
+    return listening(as_given, f".{router}" if "." not in router else "\n")(model, ids, router)
+
+
+def in_a_loop(model, ids, router):
+    heard, hooks = {}, []
+    for name, module in model.named_modules():
+        if name.endswith("." + router):
+            hooks.append(module.register_forward_hook(lambda _, inputs, output: heard.update({name: as_given(*output)})))  # noqa: B023
+    model(ids[None])
+    for one in hooks:
+        one.remove()
+    return heard
+
+
 def with_one_name(model, ids, router):
     heard, hooks = {}, []
     for name, module in model.named_modules():
@@ -845,7 +860,9 @@ WRONG |= {
                (listening(lambda logits, weights, ids: Routing(logits.softmax(1), ids, weights)), "not what the router returned"),
                (listening(lambda *output: output, ".gate_proj"), "is no router"),
                (listening(lambda *output: output), "kept a tuple"),
-               (listening(as_given, ".router"), "heard: nothing"), (with_one_name, "the routing of the last router"),
+               (listening(as_given, ".router"), "nothing was heard"),
+               (by_the_last_part, "may have a dot in it"), (in_a_loop, "share one name"),
+               (with_one_name, "the routing of the last router"),
                (returning, "takes the place of the module's output"), (dense_too, "the first layer is dense"),
                (listening(as_given, change=lambda heard: list(heard.values())), "not a list"),
                (lambda model, ids, router: {}, "ran 0 times"), (lambda model, ids, router: model(ids), "a batch of one text")],

@@ -39,7 +39,7 @@ OWN = {"load": [routing.expert_load], "ffn": [dispatch.swiglu, dispatch.ffn], "p
        "least_rows": [roofline.least_rows], "places": [rows.places], "block_ends": [rows.block_ends],
        "gather_backward": [rows.Combine.forward], "waiting_lines": [lines_that_wait],
        "send_counts": [parallel.devices_of, parallel.send_counts], "listen": [real.decided, real.listen],
-       "best_in_groups": [zoo.outside_groups, zoo.in_groups, zoo.best_in_groups]}
+       "best_in_groups": [zoo.outside_groups, zoo.in_groups, zoo.node_limited, zoo.best_in_groups]}
 GRADIENTS = "ffn", "gate", "choose", "combine"  # through all arguments that are floats; balance_loss has one of its own
 LEARNERS = {name: source for solved in SOLUTIONS.values() for name, source in solved.items()}
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: ast.Mult, ast.Pow: ast.Mult,

@@ -160,6 +160,18 @@ def test_the_nulls_take_the_information_away_and_leave_the_load():
         assert null.expert_ids[0].flatten().bincount().tolist() == census.expert_ids[0].flatten().bincount().tolist()
 
 
+def test_dealt_out_among_the_places_of_a_token_what_the_token_tells_stays_and_the_rest_goes():
+    documents = torch.arange(40).repeat_interleave(50)
+    domains, token = [r % 2 for r in range(40)], torch.arange(50).repeat(40)  # each document has every token once
+    by_token, by_domain = (made(ids[:, None].tolist(), documents.tolist(), domains) for ids in (token % 2, documents % 2))
+    for census, what, stays in ((by_token, "token", True), (by_domain, "domain", False)):
+        census = replace(census, token_T=token)
+        dealt = census.shuffled_places()
+        told, left = (information(one.pooled(one.calls(0, what))) for one in (census, dealt))
+        assert told > 0.15 and (left == pytest.approx(told) if stays else left < 0.01)
+        assert torch.equal(dealt.calls(0, "token").sum(dim=0), census.calls(0, "token").sum(dim=0))
+
+
 def test_documents_differ_where_domains_do_not():
     # every document has an expert of its own: tokens say that domains are told apart, whole documents that they are not
     documents = torch.arange(16).repeat_interleave(100).tolist()

@@ -37,7 +37,11 @@ def test_calls_are_counted_by_label():
 
 
 def test_repeats_are_counted_within_a_piece_and_chance_comes_from_the_load():
-    assert repeated_first_choice(ROUTING, READING.passage_T) == (0.5, 0.5)  # 0-0 yes, 0-1 no, 1-1 is over an edge
+    # 0-0 yes, 0-1 no, 1-1 is over an edge; in the first passage one pair of three is alike, in the last there is none
+    assert repeated_first_choice(ROUTING, READING.passage_T) == pytest.approx((0.5, 1 / 3, 0.5))
+    drawn = Routing(torch.zeros(5000, 3), torch.randint(3, (5000, 1)), torch.ones(5000, 1))
+    found, in_passage, by_load = repeated_first_choice(drawn, torch.arange(5000) // 10)
+    assert found == pytest.approx(by_load, abs=0.03) and in_passage == pytest.approx(by_load, abs=0.02)
 
 
 def test_mass_is_weight_not_calls():

@@ -93,16 +93,17 @@ def listen(attempt: Callable) -> str | None:
     """What is wrong with a function (model, ids [T], name of the routers) -> name -> Routing."""
     cases = [(2, 6, 3, 7), *((layers, k + more, k, tokens) for layers, k, more, tokens in sizes(4))]
     for seed, (layers, n, k, tokens) in enumerate(cases):
+        router = "mlp.gate" if seed % 2 else "gate"  # both are called so in transformers
         model = ToyModel(layers, n, k, seed)
         ids_T = torch.randint(9, (tokens,), generator=torch.Generator().manual_seed(seed))
-        answer = answered(attempt, model, ids_T, "gate")
+        answer = answered(attempt, model, ids_T, router)
         if not isinstance(answer, dict):
             return f"return a dict, the name of a router's module -> its Routing, not a {type(answer).__name__}"
         if model.runs != 1:
             return f"the model ran {model.runs} times; run it once, model(ids[None]), while your hooks are there"
         if model.hooks():
             return "your hooks are still on the model: keep what register_forward_hook returns, and call its remove()"
-        if hint := diagnose_heard(answer, real.listen(model, ids_T, "gate")):
+        if hint := diagnose_heard(answer, real.listen(model, ids_T, router)):
             return hint
     return None
 
@@ -112,6 +113,12 @@ def diagnose_heard(answer: dict, right: dict[str, Routing]) -> str | None:
     extra, missing = [name for name in answer if name not in right], [name for name in right if name not in answer]
     if any("gate_proj" in str(name) or str(name).endswith("layers.0") for name in extra):
         return f"{extra[0]} is no router: the first layer is dense. A router's name ends with a dot and then its own name"
+    if not answer and right:
+        return (f"nothing was heard; expected {', '.join(right)}: a router's name ends with a dot and then what you were given, "
+                "which may have a dot in it")
+    if len(answer) < len(right) and len(right) > 1:
+        return (f"only {', '.join(map(str, answer))} was heard; expected {', '.join(right)}: the hooks share one name. Give each "
+                "its own, e.g. by a function that makes it")
     if missing or extra:
         return (f"heard: {', '.join(map(str, answer)) or 'nothing'}; expected {', '.join(right)}, the names as named_modules "
                 "gives them")

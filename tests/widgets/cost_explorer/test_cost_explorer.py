@@ -16,7 +16,8 @@ from widget_harness import assert_refused, put, run_node, status
 from moe_lesson.measure.evidence import Table, result_table, write_table
 from moe_lesson.measure.roofline import DEVICES, Device, Stage, dense_stages, moe_stages, seconds
 from moe_lesson.moe.layers import choose
-from moe_lesson.moe.parallel import bytes_per_token, device_limited, devices_visited
+from moe_lesson.moe.parallel import bytes_per_token, devices_visited
+from moe_lesson.moe.zoo import device_limited
 from moe_lesson.widgets import CostExplorer
 from moe_lesson.widgets.cost_explorer.data import CHOICES, LINKS, MINE, START
 
