@@ -219,7 +219,9 @@ EXPERIMENTS = {
         question="Does a dense layer remember more if it, too, may choose how loud it starts?",
         rungs={rung: gated(FACTS[rung.removesuffix(FEWER_FACTS)])
                for rung in ("dense", "dense of total size", "dense" + FEWER_FACTS)},
-        presets={"cpu": FACTS_CPU},
+        # around what suits them, the plain layers' learning rates and scales on both sides of theirs, which is 1: a first grid
+        # began at the mixtures' 6 to 24, and never tried a small scale at a high rate
+        presets={"cpu": replace(FACTS_CPU, lrs=(2e-2, 4e-2, 8e-2), scales=(0.25, 0.5, 1.0, 2.0, 4.0))},
         seeds=8,
         worlds={"dense": {}, "dense of total size": {}, "dense" + FEWER_FACTS: {"per_topic": 256}},
         learns="world of facts",
