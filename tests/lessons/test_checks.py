@@ -281,7 +281,8 @@ WRONG_OF_LESSONS_01_AND_02 = {
     ],
 }
 WRONG = WRONG_OF_LESSONS_01_AND_02 | {
-    "topk_moe": [*FORWARD, (forward_with(watch=torch.Tensor.detach), "the gradient does not come through")],
+    "topk_moe": [*FORWARD, (forward_with(watch=torch.Tensor.detach), "the gradient does not come through"),
+                 (with_other_routing(lambda one: Routing(one.logits.detach(), one.expert_ids, one.weights)), "are detached")],
     "mended": MENDED,
     "load": [
         (first_choice_only, "must sum to T·K = 10"),
@@ -939,7 +940,15 @@ def shuffled(label, document, seed):
     return torch.tensor(each)[place]
 
 
+def row_by_row(y, out, token, weight):
+    y = y.clone()
+    for r in range(len(token)):
+        y[token[r]] = y[token[r]] + weight[r] * out[r]
+    return y
+
+
 RIGHT = {
+    "combine": [row_by_row],
     "power_law": [lambda n, loss: (lambda slope, height: (np.exp(height), -slope))(*np.polyfit(np.log(n), np.log(loss), 1))],
     "max_violation": [lambda load: load.max() / load.float().mean() - 1],
     "balance_loss": [lambda r: (r.load.float() / r.load.float().mean() * r.logits.float().softmax(1).mean(0)).sum()],

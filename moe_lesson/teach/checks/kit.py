@@ -123,12 +123,13 @@ def must_agree(attempt: Callable, right: Callable, cases: Iterable[tuple], hint:
 
 
 def gradients(function: Callable, case: tuple) -> list[Tensor]:
-    """Of the sum of the answer's squares, for each float argument; nothing where there is no way back."""
+    """Of the sum of the answer's squares, for each float argument; nothing where there is no way back from numbers."""
     inputs = [a.requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a for a in copies(case)]
     output = function(*copies(inputs))
     if output.requires_grad:
         output.square().sum().backward()
-    return [torch.empty(0) if a.grad is None else a.grad for a in inputs if isinstance(a, Tensor) and a.is_floating_point()]
+    floats = [a for a in inputs if isinstance(a, Tensor) and a.is_floating_point()]
+    return [a.detach() if not a.numel() else torch.empty(0) if a.grad is None else a.grad for a in floats]
 
 
 def traced(function: Callable, layer: MoE, x: Tensor) -> list[Tensor]:
@@ -169,6 +170,8 @@ def wrong_layer(attempt: Callable, layers: Sequence[MoE], slips_of: Callable[[Mo
             raise Wrong(f"wrong for {tokens} tokens and {each.router.top_k} of {each.router.num_experts} experts: {hint}")
         if len(found) < len(wanted) or not all(map(same, found, wanted)):
             raise Wrong("the numbers are right, but the gradient does not come through (detach, no_grad?): nothing would learn")
+    if not routing.logits.requires_grad:
+        return "all is right but for the routing's logits: they are detached, and lesson 03's balance loss would push nobody"
     return None
 
 

@@ -59,7 +59,7 @@ def balance_loss(attempt: Callable) -> str | None:
         "you multiplied counts: divide the load by K·T/N, the load of a balanced layer": (load * p).sum(),
         "you left out a division by T: f_i has one, and P_i is the mean of the probabilities, not their sum": (f * p).sum() * t,
         "you used the weights in place of the probabilities: they are renormalised over the chosen, so that an expert that "
-        "was not chosen gets no gradient and can't be called back": (f * chosen.mean(0)).sum(),
+        "was not chosen gets no gradient: at K = 1 the loss pushes nobody": (f * chosen.mean(0)).sum(),
         "you used P twice: f_i is about the choices, which are counted": (p * p).sum() * n,
         "you used f twice: nothing in it has a gradient": (f * f).mean(),
         "these are logits: the mean probability needs a softmax first": (f * logits.mean(0)).sum(),
