@@ -10,6 +10,7 @@ expert that owns it. All gates are σ(logit), not renormalised; arms differ in t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,21 @@ class UnevenWorld(SkillsWorld):
         x = torch.randn(count, self.width, generator=generator) + self.signal / 2 ** 0.5 * carried_TM @ self.marks
         y = torch.einsum("tm,mtd->td", carried_TM, self.each_skill(x)) / 2 ** 0.5
         return Tokens(x, y, carried_TM)
+
+    def read(self, x_TD: Tensor) -> Tensor:
+        """How probable it is that a token carries each skill, by all that x says: [T, M]. No router knows more."""
+        numbers = (1, 2, 3) if self.varying else (2,)
+        sets_SM = torch.tensor([[i in held for i in range(self.num_skills)] for number in numbers
+                                for held in combinations(range(self.num_skills), number)]).float()
+        size_S = sets_SM.sum(dim=1)
+        prior_S = 1 / (size_S[:, None] == size_S).sum(dim=1)  # each number is as frequent, and each set of a number
+        apart_TS = torch.cdist(x_TD, self.signal / 2 ** 0.5 * sets_SM @ self.marks)
+        return (prior_S.log() - apart_TS.square() / 2).softmax(dim=1) @ sets_SM
+
+    def floor(self, tokens: Tokens) -> float:
+        """The mean squared error that stays if x is read as well as can be: that of E[y | x]. An oracle is told more."""
+        best_TD = torch.einsum("tm,mtd->td", self.read(tokens.x), self.each_skill(tokens.x)) / 2 ** 0.5
+        return F.mse_loss(best_TD, tokens.y).item()
 
     def sampler(self, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
         """step -> x, y and the skills side by side, [batch, 2D + M], to train on; only an oracle looks at the skills."""

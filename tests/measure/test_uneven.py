@@ -34,6 +34,18 @@ def test_tokens_carry_one_two_or_three_skills_and_their_sum_is_the_answer():
     torch.testing.assert_close(tokens.y[7], world.each_skill(tokens.x[7:8])[where, 0].sum(dim=0) / 2 ** 0.5)
 
 
+def test_what_x_says_of_the_skills_is_calibrated_and_no_guess_from_x_beats_the_floor():
+    for world in (UnevenWorld(2, 14), UnevenWorld(varying=True)):
+        tokens = world.tokens(40_000)
+        read = world.read(tokens.x)
+        for low in (0.0, 0.4, 0.8):  # of all skills that are read as likely as p, a share p is there
+            there = (read >= low) & (read <= low + 0.2 + 1e-5)
+            assert tokens.skills[there].mean().item() == pytest.approx(read[there].mean().item(), abs=0.05)
+        torch.testing.assert_close(read.sum(dim=1).mean(), tokens.skills.sum(dim=1).mean(), atol=0.02, rtol=0)
+        likeliest = torch.einsum("tm,mtd->td", (read > 0.5).float(), world.each_skill(tokens.x)) / 2 ** 0.5
+        assert 0 < world.floor(tokens) < (likeliest - tokens.y).square().mean() < tokens.y.square().mean() / 3
+
+
 def test_a_layer_of_equal_sizes_is_the_layer_of_the_course():
     layer, moe = UnevenLayer(Arm((6,) * 4), 16), MoE(16, 4, 2, 6, score="sigmoid", renormalise=False)
     with torch.no_grad():

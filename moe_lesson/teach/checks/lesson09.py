@@ -100,6 +100,8 @@ def least_rows(attempt: Callable) -> str | None:
         "the ridge is FLOPs per byte: peak over bandwidth, not the other way round": 1 / (device.ridge - 1 / 2048 - 1 / 2816),
         "that is 1 over the answer": 1 / right,
     }
+    if found in (round(right), math.ceil(right), math.floor(right)):
+        return "rounded to whole rows; the number of the formula is expected, not rounded"
     for hint, wrong in slips.items():
         if math.isclose(found, wrong, rel_tol=1e-6):
             return hint
@@ -128,10 +130,9 @@ def block_ends(attempt: Callable) -> str | None:
         return "one too few: an end is the number of the first row behind the block"
     if ends.is_floating_point():
         return "numbers of rows are whole: an integer dtype"
-    if waits := what_it_waits_for(attempt):
-        return waits
     cases = [(torch.randint(n, (t, k), generator=torch.Generator().manual_seed(t)), n) for t, k, n in sizes(3)]
-    return must_agree(attempt, rows.block_ends, cases, "count the tokens of each expert, and add the counts up")
+    wrong = must_agree(attempt, rows.block_ends, cases, "count the tokens of each expert, and add the counts up")
+    return wrong or what_it_waits_for(attempt)
 
 
 def what_it_waits_for(attempt: Callable) -> str | None:
@@ -142,6 +143,11 @@ def what_it_waits_for(attempt: Callable) -> str | None:
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             return (f"right, but it waits: {error.func} asks for a value that the GPU has not computed yet. No .item(), "
                     ".tolist(), int(…), if on a tensor, boolean mask or nonzero")
+    try:
+        attempt(CHOICES.to("meta"), 5)
+    except (NotImplementedError, RuntimeError) as error:
+        return (f"right here, but not on a GPU ({str(error).splitlines()[0]}): make every tensor on expert_ids.device, and bring "
+                "none to the CPU, which waits, too")
     return None
 
 
@@ -168,7 +174,7 @@ ASK = {1: "ask of every condition whether it is a tensor", 8: "ask of every inde
 def waiting_lines(attempt: Callable) -> str | None:
     """What is wrong with a function () -> the numbers of the lines of the lesson's `slow_layer` that make Python wait."""
     answer, right = answered(attempt), lines_that_wait()
-    if not isinstance(answer, set | list | tuple | dict) or not all(isinstance(line, int) for line in answer):
+    if not isinstance(answer, set | frozenset | list | tuple | dict) or not all(isinstance(line, int) for line in answer):
         return "return the numbers of the lines in braces, such as {2, 3}"
     for line in sorted(set(answer) - set(right)):
         return f"line {line} does not wait: {NEVER_WAIT[line]}" if line in NEVER_WAIT else f"the layer has no line {line}"
