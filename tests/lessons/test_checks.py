@@ -580,6 +580,7 @@ WRONG_OF_LESSONS_05_TO_07 = {
                   (lambda n, k, h, m, ks: (n - ks, k * m - ks, h // m), "m times as many experts"),
                   (lambda n, k, h, m, ks: (n * m - ks, k - ks, h // m), "m times as many pieces"),
                   (lambda n, k, h, m, ks: (m * (n - ks), m * k - ks, h // m), "don't multiply it"),
+                  (lambda n, k, h, m, ks: (m * (n - ks), m * (k - ks), h // m), "don't multiply it"),
                   (lambda n, k, h, m, ks: (n * m, k * m, h // m), "and off a token's choices"),
                   (lambda n, k, h, m, ks: (n * m, k * m - ks, h // m), "take them off the number"),
                   (lambda n, k, h, m, ks: (n * m - ks, k * m, h // m), "it pays for more than before"),

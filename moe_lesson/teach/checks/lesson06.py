@@ -48,10 +48,10 @@ def cut_sizes(attempt: Callable) -> str | None:
         return "there are whole experts and whole units: divide with //"
     if n == 8 or n == 6:
         return "cut in m, there are m times as many experts"
+    if n == 24:
+        return "num_shared counts pieces, not whole experts: don't multiply it"
     if k == 2 or k == 0:
         return "a token goes to m times as many pieces, or it pays for a part of what it paid before"
-    if (n, k) == (24, 0) or n == 24:
-        return "num_shared counts pieces, not whole experts: don't multiply it"
     if n == 32 or n == 34:
         return "the shared experts are some of the pieces: nobody chooses them, so take them off the number" + (
             " and off a token's choices" if k == 8 else "")
