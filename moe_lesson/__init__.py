@@ -2,7 +2,7 @@
 
 Its rooms, each built on those before it:
 
-    base           errors, files, text, tokens, seeds
+    base           errors, storage, devices, text, tokens, seeds
     moe            routing, dispatch, layers, recipes, balance
     lm             text, the language model, training, evaluation, checkpoints, the ledger of costs
     measure        evidence, instruments, nulls, interventions, the census, worlds whose truth is known
@@ -15,7 +15,7 @@ experts, K active experts (top_k), Ks shared experts, m segments, L layers; B se
 C classes; R routed rows (T·K), I input and O output width of any matrix, G groups of experts, P devices of E experts, A rows
 that arrive at one; M labels (skills, topics, domains), F files, Z seeds or draws. Every other size is written out.
 
-This module loads the first four rooms.
+This module loads parts of the first four rooms.
 """
 
 from .lm.checkpoints import load_model, save_model, shipped_model

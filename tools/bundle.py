@@ -6,6 +6,7 @@ files give the same bytes. Any Python from 3.10 on with pip can build it: nothin
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -57,5 +58,6 @@ def build(bundle: Path) -> Path:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help tells, and does nothing
     built = build(REPO / "dist" / BUNDLE)
     print(f"{built.relative_to(REPO)}, {built.stat().st_size / 1e6:.1f} MB: upload it to Colab beside a lesson of notebooks/")

@@ -9,6 +9,7 @@ bundle alone.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -39,7 +40,7 @@ if not getattr(importlib.util.find_spec("moe_lesson"), "origin", None):
 {otherwise}
     runpy.run_path(str(course), {{"lesson": "{lesson}"}}, "__main__")"""
 STOP = """\
-        raise FileNotFoundError("The course is not installed here: upload {bundle} (`make bundle` makes it) "
+        raise FileNotFoundError("The course is not installed here: upload {bundle} (tools/bundle.py makes it) "
                                 "to this folder, wait until it is complete, and run this cell again.")"""
 FETCH = """\
         course = pathlib.Path("{clone}/tools/bootstrap.py")
@@ -131,6 +132,7 @@ def stamped_readme(text: str, address: str | None, site: str | None = None) -> s
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help tells, and does nothing
     readme = REPO / "README.md"
     stamped = stamped_readme(readme.read_text(encoding="utf-8"), address(), address(of="Documentation"))
     readme.write_text(stamped, encoding="utf-8")

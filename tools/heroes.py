@@ -6,6 +6,7 @@ the still. They are drawings of an idea; no number in them was measured.
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from html import escape
 from math import comb
@@ -423,6 +424,7 @@ LESSONS = {
 }
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help tells, and does nothing
     PICTURES.mkdir(exist_ok=True)
     for number, (film_of, alt) in LESSONS.items():
         (PICTURES / f"{number}.svg").write_text(film_of().svg(alt), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from itertools import combinations
 from pathlib import Path
 from statistics import correlation, fmean
@@ -94,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help tells, and does nothing
     main()

@@ -3,6 +3,7 @@
 Trained models depend on it: whoever learns another one trains all of them again.
 """
 
+import argparse
 import json
 import pathlib
 
@@ -21,4 +22,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help tells, and does nothing
     main()

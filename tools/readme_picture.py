@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 from pathlib import Path
@@ -105,4 +106,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help tells, and does nothing
     main()

@@ -12,7 +12,7 @@ try:
     import matplotlib
     import seaborn
 except ImportError as missing:
-    raise ImportError('figures need matplotlib and seaborn: pip install "moe-lesson[lab]"') from missing
+    raise ImportError('figures need matplotlib and seaborn: pip install matplotlib seaborn') from missing
 
 import numpy as np
 from matplotlib.axes import Axes

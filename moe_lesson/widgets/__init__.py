@@ -3,7 +3,7 @@
 try:
     import anywidget  # noqa: F401  (only to say clearly what is missing)
 except ImportError as missing:
-    raise ImportError('the widgets need anywidget and ipywidgets: pip install "moe-lesson[lab]"') from missing
+    raise ImportError('the widgets need anywidget and ipywidgets: pip install anywidget ipywidgets') from missing
 
 from .ablation_view.data import AblationView
 from .balancing_race.data import BalanceRuns, BalancingRace

@@ -223,6 +223,12 @@ WRONG_OF_LESSONS_01_AND_02 = {
          "the best one through the logarithms of all points"),
         (power_law_with(lambda height, slope: (math.exp(height), abs(slope))), "or rising"),
         (power_law_with(lambda height, slope: ([math.exp(height)] * 4, -slope)), "each is one number"),
+        (power_law_with(lambda height, slope: (slope, math.exp(height))), "minus the slope"),
+        (power_law_with(lambda height, slope: (-slope, height)), "swapped, and the factor"),
+        (power_law_with(lambda height, slope: (10 ** height, -slope)), "with its own base"),
+        (lambda n, loss: power_law_with(lambda height, slope: (math.exp(height), -slope))([x ** 2 for x in n], loss),
+         "one logarithm on both sides"),
+        (lambda n, loss: n.sort() or (1, 2), "'tuple' object has no attribute"),
     ],
     "gate": [
         (lambda x, w: (x @ w).T, "one row per expert"),
@@ -290,14 +296,18 @@ WRONG = WRONG_OF_LESSONS_01_AND_02 | {
         (one_column_each, "add the columns up"),
         (shares, "you returned shares"),
         (adds_the_ids, "count by hand"),
-        (adds_repeated_ids_once, "adds once"),
+        (adds_repeated_ids_once, "occurs twice"),
         (one_row_a_token, "add over the tokens too"),
         (share_of_tokens, "you returned shares"),
         (lambda ids, n: Counter(ids.flatten().tolist()), "you returned a dictionary"),
         (not_whole_numbers, "count by hand"),
         (lambda ids, n: 2 * torch.bincount(ids.flatten(), minlength=n), "count by hand"),
         (lambda ids, n: -torch.bincount(ids.flatten(), minlength=n), "count by hand"),
-        (lambda ids, n: torch.bincount(ids.flatten(), minlength=6)[:n], "wrong for [[0, 3, 1]] and 7: count by hand"),
+        (lambda ids, n: torch.bincount(ids.flatten(), minlength=6)[:n], "count by hand"),
+        (lambda ids, n: torch.bincount(ids.flatten(), minlength=n) / ids.shape[1], "you divided by K = 2"),
+        (lambda ids, n: torch.stack([(ids == i).sum() if i < n - 1 else ids.sum() * 0 for i in range(n)]), "one too early"),
+        (lambda ids, n: torch.bincount(ids.add_(1).flatten(), minlength=n + 1)[1:], "changed expert_ids itself"),
+        (lambda ids, n: torch.bincount(ids.float().flatten(), minlength=n), "NotImplementedError"),
     ],
 }
 
@@ -416,7 +426,7 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (lambda calls: (calls > 0).sum(1), "one stray token"),
         (inverse_simpson, "we use the entropy"),
         (lambda calls: torch.special.entr(calls / calls.sum(0, keepdim=True)).sum(1).exp(), "you divided by the label's"),
-        (logarithm_of_zero, "0 · log 0"),
+        (logarithm_of_zero, "0 · log 0"), (of_entropy(lambda entropy: 2 ** entropy), "2 to the power goes with log2"),
         (counts_nobody_as_one, "serves 0 labels"),
         (lambda calls: calls.sum(1), "the shares are 0.75 and 0.25"),
     ],
@@ -428,6 +438,9 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (of_units(lambda unit: torch.einsum("itd,jtd->ijt", unit, unit).abs().mean(-1)), "absolute values"),
         (of_units(lambda unit: torch.einsum("itd,jtd->ijt", unit, unit)), "one matrix for each token"),
         (normalised_over(0), "normalised over the experts"),
+        (lambda outputs: checks.output_similarity.reference(outputs).triu(), "fill both halves"),
+        (lambda outputs: checks.output_similarity.reference(outputs).triu(1), "every entry"),
+        (lambda outputs: checks.output_similarity.reference(outputs).fill_diagonal_(0), "and the diagonal"),
         (normalised_over(1), "normalised over the tokens"),
         (lambda outputs: normalised_over(1)(outputs) * outputs.shape[1] / outputs.shape[2], "for each of the D numbers"),
         (lambda outputs: torch.eye(3), "entry (i, j)"),
@@ -569,12 +582,23 @@ def says_true(difference, margin):
     return difference.low > 0
 
 
+def without_transpose(w_in, w_out, m):
+    n, d, h = len(w_in), w_in.shape[1], w_out.shape[1]
+    runs = [part.reshape(n, d, m, -1) for part in w_in.chunk(2, dim=-1)]
+    return torch.cat(runs, dim=-1).reshape(n * m, d, -1), w_out.reshape(n * m, h // m, d)
+
+
+def last_run_first(w_in, w_out, m):
+    return [part.unflatten(0, (-1, m)).flip(1).flatten(0, 1) for part in interventions.cut_experts(w_in, w_out, m)]
+
+
 WRONG_OF_LESSONS_05_TO_07 = {
     "cut_experts": [(cuts_straight, "all gate and no up"), (deals_units_out, "j-th run of neighbours"),
                     (up_before_gate, "the gate's columns come first"), (quieter_pieces, "multiplied the pieces by 0.333"),
                     (louder_pieces, "multiplied the pieces by 3"), (louder_tables, "multiplied the pieces by 3"),
                     (pieces_in_rows, "one dimension of mN"), (piece_after_piece, "first all pieces of expert 0"),
-                    (one_tensor, "must return two things")],
+                    (one_tensor, "must return two things"), (without_transpose, "stand beside n"),
+                    (last_run_first, "in another order")],
     "cut_sizes": [(lambda n, k, h, m, ks: (n * m - ks, k * m - ks, h), "are 16, not 64"),
                   (lambda n, k, h, m, ks: (n * m - ks, k * m - ks, h / m), "divide with //"),
                   (lambda n, k, h, m, ks: (n - ks, k * m - ks, h // m), "m times as many experts"),
@@ -952,8 +976,13 @@ def row_by_row(y, out, token, weight):
 
 
 RIGHT = {
+    "load": [lambda ids, n: sum(torch.bincount(row, minlength=n) for row in ids),
+             lambda ids, n: torch.stack([F.one_hot(row, n).sum(0) for row in ids]).sum(0)],
+    "labels_served": [lambda calls: torch.where(calls.sum(1) > 0, torch.special.entr(
+        calls / calls.sum(1, keepdim=True).clamp(min=1)).sum(1).exp(), 0)],
     "combine": [row_by_row],
-    "power_law": [lambda n, loss: (lambda slope, height: (np.exp(height), -slope))(*np.polyfit(np.log(n), np.log(loss), 1))],
+    "power_law": [(fitted := lambda n, loss: (lambda slope, height: (np.exp(height), -slope))(
+        *np.polyfit(np.log(n), np.log(loss), 1))), lambda n, loss: np.array(fitted(n, loss))],
     "max_violation": [lambda load: load.max() / load.float().mean() - 1],
     "balance_loss": [lambda r: (r.load.float() / r.load.float().mean() * r.logits.float().softmax(1).mean(0)).sum()],
     "update_bias": [lambda bias, load, rate: bias + rate * (load.float().mean() - load).sign()],

@@ -188,7 +188,7 @@ def test_without_package_bundle_and_address_the_cell_says_what_to_do(colab_pytho
     stopped = run(colab_python, tmp_path, colab.cell_source(None))
     assert stopped.returncode == 1 and stopped.stdout == ""
     assert stopped.stderr.splitlines()[-1] == (
-        "FileNotFoundError: The course is not installed here: upload moe-lesson-bundle.zip (`make bundle` makes it) "
+        "FileNotFoundError: The course is not installed here: upload moe-lesson-bundle.zip (tools/bundle.py makes it) "
         "to this folder, wait until it is complete, and run this cell again.")  # fmt: skip
 
 

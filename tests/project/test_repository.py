@@ -178,3 +178,9 @@ def test_the_lessons_are_clean(tmp_path):
         copy = tmp_path / path.name
         copy.write_bytes(path.read_bytes())
         assert store_notebooks.tidy(copy) == (True, f"is clean {copy}")
+
+
+def test_no_tool_works_when_it_is_asked_for_help():
+    scripts = [path for path in (REPO / "tools").glob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    assert len(scripts) > 10  # bootstrap.py is not called by a person: it is the __main__.py of the bundle
+    assert [path.name for path in scripts if "_args(" not in path.read_text(encoding="utf-8")] == ["bootstrap.py"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,9 @@ def answered(attempt: Callable, *arguments):
     """The attempt's answer as it is, unless it is a stub's. It gets copies: what it writes into them is its own affair."""
     try:
         answer = attempt(*copies(arguments))
-    except NotImplementedError:
+    except NotImplementedError as error:
+        if error.args:  # PyTorch's, e.g. of a dtype: an attempt
+            raise
         raise NotTried from None
     if answer is ...:
         raise NotTried
@@ -88,7 +91,8 @@ def called_number(attempt: Callable, *arguments) -> float:
 def called_pair(attempt: Callable, names: str, *arguments) -> list:
     """The two parts of the attempt's answer."""
     answer = answered(attempt, *arguments)
-    if isinstance(answer, Tensor) and answer.ndim and len(answer) == 2 or isinstance(answer, tuple | list) and len(answer) == 2:
+    if isinstance(answer, tuple | list) and len(answer) == 2 or (
+            isinstance(answer, Tensor | np.ndarray) and answer.ndim and len(answer) == 2):
         if any(part is ... for part in answer):
             raise NotTried
         return list(answer)

@@ -39,15 +39,19 @@ def ffn(attempt: Callable) -> str | None:
 @check(evidence.power_law)
 def power_law(attempt: Callable) -> str | None:
     """What is wrong with a function (sizes, losses) -> factor and exponent of losses = factor · sizes^-exponent."""
-    sizes = [1e4, 3e4, 1e5, 1e6]
+    sizes = (1e4, 3e4, 1e5, 1e6)
     factor, exponent = 5.0, 0.125
-    losses = [factor * size ** -exponent for size in sizes]
+    losses = tuple(factor * size ** -exponent for size in sizes)
     a, b = (torch.as_tensor(part).double() for part in called_pair(attempt, "the factor and the exponent", sizes, losses))
     if a.ndim or b.ndim:
         return f"the factor has shape {tuple(a.shape)} and the exponent {tuple(b.shape)}; each is one number"
     right_a, right_b = torch.tensor([factor, exponent], dtype=torch.float64)
     if same(b, right_a) and same(a, right_b):
         return "the two are swapped: first the factor, then the exponent"
+    if same(a, -right_b) and same(b, right_a):
+        return "these are the slope and the factor: first the factor, then the exponent, which is minus the slope"
+    if same(a, right_b) and any(same(b, log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
+        return "the two are swapped, and the factor is still a logarithm: undo it"
     if same(b, -right_b) and (same(a, right_a) or same(a, right_a.log())):
         return f"your exponent is {b:.3f}: the losses fall, so the slope is negative, and the formula has a minus before it"
     if same(b, right_b) and any(same(a, log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
@@ -58,6 +62,11 @@ def power_law(attempt: Callable) -> str | None:
         return "you undid the logarithm with another base: math.exp goes with math.log"
     if same(b.abs(), 1 / right_b):
         return "you fitted the sizes as a power of the losses: swap the axes"
+    if same(b, right_b) and not torch.allclose(a, right_a, rtol=1e-3):
+        return (f"the exponent is right, and the factor {a:.4g} where it should be {factor}: undo the logarithm with its own "
+                "base, math.exp after math.log")
+    if same(a, right_a) and not torch.allclose(b, right_b, rtol=1e-3):
+        return f"the factor is right, and the exponent {b:.4g} where it should be {exponent}: take one logarithm on both sides"
     if not (torch.allclose(a, right_a, rtol=1e-3) and torch.allclose(b, right_b, rtol=1e-3)):
         return (f"for losses that are exactly {factor} · size^-{exponent} you found {a:.4g} and {b:.4g}: "
                 "take the logarithm of both sides first, then it is a straight line")

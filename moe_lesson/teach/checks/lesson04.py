@@ -24,6 +24,7 @@ def labels_served(attempt: Callable) -> str | None:
         "that is the entropy in bits: 2 to the power of it is a number of labels": entropy / math.log(2),
         "you counted the labels that ever call: one stray token is then a whole label": (calls > 0).sum(1),
         "exp goes with the natural logarithm, 2 to the power with log2": (entropy / math.log(2)).exp(),
+        "2 to the power goes with log2, exp with the natural logarithm": 2 ** entropy,
         "that is 1 / Σ share², another effective number: here we use the entropy": 1 / share.square().sum(1).clamp(min=1e-12),
         "the sign is turned: the entropy is - Σ share · log share": (-entropy).exp(),
         "that is a share of the most that is possible: how many labels is it?": entropy / math.log(4),
@@ -37,7 +38,7 @@ def labels_served(attempt: Callable) -> str | None:
         return f"for calls of {calls[2].tolist()} the shares are 0.75 and 0.25, and exp(entropy) is {entropy[2].exp():.3f}"
     if answer[3] != 0:
         return f"an expert that nobody calls serves 0 labels; you said {answer[3].item():.3g}"
-    cases = (((drawn(n, m) / 9).relu(),) for n, m in sizes(2))
+    cases = (((drawn(n, m) * 3).relu().round(),) for n, m in sizes(2))
     return must_agree(attempt, instruments.labels_served, cases, "exp of the entropy of each row's shares, 0 for a row of zeros")
 
 
@@ -54,6 +55,9 @@ def output_similarity(attempt: Callable) -> str | None:
     dots = torch.einsum("itd,jtd->ij", unit, unit)
     of_columns = torch.einsum("itd,jtd->ij", *[torch.nn.functional.normalize(outputs, dim=1)] * 2)
     slips = {
+        "fill both halves: entry (j, i) is entry (i, j)": (dots / 6).triu(),
+        "and the diagonal: an expert is like itself, 1": dots / 6 * (1 - torch.eye(3)),
+        "every entry: (j, i) is (i, j), and on the diagonal an expert is like itself, 1": (dots / 6).triu(1),
         "you added over the tokens: take the mean": dots,
         "these are products, not cosines: divide every answer by its length first": torch.einsum(
             "itd,jtd->ij", outputs, outputs) / 6,

@@ -26,6 +26,9 @@ def cut_experts(attempt: Callable) -> str | None:
     if same(pieces_in, straight):
         return ("you cut the 2H columns in one go: the first pieces are all gate and no up. Cut gate and up each, "
                 "and put run j of the one beside run j of the other")
+    runs = [part.reshape(n, d, m, -1) for part in w_in.chunk(2, dim=-1)]
+    if same(pieces_in, torch.cat(runs, dim=-1).reshape(m * n, d, -1)):
+        return "m must stand beside n before the two become one dimension: you have [N, D, m, 2H/m], so transpose(1, 2) first"
     if same(pieces_in, torch.cat([part.reshape(n, d, m, -1).transpose(1, 2).flatten(0, 1)
                                   for part in reversed(w_in.chunk(2, dim=-1))], dim=-1)):
         return "gate and up have changed places: the gate's columns come first"
@@ -40,6 +43,9 @@ def cut_experts(attempt: Callable) -> str | None:
     by_piece = torch.arange(m * n).reshape(n, m).T.flatten()
     if same(pieces_in, right_in[by_piece]) or same(pieces_out, right_out[by_piece]):
         return "the order: first all pieces of expert 0, then those of expert 1"
+    if all(same(piece.unflatten(0, (n, m)).sum(1), right.unflatten(0, (n, m)).sum(1)) and not same(piece, right)
+           for piece, right in ((pieces_in, right_in), (pieces_out, right_out))):
+        return "they add up to the expert, but in another order: piece j has the j-th run of units"
     cases = ((drawn(n, d, 2 * m * h), drawn(n, m * h, d, seed=1), m) for n, d, m, h in sizes(4))
     unit = "the pieces of an expert don't add up to it: unit h is column h of gate, column h of up and row h of w_out"
     return must_agree(attempt, interventions.cut_experts, [(w_in, w_out, m), *cases], unit)
