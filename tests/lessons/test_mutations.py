@@ -211,7 +211,7 @@ def arguments(name: str, seed: int) -> list:
         case "balance_loss":
             return [routed(r)]
         case "labels_served":
-            return [calls(a, b)]
+            return [calls(a, b).round()]  # counted
         case "information":
             return [calls(a, b + 1) + (torch.arange(b + 1) < 2) * (torch.arange(a) == r.randrange(a))[:, None]]
         case "output_similarity":
