@@ -18,7 +18,7 @@ Groups = tuple[tuple[int, ...], ...]
 
 def stand_ins(groups: Groups, load_N: Tensor) -> Tensor:
     """Which expert stands for each when those of a group become one, the busiest of the group: [N]."""
-    stand_in_N = torch.arange(len(load_N))
+    stand_in_N = torch.arange(len(load_N), device="cpu")
     for group in groups:
         stand_in_N[list(group)] = max(group, key=lambda i: load_N[i])
     return stand_in_N

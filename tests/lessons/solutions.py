@@ -150,7 +150,7 @@ def waiting_lines():
     return {1, 8, 11, 12}
 """, "block_ends": """
 def block_ends(expert_ids, num_experts):
-    chose = expert_ids.flatten()[:, None] <= torch.arange(num_experts)
+    chose = expert_ids.flatten()[:, None] <= torch.arange(num_experts, device=expert_ids.device)
     return chose.sum(dim=0)
 """, "send_counts": """
 def send_counts(expert_ids, num_experts):
