@@ -11,6 +11,22 @@ from ..moe.layers import DenseFFN, MoE, moe_layers
 from ..moe.routing import Routing
 
 
+@torch.no_grad()
+def loudness(model: LanguageModel, ids_BS: Tensor) -> list[float]:
+    """How long what the routed experts of each MoE layer answer is beside the stream that it joins: the mean over tokens.
+
+    Args:
+        model: with at least one MoE layer.
+        ids_BS: token ids of B sequences.
+    """
+    layers, norms = moe_layers(model), [block.ffn_norm for block in model.blocks if isinstance(block.ffn, MoE)]
+    with evaluating(model), listening(norms) as streams, listening(layers) as seen:
+        model(ids_BS)
+    routed = [layer.experts(x_TD, layer.router(x_TD)) for layer, x_TD in zip(layers, (x.flatten(0, 1) for x in seen))]
+    return [(routed_TD.norm(dim=-1) / stream.flatten(0, 1).norm(dim=-1)).mean().item()
+            for routed_TD, stream in zip(routed, streams)]
+
+
 def experts_in_common(routing: Routing) -> tuple[float, float]:
     """How many experts two tokens have in common: the mean over pairs of equal tokens, and over pairs of different ones.
 

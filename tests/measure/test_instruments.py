@@ -14,6 +14,7 @@ from moe_lesson.measure.instruments import (
     labels_served,
     layer_inputs,
     linear_cka,
+    loudness,
     mean_off_diagonal,
     output_similarity,
     probe,
@@ -163,6 +164,24 @@ def test_a_probe_finds_what_is_linear_and_nothing_else():
     assert probe(x[:, :1], x) == pytest.approx(1 / 6, abs=0.05), "one of six equal parts"
     with pytest.raises(ValueError, match="10 tokens are too few"):
         probe(torch.randn(10, 8), torch.randn(10, 1))
+
+
+def test_loudness_is_the_length_of_the_routed_part_over_that_of_the_stream():
+    model = LanguageModel(ModelConfig(Sparse(4, 2, 8, num_shared=1), layers=2, width=16, heads=2), seed=0)
+    ids, streams = torch.randint(1024, (2, 9)), []
+    before = loudness(model, ids)
+    hook = model.blocks[1].attention.register_forward_hook(lambda _, inputs, y: streams.append(y))
+    [first] = [block.register_forward_hook(lambda _, inputs, y: streams.append(y[0])) for block in model.blocks[:1]]
+    model(ids)
+    hook.remove(), first.remove()
+    stream = sum(streams)
+    x = model.blocks[1].ffn_norm(stream).flatten(0, 1)
+    layer = model.blocks[1].ffn
+    by_hand = (layer(x)[0] - layer.shared(x)).norm(dim=-1) / stream.flatten(0, 1).norm(dim=-1)
+    assert before[1] == pytest.approx(by_hand.mean().item(), rel=1e-4)
+    with torch.no_grad():
+        layer.experts.w_out.mul_(3)
+    assert loudness(model, ids) == pytest.approx([before[0], 3 * before[1]], rel=1e-4)
 
 
 def test_layer_inputs_are_what_the_layers_see():
