@@ -223,15 +223,13 @@ def correlation(a: Tensor, b: Tensor) -> float:
 def judge(layer: UnevenLayer, world: UnevenWorld, tokens: Tokens) -> dict[str, float]:
     """What a layer costs, and for whom.
 
-    Returns: `error`, the mean squared error, and that of the tokens that need less than the mean (`error_easy`) and more
-        (`error_hard`), where there are such; `units` and `number`, hidden units and experts of a token; `units_for_need` and
+    Returns: `error`, the mean squared error; `units` and `number`, hidden units and experts of a token; `units_for_need` and
         `number_for_need`, their correlation with the units and the number of a token's skills.
     """
     out_TD, _, chosen_TN = layer(tokens.x, tokens.skills)
-    error_T, units_T, number_T = (out_TD - tokens.y).square().mean(dim=1), layer.units(chosen_TN), layer.number(chosen_TN)
+    units_T, number_T = layer.units(chosen_TN), layer.number(chosen_TN)
     need_T, skills_T = tokens.skills @ world.units.float(), tokens.skills.sum(dim=1)
-    uneven = {f"error_{name}": error_T[where].mean().item() for name, where in
-              (("easy", need_T < need_T.mean()), ("hard", need_T > need_T.mean())) if where.any()}
-    return {"error": error_T.mean().item()} | uneven | {
+    return {
+        "error": (out_TD - tokens.y).square().mean().item(),
         "units": units_T.mean().item(), "number": number_T.mean().item(),
         "units_for_need": correlation(units_T, need_T), "number_for_need": correlation(number_T, skills_T)}
