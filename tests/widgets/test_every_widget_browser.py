@@ -379,6 +379,17 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
     assert size != "as usual" or grown[500] < min(grown[1000], grown[1280])
 
 
+@every_widget
+def test_on_a_phone_only_words_in_a_drawing_may_be_scrolled(show, name):
+    page = show(WIDGETS[name].widgets[0], viewport={"width": 360, "height": 720})
+    unfold(page)
+    for _ in in_states(page, WIDGETS[name]):
+        assert_it_fits(page, 360, ":not(svg *)")
+        assert page.evaluate("""[...document.querySelectorAll('.moe-chart')].filter((box) => box.checkVisibility())
+          .every(({ children: [title, svg] }) => !title.textContent
+            || title.getBoundingClientRect().bottom < svg.getBoundingClientRect().top + 20)""")
+
+
 # The cells of tables in which a number, or an interval, is broken into two lines.
 BROKEN = """[...document.querySelectorAll(".moe-sheet td")].filter(({ firstChild: words }) => {
   const range = document.createRange();

@@ -213,15 +213,15 @@ def smallest_text(page) -> float:
       .filter((node) => node.textContent).map((node) => parseFloat(getComputedStyle(node).fontSize)))""")
 
 
-def assert_it_fits(page, width: int) -> None:
+def assert_it_fits(page, width: int, parts: str = "*") -> None:
     """Nothing is wider than the page, and no part stands out of the widget."""
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    outside = page.evaluate("""() => {
+    outside = page.evaluate("""(parts) => {
       const edge = document.querySelector('.moe-root').getBoundingClientRect().right + 0.5;
-      return [...document.querySelectorAll('.moe-root *')]
+      return [...document.querySelectorAll(`.moe-root ${parts}`)]
         .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > edge)
         .map((node) => node.outerHTML.slice(0, 90));
-    }""")
+    }""", parts)
     assert outside == []
 
 

@@ -106,7 +106,8 @@ function angleWords(cosine, width) {
 function tableRows(tokens, { one, none }) {
   const kinds = tokens.map(kindOf);
   const present = ["words", "spaces", "digits", "signs", "other"].filter((kind) => kinds.includes(kind));
-  return [["medians", "tokens", "shared part's share", "untrained", "cosine", "untrained"],
+  const untrained = "un\u00adtrained"; // breaks on a phone
+  return [["medians", "tokens", "shared part's share", untrained, "cosine", untrained],
     ...[["all", () => true], ...present.map((kind) => [kind, (_, t) => kinds[t] === kind])].map(([name, mine]) => [name,
       kinds.filter(mine).length, ...[one, none].map(({ share }) => percent(d3.median(share.filter(mine)))),
       ...[one, none].map(({ cosine }) => rounded(d3.median(cosine.filter(mine)), 2))])];

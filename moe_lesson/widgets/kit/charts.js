@@ -18,8 +18,10 @@ const LONG = 3000;       // characters of a path that takes longer to move than 
 export class Chart {
   constructor({ height, margin = {} }) {
     [this.outer, this.margin] = [height, { ...MARGIN, ...margin }];
-    this.box = make("div", "moe-chart");
-    this.svg = d3.select(this.box).append("svg").attr("aria-hidden", "true"); // its words are in the view's summary
+    [this.box, this.yTitle] = [make("div", "moe-chart"), make("div", "moe-y-title")]; // HTML: its words may break
+    this.box.ariaHidden = "true"; // its words are in the view's summary
+    this.box.append(this.yTitle);
+    this.svg = d3.select(this.box).append("svg");
     this.plot = this.svg.append("g").attr("transform", `translate(${this.margin.left},${this.margin.top})`);
     const inside = `moe-inside-${Math.random()}`; // curves end at the edge; each widget has a copy of this module, so no counter
     this.inside = this.svg.append("clipPath").attr("id", inside).append("rect");
@@ -54,13 +56,9 @@ export class Chart {
     if (y) this.y.call(ticked(d3.axisLeft(y), yTicks, yFormat, yValues));
     if (y) this.grid.call(ticked(d3.axisLeft(y).tickSize(-width), yTicks, () => "", yValues)).style("display", grid ? null : "none");
     for (const axis of [this.x, this.y, this.grid]) axis.attr("font-family", null).attr("font-size", null);
-    this.title("x-title", xTitle, width / 2, height + 36, "middle");
-    this.title("y-title", yTitle, -this.margin.left + 2, -this.margin.top + 2, "start", "hanging");
-  }
-
-  title(name, words, x, y, anchor, baseline = null) {
-    const node = this.plot.selectAll(`text.moe-${name}`).data(words ? [words] : []).join("text").attr("class", `moe-${name}`);
-    node.attr("x", x).attr("y", y).attr("text-anchor", anchor).attr("dominant-baseline", baseline).text((text) => text);
+    const below = this.plot.selectAll("text.moe-x-title").data(xTitle ? [xTitle] : []).join("text").attr("class", "moe-x-title");
+    below.attr("x", width / 2).attr("y", height + 36).attr("text-anchor", "middle").text((text) => text);
+    say(this.yTitle, yTitle);
   }
 
   /**
@@ -145,7 +143,7 @@ export class Chart {
   listen(point, pick) {
     this.box.classList.add("moe-stage");
     const under = ({ clientX, clientY, target }) => {
-      const { left, top } = this.box.getBoundingClientRect();
+      const { left, top } = this.svg.node().getBoundingClientRect();
       const near = ({ x, y }) => Math.hypot(left + this.margin.left + x - clientX, top + this.margin.top + y - clientY);
       const named = this.points.filter(({ name }) => target.matches(".moe-word") && name === target.textContent);
       const least = d3.min(this.points, near);
