@@ -99,7 +99,7 @@ class Lesson:
             except ValueError as refusal:
                 return False, f"Not kept: {refusal}"
             problem = self.keep(key, *guess)
-            return True, f"Kept: {', '.join(map(said, guess))}. Now run the next cell. {problem}".rstrip()
+            return True, f"Kept: {said(guess)}. Now run the next cell. {problem}".rstrip()
 
         return Question(question, keep, numbers, choices, [str(value) for value in self.guess(key) or []])
 
@@ -114,12 +114,11 @@ class Lesson:
     def reveal(self, key: str, *actual: float | str) -> None:
         """Print the result beside the guess, and keep both."""
         values = plain_values(actual)
-        shown = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
         guess = self.guess(key)
         if guess is None:
-            print(f"It is {shown}.")
+            print(f"It is {said(values)}.")
             return
-        print(f"You said {', '.join(str(value) for value in guess)}. It is {shown}.")
+        print(f"You said {said(guess)}. It is {said(values)}.")
         self.store(key, {"guess": guess, "actual": values})
 
     def store(self, key: str, kept: dict) -> str:
@@ -191,7 +190,7 @@ class Lesson:
             lines.append(f"{near} of {len(numbers)} numbers within a factor of 2; {high} too high, {low} too low.")
         if choices:
             lines.append(f"{sum(choices)} of {len(choices)} choices right.")
-        return table([{"question": key, "you said": said(guess), "it is": said(actual)} for key, guess, actual in rows],
+        return table([{"question": key, "you said": said([guess]), "it is": said([actual])} for key, guess, actual in rows],
                      " ".join(lines))
 
     # ---------------------------------------------------------------------------------------------------------- machine
@@ -216,9 +215,10 @@ def plain_values(values: Sequence) -> list:
     return [value.item() if hasattr(value, "item") else value for value in values]
 
 
-def said(value: float | str) -> str:
+def said(values: Sequence[float | str]) -> str:
     """A guess or a result in a few figures."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return " and ".join(value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+                        for value in values)
 
 
 def table(rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapping[str, str] | None = None) -> Page:

@@ -29,7 +29,7 @@ def test_setup_is_one_line_with_versions_device_and_seed(capsys):
 def test_a_kept_guess_stands_beside_the_result_also_in_a_later_session(lesson, capsys):
     lesson.keep("idle", 12.0)
     Lesson("00").reveal("idle", 7)
-    assert "You said 12.0. It is 7." in capsys.readouterr().out
+    assert "You said 12. It is 7." in capsys.readouterr().out
 
 
 def test_without_a_guess_the_result_is_still_told(lesson, capsys):
@@ -139,7 +139,7 @@ def test_what_is_no_number_or_too_small_is_refused_in_words(lesson, written):
 def test_a_form_of_two_numbers_keeps_both_or_none(lesson):
     form = lesson.predict("two", "how many?", numbers=2)
     assert not answered(form, "3", "many")[0] and lesson.guess("two") is None
-    assert answered(form, "3", "4,5") == (True, "Kept: 3, 4.5. Now run the next cell.") and lesson.guess("two") == [3, 4.5]
+    assert answered(form, "3", "4,5") == (True, "Kept: 3 and 4.5. Now run the next cell.") and lesson.guess("two") == [3, 4.5]
     assert lesson.predict("two", "how many?", numbers=2).entered["values"] == ["3", "4.5"]
 
 

@@ -88,7 +88,7 @@ def test_a_lesson_answers_fits_the_screen_follows_the_theme_and_is_alive_when_it
         form.scroll_into_view_if_needed()
         form.get_by_role("textbox").fill("1,000")
         form.get_by_role("textbox").press("Enter")
-        sync_api.expect(form.get_by_role("status")).to_contain_text("Kept: 1000.", timeout=20_000)
+        sync_api.expect(form.get_by_role("status")).to_contain_text("Kept: 1,000.", timeout=20_000)
         follows_the_theme(page)
 
         page.keyboard.press("Control+s")
