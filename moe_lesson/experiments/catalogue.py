@@ -286,6 +286,16 @@ EXPERIMENTS = {
         read_again=("dense", "switch", "gshard", "fine", "deepseekmoe", "dense of total size"),
         follow=250,
     ),
+    # Of the ladder: its mixtures chose a gate scale, its dense model had none to choose. Declared: this rung beside the ladder's
+    # "gshard", test loss, Welch, 95%, alike within the margin. The same grid and the same rule as for the mixtures.
+    "quiet": Experiment(
+        question="How far behind a mixture is a dense model of equal cost if it, too, may choose how loud it starts?",
+        rungs={"dense": quiet(dense_beside(matched(2)))},
+        presets={"cpu": LADDER_CPU},
+        seeds=10,
+        widens=True,
+        margin=0.01,
+    ),
     "longer": Experiment(  # the ladder's first contrast: there DeepSeekMoE began behind and came closer to the last step
         question="Does DeepSeekMoE get ahead of GShard if both are trained twice as long?",
         rungs={"gshard": matched(2), "deepseekmoe": matched(2, 4, num_shared=2)},
