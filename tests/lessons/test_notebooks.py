@@ -1,6 +1,7 @@
 """Rules that every lesson keeps, checked on the files as they are stored."""
 
 import ast
+import itertools
 import json
 import pathlib
 import re
@@ -116,6 +117,14 @@ def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             assert any(word in cell.source for word in measures), cell.id
         assert "nbval-skip" not in cell.metadata.get("tags", []), cell.id
+
+
+def test_the_picture_of_a_fact_finder_shows_the_layers_that_its_caption_names(notebook):
+    for cell, text in itertools.pairwise(notebook.cells):
+        if "FactFinder." in cell.source and text.source.startswith("> *Figure"):
+            (shown,) = [output.metadata["image/png"]["alt"] for output in cell.outputs if "image/png" in output.get("data", {})]
+            named = re.findall("GShard|DeepSeekMoE|fine-grained|dense", text.source.partition("\n")[0])
+            assert [name for name in named if name not in shown] == []
 
 
 def test_the_file_is_one_that_github_shows(notebook):
