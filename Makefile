@@ -88,10 +88,10 @@ clean:
 	$(INSTALL) -e '.[lab,test]'
 	@touch $@ .venv/lab
 
-.venv/site: .venv/test
-	@echo "Installing what builds the web edition into .venv ..."
+.venv/site: pyproject.toml constraints.txt | $(RUN)
+	@echo "Installing the course, its tests and what builds the web edition into .venv (some minutes the first time) ..."
 	$(INSTALL) -e '.[lab,test,site]'
-	@touch $@
+	@touch $@ .venv/test .venv/lab
 
 # All of .venv, with the ipywidgets of Colab in front: a .pth file leads to .venv's packages, so that torch is not there twice.
 # The .pth files in that folder are not read, hence the folder of the course.

@@ -2,7 +2,7 @@
 
 A page shows what is stored in its notebook. Only the widgets' traits are not stored: so each notebook is run once, and what
 its widgets hold goes into files named by their contents, which site/_static/live.js reads in the visitor's browser. A notebook
-is run again when its code, the package's Python or the data have changed.
+is run again when its code, the package's Python, its questions or the data have changed.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def fingerprint(nb: NotebookNode) -> str:
     """What a run of a notebook depends on, as a hash."""
     sources = [cell.source for cell in nb.cells if cell.cell_type == "code" and cell.id != "bootstrap"]  # that does nothing here
     seen = hashlib.sha256(json.dumps(sources).encode())
-    for path in sorted([*REPO.glob("moe_lesson/**/*.py"), *REPO.glob("data/**/*.*")]):
+    for path in sorted([*REPO.glob("moe_lesson/**/*.py"), *REPO.glob("moe_lesson/**/*.json"), *REPO.glob("data/**/*.*")]):
         seen.update(f"{path.relative_to(REPO)} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return seen.hexdigest()[:20]
 
@@ -91,7 +91,7 @@ def widgets_of(path: Path, nb: NotebookNode, work: Path, files: Files) -> list[d
     kept = work / "runs" / f"{path.stem}-{fingerprint(nb)}.json"
     if not kept.exists():
         print(f"running {path.name} for its widgets ...", flush=True)
-        fresh, client = run(path, timeout=600)
+        fresh, client = run(path)
         shown = []
         for cell in fresh.cells:
             for output in cell.get("outputs", []):

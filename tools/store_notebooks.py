@@ -18,7 +18,6 @@ import re
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import colab
@@ -46,14 +45,14 @@ def kernel_env(home: str) -> dict[str, str]:
     return {"OMP_NUM_THREADS": "1"} | given | {"MOE_LESSON_HOME": home}
 
 
-def execute(path: Path, timeout: float) -> NotebookNode:
+def execute(path: Path) -> NotebookNode:
     """Stamp the notebook, run it from its first cell in a fresh kernel, and return it cleaned. Nothing is written."""
-    nb, client = run(path, timeout)
+    nb, client = run(path)
     add_photographs(nb, client)
     return clean(nb)
 
 
-def run(path: Path, timeout: float) -> tuple[NotebookNode, NotebookClient]:
+def run(path: Path) -> tuple[NotebookNode, NotebookClient]:
     """The notebook stamped and run, with all that its cells gave, and the client that knows the state of its widgets."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -70,7 +69,7 @@ def run(path: Path, timeout: float) -> tuple[NotebookNode, NotebookClient]:
         client = NotebookClient(
             nb,
             kernel_name="python3",
-            timeout=timeout,
+            timeout=600,  # seconds that one cell may take
             resources={"metadata": {"path": str(path.parent)}},
             coalesce_streams=True,  # the kernel cuts what a cell prints into messages by the clock
             extra_arguments=["--IPKernelApp.log_level=40"],  # no words of the kernel's own on the terminal
@@ -149,11 +148,11 @@ def changed_cells(stored: NotebookNode, fresh: NotebookNode) -> list[str]:
             if old.get("outputs") != new.get("outputs") and "nbval-ignore-output" not in new.metadata.get("tags", [])]
 
 
-def process(path: Path, check: bool, timeout: float) -> tuple[bool, str]:
+def process(path: Path, check: bool) -> tuple[bool, str]:
     """Run one notebook and store or check it. Returns whether all is well, and the line to print."""
     start = time.perf_counter()
     try:
-        fresh = execute(path, timeout)
+        fresh = execute(path)
         if found := problems(fresh):
             raise Unfit("\n  ".join(found))
         if check:
@@ -190,25 +189,16 @@ def main(arguments: list[str] | None = None) -> int:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--check", action="store_true", help="store nothing; report the cells whose outputs changed")
     instead.add_argument("--clean-only", action="store_true", help="run nothing; clean what is stored, and look at it")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds that one cell may take (default 300)")
-    parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default 1: undisturbed times)")
     options = parser.parse_args(arguments)
     if missing := [str(path) for path in options.notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
 
-    if options.clean_only:
-        tidied = [tidy(path) for path in options.notebooks]
-        print("\n".join(line for _, line in tidied))
-        return 0 if all(fine for fine, _ in tidied) else 1
-
-    with ProcessPoolExecutor(options.jobs) as pool:
-        runs = [pool.submit(process, path, options.check, options.timeout) for path in options.notebooks]
-        failures = 0
-        for run in runs:
-            fine, line = run.result()
-            print(line, flush=True)
-            failures += not fine
-    return 1 if failures else 0
+    failed = False
+    for path in options.notebooks:
+        fine, line = tidy(path) if options.clean_only else process(path, options.check)
+        print(line, flush=True)
+        failed |= not fine
+    return int(failed)
 
 
 def pytest_runtest_setup(item) -> None:

@@ -33,7 +33,7 @@ def corpus():
 def small(monkeypatch):
     """A small experiment with two rungs."""
     ladder = EXPERIMENTS["ladder"]
-    preset = replace(ladder.presets["cpu"], steps=3, lrs=(1e-3, 4e-3), tuning_seeds=1, finalists=None, evaluated=2_000, batch=2,
+    preset = replace(ladder.presets["cpu"], steps=3, lrs=(1e-3, 4e-3), tuning_seeds=1, finalists=None, evaluated=320, batch=2,
                      context=32)
     rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe")}
     monkeypatch.setitem(EXPERIMENTS, NAME, Experiment("Which?", rungs, {"cpu": preset}, ships={rung: rung for rung in rungs}))
@@ -127,11 +127,11 @@ def short_ladder(monkeypatch):
     monkeypatch.setattr(diagnoses, "MASKED", (1 / 8,))
     monkeypatch.setattr(diagnoses, "CONTROLS", 1)
     ladder = EXPERIMENTS["ladder"]
-    preset = replace(ladder.presets["cpu"], steps=4, lrs=(4e-3,), evaluated=2_000, batch=2, context=32)
+    preset = replace(ladder.presets["cpu"], steps=4, lrs=(4e-3,), evaluated=640, batch=2, context=32)
     rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "1 shared")}
     monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2, widens=False,
                                                        fewer_seeds={"1 shared": 1}, changed=("deepseekmoe",),
-                                                       read_again=("dense",)))
+                                                       census=(), ablated=(), read_again=("dense",)))
     return preset
 
 
@@ -159,7 +159,7 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     unchanged = next(row["test"] for row in mine if row["change"] == "active" and row["amount"] == 6)
     folder = tmp_path / "data" / "checkpoints"
     model, about = load_model(folder / "ladder-deepseekmoe.safetensors")
-    again = TextTask(corpus, 400)
+    again = TextTask(corpus, short_ladder.evaluated // 5)
     assert about["run"]["seed"] == 0 and next(model.parameters()).dtype == torch.float32
     assert again.test(model)["test"] == pytest.approx(next(
         row["test"] for row in changed.rows if (row["seed"], row["change"], row["amount"]) == (0, "active", 6)), rel=1e-4)
@@ -372,7 +372,7 @@ def test_of_several_processes_one_at_a_time_writes_the_tables(small, corpus, tmp
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_path):
+def test_every_experiment_knows_how_many_seeds_it_takes(name, corpus, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(running, "run_once", lambda experiment, preset, run, *rest, **wait: asked.append(run) or {
         "row": {"rung": run.rung, "seed": run.seed, "lr": run.lr, "scale": run.scale, "strength": run.strength, "seconds": 1.0,
@@ -382,7 +382,7 @@ def test_every_experiment_knows_how_many_seeds_it_takes(name, monkeypatch, tmp_p
     shipped = []
     monkeypatch.setattr(running, "ship", lambda *arguments: shipped.append(arguments))
     monkeypatch.setattr(running, "diagnose_once", lambda *arguments, **wait: [])
-    table = run_experiment(name, corpus=machine_corpus(max_bytes=60_000), out=tmp_path, work=tmp_path, device="cpu")
+    table = run_experiment(name, corpus=corpus, out=tmp_path, work=tmp_path, device="cpu")
     finals = [run for run in asked if run.stage == "final"]
     assert bool(shipped) == bool(EXPERIMENTS[name].ships)
     experiment = EXPERIMENTS[name]
@@ -423,7 +423,7 @@ def test_the_record_names_the_code_that_ran_not_the_code_that_wrote_the_table(sm
 
 
 def test_outside_a_repository_the_commit_is_unknown(monkeypatch):
-    assert provenance.git_commit() != ""
+    monkeypatch.delenv(provenance.COMMIT, raising=False)
     monkeypatch.setenv("PATH", "")
     assert provenance.git_commit() == "unknown"
 

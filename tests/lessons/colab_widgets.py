@@ -33,7 +33,7 @@ def test_this_process_and_a_kernel_have_the_ipywidgets_of_colab(tmp_path):
     look = "import importlib.metadata, ipywidgets\nprint(ipywidgets.__version__, importlib.metadata.version('ipywidgets'))"
     nb = new_notebook(cells=[new_markdown_cell("# Look", id="title"), new_code_cell(look, id="look")])
     nbformat.write(nb, tmp_path / "look.ipynb")
-    assert run(tmp_path / "look.ipynb", timeout=60)[0].cells[-1].outputs[0].text.split() == [pin, pin]
+    assert run(tmp_path / "look.ipynb")[0].cells[-1].outputs[0].text.split() == [pin, pin]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -42,7 +42,7 @@ def test_a_solved_lesson_is_right_and_shows_what_is_stored_and_the_view(path, tm
     solved = solve(notebook, path.stem[:2])
     notebook.cells = needed(notebook.cells)
     nbformat.write(notebook, tmp_path / path.name)
-    fresh, _ = run(tmp_path / path.name, timeout=300)
+    fresh, _ = run(tmp_path / path.name)
     assert problems(fresh) == []  # among them: nothing on stderr
     said = "\n".join(output.get("text", "") for cell in fresh.cells for output in cell.get("outputs", []))
     assert [name for name in solved if f"✅ {name}: right." not in said] == [] and "⏳" not in said and "❌" not in said

@@ -1,6 +1,7 @@
 """A lesson without the code that no exercise, form or widget of it needs: nbval runs all of it, and once is enough."""
 
-import ast
+import dis
+import inspect
 import re
 
 from moe_lesson import widgets
@@ -11,15 +12,17 @@ ASKED = re.compile(rf"\b({CLASSES})[.(]|\blesson\.(predict|quiz)\(|\bchecks\.")
 
 
 def names(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell gives to later ones, and those that it reads."""
-    given, read = set(), set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Name):
-            (given if isinstance(node.ctx, ast.Store) else read).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            given.add(node.name)
-        elif isinstance(node, ast.alias):
-            given.add((node.asname or node.name).split(".")[0])
+    """The names that a cell gives to later ones, and those that it needs from earlier ones: what it binds before it reads it, and
+    the variables of its comprehensions and functions, are its own affair."""
+    given, read, codes = set(), set(), [compile(source, "cell", "exec")]
+    for code in codes:  # a function's comes after the code around it
+        for step in dis.get_instructions(code):
+            if step.opname in ("STORE_NAME", "STORE_GLOBAL"):
+                given.add(step.argval)
+            elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in given:
+                read.add(step.argval)
+            elif inspect.iscode(step.argval):
+                codes.append(step.argval)
     return given, read
 
 
@@ -27,8 +30,9 @@ def needed(cells: list) -> list:
     """The cells, in their order, without the code that no exercise, no form and no widget needs."""
     kept, wanted = [], set()
     for cell in reversed(cells):
-        given, read = names(cell.source) if cell.cell_type == "code" else (set(), set())
-        if cell.cell_type != "code" or cell.id == "bootstrap" or ASKED.search(cell.source) or given & wanted:
+        code = cell.cell_type == "code" and cell.id != "bootstrap"  # which may hold what is no Python, `!git clone`
+        given, read = names(cell.source) if code else (set(), set())
+        if not code or ASKED.search(cell.source) or given & wanted:
             kept.insert(0, cell)
             wanted = wanted - given | read
     return kept

@@ -162,11 +162,13 @@ def test_import_needs_no_more_than_the_core_dependencies():
 
 def test_import_is_fast():
     """The aim is 0.3 s over torch, nearly all of it scipy.special's. A busy machine slows both alike, so what is held is the
-    share: best of three."""
-    # where there is a Triton, torch.utils.flop_counter brings it: that is PyTorch's time
-    runs = [fresh_import("numpy, torch, torch.utils.flop_counter")[2] for _ in range(3)]
-    shares = [times["moe_lesson"] / (times["numpy"] + times["torch"]) for times in runs]
-    assert min(shares) <= 0.2, f"moe_lesson took {min(shares):.0%} of the import time of torch"
+    share, in one of three tries."""
+    def share() -> float:
+        # where there is a Triton, torch.utils.flop_counter brings it: that is PyTorch's time
+        times = fresh_import("numpy, torch, torch.utils.flop_counter")[2]
+        return times["moe_lesson"] / (times["numpy"] + times["torch"])
+
+    assert any(share() <= 0.2 for _ in range(3)), "three times moe_lesson took more than a fifth of the import time of torch"
 
 
 def project_files() -> list[Path]:

@@ -1,18 +1,20 @@
 """Fixtures of the browser tests: chromium, and a widget on a page without any network."""
 
+import functools
+
 import ipywidgets
 import pytest
 from chromium import running_chromium
-from widget_harness import PAGE, browser_state, put_on_page
+from widget_harness import PAGE, browser_state, put_on_page, run_node
 
 collect_ignore_glob = ["*/cases.py"]  # there is no doctest in these, and pytest would import each as `cases`
 PROJECTOR = {"width": 1280, "height": 720}
 
 
 def pytest_collection_modifyitems(config, items) -> None:
-    """Under Colab's ipywidgets only Python's half of a widget is another: the browser would be asked the same again."""
+    """Under Colab's ipywidgets only Python's half of a widget is another: a browser and node would be asked the same again."""
     if ipywidgets.__version__.startswith("7."):
-        again = [item for item in items if "browser" in item.fixturenames]
+        again = [item for item in items if {"browser", "node"} & set(item.fixturenames)]
         config.hook.pytest_deselected(items=again)
         items[:] = [item for item in items if item not in again]
 
@@ -21,6 +23,12 @@ def pytest_collection_modifyitems(config, items) -> None:
 def browser():
     with running_chromium() as chromium:
         yield chromium
+
+
+@pytest.fixture
+def node(tmp_path):
+    """node(script, vectors) -> what a .test.mjs of this folder printed, once it passed with what Python computed."""
+    return functools.partial(run_node, folder=tmp_path)
 
 
 class Tab:

@@ -14,7 +14,10 @@ from moe_lesson.widgets.kit.weights import SENT
 
 HERE = pathlib.Path(__file__).parent
 PAGE = (HERE / "widget_page.html").as_uri()
-NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));"
+# What is due in the next frame is drawn and laid out, and its observers have been called: they come between a frame's callbacks
+# and the next task.
+NEXT_FRAME = "await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));"
+AT_REST = NEXT_FRAME * 2  # a transition of no duration ends in the frame after, and so does what an observer had drawn again
 PICTURES = """[...document.querySelectorAll('.moe-root canvas')].map((canvas) => canvas.toDataURL()).join()
   + [...document.querySelectorAll('.moe-root svg :not(g)')].map((node) => node.outerHTML)
     .sort().join()"""
@@ -44,7 +47,8 @@ def put_on_page(page, widget) -> None:
     """Show a widget on an empty page, with the weights that it reads."""
     weights = [one for one in SENT.values() if one.model_id == getattr(widget, "weights", "")]
     models = json.dumps({one.model_id: browser_state(one) for one in weights})
-    page.goto(PAGE)
+    if not page.evaluate("document.getElementById('host')?.childElementCount === 0"):  # it is not the empty page already
+        page.goto(PAGE)
     page.evaluate("([esm, css, text, models]) => show(esm, css, JSON.parse(text), JSON.parse(models))",
                   [widget._esm, widget._css, as_text(widget), models])
     settled(page)
@@ -84,6 +88,18 @@ def write(page, label: str, text: str) -> None:
     page.get_by_label(label).press("Enter")
 
 
+def resize(page, width: int) -> None:
+    """Give the window another width, and wait: the page sees it in one frame and draws for it in the next."""
+    page.set_viewport_size({"width": width, "height": 720})
+    page.evaluate(f"async (width) => {{ do {NEXT_FRAME} while (innerWidth !== width); {AT_REST} }}", width)
+
+
+def dress(page, scheme: str) -> None:
+    """Make the system's theme light or dark, and wait as for another width."""
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate(f"async () => {{ {AT_REST} }}")
+
+
 def put(page, **state) -> str:
     """Give the page traits, as Python would; what it then says."""
     page.evaluate("(state) => model.receive(state)", state)
@@ -97,23 +113,24 @@ def table(page, rows: str = "tbody tr") -> list[list[str]]:
         "(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent.replaceAll('\u00a0', ' ')))")
 
 
-def complaints(page) -> list[str]:
-    """axe's serious and critical findings."""
+def complaints(page, *rules: str) -> list[str]:
+    """axe's serious and critical findings, by some of its rules or by all."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-    found = axe.Axe().run(page).response["violations"]
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = axe.Axe().run(page, options=options).response["violations"]
     return [f"{one['id']}: {json.dumps([node['html'][:90] for node in one['nodes'][:3]])}" for one in found
             if one["impact"] in ("serious", "critical")]
 
 
 def picture(page) -> str:
-    """What the canvases show, after the next frame."""
-    return page.evaluate(f"async () => {{ {NEXT_FRAME} return {PICTURES}; }}")
+    """The pixels of the canvases and the shapes of the drawings, in whatever order they stand, at rest."""
+    return page.evaluate(f"async () => {{ {AT_REST} return {PICTURES}; }}")
 
 
 def look(page) -> list:
-    """All that the page shows after the next frame: its text, its pictures, where its controls stand."""
+    """All that the page shows at rest: its text, its pictures, where its controls stand."""
     return page.evaluate(f"""async () => {{
-      {NEXT_FRAME}
+      {AT_REST}
       const parts = [...document.querySelectorAll(".moe-root :is(input, select)")];
       return [document.querySelector(".moe-root").innerText, {PICTURES},
         parts.map((node) => [node.value, node.checked ?? null, node.disabled])];
@@ -141,25 +158,21 @@ def assert_it_follows_the_theme(page) -> None:
     """The canvases are drawn in the ink of the page, light or dark, also when it changes."""
     dark, light = (22, 25, 29), (236, 239, 242)
     assert dots(page, dark) > 200 and dots(page, light) == 0
-    page.emulate_media(color_scheme="dark")
+    dress(page, "dark")
     assert dots(page, light) > 200 and dots(page, dark) == 0
 
 
 def written(page, state: dict) -> list[tuple[str, float]]:
     """The texts on the canvases in a new state, and their sizes in pixels."""
-    return page.evaluate("""(state) => {
-      const written = [], write = CanvasRenderingContext2D.prototype.fillText;
-      CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
-        written.push([String(text), parseFloat(this.font.match(/[0-9.]+px/))]);
-        write.call(this, text, ...place);
-      };
-      model.receive(state);
-      return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(written))));
-    }""", state)
+    page.evaluate(LISTEN_TO_TEXT)
+    put(page, **state)
+    return page.evaluate("window.written")
 
 
 LISTEN_TO_TEXT = """() => {
+  const listening = "written" in window;
   window.written = []; // every text on a canvas, and its size in pixels
+  if (listening) return;
   const write = CanvasRenderingContext2D.prototype.fillText;
   CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
     window.written.push([String(text), parseFloat(this.font.match(/[0-9.]+px/))]);
@@ -169,7 +182,7 @@ LISTEN_TO_TEXT = """() => {
 
 
 def assert_closed_views_leave_nothing(page, widget, before: str = "") -> None:
-    """Show and close fifty views; `before` is what JavaScript does to each while it is open."""
+    """Show and close ten views; `before` is what JavaScript does to each while it is open."""
     page.evaluate("cleanup(); document.getElementById('host').replaceChildren()")
     chrome = page.context.new_cdp_session(page)
 
@@ -194,9 +207,9 @@ def assert_closed_views_leave_nothing(page, widget, before: str = "") -> None:
     }}"""
     listening = page.evaluate(rerun, [widget._esm, as_text(widget), 1])
     nodes, listeners = counts()
-    listening += page.evaluate(rerun, [widget._esm, as_text(widget), 50])
+    listening += page.evaluate(rerun, [widget._esm, as_text(widget), 10])
     later_nodes, later_listeners = counts()
-    assert listening == 0 and later_listeners <= listeners + 5 and later_nodes <= nodes + 100
+    assert listening == 0 and later_listeners <= listeners + 5 and later_nodes <= nodes + 20
 
 
 def moving_parts(page) -> int:

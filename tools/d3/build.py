@@ -38,8 +38,9 @@ def build() -> dict[str, bytes]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; say whether the files are what comes out")
+    check = parser.parse_args().check
     made = build()
-    if parser.parse_args().check:
+    if check:
         other = [name for name, content in made.items() if (KIT / name).read_bytes() != content]
         print(f"not what the lock file gives: {', '.join(other)}" if other else "as built")
         return 1 if other else 0

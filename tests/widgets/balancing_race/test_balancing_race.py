@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from balancing_race.cases import METHODS, STEPS, race_of, runs_of, write_runs
-from widget_harness import assert_refused, run_node, status
+from widget_harness import assert_refused, status
 
 from moe_lesson.moe.routing import max_violation
 from moe_lesson.widgets import BalanceRuns, BalancingRace
@@ -76,7 +76,7 @@ def test_a_control_out_of_range_is_refused_and_nothing_moves(trait, value):
 # --- mathematics ---------------------------------------------------------------------------------------------------------
 
 
-def test_javascript_reads_the_runs_as_they_are(tmp_path):
+def test_javascript_reads_the_runs_as_they_are(node):
     runs, race = runs_of(seeds=2, layers=3), race_of(seeds=2, layers=3)
     loads, losses = (np.frombuffer(data, np.float32).tolist() for data in (race.loads, race.losses))
     cases = []
@@ -86,7 +86,7 @@ def test_javascript_reads_the_runs_as_they_are(tmp_path):
         cases.append({"state": state | {"seed": seed, "layer": layer, "step": step},
                       "loads": here[:, STEPS.index(step)].tolist(),
                       "violations": [[max_violation(load) for load in of_method] for of_method in here]})
-    printed = run_node("balancing_race/balancing_race.test.mjs", {"cases": cases, "loads": loads, "losses": losses}, tmp_path)
+    printed = node("balancing_race/balancing_race.test.mjs", {"cases": cases, "loads": loads, "losses": losses})
     assert f"pass {len(cases) + 2}" in printed  # every case ran
 
 

@@ -8,7 +8,7 @@ import torch
 from capacity_view.cases import chosen, crowd, view_of, view_of_model
 from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, assert_refused, made, run_node, status, write, written
+from widget_harness import assert_it_fits, assert_refused, made, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within
@@ -107,7 +107,7 @@ def golden_limits() -> dict:
             "weight": max(float(one.weights.max()) for one in routings)}
 
 
-def test_javascript_drops_what_python_drops(tmp_path):
+def test_javascript_drops_what_python_drops(node):
     text, queues = np.arange(41), {"as written": np.arange(41), "reversed": np.arange(41)[::-1].copy(),
                                    "shuffled": np.random.default_rng(0).permutation(41)}
     cases = [golden(f"{by}, {batch}, {factor}", routing_of(logits_of(41, 6), 2), factor, by, queue)
@@ -115,7 +115,7 @@ def test_javascript_drops_what_python_drops(tmp_path):
     cases += [golden(f"ties, {by}", chosen(np.zeros((41, 1), int), np.ones((41, 1)), 4), 1.0, by, text) for by in RULES]
     cases += [golden(f"no weight, {by}", chosen(np.zeros((41, 1), int), np.zeros((41, 1)), 4), 1.0, by, text) for by in RULES]
     cases += [golden("all experts", routing_of(logits_of(41, 6), 6), 0.5, "order", text)]
-    printed = run_node("capacity_view/capacity_view.test.mjs", {"cases": cases, "limits": golden_limits()}, tmp_path)
+    printed = node("capacity_view/capacity_view.test.mjs", {"cases": cases, "limits": golden_limits()})
     assert f"pass {len(cases) + 1}" in printed  # every case ran
 
 

@@ -10,7 +10,7 @@ import torch
 from contribution_view.cases import MIXED, lengths, model_of, model_view, toy, view_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import made, picture, run_node, status, table, write
+from widget_harness import made, picture, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.tokens import TOKEN_BYTES, encode, token_texts
@@ -239,7 +239,7 @@ def named_parts(one: Contribution) -> dict:
     return {name: part.tolist() for name, part in parts.items()}
 
 
-def test_kinds_of_tokens_and_both_parts_in_the_browser(tmp_path):
+def test_kinds_of_tokens_and_both_parts_in_the_browser(node):
     named = {"words": ("q", "Z", "ab", "␣the"), "spaces": ("␣", "⏎", "⇥", "⏎␣␣␣␣"), "digits": ("0", "␣12"),
              "signs": (";", "␣==", "__", "`~"), "other": ("é 1/2", "0xff", "", "é", "␣x中 1/3", "中")}
     kinds = {token: kind for kind, tokens in named.items() for token in tokens}
@@ -252,4 +252,4 @@ def test_kinds_of_tokens_and_both_parts_in_the_browser(tmp_path):
             "files": [base64.b64encode(weights_of(model).data).decode() for model in both],
             "layers": [{"one": named_parts(one), "none": named_parts(none), "ids": one.expert_ids.flatten().tolist(),
                         "weights": one.weights.flatten().tolist()} for one, none in read]}}
-    assert "pass 3" in run_node("contribution_view/contribution_view.test.mjs", vectors, tmp_path)
+    assert "pass 3" in node("contribution_view/contribution_view.test.mjs", vectors)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from cost_explorer.cases import H100 as CARD
 from cost_explorer.cases import ROW, SLOW, explorer_of, table_of
-from widget_harness import assert_refused, put, run_node, status
+from widget_harness import assert_refused, put, status
 
 from moe_lesson.measure.evidence import Table, result_table, write_table
 from moe_lesson.measure.roofline import DEVICES, Device, Stage, dense_stages, moe_stages, seconds
@@ -171,9 +171,9 @@ def steps() -> list[dict]:
     return found
 
 
-def test_javascript_counts_what_python_does(tmp_path):
+def test_javascript_counts_what_python_does(node):
     vectors = {"layers": layers(), "reached": reached(), "steps": steps()}
-    assert "pass 7" in run_node("cost_explorer/cost_explorer.test.mjs", vectors, tmp_path)
+    assert "pass 7" in node("cost_explorer/cost_explorer.test.mjs", vectors)
 
 
 # --- what it shows: one device ----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
-from widget_harness import assert_refused, browser_state, made, run_node, status, table, write
+from widget_harness import assert_refused, browser_state, made, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.base.tokens import MERGES, TOKEN_BYTES, encode
@@ -104,7 +104,7 @@ def search_of(text: str, search: str) -> dict:
     return {"text": text, "search": search, "found": found, "asked": encode(wanted)[0] if missing else ids[1]}
 
 
-def test_the_browser_finds_a_search_and_the_highest_lifts_as_python_does(tmp_path):
+def test_the_browser_finds_a_search_and_the_highest_lifts_as_python_does(node):
     searches = [search_of(text, search) for text in ("return the\n    value, return", "中文中 é, thethe") for search in (
         "", "return", "␣return", "turn the", "⏎", "the", "hethe", "é", "中", "文中", "qx")]
     view, census, serving, favoured = explorer_of(), census_of(), [], []
@@ -118,7 +118,7 @@ def test_the_browser_finds_a_search_and_the_highest_lifts_as_python_does(tmp_pat
         favoured += [{"layer": layer, "n": n, "places": [i for i in best_NB[n][:6] if lifts_NB[n, i] > 1]} for n in range(12)]
     vectors = {"searches": searches, "state": browser_state(view), "serving": serving, "favoured": favoured,
                "merges": [i for pair in MERGES for i in pair]}
-    assert f"pass {len(searches) + 1}" in run_node("expert_explorer/expert_explorer.test.mjs", vectors, tmp_path)
+    assert f"pass {len(searches) + 1}" in node("expert_explorer/expert_explorer.test.mjs", vectors)
 
 
 # --- what it shows -----------------------------------------------------------------------------------------------------

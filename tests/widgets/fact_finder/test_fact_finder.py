@@ -8,7 +8,7 @@ import pytest
 import torch
 from fact_finder.cases import SMALL, THREE, TWO, by_hand, finder_of, model_of
 from traitlets import TraitError
-from widget_harness import browser_state, run_node, status
+from widget_harness import browser_state, status
 
 from moe_lesson import Dense, Sparse
 from moe_lesson.measure.facts import FactsModel, FactsWorld, Questions, answered
@@ -110,7 +110,7 @@ GATES = {"sigmoid": Sparse(9, 3, 5, num_shared=3, score="sigmoid", scale=2.5),
          "raw": Sparse(7, 2, 5, num_shared=1, renormalise=False, scale=4.0), "Switch": Sparse(6, 1, 8)}
 
 
-def test_without_any_experts_the_page_is_right_where_python_is(tmp_path):
+def test_without_any_experts_the_page_is_right_where_python_is(node):
     finder, asked = finder_of(THREE | GATES), WORLD.ask(torch.arange(54).reshape(6, 9)[:, :8].flatten())
     draw, cases = random.Random(0), {}
     for about in finder.models:
@@ -118,7 +118,7 @@ def test_without_any_experts_the_page_is_right_where_python_is(tmp_path):
         sets = [[], list(range(about["experts"])), *([n] for n in range(boxes)),
                 *(sorted(draw.sample(range(boxes), size)) for size in range(2, boxes + 1))]
         cases[about["name"]] = [golden(model, asked, gone) for gone in (sets if boxes else [[]])]
-    printed = run_node("fact_finder/fact_finder.test.mjs", {"finder": browser_state(finder), "cases": cases}, tmp_path)
+    printed = node("fact_finder/fact_finder.test.mjs", {"finder": browser_state(finder), "cases": cases})
     assert f"pass {sum(map(len, cases.values()))}" in printed and sum(map(len, cases.values())) > 100
 
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 from ladder_explorer.cases import DOMAINS, ladder_of, rungs_of, two, write_ladder
-from widget_harness import assert_refused, made, run_node, status, table
+from widget_harness import assert_refused, made, status, table
 
 from moe_lesson.measure.evidence import interval, welch_difference
 from moe_lesson.widgets import LadderExplorer, RungRuns
@@ -129,7 +129,7 @@ def intervals(explorer: LadderExplorer) -> dict:
     return {"state": state_of(explorer), "test": [[one.mean, one.low, one.high] for one in found]}
 
 
-def test_javascript_compares_as_python_does(tmp_path):
+def test_javascript_compares_as_python_does(node):
     falling = [[4.0, 3.0, 2.0, 1.0]] * 2
     pairs = (
         (two(*falling, costs=((1e6, 10.0), (2e6, 35.0)), steps=(10, 20, 30, 40)), "steps", [40, 40], True, 0),
@@ -142,7 +142,7 @@ def test_javascript_compares_as_python_does(tmp_path):
     equal = [{"state": state_of(explorer), "axis": axis, "steps": steps, "alike": alike, "gap": gap}
              for explorer, axis, steps, alike, gap in pairs]
     seeds = [intervals(made(ladder_of(), domain=domain)) for domain in (MEAN, *DOMAINS)]
-    printed = run_node("ladder_explorer/ladder_explorer.test.mjs", {"equal": equal, "seeds": seeds}, tmp_path)
+    printed = node("ladder_explorer/ladder_explorer.test.mjs", {"equal": equal, "seeds": seeds})
     assert f"pass {len(equal) + len(seeds) + 1}" in printed  # every case ran
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from traitlets import TraitError
-from widget_harness import made, put, run_node, status
+from widget_harness import made, put, status
 
 from moe_lesson import Cost, Dense, LanguageModel, ModelConfig, Sparse, model_cost
 from moe_lesson.lm.ledger import NOTHING, PUBLISHED, ffn_parts, parts
@@ -108,9 +108,9 @@ def golden(name: str, view: LedgerView) -> dict:
             "cost": asdict(view.cost)}
 
 
-def test_javascript_counts_what_python_does(tmp_path):
+def test_javascript_counts_what_python_does(node):
     vectors = {"cases": [golden(name, view) for name, view in cases().items()]}
-    assert f"pass {len(vectors['cases']) + 3}" in run_node("ledger_view/ledger_view.test.mjs", vectors, tmp_path)
+    assert f"pass {len(vectors['cases']) + 3}" in node("ledger_view/ledger_view.test.mjs", vectors)
 
 
 # --- what it shows -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from redundancy_lens.cases import UNMERGED, alike, lens_of, merging_of, mergings_of
-from widget_harness import assert_refused, picture, run_node, status, table, written
+from widget_harness import assert_refused, picture, status, table, written
 
 from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
@@ -242,8 +242,8 @@ def test_the_mouse_keeps_a_pair_and_lets_it_go(show):
         assert ("Experts 14 and 8" in status(page)) is bool(kept) and page.evaluate("model.get('pair')") == kept
 
 
-def test_rows_outlines_and_groups_are_those_of_the_merges(tmp_path):
+def test_rows_outlines_and_groups_are_those_of_the_merges(node):
     groups = {name: [[list(group) for group in groups if len(group) > 1] for groups in record.groups]
               for name, record in mergings_of(24).items()}
     vectors = {"state": {"kinds": lens_of(24).kinds, "num_experts": 24}, "groups": groups}
-    assert "pass 2" in run_node("redundancy_lens/redundancy_lens.test.mjs", vectors, tmp_path)
+    assert "pass 2" in node("redundancy_lens/redundancy_lens.test.mjs", vectors)

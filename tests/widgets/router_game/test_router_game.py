@@ -7,7 +7,7 @@ import pytest
 import torch
 from router_game.cases import TEXT, game_of, maps_of
 from traitlets import TraitError
-from widget_harness import browser_state, made, picture, run_node, status, table
+from widget_harness import browser_state, made, picture, status, table
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing
 from moe_lesson.lm.checkpoints import shipped_model
@@ -233,7 +233,7 @@ def test_heads_over_the_maps_and_above_them_meet_neither_each_other_nor_the_edge
         assert all(0 <= box["x"] and box["x"] + box["width"] <= width for box in boxes)
 
 
-def test_the_chance_of_a_score_counts_all_ways_to_guess(tmp_path):
+def test_the_chance_of_a_score_counts_all_ways_to_guess(node):
     ways = {score: sum(sum(guess == 0 for guess in guesses) >= score for guesses in itertools.product(range(3), repeat=4)) / 81
             for score in range(5)}
-    assert "pass 1" in run_node("router_game/router_game.test.mjs", {"ways": list(ways.items())}, tmp_path)
+    assert "pass 1" in node("router_game/router_game.test.mjs", {"ways": list(ways.items())})

@@ -7,7 +7,7 @@ import pytest
 import torch
 from router_microscope.cases import decided_model, scope_of, scope_of_model
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, assert_refused, made, run_node, status, write
+from widget_harness import assert_it_fits, assert_refused, made, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.layers import Router
@@ -139,9 +139,9 @@ def golden(name: str, scope: RouterMicroscope) -> dict:
             "others": sum(set(one.tolist()) != set(routed(quiet)[0].tolist()) for one in chosen)}
 
 
-def test_javascript_computes_what_python_does(tmp_path):
+def test_javascript_computes_what_python_does(node):
     vectors = {"cases": [golden(name, scope) for name, scope in cases().items()]}
-    printed = run_node("router_microscope/router_microscope.test.mjs", vectors, tmp_path)
+    printed = node("router_microscope/router_microscope.test.mjs", vectors)
     assert f"pass {len(vectors['cases']) + 3}" in printed  # every case ran
 
 

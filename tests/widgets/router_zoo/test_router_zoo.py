@@ -5,7 +5,7 @@ import pytest
 import torch
 from router_zoo.cases import settings_of, zoo_of
 from traitlets import TraitError
-from widget_harness import run_node, status
+from widget_harness import status
 
 from moe_lesson import LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.zoo import ZOO, Tokens, settings_for
@@ -35,7 +35,7 @@ def golden(name, zoo, router, read, settings):
             "cost": kind.cost(gates, settings).tolist(), "load": (gates != 0).sum(dim=0).tolist(), "moved": moved}
 
 
-def test_javascript_routes_as_python_does(tmp_path, monkeypatch):
+def test_javascript_routes_as_python_does(node, monkeypatch):
     cases, made = [], []
     monkeypatch.setattr("router_zoo.cases.settings_of", lambda *args: made.append(settings_of(*args)) or made[-1])
     for name, shape in SHAPES.items():
@@ -45,7 +45,7 @@ def test_javascript_routes_as_python_does(tmp_path, monkeypatch):
         cases += [golden(name, zoo, router, read, type(made[-1])(**s)) for router in ZOO
                   for read in sorted({1, len(zoo.tokens) // 2 or 1, len(zoo.tokens)})]
     assert {case["router"] for case in cases if any(case["moved"])} == {"expert choice", "EMO"}
-    printed = run_node("router_zoo/router_zoo.test.mjs", {"cases": cases, "names": list(ZOO)}, tmp_path)
+    printed = node("router_zoo/router_zoo.test.mjs", {"cases": cases, "names": list(ZOO)})
     assert f"pass {len(cases) + 1}" in printed
 
 

@@ -9,7 +9,7 @@ from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import assert_refused, browser_state, dots, run_node, status, write, written
+from widget_harness import assert_refused, browser_state, dots, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
@@ -236,7 +236,7 @@ def test_the_mouse_points_and_clicks(show):
 # --- another text, which the model reads in the browser ------------------------------------------------------------------
 
 
-def test_the_routings_of_a_text_sent_and_computed_are_the_packages(tmp_path):
+def test_the_routings_of_a_text_sent_and_computed_are_the_packages(node):
     config = ModelConfig((Sparse(5, 2, 8), Sparse(8, 2, 8, scale=2.0)), layers=2, width=16, heads=2, context=24)
     model = LanguageModel(config).eval()
     texts = []
@@ -250,7 +250,7 @@ def test_the_routings_of_a_text_sent_and_computed_are_the_packages(tmp_path):
         texts.append({"text": text, "sent": sent, "tokens": list(every[0].tokens), "routers": routers, "limits": limits})
     vectors = {"state": browser_state(RoutingMap.of_model(model, "a b c", origin="toy")), "texts": texts, "k": 2,
                "file": base64.b64encode(weights_of(model).data).decode()}
-    assert "pass 3" in run_node("routing_map/routing_map.test.mjs", vectors, tmp_path)
+    assert "pass 3" in node("routing_map/routing_map.test.mjs", vectors)
 
 
 @pytest.mark.parametrize("vocabulary,tokens", [(256, 8), (1024, 6)])  # ␣m and on are tokens

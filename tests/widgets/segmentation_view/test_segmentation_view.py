@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from segmentation_view.cases import BUDGETS, made_up, view_of, world_of, write_made_up_tables
-from widget_harness import assert_refused, put, run_node, status
+from widget_harness import assert_refused, put, status
 
 from moe_lesson.lm.ledger import ffn_cost, ffn_parts
 from moe_lesson.measure.evidence import interval
@@ -198,7 +198,7 @@ def test_one_world_of_one_measurement_is_enough(show):
     assert "Test loss 1.250 [1.250, 1.250], 95% over 2 seeds (rings)." in put(page, segments=1)
 
 
-def test_javascript_counts_what_python_does(tmp_path):
+def test_javascript_counts_what_python_does(node):
     sizes = [(16, 2), (64, 8), (63, 7), (128, 16), (5, 5), (1, 1), (256, 8), (512, 100)]
     vectors = {"routes": [[n, k, str(math.comb(n, k))] for n, k in sizes], "worlds": view_of().worlds}
-    assert "pass 4" in run_node("segmentation_view/segmentation_view.test.mjs", vectors, tmp_path)
+    assert "pass 4" in node("segmentation_view/segmentation_view.test.mjs", vectors)

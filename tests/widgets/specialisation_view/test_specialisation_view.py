@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from specialisation_view.cases import DOMAINS, by_chance, by_document, census_of, censuses, view_of
-from widget_harness import assert_refused, browser_state, put, run_node, status, table
+from widget_harness import assert_refused, browser_state, put, status, table
 
 from moe_lesson import shipped_model
 from moe_lesson.lm.machine_text import machine_corpus
@@ -113,7 +113,7 @@ def test_in_a_small_sample_most_experts_look_like_specialists_by_chance_and_in_a
     assert second["trained"][3] > second["random router"][3] + 0.1
 
 
-def test_the_browser_counts_lifts_and_specialists_as_the_package_does(tmp_path):
+def test_the_browser_counts_lifts_and_specialists_as_the_package_does(node):
     view, cases = view_of(), []
     for sample, router, layer, null in itertools.product((0, 3), (0, 1, 2), (0, 1), NULLS):
         part = 2 * router + layer
@@ -124,7 +124,7 @@ def test_the_browser_counts_lifts_and_specialists_as_the_package_does(tmp_path):
             "above": above(view, null, sample, part).tolist(), "specialists": int((lifts >= 1.5).sum()),
             "mean": lifts[lifts > 0].mean().item()})
     vectors = {"state": browser_state(view), "cases": cases}
-    assert f"pass {len(cases)}" in run_node("specialisation_view/specialisation_view.test.mjs", vectors, tmp_path)
+    assert f"pass {len(cases)}" in node("specialisation_view/specialisation_view.test.mjs", vectors)
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------

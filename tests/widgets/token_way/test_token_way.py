@@ -7,7 +7,7 @@ import pytest
 import torch
 from token_way.cases import MIXED, mixed, model_of, way_of
 from traitlets import TraitError
-from widget_harness import picture, run_node, status, write
+from widget_harness import picture, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.base.tokens import encode, token_texts
@@ -39,14 +39,14 @@ def stations_of(model: LanguageModel, text: str, layer: int, token: int) -> dict
         "routed": routing.weights[0] @ torch.stack(answers), "before": before, "after": before + moe(x[None])[0][0]}.items()}
 
 
-def test_every_station_has_the_numbers_of_the_package(tmp_path):
+def test_every_station_has_the_numbers_of_the_package(node):
     models = {name: shipped_model(f"ladder-{name}")[0] for name in ("deepseekmoe", "gshard")} | {"mixed": mixed()}
     cases = [(name, layer, token) for name, model in models.items() for layer in range(len(moe_layers(model)))
              for token in (0, 7)]
     vectors = [{"name": f"{name}, layer {layer}, token {token}", "text": TEXT, "layer": layer, "token": token,
                 "file": base64.b64encode(weights_of(models[name]).data).decode(),
                 "stations": stations_of(models[name], TEXT, layer, token)} for name, layer, token in cases]
-    assert f"pass {len(cases)}" in run_node("token_way/token_way.test.mjs", vectors, tmp_path)
+    assert f"pass {len(cases)}" in node("token_way/token_way.test.mjs", vectors)
 
 
 def test_the_sum_of_a_way_is_what_the_layer_adds():
