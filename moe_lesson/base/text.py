@@ -20,6 +20,11 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def newlines(text: str) -> str:
+    """The text of a file with \\n at the end of each line, as Python reads it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
          codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # UTF-32's first: UTF-16's begins like it
 # What a file without a mark may be in, likelier ones first; of rarer ones the detector proposes too many.

@@ -13,7 +13,7 @@ from .run import OUT, WORK, run_experiment
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m moe_lesson.experiments", description=about.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m moe_lesson.experiments", description=about)
     parser.add_argument("name", nargs="?", help="the experiment, or all; without it, they are listed")
     parser.add_argument("--preset", default="cpu", help="cpu (minutes to hours on a laptop) or gpu (one large GPU)")
     parser.add_argument("--seeds", type=int, help="fresh seeds to train and report (default: the experiment's own number)")

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from ..lm.corpora import Corpus
 from ..lm.ledger import dense_of_equal_active, dense_of_equal_total
-from ..lm.machine_text import machine_corpus
 from ..lm.model import ModelConfig
 from ..lm.training import DEFAULT_BALANCE
 from ..measure.uneven import CHOICES, Arm
@@ -57,7 +56,8 @@ class Experiment:
         loads: write the load of every expert along training, too.
         worlds: train in a world, a new one for each seed: rung -> what is changed in it; None trains on text.
         learns: in which of `WORLDS`, if in one.
-        controls: rung -> the rung that it is the control of, whose tuned settings it takes: one thing alone may differ.
+        controls: rung -> the rung whose tuned settings it takes, untuned itself: as a control, which differs from it in one thing
+            alone, or to be described and never tested (`DESCRIBED`).
         widens: try further learning rates and gate scales for every rung that is best at the end of those it tried.
         fewer_seeds: rung -> how many of the fresh seeds it gets, where not all.
         baselines: write what count models lose on the same text, too, and how much of it the train text has word for word.
@@ -102,11 +102,6 @@ class Experiment:
         if self.worlds is None:
             return TextTask(corpus, preset.evaluated, self.kept)
         return WORLDS[self.learns](seed, preset.evaluated, self.worlds.get(rung, {}))
-
-    @property
-    def data(self) -> Corpus | None:
-        """The text that it is trained on, where it is text."""
-        return machine_corpus() if self.worlds is None else None
 
 
 SKILLS_EXPERTS: dict[str, Callable[[Budget], Recipe]] = {

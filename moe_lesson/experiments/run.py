@@ -20,6 +20,7 @@ from ..base.storage import write_text
 from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
 from ..lm.counts import baselines
+from ..lm.machine_text import machine_corpus
 from ..lm.model import ModelConfig
 from ..lm.repeats import repeats
 from ..lm.training import History, TrainingConfig, TrainingDiverged, train
@@ -68,6 +69,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
 
     Raises:
         ValueError: for an unknown name, preset or device, or fewer than 1 seed.
+        TrainingDiverged: if a reported training diverges; one that tunes has only lost.
     """
     require(name in EXPERIMENTS, f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
@@ -78,7 +80,7 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     preset, device = experiment.presets[preset_name], pick_device(device)
     for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
         folder.mkdir(parents=True, exist_ok=True)
-    given, corpus = (None, None) if experiment.worlds is not None else (corpus, corpus or experiment.data)
+    given, corpus = (None, None) if experiment.worlds is not None else (corpus, corpus or machine_corpus())
     folder = work / f"{name}-{preset_name}"
 
     found_in = diagnoses(experiment, preset, device)

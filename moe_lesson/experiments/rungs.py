@@ -30,6 +30,9 @@ class Preset:
     finalists: int | None = None  # how many settings of a rung get all tuning seeds, the others one; all unless given
 
 
+Rung = Callable[[Preset, float], ModelConfig]  # of a preset's sizes and a gate scale, which a dense model ignores
+
+
 def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:
     """A model of the preset's sizes with a recipe in every layer."""
     return ModelConfig(recipe, preset.layers, preset.width, preset.heads, preset.context)
@@ -41,7 +44,7 @@ def matched_layer(top_k: int, segments: int = 1, num_shared: int = 0, **router) 
                                                          preset.multiple, scale=scale, **router)
 
 
-def matched(*cut: int, **router) -> Callable[[Preset, float], ModelConfig]:
+def matched(*cut: int, **router) -> Rung:
     """A model with a `matched_layer` in every block."""
     return lambda preset, scale: model_of(preset, matched_layer(*cut, **router)(preset, scale))
 
@@ -51,7 +54,7 @@ def fine(preset: Preset) -> Sparse:
     return preset.budget.experts(top_k=2, segments=4)
 
 
-def gshard_times(factor: float) -> Callable[[Preset, float], ModelConfig]:
+def gshard_times(factor: float) -> Rung:
     """GShard with experts `factor` times as wide (arXiv 2401.06066, section 4.3: GShard×1.5)."""
     def rung(preset: Preset, scale: float) -> ModelConfig:
         plain = matched_layer(2)(preset, scale)
@@ -61,7 +64,7 @@ def gshard_times(factor: float) -> Callable[[Preset, float], ModelConfig]:
     return rung
 
 
-def gshard_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
+def gshard_of(num_experts: int) -> Rung:
     """GShard with fewer experts, each as much wider as its router is narrower: a token pays the same, to a unit."""
     def rung(preset: Preset, scale: float) -> ModelConfig:
         plain = matched_layer(2)(preset, scale)
@@ -82,7 +85,7 @@ def dense_of_total_size(preset: Preset, scale: float) -> ModelConfig:
     return model_of(preset, dense_of_equal_total(fine(preset), preset.width))
 
 
-def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
+def top_2_of(num_experts: int) -> Rung:
     """Two of `num_experts` experts for each token, at the preset's active size: the total grows with the experts alone."""
     def rung(preset: Preset, scale: float) -> ModelConfig:
         active = preset.budget.active
@@ -91,21 +94,18 @@ def top_2_of(num_experts: int) -> Callable[[Preset, float], ModelConfig]:
     return rung
 
 
-def noisy(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+def noisy(rung: Rung) -> Rung:
     """Another rung with trainable noise on the router's logits while training."""
-    def config(preset: Preset, scale: float) -> ModelConfig:
-        return model_of(preset, replace(rung(preset, scale).recipes[0], noisy=True))
-
-    return config
+    return lambda preset, scale: model_of(preset, replace(rung(preset, scale).recipes[0], noisy=True))
 
 
-def pooled(pool: int) -> Callable[[Preset, float], ModelConfig]:
+def pooled(pool: int) -> Rung:
     """Fine-grained experts of which a document may use `pool` while the model learns (EMO, arXiv 2605.06663)."""
     return lambda preset, scale: model_of(preset, Pooled(**asdict(matched_layer(2, 4)(preset, scale)), pool=pool,
                                                          document=preset.context))
 
 
-def dense_beside(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+def dense_beside(rung: Rung) -> Rung:
     """The dense model with as many parameters as another rung activates, its router included."""
     return lambda preset, scale: model_of(preset, dense_of_equal_active(rung(preset, scale).recipes[0], preset.width))
 
@@ -120,12 +120,12 @@ def gated(dense: Callable[[Preset, float], Dense]) -> Callable[[Preset, float], 
     return recipe
 
 
-def quiet(rung: Callable[[Preset, float], ModelConfig]) -> Callable[[Preset, float], ModelConfig]:
+def quiet(rung: Rung) -> Rung:
     """A dense rung with a gate scale; see `gated`."""
     return lambda preset, scale: model_of(preset, gated(lambda *sizes: rung(*sizes).recipes[0])(preset, scale))
 
 
-def dense_of_width(width: int) -> Callable[[Preset, float], ModelConfig]:
+def dense_of_width(width: int) -> Rung:
     """A dense model of another width, all its sizes in proportion; the heads keep about 16 channels."""
     return lambda preset, scale: ModelConfig(Dense(3 * width), preset.layers, width, max(1, width // 16), preset.context)
 

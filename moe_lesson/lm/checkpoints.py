@@ -66,9 +66,9 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: str | pathlib.Path)
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
     wanted = {name: tuple(state[own[name]].shape) for name in own}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    require(not wrong, f"{path} does not fit the model: {wrong[0] if wrong else ''} has shape "
-                       f"{found.get(wrong[0]) if wrong else ''}, expected {wanted.get(wrong[0]) if wrong else ''}")
+    for name in sorted(wanted.keys() | found.keys()):
+        require(wanted.get(name) == found.get(name),
+                f"{path} does not fit the model: {name} has shape {found.get(name)}, expected {wanted.get(name)}")
     model.load_state_dict({own[name]: tensor for name, tensor in tensors.items()})
 
 
@@ -101,8 +101,9 @@ def shipped_file(name: str) -> pathlib.Path:
     """The file of that name that ships with the course, once its checksum is checked."""
     known = checksums()
     file = f"{name}.safetensors"
+    alike = [n for n in known if ("-snapshots" in n) == ("-snapshots" in file)]  # models, or the snapshots of some
     require(file in known, f"no model {name!r} ships with the course; there are "
-                           f"{', '.join(sorted(pathlib.Path(n).stem for n in known if '-snapshots' not in n))}")
+                           f"{', '.join(sorted(pathlib.Path(n).stem for n in alike))}")
     path = DATA / "checkpoints" / file
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; get the course again or make it with `make experiments`")

@@ -9,7 +9,7 @@ import os
 import pathlib
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..base.errors import require
 from ..base.seeds import mixed_seed
 from ..base.text import DOCUMENT_START, to_bytes
-from ..base.tokens import VOCABULARY, encode
+from ..base.tokens import VOCABULARY, decode, encode
 
 SPLITS = ("train", "validation", "test")
 
@@ -66,6 +66,10 @@ class Corpus:
         require((domain, split) in self.streams, f"no document of domain {domain!r} is in the {split} split")
         return self.streams[domain, split]
 
+    def text(self, domain: str, split: str) -> bytes:
+        """The bytes of one domain in one split, with what separates documents."""
+        return decode(self.stream(domain, split).tolist())
+
     def sampler(self, split: str, batch: int, context: int, seed: int = 0) -> Callable[[int], Tensor]:
         """A function from a step's number to its batch: [batch, context + 1] ids, inputs and the targets one further on.
 
@@ -98,7 +102,7 @@ class Corpus:
         return evenly(stream, context, limit).long()
 
     def fingerprint(self) -> dict[str, dict]:
-        """What the corpus is made of, for a record: per domain its documents, bytes, and a hash over both."""
+        """What the corpus is made of, for a record: each domain's documents and bytes, and a hash of their names and texts."""
         out = {}
         for domain in self.domains:
             documents = [d for d in self.documents if d.domain == domain]
@@ -106,6 +110,15 @@ class Corpus:
             out[domain] = {"documents": len(documents), "bytes": sum(len(to_bytes(d.text)) for d in documents),
                            "sha256": digest.hexdigest()[:16]}
         return out
+
+
+def asked_for(kind: str, asked: Sequence[str] | None, there: Collection[str]) -> tuple[str, ...]:
+    """The names that were asked for, one or several of those that are there; all, if None."""
+    names = tuple(there) if asked is None else (asked,) if isinstance(asked, str) else tuple(asked)
+    require(bool(names), f"no {kind} was asked for; choose some of {', '.join(there)}")
+    for name in names:
+        require(name in there, f"unknown {kind} {name!r}; choose some of {', '.join(there)}")
+    return names
 
 
 def evenly(stream: Tensor, context: int, limit: int) -> Tensor:

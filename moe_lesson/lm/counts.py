@@ -21,7 +21,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from ..base.errors import require
-from ..base.tokens import BYTES, VOCABULARY, decode, size_of
+from ..base.tokens import BYTES, VOCABULARY, size_of
 from .corpora import Corpus, evenly
 from .repeats import fresh_tokens
 
@@ -99,7 +99,8 @@ def count_losses(corpus: Corpus, order: int, context: int, max_tokens: int) -> d
         max_tokens: of each domain's test text.
 
     Returns: nats per byte, {domain: loss}, under "mean" the mean over domains, as `evaluate_language` says of a model, and under
-        "outside" the mean of the text that the train text does not have word for word (`fresh_tokens`).
+        "outside" the mean of the text that the train text does not have word for word (`fresh_tokens`), nan where
+        it has all.
     """
     everything = max(map(len, corpus.streams.values()))
     model = CountModel(torch.cat([corpus.windows(domain, "train", context, everything) for domain in corpus.domains]), order,
@@ -115,11 +116,8 @@ def packed_losses(corpus: Corpus, pack: Callable[[bytes], bytes]) -> dict[str, f
 
     No model of the same kind: it reads the whole test text and learns from it as it goes.
     """
-    def text(split: str, *domains: str) -> bytes:
-        return b"".join(decode(corpus.stream(domain, split).tolist()) for domain in domains)
-
-    train = text("train", *corpus.domains)
-    tests, alone = {domain: text("test", domain) for domain in corpus.domains}, len(pack(train))
+    train = b"".join(corpus.text(domain, "train") for domain in corpus.domains)
+    tests, alone = {domain: corpus.text(domain, "test") for domain in corpus.domains}, len(pack(train))
     losses = {domain: 8 * math.log(2) * (len(pack(train + test)) - alone) / len(test) for domain, test in tests.items()}
     return losses | {"mean": fmean(losses.values())}
 
@@ -129,7 +127,7 @@ def baselines(corpus: Corpus, context: int, max_tokens: int) -> list[dict]:
     them."""
     found: dict[str, dict] = {"gzip": packed_losses(corpus, gzip.compress), "xz": packed_losses(corpus, lzma.compress)}
     for unit, vocabulary, orders in (("bytes", BYTES, (3, 5, 6)), ("tokens", corpus.vocabulary, (2, 3, 4))):
-        stretch = VOCABULARY // BYTES if unit == "bytes" else 1  # a window of bytes is to hold at least the text of one of tokens
+        stretch = 4 if unit == "bytes" else 1  # a token has about 2 bytes: a window of bytes sees no less text than one of tokens
         for order in orders:
             found[f"{order}-gram of {unit}"] = count_losses(replace(corpus, vocabulary=vocabulary), order, stretch * context,
                                                             stretch * max_tokens)

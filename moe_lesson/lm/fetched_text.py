@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from ..base.errors import require
 from ..base.storage import checksum, home, whole
 from ..base.text import to_bytes
-from .corpora import SPLITS, Corpus, Document, split_of
+from .corpora import SPLITS, Corpus, Document, asked_for, split_of
 from .machine_text import SHARES
 from .repeats import without_repeats
 from .wheel_text import is_written, wheel_documents
@@ -60,21 +60,11 @@ def fetched_corpus(domains: Sequence[str] | None = None, splits: Sequence[str] =
         ValueError: for an unknown domain or split, or if the text is not what the list of this version says.
         FileNotFoundError: if the text was not fetched, or if there is no such file.
     """
-    chosen = known(domains)
-    require(bool(splits) and set(splits) <= set(SPLITS), f"splits = {tuple(splits)}; choose some of {', '.join(SPLITS)}")
+    domains, splits = asked_for("domain", domains, DOMAINS), asked_for("split", splits, SPLITS)
     require(max_bytes >= 10_000, f"max_bytes = {max_bytes}; expected at least 10,000 for each domain")
     with opened(saved) as place:
-        return Corpus(tuple(document for domain in chosen
+        return Corpus(tuple(document for domain in domains
                             for document in documents(prepared(domain, place), domain, splits, max_bytes)))
-
-
-def known(domains: Sequence[str] | None) -> tuple[str, ...]:
-    """The domains that were asked for; all, if None."""
-    chosen = tuple(DOMAINS) if domains is None else (domains,) if isinstance(domains, str) else tuple(domains)
-    require(bool(chosen), f"no domain was asked for; choose some of {', '.join(DOMAINS)}")
-    for domain in chosen:
-        require(domain in DOMAINS, f"unknown domain {domain!r}; to be fetched are {', '.join(DOMAINS)}")
-    return chosen
 
 
 def here() -> pathlib.Path:
@@ -191,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", metavar="FILE", type=pathlib.Path, help="write the prepared text into one file")
     options = parser.parse_args(arguments)
     try:
-        chosen = known(options.domains)
+        chosen = asked_for("domain", options.domains, DOMAINS)
         missing = [domain for domain in chosen if not is_prepared(domain)]
         if missing:
             print(announced(missing))

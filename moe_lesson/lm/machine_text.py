@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from ..base.errors import require
-from .corpora import SPLITS, Corpus, Document, files, split_of
+from .corpora import SPLITS, Corpus, Document, asked_for, files, split_of
 
 MACHINE_BYTES = 1_500_000  # per domain, all splits together
 DOCUMENT_CHARACTERS = 16_000  # of one file at most: many documents, none of which makes a split
@@ -35,13 +35,8 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
         ValueError: for an unknown domain or split.
         FileNotFoundError: if this machine has no text of a domain.
     """
-    domains = tuple(SOURCES) if domains is None else (domains,) if isinstance(domains, str) else tuple(domains)
-    require(bool(domains) and max_bytes >= 10_000,
-            f"domains = {domains} and max_bytes = {max_bytes}; expected at least one domain and 10,000 bytes")
-    for domain in domains:
-        require(domain in SOURCES, f"unknown domain {domain!r}; this machine has {', '.join(SOURCES)}")
-    splits = (splits,) if isinstance(splits, str) else tuple(splits)
-    require(bool(splits) and set(splits) <= set(SPLITS), f"splits = {splits}; choose some of {', '.join(SPLITS)}")
+    domains, splits = asked_for("domain", domains, SOURCES), asked_for("split", splits, SPLITS)
+    require(max_bytes >= 10_000, f"max_bytes = {max_bytes}; expected at least 10,000 for each domain")
     documents = tuple(document for domain in domains for split in splits
                       for document in read_domain(domain, split, int(max_bytes * SHARES[split])))
     for domain in domains:

@@ -50,6 +50,7 @@ class ModelConfig:
         require(self.width % (2 * self.heads) == 0,
                 f"width {self.width} can't be split into {self.heads} heads of even size; "
                 f"choose a width that is a multiple of {2 * self.heads}")
+        require(isinstance(self.ffn, Recipe | tuple), f"ffn is {self.ffn!r}; expected one recipe, or a tuple with one per layer")
         if isinstance(self.ffn, tuple):
             require(len(self.ffn) == self.layers, f"{len(self.ffn)} FFN recipes for {self.layers} layers; give one each")
 

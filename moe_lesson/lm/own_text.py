@@ -6,7 +6,7 @@ import warnings
 from typing import cast
 
 from ..base.errors import require
-from ..base.text import decoded_text, to_bytes
+from ..base.text import decoded_text, newlines, to_bytes
 from .corpora import SPLITS, Corpus, Document, files, split_of
 
 
@@ -20,8 +20,8 @@ def own_corpus(source: str | bytes | pathlib.Path | None = None, domain: str = "
         domain: what to call it.
         text: the text itself, in place of `source`, whatever it looks like.
 
-    Returns: a corpus; a folder's files are its documents. A single text is cut into ten documents in order, the last two for
-        validation and test, since a text can't be tested on what it was trained on.
+    Returns: a corpus; a folder's files are its documents. A single text, and files too few for each split to get one, are cut
+        into ten documents in order, the last two for validation and test, since a text can't be tested on what it was trained on.
 
     Raises:
         FileNotFoundError: if a path does not exist, or if a string may be meant as one.
@@ -102,8 +102,3 @@ def may_be_path(source: str) -> bool:
     ends_like_one = pathlib.PurePath(source).suffix.lower() in TEXT_SUFFIXES
     one_word = set(source) & set("/\\") and " " not in source
     return len(source) < SURELY_TEXT or "\n" not in source and bool(begins_like_one or ends_like_one or one_word)
-
-
-def newlines(text: str) -> str:
-    """The text of a file with \\n at the end of each line, as Python reads it."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")

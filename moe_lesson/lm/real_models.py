@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..base.errors import require
@@ -26,6 +27,7 @@ from .model import LanguageModel, listening
 from .real import moe_blocks, routings_of
 
 GB = 10 ** 9
+FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # of a published model: no pickles, no code
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def open_model(name: str = "", download: bool = False) -> RealModel:
     if name:
         try:
             return published(PUBLISHED[name], download)
-        except (OSError, ValueError) as reason:
+        except (OSError, ValueError, SafetensorError) as reason:
             print(f"{PUBLISHED[name].repo} can't be opened: {str(reason).splitlines()[0]}")
             print("The lesson goes on with the course's own.")
     return own_model()
@@ -204,8 +206,8 @@ def on_this_machine(repo: str) -> str | None:
     """The folder of a model that was downloaded earlier, whole; None if there is none."""
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = snapshot_download(repo, local_files_only=True)
+    try:  # by the same patterns as the download: what it leaves out is not missing
+        folder = snapshot_download(repo, allow_patterns=FILES, local_files_only=True)
     except OSError:
         return None
     return folder if any(pathlib.Path(folder).glob("*.safetensors")) else None
@@ -225,7 +227,7 @@ def downloaded(one: Published) -> str:
     free = shutil.disk_usage(cache).free
     require(free > 1.1 * one.size, f"it takes {one.size / GB:.1f} GB of disk, and {free / GB:.1f} GB are free in {cache}")
     try:
-        return snapshot_download(one.repo, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"])
+        return snapshot_download(one.repo, allow_patterns=FILES)
     except Exception as error:  # httpx has errors of its own for no network
         raise OSError(f"the download did not come through ({type(error).__name__}: {error})") from error
 

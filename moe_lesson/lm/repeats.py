@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import require
-from ..base.tokens import decode, size_of
+from ..base.tokens import size_of
 from .corpora import Corpus
 
 REPEAT = 80  # bytes: a passage that is as long as this and stands in an earlier document is a repeat
@@ -25,8 +25,8 @@ def leak(corpus: Corpus, domain: str, length: int = REPEAT, split: str = "test")
     Returns: between 0 and 1; 0 where the split is shorter than one passage.
     """
     require(length >= 1, f"length = {length}; a passage has at least 1 byte")
-    train, test = (decode(corpus.stream(domain, one).tolist()) for one in ("train", split))
-    return float(repeated_bytes([train, test], length)[1].mean())
+    texts = [corpus.text(domain, one) for one in ("train", split)]
+    return float(repeated_bytes(texts, length)[1].mean())
 
 
 def repeats(corpus: Corpus) -> list[dict]:
@@ -42,9 +42,8 @@ def fresh_tokens(corpus: Corpus) -> dict[str, Tensor]:
     """
     found = {}
     for domain in corpus.domains:
-        ids = corpus.stream(domain, "test")
-        texts = [decode(one.tolist()) for one in (corpus.stream(domain, "train"), ids)]
-        repeated, sizes = repeated_bytes(texts, REPEAT)[1], size_of(ids.long()).numpy()
+        texts = [corpus.text(domain, one) for one in ("train", "test")]
+        repeated, sizes = repeated_bytes(texts, REPEAT)[1], size_of(corpus.stream(domain, "test").long()).numpy()
         found[domain] = ~torch.from_numpy(np.logical_and.reduceat(repeated, np.cumsum(sizes) - sizes))
     return found
 

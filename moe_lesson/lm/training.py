@@ -36,7 +36,7 @@ class TrainingConfig:
     Args:
         steps: optimizer steps.
         lr: peak learning rate of AdamW (β = 0.9, 0.95): linear warm-up, then a cosine down to a tenth.
-        warmup: steps of the warm-up.
+        warmup: steps of the warm-up; a training that is no longer never gets to the peak, or only just.
         weight_decay: on matrices, not on norms.
         clip: largest norm of the gradient.
         seed: of whatever is random in a step.

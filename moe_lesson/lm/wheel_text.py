@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..base.errors import require
-from ..base.text import to_bytes
+from ..base.text import newlines, to_bytes
 from .machine_text import DOCUMENT_CHARACTERS
 
 
@@ -49,7 +49,7 @@ def text_of(wheel: zipfile.ZipFile, member: str, reader: Callable[[str], str]) -
         text = wheel.read(member).decode("utf-8-sig")
     except UnicodeDecodeError:
         return ""
-    lines = to_bytes(reader(text.replace("\r\n", "\n").replace("\r", "\n"))).decode().split("\n")
+    lines = to_bytes(reader(newlines(text))).decode().split("\n")
     return "\n".join(line for line in lines if not re.search("[0-9a-f]{40}", line))
 
 

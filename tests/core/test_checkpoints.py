@@ -146,7 +146,7 @@ def test_snapshots_come_back_by_step_and_layer(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "DATA", tmp_path)
     again = checkpoints.shipped_snapshots("small")
     assert list(again) == [20, 100] and {step: [ids.tolist() for ids in layers] for step, layers in again.items()} == chosen
-    with pytest.raises(ValueError, match="no model 'large-snapshots' ships"):
+    with pytest.raises(ValueError, match="no model 'large-snapshots' ships with the course; there are small-snapshots$"):
         checkpoints.shipped_snapshots("large")
     (folder / "small-snapshots.safetensors").write_bytes(b"changed")
     with pytest.raises(ValueError, match="its SHA-256 differs"):

@@ -309,10 +309,10 @@ def test_a_name_is_the_same_in_both_normal_forms(tmp_path):
     (lambda c: c.sampler("train", 0, 8), "batch = 0"),
     (lambda c: c.sampler("train", 1, 0), "context = 0"),
     (lambda c: c.windows("python", "test", 32, 5), "context = 32 and limit = 5"),
-    (lambda c: machine_corpus(domains=()), "at least one domain"),
+    (lambda c: machine_corpus(domains=()), "no domain was asked for"),
     (lambda c: machine_corpus(splits=()), "choose some of train, validation, test"),
     (lambda c: machine_corpus(splits="dev"), "'dev'.*choose some of train, validation, test"),
-    (lambda c: machine_corpus(max_bytes=0), "10,000 bytes"),
+    (lambda c: machine_corpus(max_bytes=0), "max_bytes = 0; expected at least 10,000"),
     (lambda c: machine_corpus(domains="latin"), "unknown domain 'latin'"),
 ])
 def test_impossible_sizes_are_refused(machine, request_, message):

@@ -111,6 +111,7 @@ def test_routing_and_generating_leave_the_mode_as_it_was():
     (lambda: ModelConfig(width=60, heads=8), "width 60 can't be split into 8 heads.*multiple of 16"),
     (lambda: ModelConfig(layers=0), "layers is 0"),
     (lambda: ModelConfig((Dense(8),), layers=2), "1 FFN recipes for 2 layers"),
+    (lambda: ModelConfig([Dense(8)] * 2, layers=2), "expected one recipe, or a tuple with one per layer"),
     (lambda: LanguageModel(CONFIG)(torch.zeros(2, 3)), "dtype torch.float32; expected integers"),
     (lambda: LanguageModel(CONFIG)(torch.full((1, 3), 1024)), "ids run from 1024 to 1024; .* has 0 … 1023"),
     (lambda: LanguageModel(CONFIG)(torch.zeros(3, dtype=torch.long)), r"shape \(3,\).*\[B sequences, S tokens\]"),

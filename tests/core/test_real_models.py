@@ -65,6 +65,32 @@ def test_a_disk_too_full_is_refused(monkeypatch, tmp_path):
         real_models.downloaded(PUBLISHED["tinymoe"])
 
 
+def test_a_model_that_was_downloaded_is_found_though_files_that_nobody_needs_are_not_here(monkeypatch, tmp_path):
+    trees = pytest.importorskip("huggingface_hub._tree_cache", reason="an older hub keeps no list of a repository's files")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_OFFLINE", True)
+    folder, commit = tmp_path / "models--a--b", "0" * 40
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    files = ["config.json", "model.safetensors"]
+    trees.write_tree_cache(str(folder), commit, {name: trees.TreeCacheEntry(1, "x") for name in [*files, "README.md"]})
+    for name in files:
+        assert real_models.on_this_machine("a/b") is None, "a download that was interrupted is not whole"
+        (snapshot / name).write_text("x")
+    assert real_models.on_this_machine("a/b") == str(snapshot)
+
+
+def test_a_damaged_file_is_said_and_the_lesson_goes_on(hub, saved, capsys):
+    folder = pathlib.Path(saved("ladder-deepseekmoe"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    hub[PUBLISHED["tinymoe"].repo] = str(folder)
+    assert open_model("tinymoe").name == own_model().name
+    assert "can't be opened: Error while deserializing" in capsys.readouterr().out
+
+
 def test_an_unknown_name_lists_the_right_ones():
     with pytest.raises(ValueError, match="choose one of tinymoe, granite, olmoe"):
         open_model("gpt")
@@ -137,4 +163,5 @@ def test_a_model_with_room_nowhere_is_refused(memory, free, says, saved, monkeyp
 
 
 def test_free_memory_is_some_or_unknown():
-    assert (real_models.free_memory() or 1) > 0
+    free = real_models.free_memory()
+    assert free is None or 10 ** 7 < free < 10 ** 14, "bytes"

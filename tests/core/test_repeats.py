@@ -64,6 +64,8 @@ def test_fresh_tokens_are_those_with_a_byte_that_no_repeat_has_and_the_loss_outs
     model = LanguageModel(ModelConfig(Dense(8), layers=1, width=16, heads=1, context=8))
     inside = evaluate_language(model, corpus, "test", 40, only={"a": ~fresh})
     outside, all_ = evaluate_language(model, corpus, "test", 40, only={"a": fresh}), evaluate_language(model, corpus, "test", 40)
+    with pytest.raises(ValueError, match=f"only says it of {len(ids)} tokens of 'a', and the train split has"):
+        evaluate_language(model, corpus, "train", 40, only={"a": fresh})
     assert min(inside["a"], outside["a"]) < all_["a"] < max(inside["a"], outside["a"])
 
 
