@@ -36,7 +36,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     require(bool(os.environ.get("WORLD_SIZE")), "this is one of several processes; start it with torchrun: see --help")
     world = int(os.environ["WORLD_SIZE"])
-    require(world % args.experts_over == 0, f"{world} devices make no rows of {args.experts_over}; choose a divisor of {world}")
+    require(args.experts_over >= 1 and world % args.experts_over == 0,
+            f"{world} devices make no rows of {args.experts_over}; choose a divisor of {world}")
     require(args.batch % world == 0, f"{args.batch} sequences can't be shared out over {world} devices; choose a multiple")
     return args
 

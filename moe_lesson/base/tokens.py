@@ -94,8 +94,8 @@ def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
     of_byte: list[tuple[str, int, int]] = []  # the character's name, which byte of it this is, how many it has
     for char in raw.decode("utf-8", "surrogateescape"):  # which makes half a character of a byte that is none
         bare = char.encode("utf-8", "surrogateescape")
-        plain = char in NAMES or (char.isprintable() if len(bare) == 1 else True)
-        shown = visible(char) if plain and not "\udc80" <= char <= "\udcff" else f"0x{bare[0]:02x}"
+        seen = len(bare) > 1 or char in NAMES or char.isprintable()  # half a character is not printable
+        shown = visible(char) if seen else f"0x{bare[0]:02x}"
         of_byte += [(shown, i, len(bare)) for i in range(len(bare))]
     out, end = [], 0
     for length in sizes:
@@ -111,7 +111,7 @@ def shown_bytes(raw: bytes, sizes: list[int]) -> list[str]:
 
 
 def learn_merges(text: bytes, count: int) -> list[tuple[int, int]]:
-    """Byte-pair encoding: the most frequent pair of neighbours becomes a token, `count` times over; of equals the first.
+    """Byte-pair encoding: the most frequent pair of neighbours becomes a token, `count` times over; of equals that of lowest ids.
 
     Args:
         text: to learn from.

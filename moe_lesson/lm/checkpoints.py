@@ -34,7 +34,12 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
     require(parts(model) == parts(told) and shapes == wanted,
             "this model is not what its config says: it was changed after it was built, and would be read as another one; save "
             "the model that it was made of")
-    write_safetensors(path, model.state_dict(), {"config": json.dumps(model.config.to_dict()), "about": json.dumps(about)})
+    write_safetensors(path, model.state_dict(), {"config": as_json(model.config.to_dict()), "about": json.dumps(about)})
+
+
+def as_json(values: dict) -> str:
+    """Values as JSON, NumPy's numbers as plain ones: a size may be one."""
+    return json.dumps(values, default=lambda number: number.item())
 
 
 def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
@@ -151,7 +156,7 @@ def save_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: t
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
-    write_safetensors(path, tensors, {"identity": json.dumps(identity), "history": json.dumps(history)})
+    write_safetensors(path, tensors, {"identity": as_json(identity), "history": json.dumps(history)})
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def bounds(found: Interval) -> list[float]:
 
 def check_rows(rows: Sequence[Mapping], experts: Mapping[str, int]) -> tuple[list[str], list[float]]:
     """Refuse what is not an ablation table; its domains and shares."""
-    require(not isinstance(rows, str) and len(rows) > 0 and all(isinstance(row, Mapping) for row in rows),
-            f"rows is {type(rows).__name__} of {len(rows)}; expected those of an ablation table, or use AblationView.of_table()")
+    require(isinstance(rows, Sequence) and len(rows) > 0 and all(isinstance(row, Mapping) for row in rows),
+            f"rows is {type(rows).__name__}; expected the rows of an ablation table, or use AblationView.of_table()")
     domains = [column.removeprefix("test_") for column in rows[0] if column.startswith("test_")]
     require(len(domains) >= 2, f"the rows judge {len(domains)} domain; expected columns test_… of at least 2")
     columns = {"rung", "seed", "kind", "domain", "share"}.union(*({f"test_{one}", f"calls_{one}"} for one in domains))

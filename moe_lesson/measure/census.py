@@ -158,6 +158,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     """
     ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)
     routers = [layer.router for layer in moe_layers(model)]
+    require(bool(routers), "this model has no MoE layer, so no token is sent anywhere")
     trained: list[list[Tensor]] = [[] for _ in routers]
     scores: list[list[Tensor]] = [[] for _ in routers]
     predicted: list[Tensor] = []
@@ -268,23 +269,10 @@ def bootstrap(statistic: Callable[[Tensor], float], census: Census, draws: int =
     return Interval(value, 2 * value - high, 2 * value - low, len(census.domain_F))
 
 
-def information_about(census: Census, layer: int, what: str = "domain", draws: int = 200, null: Census | None = None) -> Interval:
-    """`information` of one layer with its interval over documents; with a null, how much more it is than the null's.
-
-    Args:
-        census: of the routing.
-        layer: which MoE layer, from 0.
-        what: "domain", "token" or "predicted", see `Census.labels`.
-        draws: see `bootstrap`.
-        null: a census of the same documents.
-    """
-    tables = [(one, one.calls(layer, what)) for one in (census, null) if one is not None]
-
-    def statistic(times_F: Tensor) -> float:
-        first, *rest = (information(one.pooled(calls_FNM, times_F)) for one, calls_FNM in tables)
-        return first - sum(rest)
-
-    return bootstrap(statistic, census, draws)
+def information_about(census: Census, layer: int, draws: int = 200) -> Interval:
+    """What a call of one layer's experts tells about the domain, see `information`, with its interval over documents."""
+    calls_FNM = census.calls(layer)
+    return bootstrap(lambda times_F: information(census.pooled(calls_FNM, times_F)), census, draws)
 
 
 def saturation(snapshots: dict[int, list[Tensor]], layer: int) -> dict[int, Tensor]:

@@ -18,7 +18,7 @@ from ..base.storage import DATA, write_text
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its 95% confidence interval."""
+    """A mean with its 95% confidence interval, over n independent things: seeds, or documents."""
 
     mean: float
     low: float

@@ -24,7 +24,7 @@ from ..moe import recipes
 from ..moe.layers import moe_layers, weight
 from ..moe.recipes import Recipe
 from ..moe.routing import Routing
-from .instruments import calls, hybridity, labels_served, layer_inputs, shuffled
+from .instruments import calls, chosen, hybridity, labels_served, layer_inputs, shuffled
 from .interventions import with_silent_experts, without_experts, without_shared
 from .nulls import random_router
 from .skills import TEST_STEP
@@ -190,7 +190,7 @@ def survival(model: FactsModel, asked: Questions, parts: int = 4) -> Tensor:
 def breadth_cost(routing: Routing, topics_TM: Tensor, right_T: Tensor) -> float:
     """How much less is remembered where experts serve many topics: the recall in the calls of the narrower half of the experts,
     less that of the broader half. NaN where a half is never called."""
-    called_TN = torch.zeros(routing.logits.shape).scatter(1, routing.expert_ids, 1.0)
+    called_TN = chosen(routing)
     halves = labels_served(calls(routing, topics_TM)).argsort().tensor_split(2)
     narrow, broad = (right_T @ called_TN[:, half].sum(dim=1) / called_TN[:, half].sum() for half in halves)
     return (narrow - broad).item()

@@ -20,9 +20,10 @@ def loudness(model: LanguageModel, ids_BS: Tensor) -> list[float]:
         ids_BS: token ids of B sequences.
     """
     layers, norms = moe_layers(model), [block.ffn_norm for block in model.blocks if isinstance(block.ffn, MoE)]
+    require(bool(layers), "this model has no MoE layer, so no expert answers")
     with evaluating(model), listening(norms) as streams, listening(layers) as seen:
         model(ids_BS)
-    routed = [layer.experts(x_TD, layer.router(x_TD)) for layer, x_TD in zip(layers, (x.flatten(0, 1) for x in seen))]
+        routed = [layer.experts(x_TD, layer.router(x_TD)) for layer, x_TD in zip(layers, (x.flatten(0, 1) for x in seen))]
     return [(routed_TD.norm(dim=-1) / stream.flatten(0, 1).norm(dim=-1)).mean().item()
             for routed_TD, stream in zip(routed, streams)]
 

@@ -1,8 +1,8 @@
 """Interventions: change one thing in a trained model and see what it was good for. The model itself stays as it is."""
 
 import copy
-import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,22 @@ from ..base.errors import require
 from ..lm.model import LanguageModel
 from ..moe.balance import with_capacity
 from ..moe.dispatch import swiglu
-from ..moe.layers import DenseFFN, Router, gate, moe_layers
+from ..moe.layers import DenseFFN, MoE, Router, gate, moe_layers
 from ..moe.routing import Routing
 from .instruments import hidden_units
+
+
+def mixtures(model: nn.Module) -> list[MoE]:
+    """The MoE layers of a model that is to be changed; ValueError if it has none: any change would seem to cost nothing."""
+    layers = moe_layers(model)
+    require(bool(layers), "this model has no MoE layer, so there is nothing to change in it")
+    return layers
 
 
 def with_silent_experts(model: nn.Module) -> nn.Module:
     """A copy of a model whose routed experts all answer nothing; shared experts and the rest are as trained."""
     changed = copy.deepcopy(model)
-    for layer in moe_layers(changed):
+    for layer in mixtures(changed):
         nn.init.zeros_(layer.experts.w_out)
     return changed.eval()
 
@@ -30,17 +37,17 @@ class FewUnits(DenseFFN):
     Args:
         ffn: a `DenseFFN`.
         keep: how many units a token keeps.
-        rank: activations [..., H] -> [..., H], what to rank the units by.
+        rank: (this FFN, activations [..., H]) -> [..., H], what to rank the units by.
     """
 
-    def __init__(self, ffn: DenseFFN, keep: int, rank: Callable[[Tensor], Tensor]):
+    def __init__(self, ffn: DenseFFN, keep: int, rank: Callable[[DenseFFN, Tensor], Tensor]):
         nn.Module.__init__(self)  # the weights are those of the FFN
         self.width, self.hidden, self.w_in, self.w_out = ffn.width, ffn.hidden, ffn.w_in, ffn.w_out
         self.keep, self.rank = keep, rank
 
     def forward(self, x: Tensor) -> Tensor:
         units = swiglu(x @ self.w_in)
-        kept = self.rank(units).topk(self.keep, dim=-1).indices
+        kept = self.rank(self, units).topk(self.keep, dim=-1).indices
         return torch.zeros_like(units).scatter(-1, kept, units.gather(-1, kept)) @ self.w_out
 
 
@@ -51,7 +58,7 @@ def with_strongest_units(model: LanguageModel, share: float) -> LanguageModel:
         model: with at least one dense FFN.
         share: of the hidden units to keep, above 0 and at most 1.
     """
-    return with_few_units(model, share, contributions)
+    return with_few_units(model, share, itertools.repeat(contributions))
 
 
 def with_same_units(model: LanguageModel, share: float, ids: Tensor) -> LanguageModel:
@@ -61,16 +68,17 @@ def with_same_units(model: LanguageModel, share: float, ids: Tensor) -> Language
         model, share: as there.
         ids: token ids [B, S] of a text over which to take the mean.
     """
-    layers = [block.ffn for block in model.blocks if isinstance(block.ffn, DenseFFN)]
-    means = {ffn: contributions(ffn, units).mean(0) for ffn, units in zip(layers, hidden_units(model, ids))}
-    return with_few_units(model, share, lambda ffn, units: means[ffn].expand_as(units))
+    def rank(mean_H: Tensor) -> Callable[[DenseFFN, Tensor], Tensor]:
+        return lambda ffn, units: contributions(ffn, mean_H.to(units)).expand_as(units)
+
+    return with_few_units(model, share, (rank(units.abs().mean(dim=0)) for units in hidden_units(model, ids)))
 
 
 def with_random_units(model: LanguageModel, share: float, seed: int = 0) -> LanguageModel:
     """A control of `with_strongest_units`: each token keeps as many hidden units, drawn at random."""
     generator = torch.Generator().manual_seed(seed)
-    return with_few_units(model, share,
-                          lambda ffn, units: torch.rand(units.shape, generator=generator, device="cpu").to(units.device))
+    return with_few_units(model, share, itertools.repeat(
+        lambda ffn, units: torch.rand(units.shape, generator=generator, device="cpu").to(units.device)))
 
 
 def contributions(ffn: DenseFFN, units: Tensor) -> Tensor:
@@ -78,17 +86,17 @@ def contributions(ffn: DenseFFN, units: Tensor) -> Tensor:
     return units.abs() * ffn.w_out.norm(dim=1)
 
 
-def with_few_units(model: LanguageModel, share: float, rank: Callable[[DenseFFN, Tensor], Tensor]) -> LanguageModel:
-    """A copy of a model whose dense FFNs keep a share of their units, the highest in a ranking (ffn, units) -> [..., H]."""
+def with_few_units(model: LanguageModel, share: float, ranks: Iterator[Callable[[DenseFFN, Tensor], Tensor]]) -> LanguageModel:
+    """A copy of a model whose dense FFNs keep a share of their units, the highest by each one's rank, see `FewUnits`."""
     require(0 < share <= 1, f"share is {share}; keep more than 0 and at most 1 of the hidden units")
     changed = copy.deepcopy(model)
-    for block, original in zip(changed.blocks, (block.ffn for block in model.blocks)):
-        if isinstance(block.ffn, DenseFFN) and isinstance(original, DenseFFN):
-            block.ffn = FewUnits(block.ffn, max(1, round(share * original.hidden)), functools.partial(rank, original))
+    for block in changed.blocks:
+        if isinstance(block.ffn, DenseFFN):
+            block.ffn = FewUnits(block.ffn, max(1, round(share * block.ffn.hidden)), next(ranks))
     return changed.eval()
 
 
-# -------------------------------------------------------------------------------------- masking, limiting and merging
+# -------------------------------------------------------------------------------------- changed routers and experts  
 
 
 class ChangedRouter(Router):
@@ -170,7 +178,7 @@ def without_experts(model: nn.Module, experts: Sequence[Sequence[int]]) -> nn.Mo
         experts: for each MoE layer the ids of the experts to take away; at least K must be left.
     """
     changed = copy.deepcopy(model)
-    layers = moe_layers(changed)
+    layers = mixtures(changed)
     require(len(experts) == len(layers), f"experts of {len(experts)} layers were given for {len(layers)} MoE layers")
     for layer, gone in zip(layers, experts):
         layer.router = ClosedRouter(layer.router, gone)
@@ -190,7 +198,7 @@ def with_masked_experts(model: nn.Module, share: float, seed: int | None = None)
     """
     require(0 <= share <= 1, f"share is {share}; expected a share of the experts between 0 and 1")
     changed = copy.deepcopy(model)
-    for i, layer in enumerate(moe_layers(changed)):
+    for i, layer in enumerate(mixtures(changed)):
         count = round(share * layer.router.num_experts)
         layer.router = MaskedRouter(layer.router, count, None if seed is None else seed + i)
     return changed.eval()
@@ -224,7 +232,7 @@ def with_cut_experts(model: nn.Module, segments: int, scale: float = 1.0) -> nn.
         scale: what the gate scale is multiplied by.
     """
     changed = copy.deepcopy(model)
-    for layer in moe_layers(changed):
+    for layer in mixtures(changed):
         router, experts = layer.router, layer.experts
         require(not isinstance(router, ChangedRouter), "this model's router was changed for the experts as they were; cut the "
                                                        "experts first, then mask, limit or merge the pieces")
@@ -245,7 +253,7 @@ def with_top_k(model: nn.Module, top_k: int) -> nn.Module:
         top_k: K, routed experts per token, 1 … N.
     """
     changed = copy.deepcopy(model)
-    for layer in moe_layers(changed):
+    for layer in mixtures(changed):
         n = num_open(layer.router)
         require(1 <= top_k <= n, f"top_k is {top_k}, but each token must go to 1 … {n} of the {n} experts")
         innermost(layer.router).top_k = top_k
@@ -262,7 +270,7 @@ def without_shared(model: nn.Module) -> nn.Module:
         model: a language model, or a layer by itself, with shared experts in every MoE layer.
     """
     changed = copy.deepcopy(model)
-    for layer in moe_layers(changed):
+    for layer in mixtures(changed):
         if layer.shared is None:
             raise ValueError("a layer of this model has no shared expert to take away")
         more = layer.shared.hidden // layer.experts.w_out.shape[1]
@@ -292,6 +300,6 @@ def with_limited_experts(model: nn.Module, factor: float, by: str = "order") -> 
         by: who comes first, "order" or "weight"; see `keep_within`.
     """
     changed = copy.deepcopy(model)
-    for layer in moe_layers(changed):
+    for layer in mixtures(changed):
         layer.router = LimitedRouter(layer.router, factor, by)
     return changed.eval()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..base.tokens import VOCABULARY
 from ..lm.model import LanguageModel, listening
-from ..moe.layers import SCORES, MoE, Router, choose, moe_layers
+from ..moe.layers import SCORES, Router, choose, moe_layers
 from ..moe.routing import Routing
 
 
@@ -30,9 +30,8 @@ def random_router(router: Router, seed: int = 0) -> Router:
 def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
     """A copy of a model in which every router is random and everything else is as trained."""
     changed = copy.deepcopy(model)
-    for i, block in enumerate(changed.blocks):
-        if isinstance(block.ffn, MoE):
-            block.ffn.router = random_router(block.ffn.router, seed + i)
+    for i, layer in enumerate(moe_layers(changed)):
+        layer.router = random_router(layer.router, seed + i)
     return changed.eval()
 
 

@@ -42,15 +42,15 @@ DEVICES = {device.name: device for device in (
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a layer: its FLOPs, and the bytes that it reads from memory and writes there."""
+    """One step of a layer: its FLOPs, and how many numbers it reads from memory and writes there."""
 
     name: str
     flops: float
-    bytes: float
+    numbers: float
 
     def seconds(self, device: Device) -> float:
         """The least time that a device needs."""
-        return max(self.flops / device.flops, self.bytes / device.bandwidth)
+        return max(self.flops / device.flops, self.numbers * device.bytes_each / device.bandwidth)
 
 
 def least_rows(columns_in: int, columns_out: int, device: Device) -> float:
@@ -63,52 +63,47 @@ def least_rows(columns_in: int, columns_out: int, device: Device) -> float:
     return 1 / left if left > 0 else float("inf")
 
 
-def product(name: str, blocks: int, rows: float, columns_in: int, columns_out: int, bytes_each: int) -> Stage:
+def product(name: str, blocks: int, rows: float, columns_in: int, columns_out: int) -> Stage:
     """One product for each of some blocks of rows, each with a matrix of its own: every matrix is read once."""
     numbers = rows * columns_in + columns_in * columns_out + rows * columns_out
-    return Stage(name, 2 * blocks * rows * columns_in * columns_out, blocks * bytes_each * numbers)
+    return Stage(name, 2 * blocks * rows * columns_in * columns_out, blocks * numbers)
 
 
-def dense_stages(tokens: int, width: int, hidden: int, bytes_each: int = 2) -> list[Stage]:
+def dense_stages(tokens: int, width: int, hidden: int) -> list[Stage]:
     """The forward pass of a dense FFN.
 
     Args:
         tokens: T.
         width: D.
         hidden: its hidden units; K·H for the work of the routed part of a mixture.
-        bytes_each: of one number.
     """
-    return [product("up", 1, tokens, width, 2 * hidden, bytes_each), activation(tokens, hidden, bytes_each),
-            product("down", 1, tokens, hidden, width, bytes_each)]
+    return [product("up", 1, tokens, width, 2 * hidden), activation(tokens, hidden), product("down", 1, tokens, hidden, width)]
 
 
-def activation(rows: int, hidden: int, bytes_each: int) -> Stage:
+def activation(rows: int, hidden: int) -> Stage:
     """SwiGLU reads gate and up, and writes one of them."""
-    return Stage("activation", 0, 3 * rows * hidden * bytes_each)
+    return Stage("activation", 0, 3 * rows * hidden)
 
 
-def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_width: int, fused: bool = False,
-               bytes_each: int = 2) -> list[Stage]:
+def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_width: int, fused: bool = False) -> list[Stage]:
     """The forward pass of a routed layer, router included, its experts equally loaded.
 
     Args:
         tokens, num_experts, top_k, width, expert_width: T, N, K, D, H.
         fused: gather, activation and weights happen inside the first product, as in `moe.fused`; else each is a stage as in
             `moe.dispatch.at_once`.
-        bytes_each: of one number.
 
     Returns: the stages in their order.
     """
     require(1 <= top_k <= num_experts, f"top_k is {top_k}, but there are {num_experts} experts; expected 1 … {num_experts}")
-    R, RD, RH = tokens * top_k, tokens * top_k * width * bytes_each, tokens * top_k * expert_width * bytes_each
-    TD, rows = tokens * width * bytes_each, R / num_experts
-    router = product("router", 1, tokens, width, num_experts, bytes_each)
-    up = product("up", num_experts, rows, width, 2 * expert_width, bytes_each)
-    down = product("down", num_experts, rows, expert_width, width, bytes_each)
+    R = tokens * top_k
+    router = product("router", 1, tokens, width, num_experts)
+    up = product("up", num_experts, R / num_experts, width, 2 * expert_width)
+    down = product("down", num_experts, R / num_experts, expert_width, width)
     if fused:  # the first product writes gate and up, for the backward pass, and what the second one reads
-        return [router, Stage("up", up.flops, up.bytes + RH), down, Stage("combine", 0, RD + TD)]
-    return [router, Stage("gather", 0, 2 * RD), up, activation(R, expert_width, bytes_each), Stage("weigh", 0, 2 * RH), down,
-            Stage("combine", 0, 3 * RD + TD)]  # rows in the tokens' order, written and read again, then their sums
+        return [router, Stage("up", up.flops, up.numbers + R * expert_width), down, Stage("combine", 0, (R + tokens) * width)]
+    return [router, Stage("gather", 0, 2 * R * width), up, activation(R, expert_width), Stage("weigh", 0, 2 * R * expert_width),
+            down, Stage("combine", 0, (3 * R + tokens) * width)]  # rows in the tokens' order, written and read, then their sums
 
 
 def kept_for_backward(tokens: int, top_k: int, width: int, expert_width: int, fused: bool = False, bytes_each: int = 2) -> int:
@@ -131,8 +126,8 @@ def measured_device(device: str = "auto", size: int | None = None, repeats: int 
 
     Args:
         device: see `pick_device`.
-        size: of the matrices; unless given 1024, and 8192 on a CUDA device, which is done with a smaller product before it is
-            asked for the next. The copy is of 64 times as many numbers as a matrix of at most 1024 has.
+        size: of the matrices; unless given 1024, and 8192 on a CUDA device: a smaller product would be over before
+            Python has asked for the next. The copy is of 64 times as many numbers as a matrix of at most 1024 has.
         repeats: each is measured so often, and the median taken.
     """
     device = pick_device(device)

@@ -171,7 +171,7 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor]) ->
         `probe_routed` and `probe_routed_null` are the probes of what the chosen experts add up to. With shared experts also
         `probe_shared` and `probe_shared_null`, of what those give, and `error_without_shared`, see `without_shared`.
     """
-    layer = copy.deepcopy(layer).cpu()
+    layer = copy.deepcopy(layer).cpu().eval()
     carried_TM = F.one_hot(tokens.skills).sum(dim=1)
     routing, outputs_NTD = layer(tokens.x)[1], expert_outputs(layer, tokens.x)
     by_lot = random_router(layer.router)(tokens.x)
@@ -189,7 +189,9 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor]) ->
     alike = {"outputs": similarity_NN, "weights": weight_similarity(layer)}
     if routing.top_k > 1:
         alike["co_routing"] = co_routing(routing)
-    parts = dict(zip(("shared", "routed"), shared_and_routed(layer, tokens.x) if layer.shared else (None, layer(tokens.x)[0])))
+    parts = {"routed": layer(tokens.x)[0]}
+    if layer.shared:
+        parts = dict(zip(("shared", "routed"), shared_and_routed(layer, tokens.x)))
     draws = [merged(random_similarity(routing.num_experts, seed)) for seed in range(10)]
     return {
         "hybridity": hybridity(routing, carried_TM), "hybridity_random": hybridity(by_lot, carried_TM),
@@ -201,6 +203,6 @@ def diagnosis(layer: MoE, tokens: Tokens, shared: Callable[[Tensor], Tensor]) ->
         "error_masked_random": squared_error(with_masked_experts(layer, GONE, 0), tokens),
         "error_merged_random": sum(draws) / len(draws),
     } | {f"error_merged_{kind}": merged(matrix) for kind, matrix in alike.items()} | {
-        f"probe_{part}{null}": probed([out], function) for part, out in parts.items() if out is not None
+        f"probe_{part}{null}": probed([out], function) for part, out in parts.items()
         for null, function in (("", shared), ("_null", elsewhere))
     } | ({"error_without_shared": squared_error(without_shared(layer), tokens)} if layer.shared else {})

@@ -20,6 +20,7 @@ from ..base.errors import require
 from ..base.seeds import mixed_seed
 from ..moe import zoo
 from ..moe.balance import update_bias
+from ..moe.dispatch import swiglu
 from ..moe.layers import gate, weight
 from .skills import TEST_STEP, SkillsWorld, Tokens
 
@@ -169,8 +170,7 @@ class UnevenLayer(nn.Module):
         logits_TN = gate(x_TD, self.router)
         chosen_TN = CHOICES[self.arm.choice](self, logits_TN.detach(), carried_TM)
         gates_TN = (logits_TN if self.arm.choice == "relu" else logits_TN.sigmoid()) * chosen_TN
-        one, other = (x_TD @ self.w_in).chunk(2, dim=-1)
-        return (F.silu(one) * other * gates_TN[:, self.owner]) @ self.w_out, logits_TN, chosen_TN
+        return (swiglu(x_TD @ self.w_in) * gates_TN[:, self.owner]) @ self.w_out, logits_TN, chosen_TN
 
     def units(self, chosen_TN: Tensor) -> Tensor:
         """Hidden units that each token passes through: [T]."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from .layers import LOG_SCORES
 from .routing import Routing
 
@@ -50,8 +50,6 @@ def sequence_balance_loss(routing: Routing, score: str = "softmax", sequences: i
 
     Returns: a scalar, 1 when every sequence is balanced.
     """
-    require(sequences >= 1 and routing.num_tokens % sequences == 0,
-            f"{routing.num_tokens} tokens can't be {sequences} sequences of one length")
     return torch.stack([balance_loss(part, score) for part in routing.split(sequences)]).mean()
 
 
@@ -146,7 +144,7 @@ def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:
 
     Returns: [T, K] True where the choice is kept, False where the token is dropped.
     """
-    require(capacity >= 0, f"capacity is {capacity}; expected at least 0 tokens for each expert")
+    whole_number("capacity", capacity, least=0)
     require(by in ("order", "weight"), f"by is {by!r}; choose order or weight")
     queue = routing.expert_ids.T.flatten()  # choice k of token t stands at k·T + t: first choices first
     first = torch.arange(len(queue), device=queue.device)

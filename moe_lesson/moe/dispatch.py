@@ -63,9 +63,9 @@ def combine(y_TD: Tensor, out_RD: Tensor, token_R: Tensor, weight_R: Tensor) -> 
 def loop(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
     """One expert after the other, each on the tokens that chose it: the equation, and the oracle for all others."""
     y_TD = torch.zeros_like(x_TD)
-    for i, (w_in_DH, w_out_HD) in enumerate(zip(w_in, w_out)):
+    for i, (w_in_D2H, w_out_HD) in enumerate(zip(w_in, w_out)):
         token_R, slot_R = tokens_of(i, routing.expert_ids)
-        out_RD = ffn(x_TD[token_R], w_in_DH, w_out_HD)
+        out_RD = ffn(x_TD[token_R], w_in_D2H, w_out_HD)
         y_TD = combine(y_TD, out_RD, token_R, routing.weights[token_R, slot_R])
     return y_TD
 
@@ -93,7 +93,7 @@ def at_once(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tens
 
 
 def in_chunks(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor:
-    """`grouped` on a CPU: as many experts at a time as its cache holds; their rows are added to the tokens at once."""
+    """`grouped` on a CPU: a few experts at a time; their rows are added to the tokens while its cache still holds them."""
     order_R, ends_N = routing.expert_ids.flatten().argsort(stable=True), block_ends(routing.expert_ids, routing.num_experts)
     weight_R = routing.weights.flatten().index_select(0, order_R).to(x_TD.dtype)
     y_TD = torch.zeros_like(x_TD)
@@ -105,7 +105,7 @@ def in_chunks(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Te
 
 
 def in_cache(token_R: Tensor, weight_R: Tensor, ends_N: Tensor, w_in: Tensor, w_out: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut the sorted rows between experts into chunks of about CHUNK_BYTES.
+    """Cut the sorted rows between experts into chunks of about CHUNK_BYTES where the load is even: each of as many experts.
 
     A CPU still has a chunk in its cache when the next step needs it, and gives its memory to the next chunk. All R rows at once
     need new memory from the operating system in every step.

@@ -180,13 +180,15 @@ class Experts(nn.Module):
 
     def __init__(self, width: int, num_experts: int, expert_width: int, dispatch: str = "grouped"):
         super().__init__()
-        whole_number("expert_width", expert_width)
+        for name, size in (("width", width), ("num_experts", num_experts), ("expert_width", expert_width)):
+            whole_number(name, size)
         require(dispatch in BY_NAME, f"unknown dispatch {dispatch!r}; choose one of {', '.join(BY_NAME)}")
         self.dispatch = dispatch
         self.w_in = weight(num_experts, width, 2 * expert_width)
         self.w_out = weight(num_experts, expert_width, width)
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        check_input(x_TD, self.w_in.shape[1])
         require((x_TD.shape[0], len(self.w_in)) == (routing.num_tokens, routing.num_experts),
                 f"{x_TD.shape[0]} tokens and {len(self.w_in)} experts, but a routing of {routing.num_tokens} tokens to "
                 f"{routing.num_experts}")

@@ -34,7 +34,7 @@ class Sparse:
     expert_width: int
     num_shared: int = 0
     score: str = "softmax"
-    renormalise: bool | None = None  # unless given, where top_k > 1
+    renormalise: bool | None = None  # unless given, where top_k > 1; `replace` keeps what was decided
     scale: float = 1.0
     noisy: bool = False
 

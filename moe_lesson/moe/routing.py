@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..base.errors import require
+
 
 def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
     """How many tokens chose each expert.
@@ -65,7 +67,7 @@ class Routing:
             deviation; None where there was none. They live as long as the training step: `detach` leaves them out.
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: if the shapes do not fit together, or an id is no expert's (on a GPU nobody waits to look).
     """
 
     logits: Tensor
@@ -76,24 +78,20 @@ class Routing:
     noise_std: Tensor | None = None
 
     def __post_init__(self):
-        if self.logits.ndim != 2:
-            raise ValueError(f"logits have shape {tuple(self.logits.shape)}; expected [T tokens, N experts]")
-        if self.expert_ids.shape != self.weights.shape or self.expert_ids.ndim != 2:
-            raise ValueError(
-                f"expert_ids {tuple(self.expert_ids.shape)} and weights {tuple(self.weights.shape)} "
-                "must both be [T tokens, K chosen experts]"
-            )
-        if self.expert_ids.shape[0] != self.num_tokens:
-            raise ValueError(f"{self.expert_ids.shape[0]} rows of expert_ids for {self.num_tokens} rows of logits")
-        if self.top_k > self.num_experts:
-            raise ValueError(f"K = {self.top_k} experts chosen out of N = {self.num_experts}; K can't exceed N")
+        require(self.logits.ndim == 2, f"logits have shape {tuple(self.logits.shape)}; expected [T tokens, N experts]")
+        require(self.expert_ids.shape == self.weights.shape and self.expert_ids.ndim == 2,
+                f"expert_ids {tuple(self.expert_ids.shape)} and weights {tuple(self.weights.shape)} must both be "
+                "[T tokens, K chosen experts]")
+        require(self.expert_ids.shape[0] == self.num_tokens,
+                f"{self.expert_ids.shape[0]} rows of expert_ids for {self.num_tokens} rows of logits")
+        require(self.top_k <= self.num_experts,
+                f"K = {self.top_k} experts chosen out of N = {self.num_experts}; K can't exceed N")
         if not torch.compiler.is_compiling() and self.expert_ids.is_cpu and self.expert_ids.numel():  # a GPU would be waited for
             low, high = (end.item() for end in self.expert_ids.aminmax())
-            if low < 0 or high >= self.num_experts:
-                raise ValueError(
+            require(0 <= low and high < self.num_experts,
                     f"expert_ids go from {low} to {high}; the {self.num_experts} experts are 0 … {self.num_experts - 1}")
-        if self.tokens is not None and len(self.tokens) != self.num_tokens:
-            raise ValueError(f"{len(self.tokens)} token texts for T = {self.num_tokens} tokens")
+        require(self.tokens is None or len(self.tokens) == self.num_tokens,
+                f"{len(self.tokens or ())} token texts for T = {self.num_tokens} tokens")
 
     @property
     def num_tokens(self) -> int:
@@ -122,7 +120,9 @@ class Routing:
             1, self.expert_ids, self.weights)
 
     def split(self, parts: int) -> list[Routing]:
-        """The routings of `parts` equal parts of the tokens, in order, e.g. one for each sequence of a batch."""
+        """The routings of `parts` equal parts of the tokens, in order, e.g. one for each sequence of a batch; without the
+        tokens' names and the noise."""
+        require(parts >= 1 and self.num_tokens % parts == 0, f"{self.num_tokens} tokens can't be {parts} sequences of one length")
         return [Routing(*one) for one in zip(*(part.chunk(parts) for part in (self.logits, self.expert_ids, self.weights)))]
 
     def reweighted(self, weights: Tensor) -> Routing:

@@ -58,8 +58,8 @@ def node_limited(scores_TN: Tensor, nodes: int = 8, limit: int = 4, best: int = 
 
     Returns: closed [T, N], as of `device_limited`.
     """
-    each_TGM = in_groups(scores_TN, nodes)
-    best_TG = each_TGM.topk(min(best, each_TGM.shape[2]), dim=-1).values.sum(dim=-1)
+    grouped = in_groups(scores_TN, nodes)  # [T, G, experts of a group]
+    best_TG = grouped.topk(min(best, grouped.shape[2]), dim=-1).values.sum(dim=-1)
     return outside_groups(best_TG, limit, scores_TN.shape[1])
 
 
@@ -122,8 +122,8 @@ def expert_choice(logits_TN: Tensor, top_k: int) -> Tensor:
     else is in the batch decides, and later tokens are in it, too: not causal."""
     scores_TN = logits_TN.softmax(dim=-1)
     room = min(len(logits_TN), -(-top_k * len(logits_TN) // logits_TN.shape[1]))
-    taken_CN = scores_TN.topk(room, dim=0).indices
-    return torch.zeros_like(scores_TN).scatter(0, taken_CN, scores_TN.gather(0, taken_CN))
+    taken = scores_TN.topk(room, dim=0).indices  # [room, N]
+    return torch.zeros_like(scores_TN).scatter(0, taken, scores_TN.gather(0, taken))
 
 
 def threshold(logits_TN: Tensor, cutoffs_N: Tensor) -> Tensor:
@@ -225,18 +225,19 @@ def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int) -> Settings:
     are free, where there are more. The hash table and the mix are drawn."""
     num_experts, generator = logits_TN.shape[1], torch.Generator().manual_seed(0)
     groups = next(each for each in (4, 3, 2, 1) if num_experts % each == 0 and num_experts >= top_k * each)
-    none_N = torch.zeros(num_experts)
-    share = 1 - top_k / num_experts
-    low, high = 0.0, 1.0
-    for _ in range(30):  # the mean number of experts rises with p
-        middle = (low + high) / 2
-        enough = (top_p(logits_TN, middle) > 0).sum() >= top_k * len(logits_TN)
-        low, high = (low, middle) if enough else (middle, high)
-    table_VK = torch.rand(vocabulary, num_experts, generator=generator).topk(top_k).indices
-    return Settings(top_k, groups, 1, -0.1 * (logits_TN.sigmoid().mean(dim=0) - logits_TN.sigmoid().mean()),
-                    moved_cutoffs(none_N, logits_TN, top_k, 1.0), high, logits_TN.quantile(share).item(), table_VK,
-                    min(4, num_experts - 1),
-                    torch.randn(num_experts, num_experts, generator=generator) * num_experts ** -0.5, min(num_experts, 2 * top_k))
+    scores_TN = logits_TN.sigmoid()
+    best_TN = logits_TN.softmax(dim=-1).sort(dim=-1, descending=True).values
+    before_TN = best_TN.cumsum(dim=-1) - best_TN  # `top_p` takes whoever has at most p before it: K·T of them shall
+    return Settings(
+        top_k=top_k, groups=groups, kept=1,
+        bias_N=-0.1 * (scores_TN.mean(dim=0) - scores_TN.mean()),
+        cutoffs_N=moved_cutoffs(torch.zeros(num_experts), logits_TN, top_k, rate=1.0),
+        p=before_TN.flatten().kthvalue(top_k * len(logits_TN)).values.item(),
+        level=logits_TN.quantile(1 - top_k / num_experts).item(),
+        table_VK=torch.rand(vocabulary, num_experts, generator=generator).topk(top_k).indices,
+        free=min(4, num_experts - 1),
+        mix_NN=torch.randn(num_experts, num_experts, generator=generator) * num_experts ** -0.5,
+        pool=min(num_experts, 2 * top_k))
 
 
 @dataclass(frozen=True)

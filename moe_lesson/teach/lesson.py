@@ -19,7 +19,6 @@ import pathlib
 import platform
 import re
 import textwrap
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,8 +26,8 @@ import torch
 
 from ..base.devices import device_name, pick_device
 from ..base.errors import require
-from ..base.storage import home, write_text
 from ..measure.evidence import Interval
+from .guesses import chosen, plain_values, read_number, read_predictions, within_factor, write_predictions
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
             "transformers": "lesson 11, real models"}
@@ -104,8 +103,15 @@ class Lesson:
         return Question(question, keep, numbers, choices, [str(value) for value in self.guess(key) or []])
 
     def keep(self, key: str, *guess: float | str) -> str:
-        """Keep a guess; returns "" or, where it can be kept for this sitting alone, a sentence that says why."""
-        return self.store(key, {"guess": plain_values(guess)})
+        """Keep a guess; returns "" or, where it can be kept for this sitting alone, a sentence that says why.
+
+        Raises:
+            ValueError: for what is neither a finite number nor text.
+        """
+        values = plain_values(guess)
+        require(all(isinstance(value, str) or isinstance(value, float | int) and math.isfinite(value) for value in values),
+                f"{guess} can't be kept; give numbers such as 14 or 0.5, or a choice in quotation marks")
+        return self.store(key, {"guess": values})
 
     def guess(self, key: str) -> list | None:
         """The kept guess, or None."""
@@ -177,7 +183,7 @@ class Lesson:
         """How the kept guesses of all lessons compare with what was then measured: a line for each, and what they add up to."""
         self.guesses |= read_predictions()
         rows = [(key, guess, actual) for key, kept in self.guesses.items() if "actual" in kept
-                for guess, actual in zip(kept["guess"], kept["actual"])]
+                for guess, actual in zip(kept["guess"], kept["actual"]) if isinstance(guess, str) == isinstance(actual, str)]
         if not rows:
             text = "No guess was kept, so there is nothing to compare. Each lesson asks you before it shows: keep a guess there."
             return Page(text, html.escape(text))
@@ -205,19 +211,9 @@ class Lesson:
         return table([{"": name, "found here": what} for name, what in found.items()])
 
 
-def within_factor(factor: float, guess: float, actual: float) -> bool:
-    """Whether a guess is right up to a factor; of 0 only 0 is."""
-    return guess == actual or (guess * actual > 0 and 1 / factor <= guess / actual <= factor)
-
-
-def plain_values(values: Sequence) -> list:
-    """Python's own numbers in place of NumPy's and torch's, as a file can hold them."""
-    return [value.item() if hasattr(value, "item") else value for value in values]
-
-
 def said(values: Sequence[float | str]) -> str:
     """A guess or a result in a few figures."""
-    return " and ".join(value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return " and ".join(value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
                         for value in values)
 
 
@@ -259,7 +255,7 @@ def written(value: object, spec: str | None) -> str:
     if isinstance(value, Interval):
         return str(value).partition(" (")[0]
     text = format(value, spec or ("," if isinstance(value, int) else ".3f"))
-    return f"<{text[:-1]}1" if value > 0 and not text.strip("0.") else text
+    return f"<{'1'.join(text.rsplit('0', 1))}" if value > 0 and re.fullmatch(r"\+?[0.]+%?", text) else text
 
 
 def solution(*functions: Callable) -> Page:
@@ -285,29 +281,6 @@ def folded(words: str, source: str) -> Page:
     return Page(source, f"<details><summary>{words}</summary><pre>{html.escape(source)}</pre></details>")
 
 
-def read_number(text: str, least: float) -> float:
-    """The number that a learner wrote: 14, 0.5, 0,5, 1,000 or 2e9; a whole one is an int.
-
-    Raises:
-        ValueError: for anything else, and for a number below `least`.
-    """
-    written = text.strip().replace("−", "-")
-    grouped = re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", written) and not written.lstrip("+-").startswith("0")
-    try:
-        value = float(written.replace(",", "") if grouped else written.replace(",", "."))
-    except ValueError:
-        value = math.nan
-    require(math.isfinite(value), f"{text!r} is not a number that can be kept; write one such as 14, 0.5 or 1,000")
-    require(value >= least, f"{text} is too small; the answer is {least:g} or more")
-    return int(value) if value.is_integer() and abs(value) < 2 ** 53 else value
-
-
-def chosen(text: str, choices: Sequence[str]) -> str:
-    """One of the choices."""
-    require(text in choices, "please choose one")
-    return text
-
-
 def read_quiz(lesson: str) -> list[dict]:
     """The questions of a lesson, e.g. "00", as `Quiz` takes them.
 
@@ -317,34 +290,3 @@ def read_quiz(lesson: str) -> list[dict]:
     path = pathlib.Path(__file__).parent / "quizzes" / f"lesson{lesson}.json"
     require(path.is_file(), f"lesson {lesson!r} has no quiz: expected {path.name} in {path.parent.name}/")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def predictions_file() -> pathlib.Path:
-    """Where guesses are kept."""
-    return home() / "predictions.json"
-
-
-def read_predictions() -> dict[str, dict]:
-    """All kept guesses; none where the file is missing. A damaged one is put aside, to be looked at: it is never written over."""
-    try:
-        path = predictions_file()
-        store = json.loads(path.read_text(encoding="utf-8"))
-        require(isinstance(store, dict) and all(isinstance(kept, dict) for kept in store.values()), f"{path} is damaged")
-        return store
-    except ValueError:
-        aside = path.with_name(f"predictions-damaged-{time.time_ns()}.json")
-        path.replace(aside)
-        print(f"The file of your guesses was damaged; it is kept as {aside}, and a new one begins.")
-        return {}
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
-        return {}
-
-
-def write_predictions(store: dict[str, dict]) -> str:
-    """Write all guesses, whole or not at all; returns "" or a sentence that says why a home can't be written to: that stops
-    no lesson."""
-    try:
-        write_text(predictions_file(), json.dumps(store, indent=1, ensure_ascii=False))
-    except (OSError, RuntimeError) as error:
-        return f"It is kept for this sitting only ({error}): set MOE_LESSON_HOME to a folder you can write to."
-    return ""

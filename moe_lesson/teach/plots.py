@@ -105,6 +105,7 @@ def draw_scaling(losses: dict[float, list[float]], fits: dict[str, list[tuple[fl
         The figure.
     """
     require(len(losses) >= 2, f"{len(losses)} sizes; a power law needs at least 2")
+    require(len(fits) <= len(DASHES), f"{len(fits)} fits; expected at most {len(DASHES)}, more can't be told apart")
     figure = blank(figure, 8, 4.8)
     ax = figure.subplots()
     sizes = sorted(losses)
@@ -278,7 +279,8 @@ def draw_stages(panels: Mapping[str, Mapping[str, Sequence[Stage]]], device: Dev
         for y, stages in enumerate(layers.values()):
             left = 0.0
             for stage in stages:
-                took, waits = stage.seconds(device), stage.flops / device.flops < stage.bytes / device.bandwidth
+                took = stage.seconds(device)
+                waits = stage.flops / device.flops < took
                 kind = {"facecolor": "white", "edgecolor": ACCENT, "hatch": "////", "label": "waits for memory"} if waits else {
                     "facecolor": BAR, "edgecolor": "white", "label": "keeps the units busy"}
                 bar = ax.barh(y, 1000 * took, 0.7, 1000 * left, **kind)

@@ -130,7 +130,7 @@ function keep(question, value) {
   }
 }
 
-/** The number that a visitor wrote, or null: 14, 0.5, 0,5, 1,000, 2e9; the twin of read_number in teach/lesson.py. */
+/** The number that a visitor wrote, or null: 14, 0.5, 0,5, 1,000, 2e9; the twin of read_number in teach/guesses.py. */
 export function readNumber(text) {
   const written = text.trim().replace("−", "-");
   const grouped = /^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$/.test(written) && !/^[+-]*0/.test(written);

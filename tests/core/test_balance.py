@@ -249,6 +249,8 @@ def test_a_dropped_choice_weighs_nothing():
         with_capacity(limited, -1)
     with pytest.raises(ValueError, match="by is 'luck'; choose order or weight"):
         keep_within(limited, 1, "luck")
+    with pytest.raises(ValueError, match="capacity is 1.5; expected a whole number, 0 or more"):
+        keep_within(limited, 1.5)
 
 
 @pytest.mark.parametrize("logits", [[-160.0] * 4, [-1e4] * 4, [160.0] * 4, [-160.0, -160.5, -161.0, -200.0],

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,12 @@ def test_a_model_comes_back_with_its_sizes_and_its_record(saved):
     ids = torch.randint(0, 256, (2, 9))
     assert again.config == CONFIG and about == {"command": "made by a test"} and not again.training
     assert torch.equal(again(ids)[0], model(ids)[0])
+
+
+def test_sizes_of_numpy_are_written_as_plain_numbers(tmp_path):
+    config = ModelConfig(Sparse(np.int64(4), top_k=np.int64(2), expert_width=8), layers=np.int64(1), width=16, heads=2)
+    save_model(tmp_path / "model", LanguageModel(config), {})
+    assert load_model(tmp_path / "model")[0].config.recipes == (Sparse(4, top_k=2, expert_width=8),)
 
 
 @pytest.mark.parametrize("change", [

@@ -6,7 +6,7 @@ import torch
 from moe_lesson import Budget, DenseFFN, MoE, Router, Sparse
 from moe_lesson.moe import dispatch
 from moe_lesson.moe.dispatch import DISPATCHES, swiglu
-from moe_lesson.moe.layers import moe_layers
+from moe_lesson.moe.layers import Experts, moe_layers
 
 SIZES = [  # width, num_experts, top_k, expert_width, num_shared
     (16, 8, 2, 8, 0),
@@ -246,6 +246,10 @@ def test_experts_refuse_a_routing_of_other_tokens_or_other_experts():
         layer.experts(torch.zeros(5, 16), layer.router(torch.zeros(3, 16)))
     with pytest.raises(ValueError, match="3 tokens and 4 experts, but a routing of 3 tokens to 6"):
         layer.experts(torch.zeros(3, 16), wider.router(torch.zeros(3, 16)))
+    with pytest.raises(ValueError, match=r"shape \(3, 8\).*width 16"):
+        layer.experts(torch.zeros(3, 8), layer.router(torch.zeros(3, 16)))
+    with pytest.raises(ValueError, match="num_experts is 0"):
+        Experts(16, 0, 8)
 
 
 def test_a_layer_made_without_memory_can_be_given_some():

@@ -154,7 +154,7 @@ def counted(one):
     return [*(ids for name, each in found.items() if "balanced" not in name for ids in each.expert_ids),
             trained.predicted_T, trained.pairs(0), calls,
             trained.shuffled().expert_ids[0], trained.shuffled_documents().domain_F,
-            list(vars(census.information_about(trained, 0, draws=5, null=found["hash router"])).values()),
+            list(vars(census.information_about(trained, 0, draws=5)).values()),
             census.document_losses(one, corpus(), "test"),
             census.of_same_load(calls, census.specialists(calls, 0, 2), 2)]
 

@@ -799,6 +799,7 @@ WRONG |= {
                    (lambda ids, n: rows.block_ends(ids, n) - torch.bincount(ids.flatten(), minlength=n), "beginnings"),
                    (lambda ids, n: rows.block_ends(ids, n) - 1, "one too few"), (one_by_one, "it waits"),
                    (with_a_mask, "it waits"),
+                   (lambda ids, n: torch.from_numpy(np.bincount(ids.flatten().numpy(), minlength=n).cumsum()), "not on a GPU"),
                    (lambda ids, n: (ids.cpu().flatten()[:, None] <= torch.arange(n)).sum(0), "not on a GPU"),
                    (lambda ids, n: (ids.flatten()[:, None] <= torch.arange(n)).sum(0), "not on a GPU"),
                    (lambda ids, n: rows.block_ends(ids, n).float(), "an integer dtype"),

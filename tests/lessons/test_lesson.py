@@ -59,6 +59,19 @@ def test_the_last_lesson_shows_how_all_guesses_did(lesson):
     assert "&lt;b&gt;m = 4" in page._repr_html_() and "<b>m = 4" not in page._repr_html_()
 
 
+@pytest.mark.parametrize("guess", [[30], None, float("nan"), {"a": 1}])
+def test_what_is_no_guess_is_refused_and_not_kept(lesson, guess):
+    with pytest.raises(ValueError, match="can't be kept; give numbers such as 14 or 0.5"):
+        lesson.keep("idle", guess)
+    assert lesson.guess("idle") is None
+
+
+def test_a_text_for_a_number_is_compared_with_nothing(lesson):
+    lesson.keep("idle", "7")
+    lesson.reveal("idle", 7)
+    assert "No guess was kept" in repr(lesson.calibration())
+
+
 def test_two_open_lessons_keep_each_others_guesses(lesson):
     other = Lesson("01")
     other.keep("share", 60.0)
@@ -214,7 +227,7 @@ def test_a_table_reads_as_columns_in_a_terminal_and_says_what_its_intervals_are(
 
 @pytest.mark.parametrize("value,spec,cell", [
     (2e-5, None, "<0.001"), (0.004, ".2f", "<0.01"), (0.0, None, "0.000"), (0, None, "0"), (-2e-5, None, "-0.000"),
-    (0.001, None, "0.001"), (1e-9, "g", "1e-09")])
+    (0.001, None, "0.001"), (1e-9, "g", "1e-09"), (0.0004, ".1%", "<0.1%"), (0.004, "+.0%", "<+1%"), (0.0, ".1%", "0.0%")])
 def test_a_number_that_is_not_0_is_not_written_as_0(value, spec, cell):
     assert written(value, spec) == cell
 

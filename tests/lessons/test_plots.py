@@ -93,6 +93,8 @@ def test_a_power_law_is_a_straight_line_through_its_points():
     assert fit.get_ydata() == pytest.approx([values[0] for values in losses.values()]) and png_bytes.startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="1 sizes; a power law needs at least 2"):
         draw_scaling({1e3: [1.0]}, {}, "loss")
+    with pytest.raises(ValueError, match="5 fits; expected at most 4"):
+        draw_scaling(losses, {name: [(5.0, 0.25)] for name in "abcde"}, "loss")
 
 
 def test_curves_are_told_apart_by_more_than_colour():
@@ -256,7 +258,7 @@ def test_the_words_of_three_layers_are_ten_points_where_a_page_shows_them():
 
 def test_stages_stand_one_after_the_other_and_those_that_wait_are_hatched():
     device = Device("slow memory", 1e12, 1e12)
-    layer = [Stage("up", 3e9, 1e9), Stage("gather", 0, 2e9)]
+    layer = [Stage("up", 3e9, 0.5e9), Stage("gather", 0, 1e9)]
     [ax] = draw_stages({"a layer": {"plain": layer, "fused": layer[:1]}}, device).axes
     bars = [(round(bar.get_x(), 9), round(bar.get_width(), 9), bool(bar.get_hatch())) for bar in ax.patches]
     assert bars == [(0, 3, False), (3, 2, True), (0, 3, False)]

@@ -1,10 +1,12 @@
 """Interventions change what they say and nothing else."""
 
+import copy
+
 import pytest
 import torch
 
-from moe_lesson import LanguageModel, ModelConfig, MoE, Sparse
-from moe_lesson.measure.instruments import expert_outputs
+from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse
+from moe_lesson.measure.instruments import expert_outputs, loudness
 from moe_lesson.measure.interventions import (
     cut_experts,
     with_cut_experts,
@@ -80,7 +82,26 @@ def test_random_units_are_as_many_and_follow_the_seed(model):
     torch.testing.assert_close(with_random_units(model, 0.25, 0).blocks[0].ffn(x), outputs[0])
     assert not torch.allclose(outputs[0], outputs[1])
     few = with_random_units(model, 0.25).blocks[0].ffn
-    assert few.keep == 4 and few.rank(units).shape == units.shape
+    assert few.keep == 4 and few.rank(few, units).shape == units.shape
+
+
+@pytest.mark.parametrize("fewer", [lambda model: with_strongest_units(model, 0.25), lambda model: with_random_units(model, 0.25),
+                                   lambda model: with_same_units(model, 0.25, torch.arange(24).reshape(2, 12))])
+def test_a_layer_with_few_units_can_be_copied_and_moved(model, fewer):
+    ids, few = torch.arange(12)[None], fewer(model)
+    copied = copy.deepcopy(few)
+    few.blocks[0].ffn.w_out.data.zero_()
+    assert not torch.equal(copied(ids)[0], few(ids)[0]), "the copy has weights of its own"
+    few.to("meta")(ids.to("meta"))
+
+
+@pytest.mark.parametrize("change", [
+    with_silent_experts, without_shared, lambda model: with_masked_experts(model, 0.5), lambda model: with_top_k(model, 1),
+    lambda model: with_limited_experts(model, 1.0), lambda model: loudness(model, torch.arange(12)[None])])
+def test_a_change_of_what_is_not_there_is_refused(change):
+    dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
+    with pytest.raises(ValueError, match="this model has no MoE layer, so"):
+        change(dense)
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5])

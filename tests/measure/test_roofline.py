@@ -48,11 +48,11 @@ def test_the_stages_do_the_work_that_pytorch_counts():
     assert sum(stage.flops for stage in dense_stages(64, 16, 24)) == counter.get_total_flops()
 
 
-def test_fusing_moves_fewer_bytes_does_the_same_work_and_keeps_less():
+def test_fusing_moves_fewer_numbers_does_the_same_work_and_keeps_less():
     sizes = dict(tokens=4096, num_experts=64, top_k=6, width=1024, expert_width=512)
     fused, unfused = moe_stages(**sizes, fused=True), moe_stages(**sizes)
     assert sum(stage.flops for stage in fused) == sum(stage.flops for stage in unfused)
-    assert 2 * sum(stage.bytes for stage in fused) < sum(stage.bytes for stage in unfused) * 1.5
+    assert 2 * sum(stage.numbers for stage in fused) < sum(stage.numbers for stage in unfused) * 1.5
     assert kept_for_backward(4096, 6, 1024, 512, fused=True) < kept_for_backward(4096, 6, 1024, 512) / 2
 
 
@@ -83,7 +83,7 @@ def test_what_decides_is_the_width_of_the_experts_and_not_the_number_of_tokens()
 
 def test_a_stage_takes_as_long_as_the_slower_of_work_and_traffic():
     stage = dense_stages(8, 4, 4)[0]
-    assert stage.seconds(Device("slow memory", 1e30, 1.0)) == stage.bytes
+    assert stage.seconds(Device("slow memory", 1e30, 1.0, bytes_each=4)) == 4 * stage.numbers
     assert stage.seconds(Device("slow units", 1.0, 1e30)) == stage.flops
 
 

@@ -80,6 +80,7 @@ def example(monkeypatch):
 @pytest.mark.parametrize("arguments, devices, message", [
     ([], "", "start it with torchrun"),
     (["--experts-over", "3"], "4", "4 devices make no rows of 3; choose a divisor of 4"),
+    (["--experts-over", "0"], "4", "4 devices make no rows of 0; choose a divisor of 4"),
     (["--experts-over", "2", "--batch", "6"], "4", "6 sequences can't be shared out over 4 devices; choose a multiple"),
 ])
 def test_what_does_not_fit_the_devices_is_refused(example, arguments, devices, message, monkeypatch):

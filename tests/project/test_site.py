@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from site_tour import LOOK, alive, first_picture, move_all, serious, served, watched
 from widget_harness import NEXT_FRAME
 
-from moe_lesson.teach.lesson import read_number
+from moe_lesson.teach.guesses import read_number
 
 REPO = Path(__file__).resolve().parents[2]
 if sys.version_info < (3, 11) or os.environ.get("CI") != "true":  # .ci/run installs the extra: there nothing may be skipped

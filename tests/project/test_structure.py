@@ -33,6 +33,7 @@ TESTED_ELSEWHERE = {
     "moe.recipes": "test_ledger: a recipe is its cost",
     "moe.rows": "test_dispatch: rows are what a dispatch moves",
     "teach.design": "test_plots: figures in that design",
+    "teach.guesses": "test_lesson: a guess goes in by a lesson's form and comes out of its lines",
 }
 MOST_LINES_OF_A_WIDGET = 420
 MOST_LINES = 350

@@ -30,8 +30,8 @@ FIRST = {"rung": "gshard", "seed": 0, "kind": "specialists", "domain": "cpp", "s
 
 
 @pytest.mark.parametrize("words,rows", [
-    ("rows is list of 0; expected those of an ablation table, or use AblationView.of_table", []),
-    ("rows is str of 5", "table"),
+    ("rows is list; expected the rows of an ablation table, or use AblationView.of_table", []),
+    ("rows is str; expected the rows", "table"),
     ("judge 1 domain; expected columns test_… of at least 2", [{"test_a": 1.0, "calls_a": 0.0}]),
     ("a row has no column calls_b, domain, kind, rung, seed, share;", [{"test_a": 1, "test_b": 1, "calls_a": 0}]),
     (r"how many experts has 'other'\? experts names gshard, fine, deepseekmoe; add it", changed(FIRST, {"rung": "other"})),

@@ -89,16 +89,17 @@ def test_what_the_model_does_not_bound_or_no_slider_reaches_is_no_point():
 
 
 def stage_of(stage: Stage, device: Device) -> dict:
-    return {"name": stage.name, "flops": stage.flops, "bytes": stage.bytes, "seconds": stage.seconds(device),
-            "waits": stage.bytes / device.bandwidth > stage.flops / device.flops}
+    took = stage.seconds(device)
+    return {"name": stage.name, "flops": stage.flops, "numbers": stage.numbers, "seconds": took,
+            "waits": stage.flops / device.flops < took}
 
 
-def least_by_search(name: str, sizes: dict, device: Device, bytes_each: int) -> float | None:
+def least_by_search(name: str, sizes: dict, device: Device) -> float | None:
     """With how many rows of one expert its product takes as long to multiply as to move; None where that many are not enough."""
     def busy(rows: float) -> bool:
-        stages = moe_stages(rows, 1, 1, sizes["width"], sizes["expert_width"], sizes["fused"], bytes_each)
+        stages = moe_stages(rows, 1, 1, sizes["width"], sizes["expert_width"], sizes["fused"])
         stage, = (one for one in stages if one.name == name)
-        return stage.flops / device.flops >= stage.bytes / device.bandwidth
+        return stage.flops / device.flops >= stage.seconds(device)
 
     low, high = 0.0, 1e9
     if not busy(high):
@@ -118,26 +119,25 @@ def layers() -> list[dict]:
     some = [sizes | {"top_k": min(sizes["top_k"], sizes["num_experts"]), "fused": fused}
             for sizes in some for fused in (False, True)]
     traits = explorer_of().devices
-    return [layer_of(sizes, device, 4 if name == MINE else 2) | {"device": traits[name]}
+    return [layer_of(sizes, device) | {"device": traits[name]}
             for sizes in some for name, device in {**DEVICES, MINE: SLOW}.items()]
 
 
-def stages_of(num_shared: int, *, tokens: int, width: int, expert_width: int, top_k: int, bytes_each: int = 2,
+def stages_of(num_shared: int, *, tokens: int, width: int, expert_width: int, top_k: int,
               **more) -> tuple[list[Stage], list[Stage]]:
     """The mixture and the dense FFN of equal FLOPs. The shared experts are a dense FFN, and its output is added."""
-    moe = moe_stages(tokens=tokens, width=width, expert_width=expert_width, top_k=top_k, bytes_each=bytes_each, **more)
+    moe = moe_stages(tokens=tokens, width=width, expert_width=expert_width, top_k=top_k, **more)
     if num_shared:
-        shared = [*dense_stages(tokens, width, num_shared * expert_width, bytes_each),
-                  Stage("sum", 0, 3 * tokens * width * bytes_each)]
-        moe += [Stage(f"shared {stage.name}", stage.flops, stage.bytes) for stage in shared]
-    return moe, dense_stages(tokens, width, (top_k + num_shared) * expert_width, bytes_each)
+        shared = [*dense_stages(tokens, width, num_shared * expert_width), Stage("sum", 0, 3 * tokens * width)]
+        moe += [Stage(f"shared {stage.name}", stage.flops, stage.numbers) for stage in shared]
+    return moe, dense_stages(tokens, width, (top_k + num_shared) * expert_width)
 
 
-def layer_of(sizes: dict, device: Device, bytes_each: int) -> dict:
-    moe, dense = stages_of(bytes_each=bytes_each, **sizes)
-    return {"sizes": sizes, "bytes_each": bytes_each, "moe": [stage_of(stage, device) for stage in moe],
+def layer_of(sizes: dict, device: Device) -> dict:
+    moe, dense = stages_of(**sizes)
+    return {"sizes": sizes, "moe": [stage_of(stage, device) for stage in moe],
             "dense": [stage_of(stage, device) for stage in dense], "ratio": seconds(moe, device) / seconds(dense, device),
-            "least": [least_by_search(product, sizes, device, bytes_each) for product in ("up", "down")]}
+            "least": [least_by_search(product, sizes, device) for product in ("up", "down")]}
 
 
 def reached() -> list[dict]:
@@ -233,7 +233,7 @@ def test_bars_are_as_long_as_their_stages_striped_where_they_wait_for_memory(sho
         for stage, bar in zip(stages, drawn[place:]):
             long = stage.seconds(H100) / unit
             assert (bar["from"], bar["long"]) == (pytest.approx(end, abs=0.01), pytest.approx(long, abs=0.012))  # a pixel between
-            assert bar["fill"].startswith("url(#moe-stripes-") is (stage.bytes / H100.bandwidth > stage.flops / H100.flops)
+            assert bar["fill"].startswith("url(#moe-stripes-") is (stage.flops / H100.flops < stage.seconds(H100))
             end += long
     assert page.locator(f"pattern[id='{drawn[3]['fill'][5:-1]}']").count() == 1 and not re.search(r"\d", drawn[3]["fill"])
 
@@ -313,7 +313,7 @@ def test_it_opens_on_a_measured_layer_with_its_shared_expert_and_says_where_it_w
     page = show(explorer_of())
     (x, y, _), ((at, high, _),) = circles(page)
     opened = {"tokens": 4096, "width": 256, "top_k": 8, "expert_width": 128, "num_shared": 1}
-    model = f"{float(f'{ratio_of(SLOW, bytes_each=4, **opened):.3g}'):g}"
+    model = f"{float(f'{ratio_of(SLOW, **opened):.3g}'):g}"
     assert large(page).startswith(f"{model} ×") and at == x and high < y
     said = status(page).replace("\u00a0", " ")
     assert said.startswith("This machine, unfused: at least") and "; grouped 2.5 × as measured on a slow one. In" in said
