@@ -28,7 +28,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -201,8 +200,8 @@ def missing(size: Size, dtype: torch.dtype) -> dict[str, str]:
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported; a test says that it can't with a None among the modules."""
-    return sys.modules.get(package, ...) is not None and importlib.util.find_spec(package) is not None
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
 
 
 def check_equal(functions: dict[str, Callable], x: Tensor, target: Tensor) -> None:
@@ -277,12 +276,12 @@ def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[
     times: dict[tuple[str, str], list[float]] = {key: [] for key in actions}
     for repeat in range(-2, repeats):  # the first two warm up
         for key in random.Random(repeat).sample(list(actions), len(actions)):
-            spent = milliseconds(fresh(key), device)
+            took = milliseconds(fresh(key), device)
             if repeat >= 0:
-                times[key].append(spent)
-    rows = [asdict(size) | {"pass": what, "implementation": name, "median_ms": statistics.median(spent), "min_ms": min(spent),
-                            "ratio": statistics.median(spent) / statistics.median(times[what, DENSE])}
-            | ({"peak_gib": peak_gib(fresh((what, name)))} if device == "cuda" else {}) for (what, name), spent in times.items()]
+                times[key].append(took)
+    rows = [asdict(size) | {"pass": what, "implementation": name, "median_ms": statistics.median(took), "min_ms": min(took),
+                            "ratio": statistics.median(took) / statistics.median(times[what, DENSE])}
+            | ({"peak_gib": peak_gib(fresh((what, name)))} if device == "cuda" else {}) for (what, name), took in times.items()]
     steps = breakdown(entered, x, target, repeats) if device == "cpu" else []  # a GPU overlaps its operators
     return rows, [asdict(size) | row for row in steps], entered.left_out
 
@@ -292,16 +291,11 @@ def measure_in(processes: int, *asked) -> tuple[list[dict], list[dict], dict[str
     if processes == 1:
         found = [measure(*asked)]
     else:
-        found = [in_new_process(*asked) for _ in range(processes)]
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            found = pool.starmap(measure, [asked] * processes, chunksize=1)
     rows, steps = (list(zip(*(one[place] for one in found))) for place in (0, 1))
     return ([over_processes(same) for same in rows],
             [same[0] | {"share": statistics.median(row["share"] for row in same)} for same in steps], found[0][2])
-
-
-def in_new_process(*asked) -> tuple[list[dict], list[dict], dict[str, str]]:
-    """What `measure` returns there."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, asked)
 
 
 def over_processes(same: Sequence[dict]) -> dict:
@@ -361,17 +355,16 @@ def breakdown(entered: Contest, x: Tensor, target: Tensor, repeats: int) -> list
 
     Backward, the operators of the router and of the shared expert count as those of the experts that they resemble.
     """
-    samples = defaultdict(list)
+    samples, outputs = {FORWARD: [], BACKWARD: []}, []
     with named(entered.ours.router, "router"), named(entered.ours.shared, "shared expert"):
         for _ in range(repeats):
             entered.ours.zero_grad()
-            x.grad, outputs = None, []
-            forward = spent(lambda outputs=outputs: outputs.append(entered.functions["grouped"](x)))
-            backward = spent(lambda outputs=outputs: outputs[0].backward(target))
-            for what, steps in ((FORWARD, forward), (BACKWARD, backward)):
-                for step, share in steps.items():
-                    samples[what, step].append(share)
-    return [{"pass": what, "step": step, "share": statistics.median(shares)} for (what, step), shares in samples.items()]
+            x.grad = None
+            outputs.clear()
+            samples[FORWARD].append(spent(lambda: outputs.append(entered.functions["grouped"](x))))
+            samples[BACKWARD].append(spent(lambda: outputs[0].backward(target)))
+    return [{"pass": what, "step": step, "share": statistics.median(shares[step] for shares in found)}
+            for what, found in samples.items() for step in found[0]]
 
 
 # ----------------------------------------------------------------------------------------------------------- telling it

@@ -155,8 +155,9 @@ def section(table: Table) -> str:
     drawn = sum(row["draw_ms"] != "" for row in table.rows)
     text = (f"For maintainers: milliseconds, median / 95th percentile, of the slowest of each widget's actions, a key held down "
             f"in chromium; {table.provenance['device']}. A frame includes up to 16.7 ms of waiting for the screen. Targets at "
-            f"the 95th percentile: draw 8, missed by {heavy} of {drawn} actions; frame 20, missed by {late}; a new text of "
-            "the whole context 250. `python tools/benchmark_widgets.py` measures it on your machine.")
+            f"the 95th percentile: draw {TARGETS['draw_p95_ms']}, missed by {heavy} of {drawn} actions; frame "
+            f"{TARGETS['frame_p95_ms']}, missed by {late}; a new text of the whole context {TARGETS['text_p95_ms']}. "
+            "`python tools/benchmark_widgets.py` measures it on your machine.")
     lines = [*textwrap.wrap(text, 125), "", "| | draw | frame | new text |", "|---|---|---|---|"]
     lines += [f"| {widget} | {' | '.join(slowest(widget, part) for part in parts)} |"
               for widget in dict.fromkeys(row["widget"] for row in table.rows)]

@@ -24,7 +24,8 @@ trainings have ended, what they took is counted with; where that is longer, ther
 
 Left out: rungs that no declared contrast names; gate scales other than 1, wider grids, more than one tuning seed and three fresh
 ones; what is done to trained models; count models, which need no GPU; and the experiment `balance`, which
-`python -m moe_lesson.experiments balance --preset gpu` makes. `--preset tiny --device cpu` tries the script in seconds.
+`python -m moe_lesson.experiments balance --preset gpu` makes. `--preset tiny --device cpu` tries the script; most of its minutes
+are torch.compile's.
 """
 
 from __future__ import annotations

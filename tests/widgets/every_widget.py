@@ -139,8 +139,8 @@ ROUTING_MAP = Entry(
     ({"k": 5, "locked_expert": 2, "locked_token": 1},
      {"layer": 1, "router": "null", "k": 7, "locked_token": 2, "locked_expert": 1}, {"text": ""}, {"text": "x" * 241}),
     held={"k slider": slider("K, experts per token"), "cursor": ("[role=application]", "ArrowDown")},
-    hostile=Example(lambda: map_of(HOSTILE, name=WORDS), PAIRS), tokens=".moe-strip .moe-token",
-    sizes={f"{experts} experts": Example(partial(map_of, 61, experts, k, name=LONG))
+    hostile=Example(lambda: map_of(HOSTILE, title=WORDS), PAIRS), tokens=".moe-strip .moe-token",
+    sizes={f"{experts} experts": Example(partial(map_of, 61, experts, k, title=LONG))
            for experts, k in ((1, 1), (12, 3), (62, 6))} | {"long names": Example(partial(map_of, LONG_NAMES * 5, 62, 6))},
     projected={"62 experts": Example(partial(map_of, 61, 62, 6, num_shared=2)),
                "long names": Example(partial(map_of, LONG_NAMES * 5, 62, 6, num_shared=2))}, steady=700,
@@ -266,7 +266,7 @@ LEDGER_VIEW = Entry(
     ({"model": "toy"}, {"model": "toy MoE", "num_experts": 4},
      {name: values[-1] for name, values in LedgerView().choices.items()}),
     held={"N slider": slider("N, routed experts", "ArrowLeft"), "H slider": slider("H, hidden units", "ArrowLeft")},
-    hostile=Example(lambda: LedgerView(ModelConfig(Sparse(7, 3, 20), layers=5, width=72, heads=3), name=WORDS)),
+    hostile=Example(lambda: LedgerView(ModelConfig(Sparse(7, 3, 20), layers=5, width=72, heads=3), title=WORDS)),
     sizes={"toy": Example(LedgerView)}, follows="svg")
 
 QUIZ = Entry(

@@ -88,6 +88,11 @@ def write(page, label: str, text: str) -> None:
     page.get_by_label(label).press("Enter")
 
 
+def rest(page) -> None:
+    """Wait until nothing more is drawn by itself."""
+    page.evaluate(f"async () => {{ {AT_REST} }}")
+
+
 def resize(page, width: int) -> None:
     """Give the window another width, and wait: the page sees it in one frame and draws for it in the next."""
     page.set_viewport_size({"width": width, "height": 720})
@@ -97,7 +102,7 @@ def resize(page, width: int) -> None:
 def dress(page, scheme: str) -> None:
     """Make the system's theme light or dark, and wait as for another width."""
     page.emulate_media(color_scheme=scheme)
-    page.evaluate(f"async () => {{ {AT_REST} }}")
+    rest(page)
 
 
 def put(page, **state) -> str:
@@ -107,8 +112,8 @@ def put(page, **state) -> str:
 
 
 def table(page, rows: str = "tbody tr") -> list[list[str]]:
-    """What stands in the cells of some rows, without those of a table's head."""
-    status(page)
+    """What stands in the cells of some rows, without those of a table's head; a folded one is filled once it is open."""
+    rest(page)
     return page.locator(rows).evaluate_all(
         "(rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent.replaceAll('\u00a0', ' ')))")
 

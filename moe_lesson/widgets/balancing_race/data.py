@@ -16,6 +16,7 @@ from traitlets import Bool, Bytes, Int, List, Unicode
 from ...base.errors import require
 from ...measure.evidence import result_table
 from ..kit.base import LessonWidget, check_origin, one_of
+from ..kit.gates import float32
 
 MOST_TOKENS = 2**24  # the browser gets float32, which counts no further one by one
 
@@ -95,11 +96,6 @@ class BalanceRuns:
         """N."""
         return self.loads.shape[4]
 
-    @property
-    def mean_load(self) -> float:
-        """Tokens per expert if all experts of a layer had the same load."""
-        return float(self.loads[0, 0, 0, 0].double().mean())
-
 
 # --- validation -------------------------------------------------------------------------------------------------------
 
@@ -161,7 +157,7 @@ class BalancingRace(LessonWidget):
                  "by_load": False}
         super().__init__(title=title, origin=runs.origin, methods=list(runs.methods), seeds=list(runs.seeds),
                          steps=runs.steps.tolist(), num_layers=runs.num_layers, num_experts=runs.num_experts,
-                         loads=packed(runs.loads), losses=packed(runs.losses), start=start)
+                         loads=float32(runs.loads), losses=float32(runs.losses), start=start)
 
     @classmethod
     def of_tables(cls, name: str = "balance-cpu", folder: pathlib.Path | None = None) -> BalancingRace:
@@ -171,8 +167,3 @@ class BalancingRace(LessonWidget):
     @traitlets.validate("step", "layer", "seed", "method")
     def _one_of_them(self, proposal):
         return one_of(proposal, {"step": self.steps, "layer": range(self.num_layers), "seed": self.seeds, "method": self.methods})
-
-
-def packed(numbers: Tensor) -> bytes:
-    """The numbers as float32, row by row."""
-    return numbers.detach().float().cpu().numpy().tobytes()

@@ -14,13 +14,13 @@ from traitlets import Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible, well_formed
-from ...moe.layers import MoE
+from ...moe.layers import moe_layers
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
-from ..kit.gates import count
+from ..kit.gates import check_text, count, packed_choices
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, None)  # None: no limit
-RULES = {"order": "as they stand", "weight": "highest weight"}  # who comes first
+RULES = ("order", "weight")  # who comes first: as they stand, or the highest weight
 BATCHES = ("as written", "reversed", "shuffled")
 SHUFFLES = 20
 MOST_TOKENS = 300  # rows of the map: more could not be told apart
@@ -48,8 +48,8 @@ class CapacityView(ReadingWidget):
     tokens = List(Unicode()).tag(sync=True)  # of the text at the start
     sizes = List(Int()).tag(sync=True)  # N of each layer
     top_k = Int().tag(sync=True)
-    experts = Bytes().tag(sync=True)  # int32 [L, T, K]
-    gate_weights = Bytes().tag(sync=True)  # float64 [L, T, K], which holds any float exactly: rounding would make ties
+    expert_ids = Bytes().tag(sync=True)  # int32 [L, T, K]
+    expert_weights = Bytes().tag(sync=True)  # float64 [L, T, K]: rounding would make ties
     shuffles = Bytes().tag(sync=True)  # int32 [Z, longest text], tokens by place; a shorter text skips the rest
     num_shuffles = Int(SHUFFLES).tag(sync=True)
     factors = List(list(FACTORS)).tag(sync=True)
@@ -65,15 +65,13 @@ class CapacityView(ReadingWidget):
                  **more):
         require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routings(routings)
-        routings = [routing.detach() for routing in routings]
         longest, random = max(routings[0].num_tokens, more.get("max_tokens", 0)), np.random.default_rng(seed)
         shuffles_ST = np.stack([random.permutation(longest) for _ in range(SHUFFLES)]).astype(np.int32)
         start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None,
                  "text": more.pop("text", "")}
         super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routings[0].tokens],
                          sizes=[r.num_experts for r in routings], top_k=routings[0].top_k, shuffles=shuffles_ST.tobytes(),
-                         experts=b"".join(r.expert_ids.numpy().astype(np.int32).tobytes() for r in routings),
-                         gate_weights=b"".join(r.weights.double().numpy().tobytes() for r in routings), start=start, **more)
+                         start=start, **packed_choices(routings), **more)
 
     @classmethod
     def of_model(cls, model, text: str, *, origin: str = "trained", title: str = "capacity", seed: int = 0) -> CapacityView:
@@ -86,8 +84,7 @@ class CapacityView(ReadingWidget):
             title: the title.
             seed: of the shuffles.
         """
-        require(any(isinstance(block.ffn, MoE) for block in model.blocks),
-                "this model has no MoE layer, so there is no expert to be full")
+        require(bool(moe_layers(model)), "this model has no MoE layer, so there is no expert to be full")
         require(bool(text), "the text is empty, so there is no token to drop; write at least one letter")
         one = cls([routing for routing in model.route(text) if routing is not None], origin=origin, title=title, seed=seed,
                   text=well_formed(text), max_tokens=min(model.config.context, MOST_TOKENS))
@@ -109,17 +106,10 @@ class CapacityView(ReadingWidget):
 
 def check_routings(routings: Sequence[Routing]) -> None:
     """Refuse what is not the routing of one text of readable length through one or more layers with the same K."""
-    require(isinstance(routings, Sequence), f"routings is {type(routings).__name__}; expected a list, one Routing per MoE layer")
-    require(len(routings) > 0, "routings is empty; expected one Routing per MoE layer")
+    check_text(routings, "routings")
+    tokens = routings[0].num_tokens
+    require(tokens <= MOST_TOKENS, f"the text has {count(tokens, 'token')}; the map shows 1 … {MOST_TOKENS}, route a piece of it")
     for layer, routing in enumerate(routings):
-        here, first = f"routings[{layer}]", routings[0]
-        require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
-        require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
-        require(1 <= routing.num_tokens <= MOST_TOKENS,
-                f"{here} has {count(routing.num_tokens, 'token')}; the map shows 1 … {MOST_TOKENS}, route a piece of the text")
-        require(routing.tokens == first.tokens, f"{here} has other tokens than routings[0]; route one text through all layers")
-        require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
-        require(routing.top_k == first.top_k, f"{here} has K = {routing.top_k}, routings[0] has {first.top_k}; "
-                                              "show layers of different K in views of their own")
         require(bool(routing.weights.isfinite().all()) and bool((routing.weights >= 0).all()),
-                f"{here}.weights hold NaN, infinity or a negative number; look for a diverged training or a division by zero")
+                f"routings[{layer}].weights hold NaN, infinity or a negative number; look for a diverged training or a division "
+                "by zero")

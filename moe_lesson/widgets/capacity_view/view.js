@@ -5,21 +5,14 @@ import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { placeWithin } from "../kit/events.js";
-import { make, makeCanvas, takeKeys } from "../kit/page.js";
+import { make, makeStage } from "../kit/page.js";
 import { ReadingView, readText } from "../kit/reading.js";
-import { numbers } from "../kit/routing.js";
+import { numbers, routedLayers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
 import { count, listed } from "../kit/words.js";
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
-
-/** The text at the start: its tokens, and what `route` gives of each layer. */
-function recorded({ tokens, sizes, top_k: k, experts, gate_weights }) {
-  const [T, ids, weights] = [tokens.length, numbers(experts, Int32Array), numbers(gate_weights, Float64Array)];
-  const own = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
-  return { tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: own(ids, layer), weights: own(weights, layer) })) };
-}
 
 /** The ends of the scales, fixed by all layers and the largest factor, so that no setting moves them: a weight, how exact, and tokens. */
 export function limitsOf(layers, factors) {
@@ -114,8 +107,8 @@ function drawFrame(ctx, [x, y, w, h], line, colour) {
 }
 
 class CapacityViewView extends ReadingView {
-  static data = ["origin", "seed", "max_tokens", "tokens", "sizes", "top_k", "experts", "gate_weights", "shuffles", "num_shuffles",
-    "factors", "weights", "start"];
+  static data = ["origin", "seed", "max_tokens", "tokens", "sizes", "top_k", "expert_ids", "expert_weights", "shuffles",
+    "num_shuffles", "factors", "weights", "start"];
 
   static settings = ["text", "layer", "factor", "by", "batch", "shuffle", "locked_token"];
 
@@ -138,18 +131,16 @@ class CapacityViewView extends ReadingView {
 
   build() {
     this.shuffles = numbers(this.state.shuffles, Int32Array);
-    this.strip = new TokenStrip(this, "locked_token", this.state.weights);
-    [this.stage, this.canvas] = [make("div", "moe-stage"), makeCanvas()];
-    takeKeys(this.stage, "map of choices, tokens in the order of the batch by experts, over the load of each expert: arrow keys "
-      + "move, Enter keeps a token, Escape lets go");
-    this.stage.append(this.canvas);
+    this.strip = new TokenStrip(this, { short: this.state.weights });
+    Object.assign(this, makeStage("map of choices, tokens in the order of the batch by experts, over the load of each expert: arrow "
+      + "keys move, Enter keeps a token, Escape lets go"));
     const [{ scale, ticks }, legend] = [makeScale(RAMP), make("div", "moe-legend")];
     this.ticks = ticks;
     legend.append(make("span", "", "Underlined: lost some experts; filled: lost all. Map: the batch, first on top; frame: dropped."), scale);
     return [this.strip.box, legend, this.stage];
   }
 
-  recorded() { return recorded(this.state); }
+  recorded() { return { tokens: this.state.tokens, layers: routedLayers(this.state) }; }
 
   computed(model) {
     const { tokens, layers } = readText(model, this.state.text);

@@ -21,7 +21,7 @@ from ...base.text import visible, well_formed
 from ...base.tokens import encode, token_texts
 from ...lm.model import LanguageModel, evaluating
 from ...measure.instruments import layer_inputs, shared_and_routed
-from ...moe.layers import MoE, moe_layers
+from ...moe.layers import moe_layers
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import count
@@ -151,7 +151,7 @@ class ContributionView(ReadingWidget):
         one = cls(*parts, token_texts(ids), width=model.config.width, sizes=sizes, num_shared=num_shared, origin=origin,
                   title=title, seed=seed, text=well_formed(text),
                   name=name or f"{len(sizes)}-layer MoE of {'/'.join(map(str, dict.fromkeys(sizes)))} + {num_shared} experts",
-                  max_tokens=model.config.context, untrained=checkpoint_of(untrained))
+                  max_tokens=min(model.config.context, MOST_TOKENS), untrained=checkpoint_of(untrained))
         one.carry(model)
         return one
 
@@ -169,7 +169,7 @@ class ContributionView(ReadingWidget):
 
 def check_model(model: LanguageModel) -> None:
     """Refuse a model that has no two parts to compare."""
-    layers = [block.ffn for block in model.blocks if isinstance(block.ffn, MoE)]
+    layers = moe_layers(model)
     require(bool(layers) and all(layer.shared is not None for layer in layers),
             "this model has an MoE layer without shared experts, or no MoE layer, so there are no two parts to compare; "
             'take a model whose MoE layers all have them, as shipped_model("ladder-deepseekmoe")')

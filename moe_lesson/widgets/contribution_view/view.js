@@ -5,14 +5,13 @@ import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { on, placeWithin } from "../kit/events.js";
-import { forward, readModel } from "../kit/moe.js";
+import { readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
-import { ReadingView } from "../kit/reading.js";
-import { numbers } from "../kit/routing.js";
+import { ReadingView, readText } from "../kit/reading.js";
+import { chosenWords, numbers, routedLayers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
-import { encode, tokenNames } from "../kit/vocabulary.js";
-import { count, listed, percent, rounded, shortened, weighed } from "../kit/words.js";
+import { count, listed, percent, rounded, shortened } from "../kit/words.js";
 
 const IN_TEXT = "as in the text";
 const SHARED = DESIGN.hues.green; // told from the blue by place as well
@@ -25,23 +24,19 @@ function partsOf([shared, routed, cosine]) {
 }
 
 /** The text at the start: its tokens; of each layer the parts as given and untrained, and the experts of each token. */
-function recorded({ tokens, sizes, top_k: k, parts, expert_ids, expert_weights }) {
-  const [T, L, all] = [tokens.length, sizes.length, numbers(parts, Float64Array)];
-  const [ids, weights] = [numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
+function recorded(state) {
+  const [{ tokens, tokens: { length: T }, sizes: { length: L } }, all] = [state, numbers(state.parts, Float64Array)];
   const given = (group, layer) => partsOf(d3.range(3).map((part) => (
     all.subarray(((group * L + layer) * 3 + part) * T, ((group * L + layer) * 3 + part + 1) * T))));
-  const own = (array, layer) => array.subarray(layer * T * k, (layer + 1) * T * k);
-  return { tokens, layers: sizes.map((_, layer) => ({ one: given(0, layer), none: given(1, layer), ids: own(ids, layer),
-    weights: own(weights, layer) })) };
+  const layers = routedLayers(state).map((routed, layer) => ({ one: given(0, layer), none: given(1, layer), routed }));
+  return { tokens, layers };
 }
 
 /** The same of a text that the learner wrote, computed from the weights of the model and of the untrained one. */
 export function computed(text, model, untrained) {
-  const ids = encode(text, model.vocabulary);
-  const [one, none] = [model, untrained].map((each) => forward(each, ids).layers);
-  const parts = (layer) => measured(layer.shared, layer.experts, model.config.width);
-  return { tokens: tokenNames(ids, model.vocabulary), layers: one.map((layer, i) => ({ one: parts(layer), none: parts(none[i]),
-    ids: layer.routed.ids, weights: layer.routed.weights })) };
+  const [{ tokens, layers }, { layers: none }] = [model, untrained].map((each) => readText(each, text));
+  const parts = ({ shared, experts }) => measured(shared, experts, model.config.width);
+  return { tokens, layers: layers.map((layer, i) => ({ one: parts(layer), none: parts(none[i]), routed: layer.routed })) };
 }
 
 /** Lengths and cosine of two parts [T, D]. */
@@ -88,8 +83,8 @@ function medianWords({ origin, seed }, tokens, { one, none }) {
     + `Median cosine of the two parts: ${rounded(d3.median(one.cosine), 2)}, untrained ${rounded(d3.median(none.cosine), 2)}.`;
 }
 
-function tokenWords({ width, top_k: k }, tokens, { one, none, ids, weights }, token) {
-  const chosen = Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weighed(weights[token * k + i])})`);
+function tokenWords({ width }, tokens, { one, none, routed }, token) {
+  const chosen = chosenWords(routed, token);
   return `Token ${token} '${tokens[token]}': shared part ${rounded(one.shared[token], 2)} long, `
     + `routed ${rounded(one.routed[token], 2)}, share ${percent(one.share[token])}, untrained ${percent(none.share[token])}; `
     + `cosine ${rounded(one.cosine[token], 2)}, ${angleWords(one.cosine[token], width)}. `
@@ -144,7 +139,7 @@ class ContributionView extends ReadingView {
 
   build() {
     const { num_shared, top_k, seed } = this.state;
-    this.strip = new TokenStrip(this);
+    this.strip = new TokenStrip(this, { short: true });
     this.lengths = new Chart({ height: 162, margin: { ...MARGIN, bottom: LETTERS } });
     this.shares = new Chart({ height: 70, margin: MARGIN });
     this.cosines = new Chart({ height: 76, margin: MARGIN });
@@ -196,9 +191,8 @@ class ContributionView extends ReadingView {
     const place = token === null ? [] : [columns.indexOf(token)];
     for (const chart of [this.lengths, this.shares, this.cosines]) {
       chart.duration = 0; // it follows the pointer
-      const height = chart.outer - chart.margin.top - chart.margin.bottom;
       chart.bars(place.map((column) => ({ key: "look", x: this.x(column) - 1, y: -2, width: Math.max(this.cell, 2) + 2,
-        height: height + 4, colour: "transparent", edged: true })));
+        height: chart.height + 4, colour: "transparent", edged: true })));
     }
     this.strip.mark(() => ({}));
   }

@@ -57,7 +57,7 @@ class CostExplorer(LessonWidget):
     most P, and enough to hold K experts) and `imbalance` (most rows that reach a device over their mean).
 
     Raises:
-        ValueError: for an unknown view, a machine without rates, or a table of something else.
+        ValueError: for an unknown view, a machine that is no `Device`, or a table of something else.
     """
 
     devices = Dict().tag(sync=True)  # name -> FLOPs per second, and numbers that its memory moves per second

@@ -8,8 +8,9 @@ import { choice, menu, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { make, say } from "../kit/page.js";
+import { combinations } from "../kit/routing.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { capital, count, listed } from "../kit/words.js";
+import { capital, count, grouped, listed } from "../kit/words.js";
 
 // --- one device: the twin of moe_lesson/measure/roofline.py ----------------------------------------------------------
 
@@ -69,9 +70,6 @@ export function leastRows({ width: D, expert_width: H, fused }, device) {
 const [JOURNEYS, BYTES] = [4, 2]; // of a row's D numbers, there and back and their gradients; of a number that travels
 const PASSES = 3; // a backward pass does twice the products of a forward one, and counts as two
 
-/** In how many ways k of n can be chosen. */
-const combinations = (n, k) => d3.range(k).reduce((product, i) => (product * (n - i)) / (i + 1), 1);
-
 /**
  * On how many of P devices the experts of a token are on average, if all choices of K experts are equally likely: exact. Without
  * a limit it is P·(1 − C(N − N/P, K) / C(N, K)). A limit leaves a token's M best devices to it, as `device_limited` does; that
@@ -102,7 +100,7 @@ export function stepsOf(sizes, { seconds, routed }, link) {
 
 // --- in words --------------------------------------------------------------------------------------------------------
 
-const [times, grouped] = [d3.format(".3~r"), d3.format(",")]; // the kit's `grouped` takes many times as long
+const times = d3.format(".3~r");
 const withUnit = (number, unit) => d3.format(".3s")(number).replace(/[a-zµ]?$/i, (prefix) => `\u00a0${prefix}${unit}`);
 
 function productWords(name, needs, has) {

@@ -23,7 +23,7 @@ from ...measure.census import Census, lift, take_census
 from ...moe.layers import moe_layers
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, within
-from ..kit.gates import count
+from ..kit.gates import count, packed_choices
 
 TEXT = "def route(x, k=2):  # which experts does a token choose?"
 LEAST = 30  # times that a token must occur in the census: below, chance alone makes favourites
@@ -99,9 +99,7 @@ class ExpertExplorer(ReadingWidget):
             lifts=b"".join(one.tobytes() for one in lifts), null_lifts=b"".join(one.max(axis=0).tobytes() for one in nulls),
             null_favourites=[one[:, :size].max(axis=1).tolist() for one in nulls], contexts=draw_contexts(census, seed),
             axis=float(np.ceil(max(one.max() for one in (*lifts, *nulls)))),
-            expert_ids=b"".join(one.expert_ids.cpu().numpy().astype(np.int32).tobytes() for one in routings),
-            expert_weights=b"".join(one.weights.detach().double().cpu().numpy().tobytes() for one in routings),
-            start=start)
+            **packed_choices(routings), start=start)
 
     @classmethod
     def of_model(cls, model: LanguageModel, text: str = TEXT, corpus: Corpus | None = None, *, name: str = "",

@@ -6,13 +6,12 @@ import { textField, TokenStrip } from "../kit/tokens.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { on } from "../kit/events.js";
-import { forward } from "../kit/moe.js";
 import { make, makeButton, say } from "../kit/page.js";
-import { ReadingView } from "../kit/reading.js";
-import { floats, numbers, topK, weightOf } from "../kit/routing.js";
+import { ReadingView, readText } from "../kit/reading.js";
+import { chosenWords, floats, routedLayers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
-import { bytesOf, encode, spelled, tokenNames } from "../kit/vocabulary.js";
-import { count, grouped, listed, percent, shortened, weighed } from "../kit/words.js";
+import { bytesOf, encode, spelled } from "../kit/vocabulary.js";
+import { count, grouped, listed, percent, shortened } from "../kit/words.js";
 
 const BEST = 6;          // tokens shown of an expert
 const SERVERS = 5;       // experts named for a token
@@ -82,8 +81,7 @@ function expertWords({ expert: [layer, n], names, counted, null_favourites }, ce
 
 function tokenWords({ tokens, layers }, token) {
   if (token === null) return "The text is empty: type some.";
-  const goes = layers.map(({ k, ids, weights }, layer) => `in layer ${layer + 1} to experts `
-    + listed(Array.from(ids.subarray(token * k, (token + 1) * k), (n, i) => `${n} (${weighed(weights[token * k + i])})`), 3));
+  const goes = layers.map((routed, layer) => `in layer ${layer + 1} to experts ${listed(chosenWords(routed, token), 3)}`);
   return `Token ${token} '${tokens[token]}' goes ${goes.join("; ")}.`;
 }
 
@@ -147,7 +145,7 @@ class ExpertExplorerView extends ReadingView {
   build() {
     const { top_k, sizes, seed } = this.state;
     this.census = readCensus(this.state);
-    this.strip = new TokenStrip(this, "token");
+    this.strip = new TokenStrip(this, { trait: "token", short: true });
     this.lines = [top_k, SERVERS].flatMap((most) => sizes.map((_, layer) => buildLine(layer, most)));
     this.ways = make("div", "moe-explorer-ways");
     this.ways.append(...this.lines.map(({ box }) => box));
@@ -165,7 +163,7 @@ class ExpertExplorerView extends ReadingView {
     parts.append(...[["tokens it is called for more often", this.favourites.box], ["domains", this.domains.box],
       ["calls (marked) in random documents", this.calls]].map(([title, node]) => {
       const part = make("section");
-      part.append(make("div", "moe-explorer-title", title), node);
+      part.append(make("div", "", title), node);
       return part;
     }));
     this.table = makeSheet("the expert's tokens and domains");
@@ -175,16 +173,11 @@ class ExpertExplorerView extends ReadingView {
   }
 
   /** The text at the start: its tokens, by id and by name, and the routing of each layer, as `route` gives it. */
-  recorded() {
-    const { token_ids: ids, tokens, sizes, top_k: k, expert_ids, expert_weights } = this.state;
-    const [T, chosen, weights] = [ids.length, numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
-    const part = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
-    return { ids, tokens, layers: sizes.map((N, layer) => ({ T, N, k, ids: part(chosen, layer), weights: part(weights, layer) })) };
-  }
+  recorded() { return { ids: this.state.token_ids, tokens: this.state.tokens, layers: routedLayers(this.state) }; }
 
   computed(model) {
-    const ids = encode(this.state.text, model.vocabulary);
-    return { ids, tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers.map(({ routed }) => routed) };
+    const { layers, ...text } = readText(model, this.state.text);
+    return { ...text, layers: layers.map(({ routed }) => routed) };
   }
 
   take() { this.strip.fill(this.reading.tokens); }

@@ -31,10 +31,13 @@ export class Chart {
     for (const layer of [this.bands, this.curves]) layer.attr("clip-path", `url(#${inside})`);
   }
 
+  /** Pixels of the inside, from top to bottom. */
+  get height() { return this.outer - this.margin.top - this.margin.bottom; }
+
   /** Fit the place: the inside's { width, height } in pixels. The first picture stands at once, later ones move. */
   sized() {
-    const [{ top, right, bottom, left }, { wide: outer, moves }, now] = [this.margin, this.box, performance.now()];
-    const [width, height] = [Math.max(outer - left - right, 1), this.outer - top - bottom];
+    const [{ right, left }, { wide: outer, moves }, now] = [this.margin, this.box, performance.now()];
+    const [width, { height }] = [Math.max(outer - left - right, 1), this];
     this.duration = this.wide === outer && outer && now - this.last > QUICK ? moves : 0;
     this.last = now;
     if (this.wide !== outer) {
@@ -47,7 +50,7 @@ export class Chart {
 
   /** Both axes with their titles; `x` or `y` may be null. `grid` draws faint lines at the ticks of y. */
   axes(x, y, { xTitle = "", yTitle = "", xTicks = 6, yTicks = 5, xFormat, yFormat, xValues, yValues, grid = true } = {}) {
-    const [width, height] = [this.wide - this.margin.left - this.margin.right, this.outer - this.margin.top - this.margin.bottom];
+    const [width, { height }] = [this.wide - this.margin.left - this.margin.right, this];
     const said = JSON.stringify([width, xTitle, yTitle, grid, written(x, xTicks, xFormat, xValues),
       written(y, yTicks, yFormat, yValues)]);
     if (said === this.said) return; // to draw axes anew takes longer than all that is between them
@@ -131,7 +134,7 @@ export class Chart {
       beside.at(-1).right = end.x + 40 + WIDE * d3.max(all, ({ text }) => text.length);
     }
     const placed = beside.flatMap(({ ends: all }) => {
-      const heights = apart(all.map(({ y }) => y), 16, this.outer - this.margin.top - this.margin.bottom - 5);
+      const heights = apart(all.map(({ y }) => y), 16, this.height - 5);
       return all.map((end, i) => ({ ...end, from: [end.x, end.y], x: all.at(-1).x + 18, y: heights[i] }));
     });
     this.join(this.labels, "path", "moe-leader", placed, ({ key }) => key, { "fill": () => "none",

@@ -2,7 +2,7 @@
 // before every drawing, and sets traits when the learner moves it; Python hears of settled values only.
 //
 // `trait` is what it sets; where that is not all, `at(state)` is where it stands, and `set(value, state)` gives traits.
-// `hidden(state)` hides it, `disabled(state)` greys a slider out, `folded` puts it under "More".
+// `hidden(state)` hides a slider or a choice, `disabled(state)` greys a slider out, `folded` puts it under "More".
 
 import { change, on, save } from "./events.js";
 import { make, makeButton, say } from "./page.js";
@@ -60,32 +60,26 @@ export function choice(name, options, { trait, at = (state) => state[trait], set
 }
 
 /** A box to tick, for a trait that is true or false. */
-export function tick(words, trait, { hidden, folded } = {}) {
+export function tick(words, trait, { folded } = {}) {
   const box = make("label", "moe-control");
   const input = Object.assign(make("input"), { type: "checkbox" });
   box.append(input, make("span", "", words));
   return {
     box, folded,
-    sync(state) {
-      box.hidden = Boolean(hidden?.(state));
-      input.checked = state[trait];
-    },
+    sync(state) { input.checked = state[trait]; },
     wire: (view) => [on(input, "change", () => save(view.model, { [trait]: input.checked }))],
   };
 }
 
 /** A list to choose from, of values or [value, words]. */
-export function menu(name, options, { trait, at = (state) => state[trait], set = (value) => ({ [trait]: value }), hidden, folded }) {
+export function menu(name, options, { trait, set = (value) => ({ [trait]: value }) }) {
   const [box, select] = [make("label", "moe-control"), make("select", "moe-select")];
   select.setAttribute("aria-label", name); // the label's words alone, not all that can be chosen
   select.append(...withWords(options).map(([value, words]) => Object.assign(make("option", "", words), { value })));
   box.append(make("span", "", name), select);
   return {
-    box, folded,
-    sync(state) {
-      box.hidden = Boolean(hidden?.(state));
-      select.value = at(state);
-    },
+    box,
+    sync(state) { select.value = state[trait]; },
     wire: (view) => [on(select, "change", () => save(view.model, set(select.value, view.state)))],
   };
 }
@@ -102,12 +96,11 @@ export function layerSlider(L, set = (layer) => ({ layer })) {
 }
 
 /** A button; `act(view)` is what it does. */
-export function button(words, act, { hidden, folded } = {}) {
+export function button(words, act, { folded } = {}) {
   const box = makeButton(typeof words === "string" ? words : "");
   return {
     box, folded,
     sync(state) {
-      box.hidden = Boolean(hidden?.(state));
       if (typeof words === "function") say(box, words(state));
     },
     wire: (view) => [on(box, "click", () => act(view))],

@@ -1,4 +1,4 @@
-"""How a routing reaches the browser: the gate that turns logits into experts and weights, and tokens to look at."""
+"""How a routing reaches the browser: the gate that turns logits into experts and weights, what is refused, and bytes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,21 +95,27 @@ def check_logits(routing: Routing, here: str) -> None:
             f"{here}.logits hold NaN or infinity; look for a diverged training or a division by zero")
 
 
-def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) -> None:
-    """Refuse layers that are not routings of the same tokens with the same K, or that their gates don't reproduce."""
+def check_text(routings: Sequence[Routing], name: str) -> None:
+    """Refuse what is not the routing of one text's named tokens through one or more layers with the same K."""
+    require(isinstance(routings, Sequence), f"{name} is {type(routings).__name__}; expected a list, one Routing per MoE layer")
     require(len(routings) > 0, f"{name} is empty; expected one Routing per MoE layer")
+    for layer, routing in enumerate(routings):
+        here, first = f"{name}[{layer}]", routings[0]
+        require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
+        require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
+        require(routing.tokens == first.tokens, f"{here} has other tokens than {name}[0]; route one text through all layers")
+        require(routing.num_tokens > 0, f"{here} has no token; route a text of at least one")
+        require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
+        require(routing.top_k == first.top_k, f"{here} has K = {routing.top_k}, {name}[0] has {first.top_k}; "
+                                              "show layers of different K in views of their own")
+
+
+def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) -> None:
+    """Refuse layers that are not routings of one text, or that their gates don't reproduce."""
+    check_text(routings, name)
     require(len(routings) == len(gates), f"{name} has {len(routings)} layers; expected {len(gates)}")
     for layer, (routing, gate) in enumerate(zip(routings, gates)):
         here = f"{name}[{layer}]"
-        require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
-        require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
-        require(routing.tokens == routings[0].tokens,
-                f"{here} has other tokens than {name}[0]; route one text through all layers")
-        require(routing.num_tokens > 0, f"{here} has no token; route a text of at least one")
-        require(routing.top_k == routings[0].top_k,
-                f"{here} has K = {routing.top_k}, {name}[0] has {routings[0].top_k}; "
-                "show layers of different K in maps of their own")
-        require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
         check_logits(routing, here)
         require(gate.bias is None or len(gate.bias) == routing.num_experts,
                 f"{here} has {routing.num_experts} experts, but the bias has {len(gate.bias or ())} numbers")
@@ -118,9 +125,15 @@ def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) 
                 "(router=[block.ffn.router, …]), or its score, renormalise, scale and bias")
 
 
-def packed(routings: Sequence[Routing]) -> bytes:
-    """The logits of all layers, float32, one after the other."""
-    return b"".join(plain(routing).numpy().tobytes() for routing in routings)
+def float32(values: Tensor) -> bytes:
+    """The numbers as float32, row by row; `floats` in routing.js reads them."""
+    return values.detach().float().cpu().numpy().tobytes()
+
+
+def packed_choices(routings: Sequence[Routing]) -> dict[str, bytes]:
+    """Two traits of [L, T, K]: `expert_ids`, int32, and `expert_weights`, float64, which holds any float exactly."""
+    return {"expert_ids": b"".join(one.expert_ids.cpu().numpy().astype(np.int32).tobytes() for one in routings),
+            "expert_weights": b"".join(one.weights.detach().double().cpu().numpy().tobytes() for one in routings)}
 
 
 def count(number: int, noun: str) -> str:

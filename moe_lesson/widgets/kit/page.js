@@ -29,8 +29,8 @@ export function takeKeys(node, label) {
 }
 
 /** A picture to move about in with mouse and keyboard: { stage, canvas }. */
-export function makeStage(label, className) {
-  const [stage, canvas] = [make("div", "moe-stage"), makeCanvas(className)];
+export function makeStage(label) {
+  const [stage, canvas] = [make("div", "moe-stage"), makeCanvas()];
   takeKeys(stage, label);
   stage.append(canvas);
   return { stage, canvas };

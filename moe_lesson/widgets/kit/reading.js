@@ -4,10 +4,10 @@ import { forward, readModel } from "./moe.js";
 import { PointingView } from "./view.js";
 import { encode, tokenNames } from "./vocabulary.js";
 
-/** What a model does with a text: the names of its tokens, and of each MoE layer what `forward` gives. */
+/** What a model does with a text: its tokens, by id and by name, and of each MoE layer what `forward` gives. */
 export function readText(model, text) {
   const ids = encode(text, model.vocabulary);
-  return { tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers };
+  return { ids, tokens: tokenNames(ids, model.vocabulary), layers: forward(model, ids).layers };
 }
 
 /**

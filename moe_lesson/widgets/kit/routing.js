@@ -2,6 +2,12 @@
 // entry (t, n) is at t * N + n.
 
 import { d3 } from "./d3.js";
+import { weighed } from "./words.js";
+
+/** In how many ways k of n can be chosen. */
+export function combinations(n, k) {
+  return d3.range(k).reduce((ways, i) => (ways * (n - i)) / (i + 1), 1);
+}
 
 export function softmax(row) {
   const top = row.reduce((a, b) => Math.max(a, b));
@@ -61,6 +67,11 @@ export function chosenBy(routed, t) {
   return routed.ids.subarray(t * routed.k, (t + 1) * routed.k);
 }
 
+/** The same in words, each with its weight: ["5 (0.31)", …]. */
+export function chosenWords(routed, t) {
+  return Array.from(chosenBy(routed, t), (n, i) => `${n} (${weighed(routed.weights[t * routed.k + i])})`);
+}
+
 /** The weight that token t gives expert n, or null where it did not choose the expert. */
 export function weightOf(routed, t, n) {
   for (let i = t * routed.k; i < (t + 1) * routed.k; i++) if (routed.ids[i] === n) return routed.weights[i];
@@ -83,6 +94,13 @@ export function meanLoad(routed) {
 /** float32 numbers out of what a comm delivers. */
 export function floats(view) {
   return numbers(view, Float32Array);
+}
+
+/** What `route` gave of each layer, but for the load, as `packed_choices` in gates.py sends it. */
+export function routedLayers({ tokens: { length: T }, sizes, top_k: k, expert_ids, expert_weights }) {
+  const [ids, weights] = [numbers(expert_ids, Int32Array), numbers(expert_weights, Float64Array)];
+  const own = (all, layer) => all.subarray(layer * T * k, (layer + 1) * T * k);
+  return sizes.map((N, layer) => ({ T, N, k, ids: own(ids, layer), weights: own(weights, layer) }));
 }
 
 /** An array of numbers of one type out of what a comm delivers: a DataView that may start at any byte. */

@@ -1,14 +1,14 @@
 // A text on the page: the strip of its tokens, and the field in which the learner writes another one.
 
 import { inkOn } from "./canvas.js";
-import { on, taken } from "./events.js";
+import { moved, on, taken } from "./events.js";
 import { make, say } from "./page.js";
 import { bytesOf, encode, wellFormed } from "./vocabulary.js";
 
-/** The tokens of a text as a list to point at with mouse and keyboard; a line may break at a space, and does at a line's end.
- * A `short` one has two lines, whatever the text: no picture moves while it is typed. */
+/** The tokens of a text as a list to point at with mouse and keyboard, which sets `trait`; a line may break at a space, and does at
+ * a line's end. A `short` one has two lines, whatever the text: no picture moves while it is typed. */
 export class TokenStrip {
-  constructor(view, trait = "locked_token", short = false) {
+  constructor(view, { trait = "locked_token", short = false } = {}) {
     [this.view, this.trait, this.options] = [view, trait, []];
     this.box = make("div", short ? "moe-strip moe-short" : "moe-strip");
     this.box.setAttribute("aria-label", "tokens of the text");
@@ -53,9 +53,8 @@ export class TokenStrip {
     const key = (event) => {
       const here = at(event);
       if (!here) return;
-      const [t, last] = [here[this.trait], this.options.length - 1];
-      const to = { ArrowLeft: t - 1, ArrowUp: t - 1, ArrowRight: t + 1, ArrowDown: t + 1, Home: 0, End: last }[event.key];
-      if (to !== undefined) taken(event, () => this.options[to]?.focus({ preventScroll: true }));
+      const to = moved(here[this.trait], event.key, this.options.length);
+      if (to !== null) taken(event, () => this.options[to].focus({ preventScroll: true }));
       if (event.key === "Enter" || event.key === " ") taken(event, () => view.toggle(here));
     };
     return [on(box, "pointerover", point), on(box, "focusin", point), on(box, "keydown", key),

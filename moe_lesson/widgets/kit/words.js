@@ -43,7 +43,12 @@ export function rounded(value, digits = DIGITS) {
   return Number(text) ? text : (0).toFixed(digits);
 }
 
-/** A weight in words: with a gate scale of 1/16 two digits after the point would say next to nothing. */
+/** A change, as `rounded` writes it, with its sign. */
+export function signed(words) {
+  return words.startsWith("-") ? words : `+${words}`;
+}
+
+/** A weight in words: with a gate scale of 1/16 two digits after the point would say next to nothing; six always say enough. */
 export function weighed(value) {
-  return rounded(value, Math.max(2, 1 - Math.floor(Math.log10(value || 1))));
+  return rounded(value, Math.min(Math.max(2, 1 - Math.floor(Math.log10(value || 1))), 6));
 }

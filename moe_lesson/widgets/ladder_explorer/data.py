@@ -24,7 +24,7 @@ TABLES = ("ladder-cpu", "ladder-cpu-followed", "ladder-speed-cpu")
 
 MEAN = "mean of the domains"
 AXES = ("steps", "FLOPs", "seconds")
-BACKWARD = 3  # a training step costs three forward passes: the backward one costs two (arXiv 2001.08361, section 2.1)
+PASSES = 3  # of a training step, in forward ones: the backward pass costs two (arXiv 2001.08361, section 2.1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RungRuns:
     @property
     def cost_per_step(self) -> dict[str, float]:
         """What one training step costs on each axis."""
-        return {"steps": 1.0, "FLOPs": BACKWARD * self.forward_flops * self.tokens_per_step,
+        return {"steps": 1.0, "FLOPs": PASSES * self.forward_flops * self.tokens_per_step,
                 "seconds": self.ms_per_step / 1000}
 
 

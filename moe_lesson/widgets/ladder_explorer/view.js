@@ -7,7 +7,7 @@ import { d3 } from "../kit/d3.js";
 import { coloursOf, DESIGN, seenOn } from "../kit/design.js";
 import { make } from "../kit/page.js";
 import { WidgetView, widgetOf } from "../kit/view.js";
-import { count, DIGITS, grouped, rounded } from "../kit/words.js";
+import { count, DIGITS, grouped, rounded, signed } from "../kit/words.js";
 
 const AXES = { steps: "training steps", FLOPs: "training FLOPs: 3 × forward FLOPs × tokens",
   seconds: "seconds of training: steps × median time of one, compiled" };
@@ -62,10 +62,7 @@ export function examine(state) {
 
 // --- in words --------------------------------------------------------------------------------------------------------
 
-function signed(value) {
-  const text = rounded(value);
-  return text.startsWith("-") || !Number(text) ? text : `+${text}`;
-}
+const change = (value) => signed(rounded(value));
 
 /** The interval behind a mean, in brackets that no line break parts; nothing behind that of one seed. */
 function bounds({ low, high, n }, words = (value) => rounded(value)) {
@@ -98,14 +95,14 @@ function verdict(name, gap, margin) {
   const lower = Number(size) ? `${size} ${gap.mean > 0 ? "higher" : "lower"}` : `the same to ${10 ** -DIGITS}`;
   const known = gap.n === 1 || gap.low > 0 || gap.high < 0;
   const unknown = Math.max(-gap.low, gap.high) < margin ? `: alike, within ${margin}.` : ", the seeds cannot tell.";
-  return `${name} is ${lower}${bounds(gap, signed)}${known ? "." : unknown}`;
+  return `${name} is ${lower}${bounds(gap, change)}${known ? "." : unknown}`;
 }
 
 /** What is measured, of the highlighted rung, of the one beside it, and their difference. */
 function tableRows(state, { test: [mine, other, gap], equal }) {
   const when = (step) => (step === state.steps.at(-1) ? "" : ` (step\u00a0${step})`);
   const cell = (loss, step) => (loss ? rounded(loss.mean) + when(step) : "not followed");
-  const gapOf = (one) => (one ? signed(one.mean) + bounds(one, signed) : "–");
+  const gapOf = (one) => (one ? change(one.mean) + bounds(one, change) : "–");
   return [["loss", state.rung, state.beside, "difference"],
     ["test, at the end", ...[mine, other].map((one) => rounded(one.mean) + bounds(one)), gapOf(gap)],
     ...Object.entries(equal).map(([axis, found]) => [`validation at ${costWords(found.cost, axis)}`,

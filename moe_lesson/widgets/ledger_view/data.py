@@ -101,7 +101,7 @@ class LedgerView(LessonWidget):
     Args:
         config: where the sliders stand at first.
         compare: a model to draw as an outline over the bars, or None; the button of the widget pins another.
-        name: the title.
+        title: the title.
 
     Traits to read, set and observe: `model` (which one the sliders set out from: "toy", "toy MoE", "LLaMA2 7B",
     "DeepSeek 7B", "DeepSeekMoE 16B", and "this model" for any other config) and the sliders `width`, `layers`, `context`,
@@ -130,7 +130,7 @@ class LedgerView(LessonWidget):
     num_shared = Int().tag(sync=True)
     pinned = Dict().tag(sync=True)  # label and sizes of the outline; empty is none
 
-    def __init__(self, config: ModelConfig = COURSE["toy"], *, compare: ModelConfig | None = None, name: str = "ledger"):
+    def __init__(self, config: ModelConfig = COURSE["toy"], *, compare: ModelConfig | None = None, title: str = "ledger"):
         sizes = Sizes.of(config)
         model = name_of(sizes, "this model")
         models = {known: asdict(Sizes.of(one)) for known, one in STARTS.items()} | {model: asdict(sizes)}
@@ -138,7 +138,7 @@ class LedgerView(LessonWidget):
         pinned = {} if compare is None else Sizes.of(compare)
         start = {"model": model, **{slider: models[model][slider] for slider in CHOICES},
                  "pinned": pinned and {"label": name_of(pinned, "compared model"), **asdict(pinned)}}
-        super().__init__(title=name, models=models, choices=choices, start=start)
+        super().__init__(title=title, models=models, choices=choices, start=start)
 
     @property
     def config(self) -> ModelConfig:

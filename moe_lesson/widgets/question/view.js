@@ -2,6 +2,7 @@
 
 import { keepKeys, on, onSilence, onTrait, taken } from "../kit/events.js";
 import { make, makeButton, say } from "../kit/page.js";
+import { widgetOf } from "../kit/view.js";
 
 class QuestionView {
   constructor(model, el) {
@@ -63,9 +64,4 @@ class QuestionView {
   }
 }
 
-export default {
-  render({ model, el }) {
-    const view = new QuestionView(model, el);
-    return () => view.close();
-  },
-};
+export default widgetOf(QuestionView);

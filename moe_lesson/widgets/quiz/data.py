@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 
+import traitlets
 from traitlets import Dict, Int, List
 
 from ...base.errors import require
-from ..kit.base import LessonWidget
+from ..kit.base import LessonWidget, within
 
 
 class Quiz(LessonWidget):
@@ -48,6 +49,10 @@ class Quiz(LessonWidget):
             self.kept = change["new"]
 
         self.observe(answered, "tries")
+
+    @traitlets.validate("question")
+    def _in_range(self, proposal):
+        return within(proposal, {"question": (0, len(self.questions) - 1)})
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
         """With all questions as HTML, their answers folded: so they read where no widget lives, on GitHub or on paper."""

@@ -88,7 +88,9 @@ class RedundancyLens(LessonWidget):
             merges: how many, at most N - 1.
             draws: of the control.
         """
-        moe = moe_layers(model)[layer]
+        layers = moe_layers(model)
+        require(0 <= layer < len(layers), f"layer is {layer}; this model has {len(layers)} MoE layers, counted from 0")
+        moe = layers[layer]
         with torch.no_grad():
             routing = moe.router(x_TD).detach()
 

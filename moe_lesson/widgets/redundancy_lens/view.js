@@ -10,7 +10,7 @@ import { movedOn, placeWithin } from "../kit/events.js";
 import { make, makeStage, say } from "../kit/page.js";
 import { floats } from "../kit/routing.js";
 import { PointingView, widgetOf } from "../kit/view.js";
-import { count, listed, rounded } from "../kit/words.js";
+import { count, listed, rounded, signed } from "../kit/words.js";
 
 const MEANINGS = {
   outputs: "cosine of two experts' outputs, mean over the same tokens",
@@ -71,10 +71,6 @@ function lossWords(state) {
   const scale = d3.min([Math.abs(state.control.mean[0]), high - low, 1].filter((size) => size > 0));
   const digits = Math.min(3 - Math.floor(Math.log10(scale)), 12);
   return (loss) => rounded(loss, digits);
-}
-
-function signed(words) {
-  return words.startsWith("-") ? words : `+${words}`;
 }
 
 function mergesWords({ merges }, { thresholds }) {

@@ -5,7 +5,8 @@ import { fillTable, makeSheet } from "../kit/charts.js";
 import { button } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { on, placeWithin } from "../kit/events.js";
-import { make, makeCanvas, takeKeys } from "../kit/page.js";
+import { make, makeStage } from "../kit/page.js";
+import { combinations } from "../kit/routing.js";
 import { TokenStrip } from "../kit/tokens.js";
 import { PointingView, widgetOf } from "../kit/view.js";
 import { count, listed, rounded } from "../kit/words.js";
@@ -57,8 +58,8 @@ function tokenWords({ tokens, experts, k }, token) {
 
 /** The probability of at least this score, if each round is right with a chance of its own: binomial. */
 export function atLeast(score, rounds, chance) {
-  const ways = (right) => d3.range(right).reduce((product, i) => (product * (rounds - i)) / (i + 1), 1);
-  return d3.sum(d3.range(score, rounds + 1), (right) => ways(right) * chance ** right * (1 - chance) ** (rounds - right));
+  return d3.sum(d3.range(score, rounds + 1),
+    (right) => combinations(rounds, right) * chance ** right * (1 - chance) ** (rounds - right));
 }
 
 function closing(score, rounds) {
@@ -107,14 +108,12 @@ class RouterGameView extends PointingView {
   }
 
   build() {
-    this.strip = new TokenStrip(this);
-    [this.stage, this.canvas] = [make("div", "moe-stage moe-game"), makeCanvas()];
-    takeKeys(this.stage, "three maps A, B and C of the experts that each token chose, over their load bars: arrow keys move from "
-      + "token to token, Enter keeps one, Escape lets go");
-    this.stage.append(this.canvas);
+    this.strip = new TokenStrip(this, { short: true }); // nothing moves from round to round
+    Object.assign(this, makeStage("three maps A, B and C of the experts that each token chose, over their load bars: arrow keys move from "
+      + "token to token, Enter keeps one, Escape lets go"));
+    this.stage.classList.add("moe-game");
     [this.evidence, this.history] = [makeSheet("the evidence"), makeSheet("your guesses")];
     this.folded.append(this.history);
-    [this.cursor, this.shownRound] = [0, null];
     return [this.strip.box, this.stage, make("div", "moe-caption", "Bright: the token chose this expert. Bars: tokens per expert; "
       + "line: their mean."), this.evidence];
   }

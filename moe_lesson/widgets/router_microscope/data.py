@@ -15,7 +15,7 @@ from traitlets import Bool, Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible, well_formed
-from ...moe.layers import MoE
+from ...moe.layers import moe_layers
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import Gate, check_logits, follows, plain
@@ -93,7 +93,7 @@ class RouterMicroscope(ReadingWidget):
             seed: of the noise.
             token: which token is shown first.
         """
-        routers = [block.ffn.router for block in model.blocks if isinstance(block.ffn, MoE)]
+        routers = [layer.router for layer in moe_layers(model)]
         require(bool(routers), "this model has no MoE layer, so there is no router to look at")
         require(0 <= layer < len(routers), f"layer is {layer}; this model's MoE layers are 0 … {len(routers) - 1}")
         check_router(routers[layer])

@@ -128,7 +128,7 @@ class RouterMicroscopeView extends ReadingView {
 
   build() {
     this.draws = floats(this.state.draws);
-    this.strip = new TokenStrip(this, "token", this.state.weights);
+    this.strip = new TokenStrip(this, { trait: "token", short: this.state.weights });
     this.stage = make("div", "moe-stage");
     takeKeys(this.stage, "bars of every expert from logits to weights: arrow keys move from expert to expert, Enter keeps one, "
       + "Escape lets go");
@@ -173,9 +173,8 @@ class RouterMicroscopeView extends ReadingView {
     this.x = d3.scaleBand(columns, [0, width]).paddingInner(width / columns.length > 6 ? 0.15 : 0);
     const weights = new Float64Array(state.num_experts);
     seen.ids.forEach((n, i) => { weights[n] = seen.weights[i]; });
-    const sizes = (chart) => chart.outer - chart.margin.top - chart.margin.bottom;
-    const logit = d3.scaleLinear(this.limits, [sizes(this.charts[0]), 0]).clamp(true);
-    const share = d3.scaleLinear([0, 1], [sizes(this.charts[1]), 0]);
+    const logit = d3.scaleLinear(this.limits, [this.charts[0].height, 0]).clamp(true);
+    const share = d3.scaleLinear([0, 1], [this.charts[1].height, 0]);
     const rows = [[seen.logits, logit, 0], [seen.probabilities, share, 0], [weights, share, 0],
       [Float64Array.from(seen.counts, (times) => times / DRAWS), share, 0]];
     const titles = [`logits${state.noise ? `, draw ${state.draw}; dash: no noise` : ""}; line: cut`,
@@ -191,7 +190,7 @@ class RouterMicroscopeView extends ReadingView {
     const every = Math.max(1, Math.ceil(30 / x.step()));
     chart.axes(row === 3 ? x : null, y, { xValues: columns.filter((_, i) => i % every === 0), yValues: row ? SHARES : null,
       yTicks: 4, yFormat: row ? d3.format("~g") : null });
-    const [height, zero] = [chart.outer - chart.margin.top - chart.margin.bottom, y(0)];
+    const [height, zero] = [chart.height, y(0)];
     const finite = columns.filter((n) => Number.isFinite(values[n]));
     chart.bars([
       ...(x(looked) === undefined ? [] : [{ key: "looked", x: x(looked) - 1.5, y: -1, width: x.bandwidth() + 3, height: height + 2,

@@ -19,6 +19,7 @@ from ...base.tokens import encode
 from ...moe.layers import moe_layers
 from ...moe.zoo import ZOO, Settings, Tokens, settings_for
 from ..kit.base import LessonWidget, one_of, within
+from ..kit.gates import float32
 
 
 class RouterZoo(LessonWidget):
@@ -45,7 +46,7 @@ class RouterZoo(LessonWidget):
     previous = Bytes().tag(sync=True)  # float32 [T, N]
     documents = List(Int()).tag(sync=True)
     settings = Dict().tag(sync=True)
-    kinds = Dict().tag(sync=True)  # router -> causal, fixed, free
+    kinds = Dict().tag(sync=True)  # router -> whether it is causal, and has free experts
 
     router = Unicode().tag(sync=True)
     read = Int(1).tag(sync=True)
@@ -64,7 +65,7 @@ class RouterZoo(LessonWidget):
             kind.gates(tokens, settings)  # the browser's own have no door: what can't be is refused by these
         start = {"router": router, "read": count, "locked_token": None}
         super().__init__(title=title, origin=origin, tokens=[visible(name) for name in names], num_experts=num_experts,
-                         logits=raw(tokens.logits), previous=raw(tokens.previous), documents=tokens.documents.tolist(),
+                         logits=float32(tokens.logits), previous=float32(tokens.previous), documents=tokens.documents.tolist(),
                          settings=for_browser(settings, tokens), start=start,
                          kinds={name: {"causal": kind.causal, "free": kind.free} for name, kind in ZOO.items()})
 
@@ -80,6 +81,8 @@ class RouterZoo(LessonWidget):
             origin: "trained" or "toy".
             title: the title.
         """
+        require(not isinstance(texts, (str, bytes)) and len(texts) > 0,
+                f"texts is {texts!r}; expected a list of documents, at least one")
         require(len(moe_layers(model)) >= 2, "the zoo needs a model with two MoE layers: MoE++ looks at the router before")
         read = [[routing for routing in model.route(text) if routing is not None] for text in (*texts, before)]
         last, earlier = (torch.cat([one[layer].logits.detach() for one in read[:-1]]) for layer in (-1, -2))
@@ -98,11 +101,6 @@ class RouterZoo(LessonWidget):
     @traitlets.validate("read", "locked_token")
     def _in_range(self, proposal):
         return within(proposal, {"read": (1, len(self.tokens)), "locked_token": (0, len(self.tokens) - 1)})
-
-
-def raw(values: Tensor) -> bytes:
-    """float32, row by row."""
-    return values.detach().float().cpu().numpy().tobytes()
 
 
 def for_browser(settings: Settings, tokens: Tokens) -> dict:

@@ -19,7 +19,7 @@ from ...moe.layers import moe_layers
 from ...moe.recipes import Sparse
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
-from ..kit.gates import Gate, check_layers, packed
+from ..kit.gates import Gate, check_layers, float32
 
 
 class RoutingMap(ReadingWidget):
@@ -33,7 +33,7 @@ class RoutingMap(ReadingWidget):
         null: what a *random* router decides on the same hidden states, like `routings`, or None. It has the gate of
             `router` without bias.
         num_shared: how many shared experts see every token.
-        name: the title.
+        title: the title.
 
     Traits to read, set and observe: `layer` (0 … L-1), `k` (1 … N), `router` ("model" or "null"), `locked_token` and
     `locked_expert` (an index or None); of a map made by `of_model` also `text`.
@@ -59,7 +59,7 @@ class RoutingMap(ReadingWidget):
     locked_expert = Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router=None,
-                 null: Sequence[Routing] | None = None, num_shared: int = 0, name: str = "routing map", **more):
+                 null: Sequence[Routing] | None = None, num_shared: int = 0, title: str = "routing map", **more):
         require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
         gates = gates_for(router, len(routings))
         null_gates = [gate.without_bias() for gate in gates] if null is not None else []
@@ -71,13 +71,14 @@ class RoutingMap(ReadingWidget):
         tokens = [visible(token) for token in routings[0].tokens]
         start = {"layer": 0, "k": routings[0].top_k, "router": "model", "locked_token": repeated(tokens), "locked_expert": None,
                  "text": more.pop("text", "")}
-        super().__init__(title=name, origin=origin, num_shared=num_shared, gates=[gate.to_dict() for gate in gates],
+        super().__init__(title=title, origin=origin, num_shared=num_shared, gates=[gate.to_dict() for gate in gates],
                          null_gates=[gate.to_dict() for gate in null_gates], sizes=[r.num_experts for r in routings],
-                         top_k=routings[0].top_k, tokens=tokens, logits=packed(routings), null_logits=packed(null or ()),
-                         start=start, **more)
+                         top_k=routings[0].top_k, tokens=tokens, start=start,
+                         logits=b"".join(float32(one.logits) for one in routings),
+                         null_logits=b"".join(float32(one.logits) for one in null or ()), **more)
 
     @classmethod
-    def of_model(cls, model, text: str, *, origin: str = "trained", seed: int = 0, name: str = "routing map") -> RoutingMap:
+    def of_model(cls, model, text: str, *, origin: str = "trained", seed: int = 0, title: str = "routing map") -> RoutingMap:
         """The map of a language model's own routing, beside random routers, for any text that the learner types.
 
         Args:
@@ -85,16 +86,15 @@ class RoutingMap(ReadingWidget):
             text: what stands in the text field at first.
             origin: "trained" or "toy".
             seed: of the random routers.
-            name: the title.
+            title: the title.
         """
         routers = [layer.router for layer in moe_layers(model)]
         require(bool(routers), "this model has no MoE layer, so there is no routing to show")
         require(bool(text), "the text is empty, so there is nothing to route; write at least one letter")
         routings, null = route_beside_null(model, text, seed)
-        nulls = b"".join(random_router(router, seed + i).weight.detach().float().cpu().numpy().tobytes()
-                         for i, router in enumerate(routers))
+        nulls = b"".join(float32(random_router(router, seed + i).weight) for i, router in enumerate(routers))
         shared = max(recipe.num_shared for recipe in model.config.recipes if isinstance(recipe, Sparse))
-        one = cls(routings, null=null, origin=origin, router=routers, name=name, num_shared=shared, text=well_formed(text),
+        one = cls(routings, null=null, origin=origin, router=routers, title=title, num_shared=shared, text=well_formed(text),
                   max_tokens=model.config.context, null_weights=nulls)
         one.carry(model)
         return one

@@ -5,13 +5,12 @@ import { drawCells, drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, mak
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { movedOn, on, placeWithin, reveal } from "../kit/events.js";
-import { forward, product } from "../kit/moe.js";
+import { product } from "../kit/moe.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
-import { ReadingView } from "../kit/reading.js";
-import { chosenBy, floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
+import { ReadingView, readText } from "../kit/reading.js";
+import { chosenBy, chosenWords, floats, inCommon, meanLoad, ranked, rankExperts, route, weightOf } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
-import { encode, tokenNames } from "../kit/vocabulary.js";
 import { count, listed, weighed } from "../kit/words.js";
 
 const ROW = 18;  // pixels per token: room for its name
@@ -32,12 +31,11 @@ export function recorded(state) {
 
 /** The same of a text that the learner wrote, computed from the model's weights. */
 export function computed(state, model) {
-  const ids = encode(state.text, model.vocabulary);
-  const { layers } = forward(model, ids);
+  const { tokens, layers } = readText(model, state.text);
   const [D, draws] = [model.config.width, floats(state.null_weights)];
-  const ranks = (gates, logitsOf) => gates.map((gate, i) => rankExperts(logitsOf(layers[i], i), ids.length, state.sizes[i], gate));
+  const ranks = (gates, logitsOf) => gates.map((gate, i) => rankExperts(logitsOf(layers[i], i), tokens.length, state.sizes[i], gate));
   return {
-    tokens: tokenNames(ids, model.vocabulary),
+    tokens,
     model: ranks(state.gates, (layer) => layer.logits),
     null: ranks(state.null_gates, ({ x }, i) => {
       const start = D * d3.sum(state.sizes.slice(0, i));
@@ -83,7 +81,7 @@ function loadWords(routed) {
 
 function tokenWords(tokens, routed, token) {
   const named = (t) => `${t} '${tokens[t]}'`;
-  const goes = Array.from(chosenBy(routed, token), (n) => `${n} (${weighed(weightOf(routed, token, n))})`);
+  const goes = chosenWords(routed, token);
   const common = inCommon(routed, token);
   const alike = ranked(common).filter((t) => t !== token && common[t]).slice(0, 3);
   return `Token ${named(token)} goes to ${goes.length === 1 ? "expert" : "experts"} ${listed(goes)}.`

@@ -14,8 +14,7 @@ from ...lm.model import LanguageModel
 from ...moe.layers import moe_layers
 from ..kit.base import ReadingWidget, within
 
-STATIONS = ("vector", "logits", "softmax", "top-k", "weights", "experts", "sum", "residual")
-SHORT = ("vector", "softmax", "top-k", "experts", "residual")
+STATIONS, SHORT = 8, 5  # places to stop at; view.js has their names
 
 
 class TokenWay(ReadingWidget):
@@ -49,13 +48,12 @@ class TokenWay(ReadingWidget):
                               'take one that has, e.g. shipped_model("ladder-deepseekmoe")')
         tokens = next(routing.num_tokens for routing in model.route(text) if routing is not None)
         require(0 <= token < tokens, f"token is {token}; this text has {tokens} tokens, the first is 0")
-        start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": len(SHORT if short else STATIONS) - 1}
+        start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": (SHORT if short else STATIONS) - 1}
         super().__init__(title=title, origin=origin, short=short, num_layers=len(layers), max_tokens=model.config.context,
                          start=start)
         self.carry(model)
 
     @traitlets.validate("layer", "locked_token", "station")
     def _in_range(self, proposal):
-        stations = SHORT if self.short else STATIONS
         return within(proposal, {"layer": (0, self.num_layers - 1), "locked_token": (0, self.max_tokens - 1),
-                                 "station": (0, len(stations) - 1)})
+                                 "station": (0, (SHORT if self.short else STATIONS) - 1)})

@@ -100,7 +100,7 @@ class TokenWayView extends ReadingView {
   }
 
   build() {
-    this.strip = new TokenStrip(this);
+    this.strip = new TokenStrip(this, { short: true });
     this.stage = make("div", "moe-way");
     this.canvas = makeCanvas();
     this.stage.append(this.canvas);

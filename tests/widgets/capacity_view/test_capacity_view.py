@@ -31,7 +31,7 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
             ("routings is empty", [], {}),
             (r"routings\[1\] is str; expected a Routing", [one, "x"], {}),
             ("no token texts; add them with", [Routing(one.logits, one.expert_ids, one.weights)], {}),
-            (r"has 0 tokens; the map shows 1 … 300", [routing_of(logits_of(0, 4), 2)], {}),
+            (r"routings\[0\] has no token; route a text", [routing_of(logits_of(0, 4), 2)], {}),
             (r"has 301 tokens; the map shows 1 … 300, route a piece", [routing_of(logits_of(301, 4), 2)], {}),
             ("other tokens", [one, one.with_tokens("vwxyz")], {}),
             ("K = 0", [routing_of(logits_of(5, 4), 0)], {}),
@@ -54,7 +54,7 @@ def test_the_view_of_a_model_shows_its_own_choices():
     model = LanguageModel(ModelConfig((Dense(16), sparse, sparse), layers=3, width=16, heads=2, context=24)).eval()
     view = CapacityView.of_model(model, "a b c", origin="toy", title="x", seed=5)
     routings = [routing for routing in model.route("a b c") if routing is not None]
-    assert view.experts == b"".join(routing.expert_ids.numpy().astype(np.int32).tobytes() for routing in routings)
+    assert view.expert_ids == b"".join(routing.expert_ids.numpy().astype(np.int32).tobytes() for routing in routings)
     assert (view.tokens, view.sizes, view.origin, view.title, view.seed) == (["a", "␣b", "␣c"], [8, 8], "toy", "x", 5)
     for words, wrong, text in (("no MoE layer", LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2)), "abc"),
                                ("the text is empty", model, "")):

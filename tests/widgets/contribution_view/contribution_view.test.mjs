@@ -22,7 +22,7 @@ test("the parts and the experts of a text that the page reads", () => {
     for (const [group, parts] of Object.entries({ one, none })) {
       for (const [name, expected] of Object.entries(parts)) close(Array.from(layers[i][group][name]), expected, `${group} ${name}`, 1e-4);
     }
-    assert.deepEqual(Array.from(layers[i].ids), ids);
-    close(Array.from(layers[i].weights), weights, "weights", 1e-4);
+    assert.deepEqual(Array.from(layers[i].routed.ids), ids);
+    close(Array.from(layers[i].routed.weights), weights, "weights", 1e-4);
   });
 });

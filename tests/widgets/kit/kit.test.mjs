@@ -10,6 +10,7 @@ import { forward, readModel } from "../../../moe_lesson/widgets/kit/moe.js";
 import { floats, inCommon, rankExperts, route } from "../../../moe_lesson/widgets/kit/routing.js";
 import { cutToTokens } from "../../../moe_lesson/widgets/kit/tokens.js";
 import { encode, tokenNames, vocabularyOf } from "../../../moe_lesson/widgets/kit/vocabulary.js";
+import { weighed } from "../../../moe_lesson/widgets/kit/words.js";
 import { close, golden, view } from "../parity_harness.mjs";
 
 for (const { name, logits, T, N, k, gate, ids, weights, load, common } of golden.gates) {
@@ -18,7 +19,7 @@ for (const { name, logits, T, N, k, gate, ids, weights, load, common } of golden
     assert.deepEqual(Array.from(routed.ids), ids, "expert ids");
     close(Array.from(routed.weights), weights, "weights");
     assert.deepEqual(Array.from(routed.load), load, "load");
-    if (T) assert.deepEqual(inCommon(routed, 0), common, "experts in common");
+    assert.deepEqual(inCommon(routed, 0), common, "experts in common");
   });
 }
 
@@ -44,6 +45,10 @@ for (const { name, file, texts } of golden.models) {
     });
   }
 }
+
+test("a weight has two figures, but never more than six digits", () => {
+  assert.deepEqual([0.25, 0.0123, 3e-9, 5.9e-132, 0, 1].map(weighed), ["0.25", "0.012", "0.000000", "0.000000", "0.00", "1.00"]);
+});
 
 test("a model has the colour that it has in figures", () => {
   for (const [name, colour] of golden.colours) assert.equal(colourOf(name), colour, name);

@@ -107,6 +107,8 @@ def test_the_lens_of_a_layer_measures_what_it_shows():
     by_outputs = lens.kinds[0]
     assert by_outputs["leaders"][1] == [0, 1, 2, 1, 4] and by_outputs["losses"][1] == pytest.approx(0, abs=1e-9)
     assert by_outputs["losses"][2] > 1e-6
+    with pytest.raises(ValueError, match="layer is 1; this model has 1 MoE layers, counted from 0"):
+        RedundancyLens.of_layer(layer, x, lambda changed: 0.0, layer=1, origin="toy", unit="loss")
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ def test_javascript_routes_as_python_does(node, monkeypatch):
     ("3 names", lambda: RouterZoo(tokens_of(zoo_of()), "abc", settings_for(torch.randn(9, 16), 2, 5))),
     ("16 experts can't be 3 groups", lambda: zoo_of(groups=3)), ("free is 16", lambda: zoo_of(free=16)),
     ("two MoE layers", lambda: RouterZoo.of_model(model_of(layers=1), ["a"], "b")),
+    ("expected a list of documents", lambda: RouterZoo.of_model(model_of(), [], "b")),
+    ("expected a list of documents", lambda: RouterZoo.of_model(model_of(), "abc", "b")),
 ])
 def test_wrong_arguments_are_refused(words, call):
     with pytest.raises(ValueError, match=words):
