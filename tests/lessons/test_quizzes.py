@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import moe_lesson.teach.lesson as teach
 from moe_lesson.teach.lesson import Lesson, read_quiz
 
 REPO = Path(__file__).parents[2]
@@ -55,7 +54,7 @@ def test_every_lesson_has_a_quiz_and_no_quiz_is_without_a_lesson():
 
 
 def test_answers_are_kept_beside_the_guesses_and_come_back(monkeypatch, tmp_path):
-    monkeypatch.setattr(teach, "home", lambda: tmp_path)
+    monkeypatch.setenv("MOE_LESSON_HOME", str(tmp_path))
     lesson = Lesson("09")
     lesson.keep("wait", 4, 64)
     ask, says = (one := read_quiz("09")[0])["ask"], one["answers"][0]["says"]
