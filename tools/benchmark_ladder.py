@@ -12,9 +12,6 @@ code; on a CPU with one thread, which is how the ladder was trained, compiled an
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import random
 import statistics
 import time
@@ -22,12 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from tables import record
 
 from moe_lesson import LanguageModel, TrainingConfig, next_token
-from moe_lesson.base.devices import device_name, pick_device
+from moe_lesson.base.devices import pick_device
 from moe_lesson.base.tokens import VOCABULARY
 from moe_lesson.experiments import EXPERIMENTS
-from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.experiments.rungs import Preset
 from moe_lesson.lm.training import adamw, one_step
 from moe_lesson.measure.evidence import write_table
@@ -100,12 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{row['rung']:35} {row['ms_per_step']:8.1f} ms  {row['ratio']:.2f} × dense; eager {row['eager_ratio']:.2f} ×; "
               f"threads: {row['threads']}")
     if options.out:
-        threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
-        write_table(options.out / "results", f"ladder-speed-{device}", rows, {
-            "command": f"{threads}python tools/benchmark_ladder.py --device {device} --repeats {options.repeats} --out data",
-            "commit": git_commit(), "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "device": device_name(device), "seconds": round(time.perf_counter() - began),
-            "date": datetime.date.today().isoformat(), "preset": asdict(preset), "corpus": "none"})
+        command = f"benchmark_ladder.py --device {device} --repeats {options.repeats}"
+        write_table(options.out / "results", f"ladder-speed-{device}", rows,
+                    record(command, device, time.perf_counter() - began, asdict(preset)))
 
 
 if __name__ == "__main__":

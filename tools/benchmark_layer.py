@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import importlib.util
 import json
 import multiprocessing
 import os
-import platform
 import random
 import statistics
 import sys
@@ -33,11 +31,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from tables import record, with_section
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from moe_lesson import DenseFFN, MoE, result_table
-from moe_lesson.base.devices import device_name, pick_device
+from moe_lesson.base.devices import pick_device
 from moe_lesson.base.storage import write_text
 from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, write_table
@@ -385,22 +384,12 @@ def table_name(device: str, dtype: str) -> str:
 def provenance(device: str, dtype: str, tokens: list[int], repeats: int, processes: int, seconds: float,
                left_out: dict[str, str]) -> dict:
     """What made the table."""
-    packages = {name: sys.modules.get(name) for name in ("torch", "transformers", "triton")}
-    threads = f"OMP_NUM_THREADS={torch.get_num_threads()} " if device == "cpu" else ""
-    return {
-        "command": f"{threads}python tools/benchmark_layer.py --device {device} --dtype {dtype} --repeats {repeats} "
-                   f"--processes {processes} --tokens {' '.join(map(str, tokens))} --out data",
-        "commit": git_commit(),
-        "versions": {"python": platform.python_version(),
-                     **{name: module.__version__ if module else "not used" for name, module in packages.items()}},
-        "device": device_name(device),
-        "seconds": round(seconds),
-        "date": datetime.date.today().isoformat(),
-        "preset": {"dtype": dtype, "tokens": tokens, "repeats": repeats, "processes": processes,
-                   "sizes": list(map(asdict, sizes(device, tokens)))},
-        "corpus": "none",
-        "left_out": left_out,
-    }
+    command = (f"benchmark_layer.py --device {device} --dtype {dtype} --repeats {repeats} --processes {processes} "
+               f"--tokens {' '.join(map(str, tokens))}")
+    preset = {"dtype": dtype, "tokens": tokens, "repeats": repeats, "processes": processes,
+              "sizes": list(map(asdict, sizes(device, tokens)))}
+    others = {name: sys.modules[name].__version__ if sys.modules.get(name) else "not used" for name in ("transformers", "triton")}
+    return record(command, device, seconds, preset, **others) | {"left_out": left_out}
 
 
 def section(table: Table, steps: Table) -> str:
@@ -446,12 +435,6 @@ def section(table: Table, steps: Table) -> str:
     return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 125) for part in text) + "\n"
 
 
-def with_section(page: str, body: str, heading: str = HEADING) -> str:
-    """The page with this text under a heading."""
-    before, rest = page.split(heading, 1)
-    return before + heading + body + rest[rest.index("\n## "):]
-
-
 def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, processes: int,
               unfinished: Path) -> tuple[list[dict], list[dict], dict]:
     """Rows of the table, rows of the breakdown, and their provenance; `unfinished` is a file that keeps the sizes that were
@@ -485,8 +468,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.contributing:
         path, name = REPO / "CONTRIBUTING.md", table_name("cpu", "float32")
-        path.write_text(with_section(path.read_text(encoding="utf-8"),
-                                     section(result_table(name), result_table(f"{name}-steps"))), encoding="utf-8")
+        made = section(result_table(name), result_table(f"{name}-steps"))
+        path.write_text(with_section(path.read_text(encoding="utf-8"), made, HEADING), encoding="utf-8")
         return
     if min(options.repeats, options.processes, *(options.tokens or [1])) < 1:
         parser.error("--repeats, --processes and --tokens must be at least 1")

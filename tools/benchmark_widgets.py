@@ -14,9 +14,7 @@ from a new text of the model's whole context to the end of the frame that shows 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import random
 import statistics
 import sys
@@ -25,11 +23,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from benchmark_layer import with_section
+from tables import record, with_section
 
 from moe_lesson.base.devices import device_name
-from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, result_table, write_table
 
 CONTRIBUTING = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"
@@ -198,15 +194,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(in_words(row) + mark(row))
     print(f"{sum(map(bool, map(missed, rows)))} of {len(rows)} rows miss a target of the course.")
     if options.out:
-        threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
         chosen = "".join(f"{name} " for name in options.widgets)
-        write_table(options.out / "results", "widget-speed-cpu", [{c: row.get(c, "") for c in COLUMNS} for row in rows], {
-            "command": f"{threads}python tools/benchmark_widgets.py {chosen}--presses {options.presses} --out data",
-            "commit": git_commit(), "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                                                 "chromium": chromium, "playwright": version("playwright")},
-            "device": f"{device_name('cpu')}, cores: {os.cpu_count()}, load before: {load:.2f}, no GPU",
-            "seconds": round(time.perf_counter() - began), "date": datetime.date.today().isoformat(),
-            "preset": {"viewport": VIEWPORT, "targets": TARGETS, "presses": options.presses}, "corpus": "none"})
+        write_table(options.out / "results", "widget-speed-cpu", [{c: row.get(c, "") for c in COLUMNS} for row in rows], record(
+            f"benchmark_widgets.py {chosen}--presses {options.presses}", "cpu", time.perf_counter() - began,
+            {"viewport": VIEWPORT, "targets": TARGETS, "presses": options.presses}, chromium=chromium,
+            playwright=version("playwright")) | {
+            "device": f"{device_name('cpu')}, cores: {os.cpu_count()}, load before: {load:.2f}, no GPU"})
 
 
 if __name__ == "__main__":

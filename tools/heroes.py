@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import textwrap
 from html import escape
+from itertools import accumulate
 from math import comb
+from operator import or_
 from pathlib import Path
 
 from moe_lesson.teach.design import MODELS
@@ -24,6 +26,7 @@ TEXT = "font-family='system-ui, sans-serif' text-anchor='middle' dominant-baseli
 MOVE = 0.45  # the part of a step in which things change; then they rest
 # On a phone the picture is 340 pixels wide, and so 0.39 times as large: its words are drawn larger there.
 SIZES = ".said{font-size:22px}@media(max-width:560px){.said{font-size:32px}text[font-size^='1']{font-size:24px}}"
+UNSAID = {"transform": "translate(0,0)", "opacity": "1"}  # how a thing looks of which nothing else is said
 FADE = 0.15  # the part in which words vanish; others come after it
 
 
@@ -41,8 +44,8 @@ class Film:
         return len(self.things) - 1
 
     def box(self, x: float, y: float, w: float, h: float, fill: str = TILE, **looks: str) -> int:
-        round = min(6, w / 4, h / 4)
-        return self.add(f"rect x='{x:g}' y='{y:g}' width='{w:g}' height='{h:g}' rx='{round:g}'", fill=fill, **looks)
+        corner = min(6, w / 4, h / 4)
+        return self.add(f"rect x='{x:g}' y='{y:g}' width='{w:g}' height='{h:g}' rx='{corner:g}'", fill=fill, **looks)
 
     def dot(self, x: float, y: float, r: float, fill: str, **looks: str) -> int:
         return self.add(f"circle cx='{x:g}' cy='{y:g}' r='{r:g}'", fill=fill, **looks)
@@ -50,10 +53,16 @@ class Film:
     def text(self, x: float, y: float, words: str, size: int = 15, fill: str = INK, **looks: str) -> int:
         return self.add(f"text x='{x:g}' y='{y:g}' font-size='{size}' {TEXT}>{escape(words)}</text", fill=fill, **looks)
 
-    def at(self, step: int, *things: int, **looks: str) -> None:
-        """From this step on the things look so."""
+    def at(self, step: int, *things: int, until: int | None = None, **looks: str) -> None:
+        """From this step on the things look so; `until` another, from which on they look as before."""
         for thing in things:
-            self.things[thing][1].setdefault(step, {}).update(looks)
+            steps = self.things[thing][1]
+            before = dict(UNSAID)
+            for earlier in sorted(steps):
+                before |= steps[earlier] if earlier <= step else {}
+            steps.setdefault(step, {}).update(looks)
+            if until is not None and until < self.steps:
+                steps.setdefault(until, {}).update({key: before[key] for key in looks})
 
     def captions(self, words: dict[int, str]) -> None:
         """One line or two under the picture, which change with the steps."""
@@ -65,22 +74,15 @@ class Film:
             shifts = [(1 - len(lines)) / 2, *[1.1] * len(lines)]
             spans = "".join(f"<tspan x='{WIDTH / 2:g}' dy='{dy:g}em'>{escape(line)}</tspan>" for dy, line in zip(shifts, lines))
             said = self.add(f"text class='said' x='{WIDTH / 2:g}' y='{HEIGHT - 42}' {TEXT}>{spans}</text", fill=INK,
-                            opacity="1" if start == 0 else "0")
-            self.at(start, said, opacity="1")
-            if end is not None:
-                self.at(end, said, opacity="0")
+                            opacity="0")
+            self.at(start, said, until=end, opacity="1")
 
     def svg(self, alt: str, moves: bool = True) -> str:
         """The picture as a file; without films it is its still."""
         styles, drawn = [], []
         for number, (svg, looks) in enumerate(self.things):
-            seen: list[dict[str, str]] = []
-            for step in range(self.steps):
-                seen.append((seen[-1] if seen else {}) | looks.get(step, {}))
-            every = set().union(*seen)
-            unsaid = {"transform": "translate(0,0)", "opacity": "1"}
-            seen = [{key: (unsaid | one)[key] for key in sorted(every)} for one in seen]
-            base = ";".join(f"{key}:{value}" for key, value in seen[self.still].items())
+            seen = list(accumulate((looks.get(step, {}) for step in range(self.steps)), or_))
+            seen = [{key: (UNSAID | one)[key] for key in sorted(seen[-1])} for one in seen]
             if any(one != seen[0] for one in seen):
                 frames = [f"0%{{{css(seen[0])}}}"]
                 for step in range(1, self.steps):
@@ -92,7 +94,7 @@ class Film:
                 frames.append(f"100%{{{css(seen[-1])}}}")
                 styles.append(f"@keyframes k{number}{{{''.join(frames)}}}#k{number}{{animation-name:k{number}}}")
             name, _, rest = svg.partition(" ")
-            drawn.append(f"<{name} id='k{number}' style='{base}' {rest}{'' if name == 'text' else '/'}>")
+            drawn.append(f"<{name} id='k{number}' style='{css(seen[self.still])}' {rest}{'' if name == 'text' else '/'}>")
         style = SIZES + (f"#film>*{{animation:{self.steps * self.seconds:g}s ease-in-out infinite}}{''.join(styles)}"
                          "@media (prefers-reduced-motion:reduce){#film>*{animation:none!important}}" if moves else "")
         size = f"width='{WIDTH}' height='{HEIGHT}'"
@@ -123,15 +125,13 @@ def start_here() -> Film:
     colours = dict(zip(routes, COLOURS))
     for step, (i, word) in enumerate(enumerate(["the", "cat", "sat", "on", "the", "mat"]), 1):
         x = 215 + 90 * i
-        film.text(x, 36, word, 19, fill=FAINT)
-        film.at(step, len(film.things) - 1, fill=colours[word])
+        film.at(step, film.text(x, 36, word, 19, fill=FAINT), fill=colours[word])
         for expert in routes[word]:
             to = corners[expert][0] + 29, corners[expert][1] + 22
             token = film.dot(x, 62, 8, colours[word], opacity="0")
             film.at(step, token, opacity="1", transform=moved((x, 62), to))
             film.at(step + 1, token, opacity="0")
-            film.at(step, tiles[expert], fill=colours[word])
-            film.at(step + 1, tiles[expert], fill=TILE)
+            film.at(step, tiles[expert], until=step + 1, fill=colours[word])
     for word in routes:
         for expert in routes[word]:
             film.at(7, tiles[expert], fill=colours[word])
@@ -149,11 +149,9 @@ def dense() -> Film:
         token = film.dot(*start, 14, COLOURS[i], opacity="1" if i == 0 else "0")
         film.at(step, token, opacity="1")
         film.at(step + 1, token, transform=moved(start, (440, 105)), opacity="0")
-        film.at(step + 1, *units, fill=COLOURS[i])
-        film.at(step + 2, token, transform=moved(start, end), opacity="1")
-        film.at(step + 2, *units, fill=TILE)
-        if step + 3 < film.steps:
-            film.at(step + 3, token, opacity="0")
+        film.at(step + 1, *units, until=step + 2, fill=COLOURS[i])
+        film.at(step + 2, token, transform=moved(start, end))
+        film.at(step + 2, token, until=step + 3, opacity="1")
     film.captions({0: "a token comes", 1: "and every unit works for it", 2: "another token comes", 3: "every unit works again",
                    4: "and again", 6: "could something small say beforehand which units a token needs?"})
     return film
@@ -183,13 +181,10 @@ def topk() -> Film:
             copy = film.dot(190, 111, 10, colour, opacity="0")
             film.at(first + 2, copy, opacity="1", transform=moved((190, 111), to))
             film.at(first + 3, copy, opacity="0")
-            film.at(first + 3, tiles[expert], fill=colour)
+            film.at(first + 3, tiles[expert], until=first + 4, fill=colour)
             answer = film.dot(*to, 8, colour, opacity="0")
-            film.at(first + 3, answer, opacity="1")
+            film.at(first + 3, answer, until=first + 5, opacity="1")
             film.at(first + 4, answer, transform=moved(to, out))
-            film.at(first + 4, tiles[expert], fill=TILE)
-            if first + 5 < film.steps:
-                film.at(first + 5, answer, opacity="0")
     film.captions({0: "a token comes", 1: "the router scores all eight experts", 2: "the best two are chosen",
                    3: "only these two work", 4: "their answers are added, each with its weight",
                    5: "another token", 6: "other scores", 7: "other experts", 8: "the same price",
@@ -212,11 +207,9 @@ def balance() -> Film:
         film.at(5, token, transform=moved(start, (xs[then], 178 - 17 * levels[then])))
         levels[then] += 1
     for i in (1, 3, 4, 6):
-        idle = film.text(xs[i], 160, "idle", 16, fill=FAINT, opacity="0")
-        film.at(3, idle, opacity="1")
-        film.at(5, idle, opacity="0")
-    film.captions({0: "eight experts, sixteen tokens", 1: "who is chosen, learns; who has learned, is chosen",
-                   3: "nobody watches: two experts get nearly all, four get nothing", 5: "a small push, and all of them work"})
+        film.at(3, film.text(xs[i], 160, "idle", 16, fill=FAINT, opacity="0"), until=5, opacity="1")
+    film.captions({0: "eight experts, sixteen tokens", 1: "at first all tokens look alike to the router",
+                   3: "so two experts get nearly all of them, and four get nothing", 5: "a small push, and all of them work"})
     return film
 
 
@@ -230,8 +223,7 @@ def hybridity() -> Film:
     for i in range(4):
         home = 170 + 180 * i, 104
         common = film.dot(*home, 15, COMMON)
-        film.at(1, common, opacity=".2")
-        film.at(4, common, opacity="1")
+        film.at(1, common, until=4, opacity=".2")
         film.at(6, common, transform=moved(home, (120, 94)))
         for j in range(4):
             topic = (j + i) % 4 if i % 2 else (i - j) % 4
@@ -260,9 +252,7 @@ def fine_grained() -> Film:
     for step, until, ways, what in ((1, 3, comb(16, 2), "2 of 16"), (4, None, comb(64, 8), "8 of 64")):
         words = [film.text(712, 76, what, 17, FAINT, opacity="0"), film.text(712, 112, f"{ways:,}", 30, COLOURS[0], opacity="0"),
                  film.text(712, 144, "possible choices", 15, FAINT, opacity="0")]
-        film.at(step, *words, opacity="1")
-        if until:
-            film.at(until, *words, opacity="0")
+        film.at(step, *words, until=until, opacity="1")
     film.captions({0: "sixteen experts", 1: "a token goes to two of them", 3: "cut every expert into four",
                    4: "eight pieces cost what two wholes cost, and combine in billions of ways"})
     return film
@@ -356,8 +346,7 @@ def gpu() -> Film:
         film.at(5, row, transform=moved((90, y), (640, y)))
     for expert in range(4):
         matrix = film.box(490, 36 + 44 * expert, 40, 36, fill=TILE)
-        film.at(3, matrix, fill=COLOURS[expert])
-        film.at(5, matrix, fill=TILE)
+        film.at(3, matrix, until=5, fill=COLOURS[expert])
     film.text(510, 20, "experts", 16, fill=FAINT)
     film.captions({0: "a batch: every row wants another expert", 2: "carried into order, expert by expert",
                    3: "one matrix product for each, and the GPU is busy", 5: "and carried back by the inverse permutation",
@@ -374,10 +363,8 @@ def beyond() -> Film:
     for step, (colour, experts) in enumerate(zip(COLOURS, ((0,), (1, 3), (5,), (0, 2, 4))), 1):
         place = 120, 110
         token = film.dot(*place, 9 + 3 * len(experts), colour, opacity="0")
-        film.at(step, token, opacity="1")
-        film.at(step + 1, token, opacity="0")
-        film.at(step, *(tiles[i][0] for i in experts), fill=colour)
-        film.at(step + 1, *(tiles[i][0] for i in experts), fill=TILE)
+        film.at(step, token, until=step + 1, opacity="1")
+        film.at(step, *(tiles[i][0] for i in experts), until=step + 1, fill=colour)
     for i, colour in enumerate((0, 1, 3, 1, 3, 2)):
         film.at(6, tiles[i][0], fill=COLOURS[colour])
     film.captions({0: "must all experts be of one size?", 1: "an easy token, a small expert",

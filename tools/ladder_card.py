@@ -7,8 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from statistics import correlation, fmean
 
-from benchmark_layer import with_section
 from scipy.stats import ttest_rel
+from tables import with_section
 
 from moe_lesson import interval, result_table
 from moe_lesson.experiments import EXPERIMENTS

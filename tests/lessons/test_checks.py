@@ -349,10 +349,6 @@ def inverse_simpson(calls):
     return 1 / (calls / calls.sum(1, keepdim=True).clamp(min=1e-12)).square().sum(1).clamp(min=1e-12)
 
 
-def counts_nobody_as_one(calls):
-    return of_entropy(torch.exp)(calls)
-
-
 def of_units(formula):
     """A wrong similarity: what it does with answers of length 1, [N, T, D]."""
     return lambda outputs: formula(F.normalize(outputs, dim=-1))
@@ -427,7 +423,7 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (inverse_simpson, "we use the entropy"),
         (lambda calls: torch.special.entr(calls / calls.sum(0, keepdim=True)).sum(1).exp(), "you divided by the label's"),
         (logarithm_of_zero, "0 · log 0"), (of_entropy(lambda entropy: 2 ** entropy), "2 to the power goes with log2"),
-        (counts_nobody_as_one, "serves 0 labels"),
+        (of_entropy(torch.exp), "serves 0 labels"),
         (lambda calls: calls.sum(1), "the shares are 0.75 and 0.25"),
     ],
     "output_similarity": [
@@ -513,22 +509,8 @@ def shared_part_alone(layer, x):
     return layer.shared(x), weighed(layer, x)
 
 
-def routing_first(layer, x):
-    return layer(x)[::-1]
-
-
-def routing_in_three(layer, x):
-    y, routing = layer(x)
-    return y, (routing.logits, routing.expert_ids, routing.weights)
-
-
 def says_other_weights(layer, x):
     return layer(x)[0], weighed(layer, x, 1.0)
-
-
-def says_probabilities(layer, x):
-    y, routing = layer(x)
-    return y, replace(routing, logits=routing.logits.softmax(1))
 
 
 def teaches_no_router(layer, x):
@@ -616,8 +598,10 @@ WRONG_OF_LESSONS_05_TO_07 = {
                     (with_routing(partial(weighed, renormalise=False)), "raw probabilities"),
                     (with_routing(weighed, shared=2.0), "don't multiply by their number"),
                     (with_routing(weighed, shared=0.5), "they are no mean"), (with_routing(weighed, residual=1.0), "you added x"),
-                    (routing_first, "changed places"), (routing_in_three, "is no Routing"),
-                    (says_other_weights, "the routing says something else"), (says_probabilities, "before the softmax"),
+                    (lambda layer, x: layer(x)[::-1], "changed places"),
+                    (with_other_routing(lambda r: (r.logits, r.expert_ids, r.weights)), "is no Routing"),
+                    (says_other_weights, "the routing says something else"),
+                    (with_other_routing(lambda r: replace(r, logits=r.logits.softmax(1))), "before the softmax"),
                     (one_expert_fewer, "wrong for 7 tokens and 3 of 5 experts"), (teaches_no_router, "gradient does not come")],
     "verdict": [(by_the_mean, "its mean is no answer"), (no_margin, "more than not knowing"), (turned_round, "turned round"),
                 (never_lower, "no less than that it is higher"), (alike_first, "small, and shown all the same"),
@@ -677,15 +661,11 @@ def drawn_anew(label, document, seed):
 
 
 def always_the_same(label, document, seed):
-    return dealt(label, document, 0)
+    return census.dealt_to_documents(label, document, 0)
 
 
 def without_a_seed(label, document, seed):
-    return dealt(label, document, torch.randint(0, 1000, ()).item())
-
-
-def dealt(label, document, seed):
-    return census.dealt_to_documents(label, document, seed)
+    return census.dealt_to_documents(label, document, torch.randint(0, 1000, ()).item())
 
 
 def turned_by_the_seed(label, document, seed):

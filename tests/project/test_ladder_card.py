@@ -5,7 +5,7 @@ import subprocess
 
 import ladder_card
 import pytest
-from benchmark_layer import with_section
+from tables import with_section
 
 from moe_lesson.experiments import EXPERIMENTS
 from moe_lesson.measure.evidence import Table

@@ -11,8 +11,8 @@ import ladder_card
 import nbformat
 import numpy as np
 import readme_picture
-from benchmark_layer import with_section
 from PIL import Image
+from tables import with_section
 
 from moe_lesson import interval, paired_difference, result_table
 from moe_lesson.experiments import EXPERIMENTS
@@ -109,7 +109,7 @@ def test_the_memories_and_the_calls_of_the_readme_are_what_the_tables_say():
 
 def test_the_speed_is_what_the_table_says():
     table, steps = result_table("layer-speed-cpu"), result_table("layer-speed-cpu-steps")
-    assert with_section(CONTRIBUTING, benchmark_layer.section(table, steps)) == CONTRIBUTING
+    assert with_section(CONTRIBUTING, benchmark_layer.section(table, steps), benchmark_layer.HEADING) == CONTRIBUTING
 
 
 def test_the_speed_of_the_widgets_is_what_the_table_says():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ablation_view.cases import DOMAINS, EXPERTS, row, rows_of, toy, view_of
 from traitlets import TraitError
-from widget_harness import status, table
+from widget_harness import put, status, table
 
 import moe_lesson.widgets.ablation_view.data as ablation_view
 from moe_lesson.measure.evidence import Interval, Table, interval, paired_difference
@@ -119,7 +119,7 @@ def test_in_the_shipped_models_each_domain_is_hit_by_the_loss_of_its_own_special
 
 def test_the_numbers_are_those_of_the_rows(show):
     rows, page = rows_of(), show(view_of())
-    page.evaluate("model.receive({ rung: 'fine', domain: 'cpp', share: 0.25 })")
+    put(page, rung="fine", domain="cpp", share=0.25)
 
     def column(what, kind, judged):
         """[S] of the rows; of the control, the mean over its draws."""
@@ -153,8 +153,7 @@ def test_the_share_is_said_in_experts_rounded_as_the_experiment_rounds(show):
     page, said = show(view_of(seeds=2)), []
     for rung in EXPERTS:
         for share in (0.0625, 0.125, 0.25):
-            page.evaluate("(state) => model.receive(state)", {"rung": rung, "share": share})
-            status(page)
+            put(page, rung=rung, share=share)
             said.append(page.get_by_label("share of the experts").get_attribute("aria-valuetext"))
     assert said == [f"{share} of the experts: {gone}" for share, gone in zip(
         3 * ["1/16", "1/8", "1/4"], ["1 of 16", "2 of 16", "4 of 16", "4 of 64", "8 of 64", "16 of 64", "4 of 62", "8 of 62",
@@ -166,8 +165,7 @@ def test_no_state_moves_an_axis_and_the_domain_is_outlined(show):
     page = show(view_of(seeds=3))
     axes = set()
     for state in ({}, {"rung": "gshard", "share": 0.25}, {"domain": "maths"}):
-        page.evaluate("(state) => model.receive(state)", state)
-        status(page)
+        put(page, **state)
         axes.add("|".join(page.locator(".moe-x .tick").evaluate_all("(nodes) => nodes.map((node) => node.outerHTML)")))
     assert len(axes) == 1
     outline, name = page.locator(".moe-own").first.bounding_box(), page.locator(".moe-y .tick text", has_text="maths").first

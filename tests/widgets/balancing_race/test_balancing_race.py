@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from balancing_race.cases import METHODS, STEPS, race_of, runs_of, write_runs
-from widget_harness import assert_refused, status
+from widget_harness import assert_refused, put, status
 
 from moe_lesson.moe.routing import max_violation
 from moe_lesson.widgets import BalanceRuns, BalancingRace
@@ -122,8 +122,7 @@ def test_panels_show_the_loads_the_largest_in_digits_and_an_idle_expert_has_a_cr
       [...panel.querySelectorAll("rect.moe-bar")].slice(0, 3).map((bar) => bar.getAttribute("height")),
       [...panel.querySelectorAll(".moe-word")].map((word) => word.textContent).sort().join(" ")])"""
     for step, words in ((0, ["6", "6"]), (1, ["4 ×", "8 × ×"])):
-        page.evaluate("(step) => model.receive({ step })", step)
-        status(page)
+        put(page, step=step)
         for (heights, read_here), load, expected in zip(page.evaluate(read), [one[step] for one in loads], words):
             assert np.array(heights, float) / np.sum(np.array(heights, float)) == pytest.approx(np.array(load) / 8, abs=1e-6)
             assert read_here == expected

@@ -8,7 +8,7 @@ import torch
 from capacity_view.cases import chosen, crowd, view_of, view_of_model
 from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, assert_refused, made, status, write, written
+from widget_harness import assert_it_fits, assert_refused, made, put, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within
@@ -201,8 +201,7 @@ def test_a_texts_tokens_are_dropped_as_python_drops_them(show, vocabulary, text)
     for layer, routing in enumerate(routings):
         for batch, queue in queues.items():
             for by in RULES:
-                page.evaluate("(state) => model.receive(state)",
-                              {"layer": layer, "batch": batch, "by": by, "shuffle": 3, "factor": 0.75, "locked_token": None})
+                put(page, layer=layer, batch=batch, by=by, shuffle=3, factor=0.75, locked_token=None)
                 true = golden("", routing, 0.75, by, np.array(queue))
                 left = np.array(true["kept"]).reshape(T, -1).sum(1)
                 assert lost(page) == np.flatnonzero(left == 0).tolist()

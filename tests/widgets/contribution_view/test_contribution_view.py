@@ -10,7 +10,7 @@ import torch
 from contribution_view.cases import MIXED, lengths, model_of, model_view, toy, view_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import made, picture, status, table, write
+from widget_harness import made, picture, put, status, table, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.tokens import TOKEN_BYTES, encode, token_texts
@@ -222,10 +222,9 @@ def test_another_text_is_read_by_both_models(show, model):
     page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {last + 1}")
     untrained = contributions(LanguageModel(model.config, 0), "中 moon")
     for layer, (one, none) in enumerate(zip(contributions(model, "中 moon"), untrained)):
-        page.evaluate("(change) => model.receive(change)", {"layer": layer, "locked_token": last})
+        said = put(page, layer=layer, locked_token=last)
         chosen = ", ".join(f"{n} ({weight:.{max(2, 1 - math.floor(math.log10(weight)))}f})"
                            for n, weight in zip(one.expert_ids[last], one.weights[last]))
-        said = status(page)
         assert f"shared part {one.shared_T[last]:.2f} long, routed {one.routed_T[last]:.2f}, share {share(one)[last]:.0%}" in said
         assert f"untrained {share(none)[last]:.0%}; cosine {one.cosine_T[last]:.2f}, " in said
         assert said.endswith(f"experts {chosen}.")

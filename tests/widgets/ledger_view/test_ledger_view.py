@@ -176,8 +176,7 @@ def test_the_axis_says_when_it_has_grown(show):
     page.get_by_label("N, routed experts").press("ArrowRight")
     status(page)
     assert page.get_by_text("has grown").count() == 0
-    page.evaluate("model.receive({ num_experts: 8 })")
-    status(page)
+    put(page, num_experts=8)
     assert page.get_by_text("the axis has grown × 4").count() == 2
 
 

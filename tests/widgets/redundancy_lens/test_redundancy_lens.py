@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from redundancy_lens.cases import UNMERGED, alike, lens_of, merging_of, mergings_of
-from widget_harness import assert_refused, picture, status, table, written
+from widget_harness import assert_refused, picture, put, status, table, written
 
 from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
@@ -137,7 +137,7 @@ def test_it_opens_with_a_quarter_of_the_experts_merged_by_their_outputs(show):
 def test_the_table_has_the_record_of_every_kind_and_the_mean_of_the_draws(show):
     page = show(lens_of())
     for merges in (0, 7, 15):
-        page.evaluate("(merges) => model.receive({ merges })", merges)
+        put(page, merges=merges)
         rows, records = table(page), mergings_of()
         for name, (kind, similarity, loss, change) in zip(KINDS, rows):
             record = records[name]
@@ -152,8 +152,7 @@ def test_the_curves_stand_at_their_losses_and_no_setting_moves_them(show):
     status(page)
     paths = "(nodes) => nodes.map((node) => node.getAttribute('d')).sort()"
     before = page.locator("path.moe-line").evaluate_all(paths)
-    page.evaluate("model.receive({ kind: 'co-routing', merges: 15 })")
-    status(page)
+    put(page, kind="co-routing", merges=15)
     assert page.locator("path.moe-line").evaluate_all(paths) == before and len(before) == 4
     heights = page.locator("circle.moe-dot").evaluate_all("(nodes) => nodes.map((node) => Number(node.getAttribute('cy')))")
     losses = [mergings_of()[name].losses[15] for name in KINDS]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from router_microscope.cases import decided_model, scope_of, scope_of_model
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, assert_refused, made, status, write
+from widget_harness import assert_it_fits, assert_refused, made, put, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.layers import Router
@@ -163,8 +163,7 @@ def test_the_default_state_is_what_the_router_did(show):
 def test_what_the_router_did_not_do_is_called_a_what_if(show, what_if):
     page = show(made(scope_of(), token=3, draw=9, by_logit=True))
     assert ", as the router does it." in status(page)
-    page.evaluate("(state) => model.receive(state)", what_if)
-    assert ", a what-if." in status(page)
+    assert ", a what-if." in put(page, **what_if)
 
 
 def test_an_expert_is_read_with_its_logit_its_probability_and_its_weight(show):
@@ -226,10 +225,9 @@ def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, text, layer):
     routing = model.route(text)[layer]
     page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {routing.num_tokens}")
     for token in range(routing.num_tokens):
-        page.evaluate("(token) => model.receive({ token })", token)
+        said = put(page, token=token)
         weights = 4 * routing.weights[token]  # the router's scale is a quarter
         goes = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(routing.expert_ids[token].tolist(), weights.tolist()))
-        said = status(page)
         assert said.startswith(f"Token {token} '{routing.tokens[token]}', K = 3 of 12 experts, as the router does it. "
                                f"Chosen: experts {goes}. The weights sum to 1.00 (the router then multiplies them by 0.25)")
         heights = np.array(page.evaluate(BARS))  # no bar leaves the axis

@@ -9,7 +9,7 @@ from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import assert_refused, browser_state, dots, status, write, written
+from widget_harness import assert_refused, browser_state, dots, put, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
@@ -193,10 +193,9 @@ def test_an_expert_lights_up_its_tokens_and_a_token_those_that_travel_with_it(sh
     routing = routing_shown()
     expert, ids = int(routing.load.argmax()), routing.expert_ids.tolist()
     page = show(map_of())
-    page.evaluate("(n) => model.receive({ locked_expert: n })", expert)
-    assert f"Expert {expert} is chosen by {int(routing.load.max())} of 21 tokens" in status(page)
+    assert f"Expert {expert} is chosen by {int(routing.load.max())} of 21 tokens" in put(page, locked_expert=expert)
     assert marked(page, "chosen") == [t for t in range(21) if expert in ids[t]]
-    page.evaluate("model.receive({ locked_token: 4, locked_expert: null })")
+    put(page, locked_token=4, locked_expert=None)
     assert marked(page, "alike") == [t for t in range(21) if t != 4 and 2 * len(set(ids[t]) & set(ids[4])) >= 3]
     best = ids[4][0]
     assert f"Token 4 'e' goes to experts {best} ({routing.weights[4, 0]:.2f})" in status(page)
@@ -208,7 +207,7 @@ def test_ribbons_lead_from_the_token_to_its_experts_whose_numbers_stand_there(sh
     chosen = set(map(str, routing_of(logits_of(21, 40), 3).expert_ids[4].tolist()))
     assert {text for text, _ in written(page, {"locked_token": 4})} >= chosen
     assert dots(page, orange) > bare + 300
-    page.evaluate("model.receive({ locked_token: null })")
+    put(page, locked_token=None)
     assert dots(page, orange) == bare and not {text for text, _ in written(page, {"k": 2})} >= chosen
 
 
@@ -259,10 +258,10 @@ def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, tokens):
                                       vocabulary=vocabulary)).eval()
     page = show(RoutingMap.of_model(model, "a b c", origin="toy"))
     for router in ("model", "null"):
-        page.evaluate("(router) => model.receive({ router, locked_token: null })", router)
+        put(page, router=router, locked_token=None)
         write(page, "Your text", "中 moon")
         page.wait_for_function(f"document.querySelectorAll('.moe-token').length === {tokens}")
-        page.evaluate("model.receive({ locked_token: 5 })")
+        put(page, locked_token=5)
         trained, null = route_beside_null(model, "中 moon")
         routing = (trained if router == "model" else null)[0]
         goes = ", ".join(f"{n} ({weight:.2f})" for n, weight in zip(routing.expert_ids[5].tolist(), routing.weights[5].tolist()))

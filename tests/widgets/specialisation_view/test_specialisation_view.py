@@ -184,10 +184,10 @@ def test_it_says_how_many_prefer_a_domain_how_many_do_by_chance_and_what_one_exp
         f"trained, layer 1 of 2: in 512 tokens, {specialists:.0f} of 12 experts prefer a domain (lift ≥ 1.5); with domains "
         f"shuffled among the tokens, {none:.0f} do. Above 95% of their own shuffles: {filled:.0f}, by chance about 1. Mean "
         f"strongest lift: {mean:.2f}, shuffled {shuffled:.2f}; in 512 tokens {mean:.2f}, shuffled {shuffled:.2f}.")
-    page.evaluate("model.receive({ locked_expert: 2 })")
     calls, band = view.measured[3][0]["calls"][2], view.measured[3][0]["nulls"][0]["band"][2]
-    assert status(page).endswith(f"Expert 2, {sum(calls)} calls: python 0%, english 0%, cpp 100%, maths 0%. Lift for cpp "
-                                 f"4.00, above 95% of its shuffles (up to {band:.2f}).")
+    assert put(page, locked_expert=2).endswith(
+        f"Expert 2, {sum(calls)} calls: python 0%, english 0%, cpp 100%, maths 0%. Lift for cpp 4.00, above 95% of its shuffles "
+        f"(up to {band:.2f}).")
 
 
 def test_an_expert_without_calls_is_no_specialist(show):
@@ -197,8 +197,7 @@ def test_an_expert_without_calls_is_no_specialist(show):
     view = SpecialisationView.of_census({"one": census_of(never_the_first, sizes=(12,))})
     page = show(view)
     assert len(dots(page)) == 11 and measured(page)["one"][3] == pytest.approx(strongest(view)[1:].mean().item(), abs=0.006)
-    page.evaluate("model.receive({ locked_expert: 0 })")
-    assert status(page).endswith("Expert 0 has no call in this sample.")
+    assert put(page, locked_expert=0).endswith("Expert 0 has no call in this sample.")
 
 
 def test_a_lift_as_large_as_its_null_is_not_above_it_however_it_was_rounded(show):

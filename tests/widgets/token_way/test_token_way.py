@@ -7,7 +7,7 @@ import pytest
 import torch
 from token_way.cases import MIXED, mixed, model_of, way_of
 from traitlets import TraitError
-from widget_harness import picture, status, write
+from widget_harness import picture, put, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.base.tokens import encode, token_texts
@@ -63,8 +63,7 @@ def test_each_station_is_told_with_its_numbers(show):
     page, found = show(TokenWay(model, TEXT, 7)), stations_of(model, TEXT, 0, 7)
     said = []
     for station in range(8):
-        page.evaluate("(station) => model.receive({ station })", station)
-        said.append(status(page))
+        said.append(put(page, station=station))
         assert said[-1].startswith(f"Token 7 '{token_texts(encode(TEXT))[7]}', layer 1 of 2, station {station + 1} of 8. ")
     ids, held = [int(n) for n in found["ids"]], sum(found["scores"][int(n)] for n in found["ids"])
     lengths = torch.tensor(found["answers"]).reshape(6, 64).norm(dim=1)
@@ -85,8 +84,7 @@ def test_a_short_way_has_five_stations_and_leaves_out_no_sentence(show):
     def told(page, stations):
         words = []
         for station in range(stations):
-            page.evaluate("(station) => model.receive({ station })", station)
-            words.append(status(page).split(". ", 1)[1])
+            words.append(put(page, station=station).split(". ", 1)[1])
         return " ".join(words)
     assert told(short, 5) == told(whole, 8)
     heights = [page.locator(".moe-way canvas").bounding_box()["height"] for page in (short, whole)]
@@ -97,8 +95,7 @@ def test_a_router_with_bias_raw_scores_and_scale_is_told_so(show):
     page = show(TokenWay(mixed(), TEXT, 3, origin="toy"))
     said = []
     for station in (2, 3, 4, 5):
-        page.evaluate("(station) => model.receive({ station })", station)
-        said.append(status(page))
+        said.append(put(page, station=station))
     assert "layer 1 of 1" in said[0] and "A sigmoid makes a score" in said[0] and "(by score plus bias)" in said[1]
     assert "scores of the chosen, times 2.5:" in said[2] and "and so does 1 shared expert" in said[3]
 
@@ -159,8 +156,7 @@ def test_another_text_is_followed_by_the_model_in_the_page(show):
     page.wait_for_function("document.querySelectorAll('.moe-token').length === 3")
     assert status(page).startswith("Token 2 'a'") and way.text == "sea"
     found = stations_of(model_of(), "sea", 0, 2)
-    page.evaluate("model.receive({ station: 3 })")
-    assert f"chosen: {', '.join(str(int(n)) for n in found['ids'])}." in status(page)
+    assert f"chosen: {', '.join(str(int(n)) for n in found['ids'])}." in put(page, station=3)
     write(page, "Your text", "")
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('empty')")
 
