@@ -1,4 +1,4 @@
-"""All tables that want a GPU, in three parts of at most 8.3 minutes, each of which goes on where the last one stopped.
+"""The ladder's and the layer's tables for a GPU, in three parts of at most 8.3 minutes; each goes on where the last one stopped.
 
     PYTHONPATH=. python tools/gpu_tables.py --text text.zip --out OUT                              # the first part
     PYTHONPATH=. python tools/gpu_tables.py --text text.zip --out OUT --state gpu-tables.tar.gz    # a further one

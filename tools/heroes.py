@@ -136,7 +136,7 @@ def start_here() -> Film:
         for expert in routes[word]:
             film.at(7, tiles[expert], fill=colours[word])
     film.captions({0: "each token of your sentence asks a router", 1: "it sends the token to two of sixteen experts",
-                   5: "an equal token goes, mostly, to the same two", 7: "the others rest, and nobody pays for them"})
+                   5: "an equal token goes, mostly, to the same two", 7: "the others rest, and no token pays for them"})
     return film
 
 
@@ -233,7 +233,7 @@ def hybridity() -> Film:
             film.at(6, fact, opacity="1", transform=moved(place, (300 + 126 * topic + 50 * (i % 2), 71 + 78 * (i // 2))))
     film.captions({0: "four large experts", 1: "hybridity: each holds pieces of unrelated topics",
                    4: "redundancy: what every token needs stands in each of them again",
-                   6: "DeepSeek's answer: many small experts, and one that all tokens share"})
+                   6: "DeepSeek's idea: many small experts, and one that all tokens share"})
     return film
 
 
@@ -283,7 +283,7 @@ def shared_experts() -> Film:
         film.at(step, copy, opacity="1", transform="translate(0px,37px)")
         film.at(step + 1, copy, opacity="0")
     film.captions({0: "eight experts; the grey is what all tokens need", 1: "so each of the eight must learn it again",
-                   3: "put it into one expert that every token visits", 5: "and the others have room for what is their own",
+                   3: "put it into one expert that every token visits", 5: "and the others keep to what is their own",
                    6: "a token pays for the shared expert and for fewer of the others: the same price"})
     return film
 
@@ -349,7 +349,8 @@ def gpu() -> Film:
         film.at(3, matrix, until=5, fill=COLOURS[expert])
     film.text(510, 20, "experts", 16, fill=FAINT)
     film.captions({0: "a batch: every row wants another expert", 2: "carried into order, expert by expert",
-                   3: "one matrix product for each, and the GPU is busy", 5: "and carried back by the inverse permutation",
+                   3: "one matrix product for each: wide ones keep the GPU busy",
+                   5: "and carried back by the inverse permutation",
                    6: "the carrying is not free: that is this lesson"})
     return film
 
@@ -391,7 +392,7 @@ def real_models() -> Film:
             film.at(step + 1, heard, transform=moved((300, y), to), opacity="0")
             film.at(step + 1, cells[y, expert], fill=COLOURS[0])
     film.captions({0: "a model that other people trained", 1: "a small hook on each router",
-                   2: "hears which experts, and how much of each", 6: "and all instruments of this course work on it"})
+                   2: "hears which experts, and how much of each", 6: "and the instruments of this course work on it"})
     return film
 
 
@@ -400,9 +401,10 @@ LESSONS = {
     "01": (dense, "Tokens pass through a dense FFN, and all its units work for each of them"),
     "02": (topk, "A token is scored by a router, goes to two of eight experts, and their answers are added"),
     "03": (balance, "Sixteen tokens crowd on two of eight experts; then they are spread evenly"),
-    "04": (hybridity, "Large experts hold mixed topics and the same common piece; small experts and a shared one sort them out"),
-    "05": (fine_grained, "Sixteen experts are cut into sixty-four pieces: 120 choices become billions at the same cost"),
-    "06": (shared_experts, "What all experts hold in common moves into one shared expert, and each has more room of its own"),
+    "04": (hybridity, "Large experts hold mixed topics and the same common piece; "
+                      "small experts and a shared one are meant to sort them out"),
+    "05": (fine_grained, "Sixteen experts are cut into sixty-four pieces: 120 choices become billions at nearly the same cost"),
+    "06": (shared_experts, "What all experts hold in common moves into one shared expert, and each keeps to what is its own"),
     "07": (ladder, "Dense, GShard, cut in four and DeepSeekMoE side by side, with the same area at work"),
     "08": (specialisation, "Tokens of three kinds are sorted to six experts, or mixed; a random router sorts some of them, too"),
     "09": (gpu, "Rows of a batch are carried into the order of their experts, multiplied, and carried back"),

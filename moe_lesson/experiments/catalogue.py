@@ -47,8 +47,8 @@ class Experiment:
 
     Args:
         question: what the experiment answers, one sentence.
-        rungs: name -> (preset, gate scale) -> sizes of the model, in a skills world the recipe of the layer; dense rungs
-            ignore the scale.
+        rungs: name -> (preset, gate scale) -> sizes of the model, in a skills world the recipe of the layer; plain
+            dense rungs ignore the scale.
         presets: "cpu" sizes, and "gpu" sizes where there are some.
         ships: rung -> name of the checkpoint that its seed 0 becomes.
         seeds: how many fresh seeds are reported unless the command says otherwise.

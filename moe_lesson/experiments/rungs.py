@@ -30,7 +30,7 @@ class Preset:
     finalists: int | None = None  # how many settings of a rung get all tuning seeds, the others one; all unless given
 
 
-Rung = Callable[[Preset, float], ModelConfig]  # of a preset's sizes and a gate scale, which a dense model ignores
+Rung = Callable[[Preset, float], ModelConfig]  # of a preset's sizes and a gate scale, which a plain dense model ignores
 
 
 def model_of(preset: Preset, recipe: Recipe) -> ModelConfig:

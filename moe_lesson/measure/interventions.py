@@ -1,4 +1,4 @@
-"""Interventions: change one thing in a trained model and see what it was good for. The model itself stays as it is."""
+"""Interventions: change one thing in a trained model and see how much depends on it. The model itself stays as it is."""
 
 import copy
 import itertools

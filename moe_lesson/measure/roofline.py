@@ -1,7 +1,8 @@
 """Where the time of an MoE layer goes: the work and the memory traffic of each of its stages, and what a device takes for them.
 
 A device multiplies at a rate and moves bytes at another; a stage takes as long as the slower of the two (the roofline, Williams,
-Waterman and Patterson 2009). It is a bound: no stage is faster, and a good kernel comes near it.
+Waterman and Patterson 2009). It is a bound where nothing stays in a cache; how near a kernel comes, only a
+measurement tells.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""`grouped` with as little memory traffic as can be: what happens between its four products is fused, in Triton.
+"""`at_once` with fewer journeys to memory: what happens between its products is fused, in Triton.
 
-The products are quick on a GPU; what takes the time is carrying rows from memory and back. `at_once` writes the gathered tokens,
-the activation and the weighted activation, R rows each, and reads them again. Here the first product gathers its tokens itself,
-and where it writes gate and up it also writes weight · silu(gate) · up. The backward pass keeps gate and up alone and computes
-the rest anew. The router's gradient needs no output of an expert: of y = weight · a W_out it is a · (W_outᵀ grad), a sum over
-hidden units that are at hand. The idea is SonicMoE's (arXiv 2512.14080), the kernels are ours.
+On a GPU carrying narrow experts' rows from memory and back takes longer than their products. `at_once` writes the gathered
+tokens, the activation and the weighted activation, R rows each, and reads them again. Here the first product gathers its tokens
+itself, and where it writes gate and up it also writes weight · silu(gate) · up. The backward pass keeps the tokens, gate and up,
+and computes the rest anew. The router's gradient needs no output of an expert: of y = weight · a W_out it is a · (W_outᵀ grad),
+a sum over hidden units that are at hand. The idea is SonicMoE's (arXiv 2512.14080), the kernels are ours.
 """
 
 import os

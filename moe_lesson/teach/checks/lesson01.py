@@ -18,7 +18,8 @@ def ffn(attempt: Callable) -> str | None:
     gate, up = (x @ w_in).chunk(2, dim=-1)
     silu = torch.nn.functional.silu
     slips = {
-        "you multiplied the two halves without the silu: then nothing bends, and the gate is no gate": gate * up,
+        "you multiplied the two halves without the silu, which lets large numbers through and pushes negative ones towards 0":
+            gate * up,
         "you put silu around the second half: by our order the first half is the gate": gate * silu(up),
         "you left the second half out: the gate has to multiply something": silu(gate),
         "you left the first half out: without the gate the network is one linear map": up,

@@ -149,7 +149,7 @@ class ContributionView extends ReadingView {
       + "arrow keys move, Enter keeps a token, Escape lets go");
     this.table = makeSheet("medians by kind of token");
     this.folded.append(this.table,
-      make("div", "", "A length is loudness, not worth: that, only the loss without the part can tell."));
+      make("div", "", "A length is loudness, not worth: that, only a model trained without the part can tell."));
     return [this.strip.box, this.stage, legend([[`routed part: the sum of K = ${top_k}`, "var(--moe-bar)"],
       [`shared part: ${count(num_shared, "expert")}, one FFN`, SHARED], [`untrained model, seed ${seed}`, "var(--moe-accent)"]])];
   }
