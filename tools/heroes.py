@@ -208,7 +208,7 @@ def balance() -> Film:
         levels[then] += 1
     for i in (1, 3, 4, 6):
         film.at(3, film.text(xs[i], 160, "idle", 16, fill=FAINT, opacity="0"), until=5, opacity="1")
-    film.captions({0: "eight experts, sixteen tokens", 1: "at first all tokens look alike to the router",
+    film.captions({0: "eight experts, sixteen tokens", 1: "in the first steps all tokens come to look alike",
                    3: "so two experts get nearly all of them, and four get nothing", 5: "a small push, and all of them work"})
     return film
 
@@ -233,7 +233,7 @@ def hybridity() -> Film:
             film.at(6, fact, opacity="1", transform=moved(place, (300 + 126 * topic + 50 * (i % 2), 71 + 78 * (i // 2))))
     film.captions({0: "four large experts", 1: "hybridity: each holds pieces of unrelated topics",
                    4: "redundancy: what every token needs stands in each of them again",
-                   6: "DeepSeek's idea: many small experts, and one that all tokens share"})
+                   6: "DeepSeek's two ideas: many small experts, and one that all tokens share"})
     return film
 
 
@@ -254,7 +254,7 @@ def fine_grained() -> Film:
                  film.text(712, 144, "possible choices", 15, FAINT, opacity="0")]
         film.at(step, *words, until=until, opacity="1")
     film.captions({0: "sixteen experts", 1: "a token goes to two of them", 3: "cut every expert into four",
-                   4: "eight pieces cost what two wholes cost, and combine in billions of ways"})
+                   4: "eight pieces cost little more than two wholes, and combine in billions of ways"})
     return film
 
 
@@ -349,7 +349,7 @@ def gpu() -> Film:
         film.at(3, matrix, until=5, fill=COLOURS[expert])
     film.text(510, 20, "experts", 16, fill=FAINT)
     film.captions({0: "a batch: every row wants another expert", 2: "carried into order, expert by expert",
-                   3: "one matrix product for each: wide ones keep the GPU busy",
+                   3: "one matrix product for each; if experts are wide, the GPU is busy",
                    5: "and carried back by the inverse permutation",
                    6: "the carrying is not free: that is this lesson"})
     return film

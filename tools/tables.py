@@ -14,7 +14,7 @@ def record(command: str, device: str, seconds: float, preset: dict, **versions: 
 
     Args:
         command: the tool and its arguments, without "python tools/" and "--out data".
-        device: cpu or cuda.
+        device: cpu, with as many threads as PyTorch has, cuda or mps.
         seconds: that it took.
         preset: the sizes that were measured.
         versions: of what took part besides Python and PyTorch.

@@ -89,6 +89,8 @@ def contributions(ffn: DenseFFN, units: Tensor) -> Tensor:
 def with_few_units(model: LanguageModel, share: float, ranks: Iterator[Callable[[DenseFFN, Tensor], Tensor]]) -> LanguageModel:
     """A copy of a model whose dense FFNs keep a share of their units, the highest by each one's rank, see `FewUnits`."""
     require(0 < share <= 1, f"share is {share}; keep more than 0 and at most 1 of the hidden units")
+    require(any(isinstance(block.ffn, DenseFFN) for block in model.blocks),
+            "this model has no dense FFN, so there are no hidden units to keep")
     changed = copy.deepcopy(model)
     for block in changed.blocks:
         if isinstance(block.ffn, DenseFFN):
@@ -96,7 +98,7 @@ def with_few_units(model: LanguageModel, share: float, ranks: Iterator[Callable[
     return changed.eval()
 
 
-# -------------------------------------------------------------------------------------- changed routers and experts  
+# ---------------------------------------------------------------------------------------- changed routers and experts
 
 
 class ChangedRouter(Router):

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from ..base.errors import require
 from ..base.tokens import VOCABULARY
 from ..lm.model import LanguageModel, listening
 from ..moe.layers import SCORES, Router, choose, moe_layers
@@ -30,7 +31,9 @@ def random_router(router: Router, seed: int = 0) -> Router:
 def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
     """A copy of a model in which every router is random and everything else is as trained."""
     changed = copy.deepcopy(model)
-    for i, layer in enumerate(moe_layers(changed)):
+    layers = moe_layers(changed)
+    require(bool(layers), "this model has no MoE layer, so there is no router to make random")
+    for i, layer in enumerate(layers):
         layer.router = random_router(layer.router, seed + i)
     return changed.eval()
 

@@ -185,7 +185,7 @@ class Lesson:
         rows = [(key, guess, actual) for key, kept in self.guesses.items() if "actual" in kept
                 for guess, actual in zip(kept["guess"], kept["actual"]) if isinstance(guess, str) == isinstance(actual, str)]
         if not rows:
-            text = "No guess was kept, so there is nothing to compare. Each lesson asks you before it shows: keep a guess there."
+            text = "No guess can be compared: each lesson asks before it shows. Keep a guess there, a number for a number."
             return Page(text, html.escape(text))
         numbers = [(guess, actual) for _, guess, actual in rows if isinstance(actual, float | int)]
         choices = [guess == actual for _, guess, actual in rows if isinstance(actual, str)]

@@ -123,15 +123,16 @@ def test_other_settings_are_other_runs(small, corpus, tmp_path, monkeypatch):
 
 @pytest.fixture
 def short_ladder(monkeypatch):
-    """The ladder with three rungs, a few steps, and few experts taken away."""
+    """The ladder with three rungs and a few steps; its census and ablations are stand-ins."""
     monkeypatch.setattr(diagnoses, "MASKED", (1 / 8,))
-    monkeypatch.setattr(diagnoses, "CONTROLS", 1)
+    monkeypatch.setattr(diagnoses, "census_of", lambda model, corpus, seed: iter([{"what": "census", "of": seed}]))
+    monkeypatch.setattr(diagnoses, "ablations_of", lambda model, corpus, seed: iter([{"what": "ablations", "of": seed}]))
     ladder = EXPERIMENTS["ladder"]
     preset = replace(ladder.presets["cpu"], steps=4, lrs=(4e-3,), evaluated=640, batch=2, context=32)
     rungs = {rung: ladder.rungs[rung] for rung in ("dense", "deepseekmoe", "1 shared")}
     monkeypatch.setitem(EXPERIMENTS, "ladder", replace(ladder, rungs=rungs, presets={"cpu": preset}, follow=2, widens=False,
                                                        fewer_seeds={"1 shared": 1}, changed=("deepseekmoe",),
-                                                       census=(), ablated=(), read_again=("dense",)))
+                                                       census=("deepseekmoe",), ablated=("deepseekmoe",), read_again=("dense",)))
     return preset
 
 
@@ -149,6 +150,10 @@ def test_a_ladder_is_followed_changed_and_shipped_with_its_snapshots(short_ladde
     assert [row["domain"] for row in overlap] == list(corpus.domains) and all(0 <= row["80 bytes"] <= row["40 bytes"] < 1
                                                                                for row in overlap)
     assert counted.column("model")[0] == "gzip" and counted.column("test_maths")[0] > 0
+    for part in ("census", "ablations"):
+        rows = result_table(f"ladder-cpu-{part}", tmp_path / "data" / "results").rows
+        assert [(row["rung"], row["seed"], row["what"], row["of"]) for row in rows] == [
+            ("deepseekmoe", seed, part, seed) for seed in (0, 1)]
     [read] = [row for row in result_table("ladder-cpu-texts", tmp_path / "data" / "results").rows if row["seed"] == 1]
     assert read["rung"] == "dense" and 2 < read["outside"] < 5 and 0 < read["over_documents"] < 1
     assert followed.column("step", rung="dense", seed=1) == [2, 4] and "validation_maths" in followed.rows[0]

@@ -11,18 +11,26 @@ CLASSES = "|".join(name for name in widgets.__all__ if issubclass(getattr(widget
 ASKED = re.compile(rf"\b({CLASSES})[.(]|\blesson\.(predict|quiz)\(|\bchecks\.")
 
 
+READS = "LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"
+
+
 def names(source: str) -> tuple[set[str], set[str]]:
     """The names that a cell gives to later ones, and those that it needs from earlier ones: what it binds before it reads it, and
     the variables of its comprehensions and functions, are its own affair."""
-    given, read, codes = set(), set(), [compile(source, "cell", "exec")]
-    for code in codes:  # a function's comes after the code around it
+    given, read, functions = set(), set(), []
+
+    def go_through(code) -> None:
         for step in dis.get_instructions(code):
             if step.opname in ("STORE_NAME", "STORE_GLOBAL"):
                 given.add(step.argval)
-            elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in given:
+            elif step.opname in READS and step.argval not in given:
                 read.add(step.argval)
-            elif inspect.iscode(step.argval):
-                codes.append(step.argval)
+            elif inspect.iscode(step.argval):  # a comprehension runs where it stands, a function later
+                go_through(step.argval) if step.argval.co_name.startswith("<") else functions.append(step.argval)
+
+    go_through(compile(source, "cell", "exec"))
+    while functions:
+        go_through(functions.pop(0))
     return given, read
 
 

@@ -69,7 +69,7 @@ def test_what_is_no_guess_is_refused_and_not_kept(lesson, guess):
 def test_a_text_for_a_number_is_compared_with_nothing(lesson):
     lesson.keep("idle", "7")
     lesson.reveal("idle", 7)
-    assert "No guess was kept" in repr(lesson.calibration())
+    assert "No guess can be compared" in repr(lesson.calibration())
 
 
 def test_two_open_lessons_keep_each_others_guesses(lesson):
@@ -83,7 +83,7 @@ def test_two_open_lessons_keep_each_others_guesses(lesson):
 
 
 def test_without_guesses_the_calibration_says_how_to_get_some(lesson):
-    assert "No guess was kept" in repr(lesson.calibration()) and "keep a guess" in lesson.calibration()._repr_html_()
+    assert "No guess can be compared" in repr(lesson.calibration()) and "Keep a guess" in lesson.calibration()._repr_html_()
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"00/idle": 3}', '{"00/idle": {"guess": [1'])

@@ -96,12 +96,18 @@ def test_a_layer_with_few_units_can_be_copied_and_moved(model, fewer):
 
 
 @pytest.mark.parametrize("change", [
-    with_silent_experts, without_shared, lambda model: with_masked_experts(model, 0.5), lambda model: with_top_k(model, 1),
-    lambda model: with_limited_experts(model, 1.0), lambda model: loudness(model, torch.arange(12)[None])])
+    with_silent_experts, without_shared, with_random_routers, lambda model: with_masked_experts(model, 0.5),
+    lambda model: with_top_k(model, 1), lambda model: with_limited_experts(model, 1.0),
+    lambda model: loudness(model, torch.arange(12)[None])])
 def test_a_change_of_what_is_not_there_is_refused(change):
     dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
     with pytest.raises(ValueError, match="this model has no MoE layer, so"):
         change(dense)
+
+
+def test_units_of_a_model_without_a_dense_ffn_are_refused():
+    with pytest.raises(ValueError, match="this model has no dense FFN, so there are no hidden units"):
+        with_strongest_units(LanguageModel(ModelConfig(Sparse(4, 2, 8), layers=1, width=16, heads=2)), 0.5)
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5])

@@ -62,7 +62,11 @@ export function examine(state) {
 
 // --- in words --------------------------------------------------------------------------------------------------------
 
-const change = (value) => signed(rounded(value));
+/** A change in words; what rounds to nothing has no sign. */
+function change(value) {
+  const words = rounded(value);
+  return Number(words) ? signed(words) : words;
+}
 
 /** The interval behind a mean, in brackets that no line break parts; nothing behind that of one seed. */
 function bounds({ low, high, n }, words = (value) => rounded(value)) {

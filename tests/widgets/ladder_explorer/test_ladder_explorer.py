@@ -173,6 +173,11 @@ def test_losses_and_their_difference_are_those_of_evidence(show):
     assert "(mean of the domains, seed 2 alone, so no interval)" in status(page) and "[" not in status(page)
 
 
+@pytest.mark.parametrize("loss, difference", [(1.0004, "0.000"), (0.9996, "0.000"), (1.01, "-0.010"), (0.99, "+0.010")])
+def test_a_difference_that_rounds_to_nothing_has_no_sign(show, loss, difference):
+    assert table(show(two(second=(2.0, loss))))[0][1:] == ["1.000", f"{loss:.3f}", difference]
+
+
 def test_what_was_not_followed_that_early_is_not_made_up(show):
     page = show(made(two(costs=((1e6, 10.0), (1e6, 90.0))), axis="seconds"))
     assert "a ends at 1\u00a0seconds; b was not followed that early: nothing to compare." in status(page)
