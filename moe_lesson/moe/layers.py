@@ -82,6 +82,7 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
     """
     rank_TN = scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)
     if closed_TN is not None:
+        check_open(closed_TN, top_k)
         rank_TN = rank_TN.masked_fill(closed_TN, -torch.inf)  # and not 0: a bias can lift a 0 above the rest
     ids_TK = rank_TN.topk(top_k, dim=-1).indices
     weights_TK = scores_TN.gather(1, ids_TK)
@@ -90,6 +91,13 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
     elif renormalise:
         weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
     return ids_TK, weights_TK * scale
+
+
+def check_open(closed_TN: Tensor, top_k: int) -> None:
+    """Refuse to close so many experts that a token has fewer than K; in a graph, which has no values yet, nobody looks."""
+    if not (torch.compiler.is_compiling() or closed_TN.is_meta):
+        require(bool(((~closed_TN).sum(dim=-1) >= top_k).all()),
+                f"closed_TN leaves a token fewer than {top_k} (top_k) open experts: close fewer")
 
 
 def check_choice(num_experts: int, top_k: int, score: str, scale: float) -> None:

@@ -168,7 +168,7 @@ class Lesson:
                      if (found := {name: value for name, value in numbers.items() if isinstance(value, Interval)})]
         if not intervals:
             return made
-        whole = folded("95% intervals over seeds", "\n".join(f"{sentence}: {figures(found)}" for sentence, found in intervals))
+        whole = folded("95% intervals", "\n".join(f"{sentence}: {figures(found)}" for sentence, found in intervals))
         return Page(f"{made}\n{whole}", made._repr_html_() + whole._repr_html_())
 
     def table(self, rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapping[str, str] | None = None) -> None:

@@ -109,6 +109,16 @@ def test_the_sum_of_the_two_best_is_not_the_best_alone():
     assert node_limited(scores, nodes=2, limit=1).tolist() == [[True, True, False, False]]
 
 
+def test_a_token_with_fewer_than_k_open_experts_is_refused():
+    scores, closed = torch.rand(5, 8), torch.zeros(5, 8, dtype=torch.bool)
+    closed[3, :6] = True
+    assert choose(scores, 2, closed_TN=closed)[0][3].sort().values.tolist() == [6, 7]
+    with pytest.raises(ValueError, match="a token fewer than 3 .top_k. open experts"):
+        choose(scores, 3, closed_TN=closed)
+    graph = torch.compile(lambda scores, closed: choose(scores, 3, closed_TN=closed), backend="eager", fullgraph=True)
+    assert graph(scores, closed)[0].shape == (5, 3), "a look at the values would break the graph"
+
+
 def test_nothing_is_closed_where_all_groups_are_allowed_and_a_router_takes_the_mask():
     scores = torch.rand(6, 8)
     assert not node_limited(scores, nodes=4, limit=4).any()

@@ -52,7 +52,8 @@ function evidenceWords({ kinds, evidence, k, n }) {
 function tokenWords({ tokens, experts, k }, token) {
   const goes = PLACES.map((place, i) => `${place} ${listed(experts[i][token])}`).join("; ");
   const times = tokens.filter((other) => other === tokens[token]).length;
-  return `Token ${token} '${tokens[token]}' (one of ${times} here) goes to ${k === 1 ? "expert" : "experts"} ${goes}. `
+  const often = times === 1 ? "the only one here" : `one of ${times} here`;
+  return `Token ${token} '${tokens[token]}' (${often}) goes to ${k === 1 ? "expert" : "experts"} ${goes}. `
     + "Numbers belong to each router: the same number in two maps means nothing.";
 }
 

@@ -195,6 +195,12 @@ def test_pointing_says_the_experts_and_marks_the_equals(show):
     goes = "; ".join(f"{place} {', '.join(map(str, ids[1]))}" for place, ids in zip(PLACES, game.rounds[0]["experts"]))
     assert f"Token 1 'h' (one of {TEXT.count('h')} here) goes to experts {goes}." in status(page)
     assert page.locator(".moe-alike").count() == TEXT.count("h") - 1
+    once = next(i for i, letter in enumerate(TEXT) if TEXT.count(letter) == 1)
+    for _ in range(once - 1):
+        page.keyboard.press("ArrowDown")
+    assert f"Token {once} '{TEXT[once]}' (the only one here)" in status(page)
+    for _ in range(once - 1):
+        page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.mouse.move(5, 5)
     assert "Token 1 'h'" in status(page) and game.locked_token == 1
