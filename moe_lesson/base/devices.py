@@ -15,6 +15,13 @@ def pick_device(device: str) -> str:
     return next(name for name in there if there[name]) if device == "auto" else device
 
 
+def fast_dtype(device: str) -> torch.dtype:
+    """What a device multiplies the fastest: a GPU bfloat16, or float16 where it only emulates that (a T4); all else float32."""
+    if device != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 def device_name(device: str) -> str:
     """The device in words, for a record."""
     if device == "cpu":

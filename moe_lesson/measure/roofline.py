@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.devices import device_name, pick_device
+from ..base.devices import device_name, fast_dtype, pick_device
 from ..base.errors import require
 
 
 @dataclass(frozen=True)
 class Device:
     """What a device can do at most: FLOPs per second of its matrix products, and bytes per second of its memory; and how many
-    bytes each number has there, 2 in bfloat16, in which a GPU multiplies, 4 in float32."""
+    bytes each number has there, 2 in bfloat16 and float16, in which a GPU multiplies, 4 in float32."""
 
     name: str
     flops: float
@@ -82,7 +82,8 @@ def dense_stages(tokens: int, width: int, hidden: int) -> list[Stage]:
 
 
 def activation(rows: int, hidden: int) -> Stage:
-    """SwiGLU reads gate and up, and writes one of them."""
+    """SwiGLU reads gate and up, and writes one of them, if it is one kernel, as a compiler makes it. Else silu(gate) goes to
+    memory and back, too."""
     return Stage("activation", 0, 3 * rows * hidden)
 
 
@@ -128,14 +129,15 @@ def measured_device(device: str = "auto", size: int | None = None, repeats: int 
     Args:
         device: see `pick_device`.
         size: of the matrices; unless given 1024, and 8192 on a CUDA device: a smaller product would be over before
-            Python has asked for the next. The copy is of 64 times as many numbers as a matrix of at most 1024 has.
+            Python has asked for the next. So would a copy: there it is of 2²⁹ numbers, on a CPU of 64 times as many as a matrix
+            of at most 1024 has.
         repeats: each is measured so often, and the median taken.
     """
     device = pick_device(device)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = fast_dtype(device)
     size = size or (8192 if device == "cuda" else 1024)
     a = torch.rand(size, size, device=device, dtype=dtype)
-    many = torch.rand(64 * min(size, 1024) ** 2, device=device, dtype=dtype)
+    many = torch.rand(2 ** 29 if device == "cuda" else 64 * min(size, 1024) ** 2, device=device, dtype=dtype)
     copy = torch.zeros_like(many)  # memory that is there already: a CPU would spend its time on asking for it
     return Device(device_name(device), 2 * size ** 3 / median_seconds(lambda: a @ a, device, repeats),
                   2 * many.nbytes / median_seconds(lambda: copy.copy_(many), device, repeats), many.element_size())

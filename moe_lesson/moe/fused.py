@@ -137,7 +137,7 @@ def backward(grad_TD: Tensor, x_TD: Tensor, weight_R: Tensor, w_in: Tensor, w_ou
     block = triton.next_power_of_2(H)
     rows = max(1, 2048 // block)
     activation_backward_kernel[triton.cdiv(R, rows),](weight_R, gate_up_R2H, grad_RH, hidden_RH, grad_R2H, grad_weight_R, R, H,
-                                                      rows, block)
+                                                      rows, block, num_warps=min(16, max(4, rows * block // 512)))
     return (combined(grouped_product(grad_R2H, w_in.transpose(1, 2), ends_N), place_TK), grad_weight_R,
             grouped_product(x_TD.index_select(0, token_R), grad_R2H, ends_N), grouped_product(hidden_RH, grad_RD, ends_N))
 

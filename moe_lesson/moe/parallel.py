@@ -140,7 +140,8 @@ class ShardedExperts(Experts):
         leaving_PE = ends_N.diff(prepend=ends_N.new_zeros(1)).view(devices, experts_each(routing.num_experts, devices))
         arriving_PE = torch.empty_like(leaving_PE)
         dist.all_to_all_single(arriving_PE, leaving_PE, group=group)
-        send, receive = leaving_PE.sum(1).tolist(), arriving_PE.sum(1).tolist()  # a GPU is waited for: sizes must be known here
+        # the one wait for a GPU: sizes must be known here
+        send, receive = torch.stack([leaving_PE.sum(1), arriving_PE.sum(1)]).tolist()
 
         rows_AD = AllToAll.apply(Gather.apply(x_TD, token_R, place_TK), send, receive, group)
         weight_A = AllToAll.apply(weight_R, send, receive, group)
@@ -154,7 +155,7 @@ def each_with_its_expert(arriving_PE: Tensor, weight_A: Tensor) -> Routing:
     """The rows that came as tokens of their own, K = 1: those of device 0 first, the rows of each device by expert."""
     devices, experts = arriving_PE.shape
     expert_PE = torch.arange(experts, device=arriving_PE.device).expand(devices, experts)
-    expert_A = expert_PE.flatten().repeat_interleave(arriving_PE.flatten())
+    expert_A = expert_PE.flatten().repeat_interleave(arriving_PE.flatten(), output_size=len(weight_A))
     no_logits = weight_A.new_zeros(()).expand(len(weight_A), experts)  # they stayed at home
     return Routing(no_logits, expert_A[:, None], weight_A[:, None])
 

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe_lesson import LanguageModel, ModelConfig, Sparse, TrainingConfig, load_model, next_token, train
-from moe_lesson.base.devices import device_name, pick_device
+from moe_lesson.base.devices import device_name, fast_dtype, pick_device
 from moe_lesson.experiments.tasks import WORLDS, SkillsTask, TextTask
 from moe_lesson.lm.checkpoints import save_model, save_snapshots
 from moe_lesson.lm.corpora import Corpus, Document
@@ -265,6 +265,12 @@ def test_auto_takes_the_first_device_that_is_there(there, picked, monkeypatch, t
             pick_device(missing)
     with pytest.raises(ValueError, match="unknown device 'tpu'; choose one of auto, cuda, mps, cpu"):
         pick_device("tpu")
+
+
+@pytest.mark.parametrize("supported, fast", [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_that_only_emulates_bfloat16_multiplies_in_float16(supported, fast, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    assert (fast_dtype("cuda"), fast_dtype("cpu"), fast_dtype("mps")) == (fast, torch.float32, torch.float32)
 
 
 # ------------------------------------------------------------------------------------------------------------- the tasks
