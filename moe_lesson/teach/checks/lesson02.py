@@ -72,7 +72,7 @@ def choose(attempt: Callable) -> str | None:
     if same(weights, best / best.sum(0)):
         return "you divided by the sum over the tokens: sum over the chosen experts, the last dimension, with keepdim=True"
     if same(weights, torch.full_like(weights, 1 / k)):
-        return "all weights are 1/K: the router decides who, and now nobody decides how much; nothing would teach it"
+        return "all weights are 1/K: the router decides who, and now nobody decides how much; the text would teach it nothing"
 
     def gates(function: Callable) -> Callable:  # the same for any order of the chosen
         return lambda scores, k: Routing(scores, *called_pair(function, "", scores, k)).gates
