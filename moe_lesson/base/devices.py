@@ -16,7 +16,7 @@ def pick_device(device: str) -> str:
 
 
 def fast_dtype(device: str) -> torch.dtype:
-    """What a device multiplies the fastest: a GPU bfloat16, or float16 where it only emulates that (a T4); all else float32."""
+    """What to multiply in: on a CUDA GPU bfloat16, or float16 where it only emulates that (a T4); on all else float32."""
     if device != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

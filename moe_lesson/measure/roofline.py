@@ -129,7 +129,7 @@ def measured_device(device: str = "auto", size: int | None = None, repeats: int 
     Args:
         device: see `pick_device`.
         size: of the matrices; unless given 1024, and 8192 on a CUDA device: a smaller product would be over before
-            Python has asked for the next. So would a copy: there it is of 2²⁹ numbers, on a CPU of 64 times as many as a matrix
+            Python has asked for the next. So would a copy: there it is of 2²⁹ numbers, elsewhere of 64 times as many as a matrix
             of at most 1024 has.
         repeats: each is measured so often, and the median taken.
     """

@@ -94,8 +94,9 @@ def choose(scores_TN: Tensor, top_k: int, *, bias_N: Tensor | None = None, renor
 
 
 def check_open(closed_TN: Tensor, top_k: int) -> None:
-    """Refuse to close so many experts that a token has fewer than K; in a graph, which has no values yet, nobody looks."""
-    if not (torch.compiler.is_compiling() or closed_TN.is_meta):
+    """Refuse to close so many experts that a token has fewer than K. On a CPU alone: a GPU would be waited for, and a graph has
+    no values yet."""
+    if closed_TN.is_cpu and not torch.compiler.is_compiling():
         require(bool(((~closed_TN).sum(dim=-1) >= top_k).all()),
                 f"closed_TN leaves a token fewer than {top_k} (top_k) open experts: close fewer")
 

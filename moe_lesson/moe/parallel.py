@@ -140,7 +140,7 @@ class ShardedExperts(Experts):
         leaving_PE = ends_N.diff(prepend=ends_N.new_zeros(1)).view(devices, experts_each(routing.num_experts, devices))
         arriving_PE = torch.empty_like(leaving_PE)
         dist.all_to_all_single(arriving_PE, leaving_PE, group=group)
-        # the one wait for a GPU: sizes must be known here
+        # a GPU is waited for, once for all sizes: they must be known here
         send, receive = torch.stack([leaving_PE.sum(1), arriving_PE.sum(1)]).tolist()
 
         rows_AD = AllToAll.apply(Gather.apply(x_TD, token_R, place_TK), send, receive, group)
