@@ -6,8 +6,12 @@
     python tools/benchmark_layer.py --device cuda --out data               # larger layers, bfloat16, compiled ones, and memory
 
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
-in turn, in a new order at every repeat, so that what else the machine does falls on all alike. On a CPU the ratio of the same
-code differs by up to a fifth from one process to another, for reasons that we don't know: --processes 7 asks seven.
+in turn, in a new order at every repeat, so that what else the machine does falls on all alike; --processes 7 does so in seven.
+
+On a virtual machine the two threads of an operator meet within 1.0 µs or within 2.7, for seconds or minutes at a time. We take it
+that the host puts its cores near each other, as a laptop's are, or far apart, where what one has written is not in the other's
+cache. So its threads' meeting is timed before and after every sample on a CPU (`meeting_us`). The table's numbers are of samples
+with near cores, whose threads met within NEAR times the shortest time of the run; of the others it has the ratio, `far_ratio`.
 
 Letters: T tokens, D width, N experts, K active, Ks shared, H expert width, R routed rows.
 """
@@ -18,6 +22,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -53,6 +58,8 @@ FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
 LABELS = {DENSE: DENSE, "grouped": "our layer, `grouped`", "loop": "our layer, `loop`", "one_hot": "our layer, `one_hot`",
           "at_once": "our layer, `at_once`", **{name: f"transformers' layer, `{name.split()[1]}`" for name in THEIRS}}
 HEADING = "## How fast is the layer\n\n"
+GRAIN = 2 ** 15  # numbers that one thread takes at a time of an operator on each of them, in PyTorch
+NEAR = 1.5  # up to so many times the shortest time in which threads met, they were near each other
 MAX_GIB = 2  # of one operator's results: an implementation that needs more is left out, it would take minutes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DTYPE_OF = {"cuda": "bfloat16"}  # what is measured on a device unless the command says otherwise; float32 on all others
@@ -246,6 +253,20 @@ def milliseconds(action: Callable[[], object], device: str) -> float:
     return (now() - start) * 1000
 
 
+def meeting_us(device: str) -> float:
+    """How many microseconds longer than alone a CPU's threads take where they share an operator, each with as much to do: the
+    time in which they meet. 0 where nothing is shared."""
+    if device != "cpu" or torch.get_num_threads() == 1:
+        return 0.0
+
+    def microseconds(threads: int) -> float:
+        numbers = torch.zeros(threads * GRAIN)
+        out = torch.empty_like(numbers)
+        return min(milliseconds(lambda: [torch.neg(numbers, out=out) for _ in range(20)], device) for _ in range(5)) * 1000 / 20
+
+    return microseconds(torch.get_num_threads()) - microseconds(1)
+
+
 def peak_gib(action: Callable[[], object]) -> float:
     """How much of a CUDA device's memory an action takes at its worst, beyond what was there before."""
     torch.cuda.reset_peak_memory_stats()
@@ -255,7 +276,10 @@ def peak_gib(action: Callable[[], object]) -> float:
 
 
 def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[list[dict], list[dict], dict[str, str]]:
-    """Rows of the table and of the breakdown for one size, and what was left out and why."""
+    """Rows of the table, each with its samples, and of the breakdown for one size, and what was left out and why.
+
+    A sample is its milliseconds and the longer of the times that the threads took to meet before and after it.
+    """
     entered = contest(size, dtype, device)
     x, target = (torch.randn(size.tokens, size.width, device=device).to(dtype) for _ in range(2))
     if device == "cuda":
@@ -272,37 +296,53 @@ def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[
             module.zero_grad()
         return actions[key]
 
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in actions}
+    samples: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in actions}
     for repeat in range(-2, repeats):  # the first two warm up
         for key in random.Random(repeat).sample(list(actions), len(actions)):
+            before = meeting_us(device)
             took = milliseconds(fresh(key), device)
             if repeat >= 0:
-                times[key].append(took)
-    rows = [asdict(size) | {"pass": what, "implementation": name, "median_ms": statistics.median(took), "min_ms": min(took),
-                            "ratio": statistics.median(took) / statistics.median(times[what, DENSE])}
-            | ({"peak_gib": peak_gib(fresh((what, name)))} if device == "cuda" else {}) for (what, name), took in times.items()]
+                samples[key].append((took, max(before, meeting_us(device))))
+    rows = [asdict(size) | {"pass": what, "implementation": name, "samples": took}
+            | ({"peak_gib": peak_gib(fresh((what, name)))} if device == "cuda" else {}) for (what, name), took in samples.items()]
     steps = breakdown(entered, x, target, repeats) if device == "cpu" else []  # a GPU overlaps its operators
     return rows, [asdict(size) | row for row in steps], entered.left_out
 
 
 def measure_in(processes: int, *asked) -> tuple[list[dict], list[dict], dict[str, str]]:
-    """`measure` in several new processes, one after the other, or in this one if one is asked for: the medians over them."""
+    """`measure` in several new processes, one after the other, or in this one if one is asked for, and its rows over them all."""
     if processes == 1:
         found = [measure(*asked)]
     else:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             found = pool.starmap(measure, [asked] * processes, chunksize=1)
     rows, steps = (list(zip(*(one[place] for one in found))) for place in (0, 1))
-    return ([over_processes(same) for same in rows],
+    near_us = NEAR * min(meeting for same in rows for row in same for _, meeting in row["samples"])
+    dense = {same[0]["pass"]: same for same in rows if same[0]["implementation"] == DENSE}
+    return ([over_processes(same, dense[same[0]["pass"]], near_us) for same in rows],
             [same[0] | {"share": statistics.median(row["share"] for row in same)} for same in steps], found[0][2])
 
 
-def over_processes(same: Sequence[dict]) -> dict:
-    """A row of the table out of those that several processes found, with the lowest and the highest of their ratios."""
-    ratios = [row["ratio"] for row in same]
-    return same[0] | {"median_ms": statistics.median(row["median_ms"] for row in same),
-                      "min_ms": min(row["min_ms"] for row in same),
-                      "ratio": statistics.median(ratios), "low_ratio": min(ratios), "high_ratio": max(ratios)}
+def over_processes(same: Sequence[dict], dense: Sequence[dict], near_us: float) -> dict:
+    """A row of the table out of those that several processes found, and out of those of the dense FFN there.
+
+    Its times and its ratio, the lowest and the highest of the processes' ratios too, are of the samples whose threads met within
+    `near_us`; of a process without such samples they are of all. Of the others it has the share, and their ratio over all
+    processes (nan where there are none).
+    """
+    def times(row: dict, near: bool) -> list[float]:
+        return [ms for ms, meeting in row["samples"] if (meeting <= near_us) == near]
+
+    def ratio(mine: list[float], other: list[float]) -> float:
+        return statistics.median(mine) / statistics.median(other) if mine and other else math.nan
+
+    near = [times(row, True) or times(row, False) for row in same]
+    far, far_dense = ([ms for row in rows for ms in times(row, False)] for rows in (same, dense))
+    ratios = [ratio(mine, times(row, True) or times(row, False)) for mine, row in zip(near, dense)]
+    return {name: value for name, value in same[0].items() if name != "samples"} | {
+        "median_ms": statistics.median(map(statistics.median, near)), "min_ms": min(map(min, near)),
+        "ratio": statistics.median(ratios), "low_ratio": min(ratios), "high_ratio": max(ratios),
+        "far_share": len(far) / sum(len(row["samples"]) for row in same), "far_ratio": ratio(far, far_dense)}
 
 
 # --------------------------------------------------------------------------------------------------- where the time goes
@@ -417,20 +457,28 @@ def section(table: Table, steps: Table) -> str:
         found = sorted(rows(steps, largest, what), key=lambda row: -row["share"])
         return ", ".join(f"{row['step']} {row['share']:.0%}" for row in found if row["share"] >= 0.01)
 
+    def far() -> str:
+        found = [row for what in (FORWARD, BOTH) for row in rows(table, largest, what) if row["implementation"] == "grouped"]
+        if any(math.isnan(row["far_ratio"]) for row in found):
+            return ""
+        share, ratios = statistics.mean(row["far_share"] for row in found), [f"{row['far_ratio']:.2f}×" for row in found]
+        return (f"In {share:.0%} of its samples the virtual machine's cores were as if far from each other (the tool says how "
+                f"that is told): there it takes {' / '.join(ratios)}. ")
+
     text = (
         f"Forward / forward and backward, beside a dense FFN with as many hidden units as are active for a token "
         f"({largest.hidden}). Width {largest.width}; 64 experts of 128 hidden units each, 8 of them active, or 8 experts of "
         f"384, 2 active; one more of that size is shared; {made['preset']['dtype']}; {made['device']}; medians over "
-        f"{made['preset']['processes']} processes, in brackets their lowest and highest. Left out is what needs more than "
-        f"{MAX_GIB} GiB for one intermediate result.",
+        f"{made['preset']['processes']} processes, in brackets their lowest and highest, with cores near each other. "
+        f"Left out is what needs more than {MAX_GIB} GiB for one intermediate result.",
         "\n".join([
             f"| | {' | '.join(f'{size.tokens} tokens, {size.experts} experts' for size in columns)} |",
             "|---" * (len(columns) + 1) + "|",
             *(f"| {label} | {' | '.join(cell(name, size) for size in columns)} |"
               for name, label in LABELS.items() if name in measured)]),
         f"Of the time of `grouped` at {largest.tokens} tokens, {largest.experts} experts, forward: {shares(FORWARD)}; backward: "
-        f"{shares(BACKWARD)}. `python tools/benchmark_layer.py` measures it on your machine; a test holds these numbers to the "
-        "table.",
+        f"{shares(BACKWARD)}. {far()}`python tools/benchmark_layer.py` measures it on your machine; a test holds these numbers "
+        "to the table.",
     )
     return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 125) for part in text) + "\n"
 

@@ -61,7 +61,7 @@ def test_an_implementation_that_differs_is_not_timed():
 
 @pytest.mark.parametrize("tokens", [1, 12])
 def test_the_table_has_a_row_for_each_and_ratio_1_for_dense(transformers, tokens):
-    rows, steps, left_out = benchmark_layer.measure(Size(tokens, 8, 3, 16, width=32), torch.float32, "cpu", repeats=2)
+    rows, steps, left_out = benchmark_layer.measure_in(1, Size(tokens, 8, 3, 16, width=32), torch.float32, "cpu", 2)
     assert not left_out
     assert [(row["pass"], row["implementation"]) for row in rows] == [
         (what, name) for what in (FORWARD, BOTH) for name in (DENSE, *OURS, *THEIRS)]
@@ -125,7 +125,7 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
         measured.append(size.tokens)
         if measured == [5, 6]:
             raise KeyboardInterrupt
-        return [{"tokens": size.tokens, "repeats": repeats, "median_ms": 2, "min_ms": 1, "ratio": 1}], [], {"x": "why"}
+        return [{"tokens": size.tokens, "repeats": repeats} | sampled(DENSE, (1, 2))], [], {"x": "why"}
 
     monkeypatch.setattr(benchmark_layer, "measure", measure)
     monkeypatch.setattr(benchmark_layer, "sizes", lambda device, tokens: [Size(t, 8, 3, 16, width=32) for t in tokens])
@@ -146,10 +146,9 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
 
 def test_several_processes_are_new_ones_and_their_medians_are_told(monkeypatch):
     monkeypatch.setattr(benchmark_layer, "measure", measured_by)
-    one, _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 1)
-    assert one == [{"median_ms": os.getpid(), "min_ms": 0.1, "ratio": os.getpid(), "low_ratio": os.getpid(),
-                    "high_ratio": os.getpid()}]
-    (two,), (step,), left_out = benchmark_layer.measure_in(2, SIZE, torch.float32, "cpu", 1)
+    (_, one), _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 1)
+    assert one["median_ms"] == one["ratio"] == one["low_ratio"] == one["high_ratio"] == os.getpid()
+    (_, two), (step,), left_out = benchmark_layer.measure_in(2, SIZE, torch.float32, "cpu", 1)
     assert os.getpid() not in two.values() and left_out == {"x": "why"}
     assert two["low_ratio"] < two["ratio"] < two["high_ratio"] and two["median_ms"] == two["ratio"] == step["share"]
 
@@ -157,7 +156,27 @@ def test_several_processes_are_new_ones_and_their_medians_are_told(monkeypatch):
 def measured_by(*asked):
     """What a new process can import and call: who measured."""
     process = os.getpid()
-    return [{"median_ms": process, "min_ms": 0.1, "ratio": process}], [{"share": process}], {"x": "why"}
+    return [sampled(DENSE, (1, 1)), sampled("grouped", (process, 1))], [{"share": process}], {"x": "why"}
+
+
+def sampled(name, *samples):
+    """A row of one process: milliseconds, and how long the threads took to meet."""
+    return {"pass": BOTH, "implementation": name, "samples": samples}
+
+
+def test_samples_whose_cores_are_far_from_each_other_stay_out_of_the_times():
+    dense = [sampled(DENSE, (10, 1), (10, 1.4), (20, 3)), sampled(DENSE, (10, 3), (20, 3))]
+    ours = [sampled("grouped", (12, 1), (14, 1.4), (80, 3)), sampled("grouped", (30, 3), (30, 3))]
+    row = benchmark_layer.over_processes(ours[:1], dense[:1], 1.5)
+    assert (row["median_ms"], row["min_ms"], row["ratio"], row["far_ratio"], row["far_share"]) == (13, 12, 1.3, 4, 1 / 3)
+    row = benchmark_layer.over_processes(ours, dense, 1.5)
+    assert (row["low_ratio"], row["high_ratio"], row["far_share"]) == (1.3, 2, 0.6), "a process that was far all along counts"
+    assert row["far_ratio"] == 30 / 20, "the medians of (80, 30, 30) and (20, 10, 20)"
+
+
+def test_threads_that_share_nothing_do_not_meet(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert benchmark_layer.meeting_us("cpu") == benchmark_layer.meeting_us("cuda") == 0
 
 
 def test_what_needs_too_much_memory_is_left_out_and_said(monkeypatch):
