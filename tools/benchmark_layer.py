@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -27,7 +28,6 @@ import multiprocessing
 import os
 import random
 import statistics
-import sys
 import tempfile
 import textwrap
 import time
@@ -428,7 +428,8 @@ def provenance(device: str, dtype: str, tokens: list[int], repeats: int, process
                f"--tokens {' '.join(map(str, tokens))}")
     preset = {"dtype": dtype, "tokens": tokens, "repeats": repeats, "processes": processes,
               "sizes": list(map(asdict, sizes(device, tokens)))}
-    others = {name: sys.modules[name].__version__ if sys.modules.get(name) else "not used" for name in ("transformers", "triton")}
+    others = {package: importlib.metadata.version(package) if installed(package) else "not installed"
+              for package in ("transformers", "triton")}
     return record(command, device, seconds, preset, **others) | {"left_out": left_out}
 
 

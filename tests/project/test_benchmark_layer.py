@@ -210,6 +210,13 @@ def test_the_command_writes_the_tables_with_their_provenance(monkeypatch, tmp_pa
     assert "grouped" in capsys.readouterr().out
 
 
+def test_a_package_that_other_processes_used_has_its_version_in_the_provenance(monkeypatch):
+    monkeypatch.setattr(benchmark_layer, "installed", lambda package: package == "transformers")
+    monkeypatch.setattr(benchmark_layer.importlib.metadata, "version", lambda package: f"9 of {package}")
+    versions = benchmark_layer.provenance("cpu", "float32", [5], 1, 7, 1.0, {})["versions"]
+    assert versions["transformers"] == "9 of transformers" and versions["triton"] == "not installed"
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--repeats", "0"], "at least 1"),
     (["--tokens", "0"], "at least 1"),
