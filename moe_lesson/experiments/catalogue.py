@@ -24,6 +24,7 @@ from .rungs import (
     dense_of_total_size,
     dense_of_width,
     equal_arm,
+    fine_of,
     gated,
     gshard_of,
     gshard_times,
@@ -254,6 +255,16 @@ EXPERIMENTS = {
         margin=0.01,
         census=("fine", "pooled"),
         kept=(0.25, 0.125),
+    ),
+    # Of pool: there every kind of text keeps 16 of the pooled model's 64 experts. Declared: this rung's test loss beside that of
+    # "pooled" with its own quarter (test + own_0.25), Welch, 95%, alike within the margin. The same text, grid and rule.
+    "few": Experiment(
+        question="A quarter of a pooled model's experts, or a model that never had more: which is better?",
+        rungs={"16 experts": fine_of(16)},
+        presets={"cpu": replace(TEXT_CPU, tuning_seeds=3, finalists=2)},
+        seeds=5,
+        widens=True,
+        margin=0.01,
     ),
     "ladder": Experiment(
         question="When each token pays the same: does DeepSeekMoE predict text better than GShard, Switch and a dense model?",

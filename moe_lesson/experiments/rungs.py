@@ -99,6 +99,11 @@ def noisy(rung: Rung) -> Rung:
     return lambda preset, scale: model_of(preset, replace(rung(preset, scale).recipes[0], noisy=True))
 
 
+def fine_of(num_experts: int) -> Rung:
+    """As many of the fine-grained experts, each as wide: a model that never had the others."""
+    return lambda preset, scale: model_of(preset, replace(matched_layer(2, 4)(preset, scale), num_experts=num_experts))
+
+
 def pooled(pool: int) -> Rung:
     """Fine-grained experts of which a document may use `pool` while the model learns (EMO, arXiv 2605.06663)."""
     return lambda preset, scale: model_of(preset, Pooled(**asdict(matched_layer(2, 4)(preset, scale)), pool=pool,
