@@ -30,7 +30,16 @@ class Interval:
         return -margin < self.low and self.high < margin
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+        return f"{decimals(self.mean)} [{decimals(self.low)}, {decimals(self.high)}] (n = {self.n})"
+
+
+def decimals(number: float) -> str:
+    """A number with three decimals, and no minus where they are all 0.
+
+    >>> decimals(-0.0002), decimals(-0.0007)
+    ('0.000', '-0.001')
+    """
+    return f"{round(number, 3) + 0:.3f}"
 
 
 def interval(values: Sequence[float]) -> Interval:

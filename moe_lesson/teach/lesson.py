@@ -26,7 +26,7 @@ import torch
 
 from ..base.devices import device_name, pick_device
 from ..base.errors import require
-from ..measure.evidence import Interval
+from ..measure.evidence import Interval, decimals
 from .guesses import chosen, plain_values, read_number, read_predictions, within_factor, write_predictions
 
 PACKAGES = {"ipywidgets": "sliders", "anywidget": "the course's own widgets", "matplotlib": "figures", "seaborn": "figures",
@@ -267,7 +267,7 @@ def solution(*functions: Callable) -> Page:
 
 def figures(numbers: Mapping[str, object]) -> str:
     """Named numbers as one line of text."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
+    return ", ".join(f"{name.replace('_', ' ')} {decimals(value) if isinstance(value, float) else value}"
                      for name, value in numbers.items())
 
 
