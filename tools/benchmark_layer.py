@@ -8,10 +8,10 @@
 All have the same weights and give the same output, which is checked before anything is timed. One run measures all of them
 in turn, in a new order at every repeat, so that what else the machine does falls on all alike; --processes 7 does so in seven.
 
-On a virtual machine the two threads of an operator meet within 1.0 µs or within 2.7, for seconds or minutes at a time. We take it
-that the host puts its cores near each other, as a laptop's are, or far apart, where what one has written is not in the other's
-cache. So its threads' meeting is timed before and after every sample on a CPU (`meeting_us`). The table's numbers are of samples
-with near cores, whose threads met within NEAR times the shortest time of the run; of the others it has the ratio, `far_ratio`.
+On a virtual machine the threads that share an operator meet after about 1.0 µs or after about 2.7, for seconds or minutes at a
+time. We suppose that the host runs them on cores near each other, as in a laptop, or far apart, which share no cache. So their
+meeting is timed before and after every sample on a CPU (`meeting_us`), and samples of near cores are told from the others: of
+one size's run, those whose threads met within NEAR times its short meetings. Of the others the table has the ratio, `far_ratio`.
 
 Letters: T tokens, D width, N experts, K active, Ks shared, H expert width, R routed rows.
 """
@@ -58,8 +58,8 @@ FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
 LABELS = {DENSE: DENSE, "grouped": "our layer, `grouped`", "loop": "our layer, `loop`", "one_hot": "our layer, `one_hot`",
           "at_once": "our layer, `at_once`", **{name: f"transformers' layer, `{name.split()[1]}`" for name in THEIRS}}
 HEADING = "## How fast is the layer\n\n"
-GRAIN = 2 ** 15  # numbers that one thread takes at a time of an operator on each of them, in PyTorch
-NEAR = 1.5  # up to so many times the shortest time in which threads met, they were near each other
+GRAIN = 2 ** 15  # PyTorch gives a thread at least so many numbers of an elementwise operator
+NEAR = 1.5  # up to so many times a short meeting, the 5th percentile, threads were on near cores
 MAX_GIB = 2  # of one operator's results: an implementation that needs more is left out, it would take minutes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DTYPE_OF = {"cuda": "bfloat16"}  # what is measured on a device unless the command says otherwise; float32 on all others
@@ -210,6 +210,12 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def version(package: str) -> str:
+    """The version of a package that can be imported, whatever the distribution is called that it came in."""
+    distributions = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(distributions[0]) if distributions else "not installed"
+
+
 def check_equal(functions: dict[str, Callable], x: Tensor, target: Tensor) -> None:
     """Raise AssertionError unless all but the dense FFN have the loop's output and gradient of x."""
     def run(function: Callable) -> list[Tensor]:
@@ -254,8 +260,10 @@ def milliseconds(action: Callable[[], object], device: str) -> float:
 
 
 def meeting_us(device: str) -> float:
-    """How many microseconds longer than alone a CPU's threads take where they share an operator, each with as much to do: the
-    time in which they meet. 0 where nothing is shared."""
+    """Microseconds that an operator which all threads of a CPU share takes longer than one thread's part of it alone.
+
+    Returns: the time in which the threads meet; 0 on other devices and with one thread.
+    """
     if device != "cpu" or torch.get_num_threads() == 1:
         return 0.0
 
@@ -317,32 +325,39 @@ def measure_in(processes: int, *asked) -> tuple[list[dict], list[dict], dict[str
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             found = pool.starmap(measure, [asked] * processes, chunksize=1)
     rows, steps = (list(zip(*(one[place] for one in found))) for place in (0, 1))
-    near_us = NEAR * min(meeting for same in rows for row in same for _, meeting in row["samples"])
+    meetings = sorted(meeting for same in rows for row in same for _, meeting in row["samples"])
+    near_us = NEAR * max(0.0, meetings[len(meetings) // 20])  # not the very shortest, which is chance
     dense = {same[0]["pass"]: same for same in rows if same[0]["implementation"] == DENSE}
     return ([over_processes(same, dense[same[0]["pass"]], near_us) for same in rows],
             [same[0] | {"share": statistics.median(row["share"] for row in same)} for same in steps], found[0][2])
 
 
 def over_processes(same: Sequence[dict], dense: Sequence[dict], near_us: float) -> dict:
-    """A row of the table out of those that several processes found, and out of those of the dense FFN there.
+    """One row of the table, out of the same row of several processes.
 
-    Its times and its ratio, the lowest and the highest of the processes' ratios too, are of the samples whose threads met within
-    `near_us`; of a process without such samples they are of all. Of the others it has the share, and their ratio over all
-    processes (nan where there are none).
+    Args:
+        same: the row of each process, with its samples.
+        dense: the row of the dense FFN in each of them.
+        near_us: up to which meeting the cores were near.
+
+    Returns: times and ratios of near samples, over the `near_processes` in which the row and the dense FFN both have some (of all
+        samples if there is none); `far_share`, the share of the other samples, and `far_ratio`, theirs, nan if there is none.
     """
-    def times(row: dict, near: bool) -> list[float]:
-        return [ms for ms, meeting in row["samples"] if (meeting <= near_us) == near]
+    def pairs(*states: bool) -> list[list[list[float]]]:
+        found = [[[ms for ms, meeting in row["samples"] if (meeting <= near_us) in states] for row in both]
+                 for both in zip(same, dense)]
+        return [both for both in found if all(both)]
 
-    def ratio(mine: list[float], other: list[float]) -> float:
-        return statistics.median(mine) / statistics.median(other) if mine and other else math.nan
+    def ratios(of: list[list[list[float]]]) -> list[float]:
+        return [statistics.median(mine) / statistics.median(other) for mine, other in of]
 
-    near = [times(row, True) or times(row, False) for row in same]
-    far, far_dense = ([ms for row in rows for ms in times(row, False)] for rows in (same, dense))
-    ratios = [ratio(mine, times(row, True) or times(row, False)) for mine, row in zip(near, dense)]
+    near, far = pairs(True) or pairs(True, False), ratios(pairs(False))
     return {name: value for name, value in same[0].items() if name != "samples"} | {
-        "median_ms": statistics.median(map(statistics.median, near)), "min_ms": min(map(min, near)),
-        "ratio": statistics.median(ratios), "low_ratio": min(ratios), "high_ratio": max(ratios),
-        "far_share": len(far) / sum(len(row["samples"]) for row in same), "far_ratio": ratio(far, far_dense)}
+        "median_ms": statistics.median(statistics.median(mine) for mine, _ in near), "min_ms": min(min(mine) for mine, _ in near),
+        "ratio": statistics.median(ratios(near)), "low_ratio": min(ratios(near)), "high_ratio": max(ratios(near)),
+        "near_processes": len(near), "near_us": near_us,
+        "far_share": statistics.mean(meeting > near_us for row in same for _, meeting in row["samples"]),
+        "far_ratio": statistics.median(far) if far else math.nan}
 
 
 # --------------------------------------------------------------------------------------------------- where the time goes
@@ -428,8 +443,7 @@ def provenance(device: str, dtype: str, tokens: list[int], repeats: int, process
                f"--tokens {' '.join(map(str, tokens))}")
     preset = {"dtype": dtype, "tokens": tokens, "repeats": repeats, "processes": processes,
               "sizes": list(map(asdict, sizes(device, tokens)))}
-    others = {package: importlib.metadata.version(package) if installed(package) else "not installed"
-              for package in ("transformers", "triton")}
+    others = {package: version(package) for package in ("transformers", "triton")[:2 if device == "cuda" else 1]}
     return record(command, device, seconds, preset, **others) | {"left_out": left_out}
 
 
@@ -463,23 +477,23 @@ def section(table: Table, steps: Table) -> str:
         if any(math.isnan(row["far_ratio"]) for row in found):
             return ""
         share, ratios = statistics.mean(row["far_share"] for row in found), [f"{row['far_ratio']:.2f}×" for row in found]
-        return (f"In {share:.0%} of its samples the virtual machine's cores were as if far from each other (the tool says how "
-                f"that is told): there it takes {' / '.join(ratios)}. ")
+        return (f"In {share:.0%} of the samples of `grouped` its threads met late, as if on cores far apart (the tool says how "
+                f"that is told); there it takes {' / '.join(ratios)} the time of the dense FFN. ")
 
     text = (
         f"Forward / forward and backward, beside a dense FFN with as many hidden units as are active for a token "
         f"({largest.hidden}). Width {largest.width}; 64 experts of 128 hidden units each, 8 of them active, or 8 experts of "
         f"384, 2 active; one more of that size is shared; {made['preset']['dtype']}; {made['device']}; medians over "
-        f"{made['preset']['processes']} processes, in brackets their lowest and highest, with cores near each other. "
+        f"those of {made['preset']['processes']} processes that had near cores, in brackets their lowest and highest. "
         f"Left out is what needs more than {MAX_GIB} GiB for one intermediate result.",
         "\n".join([
             f"| | {' | '.join(f'{size.tokens} tokens, {size.experts} experts' for size in columns)} |",
             "|---" * (len(columns) + 1) + "|",
             *(f"| {label} | {' | '.join(cell(name, size) for size in columns)} |"
               for name, label in LABELS.items() if name in measured)]),
-        f"Of the time of `grouped` at {largest.tokens} tokens, {largest.experts} experts, forward: {shares(FORWARD)}; backward: "
-        f"{shares(BACKWARD)}. {far()}`python tools/benchmark_layer.py` measures it on your machine; a test holds these numbers "
-        "to the table.",
+        f"Of the time of `grouped` at {largest.tokens} tokens, {largest.experts} experts, with cores near or far, forward: "
+        f"{shares(FORWARD)}; backward: {shares(BACKWARD)}. "
+        f"{far()}`python tools/benchmark_layer.py` measures it on your machine; a test holds these numbers to the table.",
     )
     return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 125) for part in text) + "\n"
 

@@ -1,5 +1,7 @@
 """The benchmark of the layer: all that it times give the same output, and its tables say what was measured. No times here."""
 
+import importlib.metadata
+import itertools
 import json
 import os
 import sys
@@ -165,13 +167,33 @@ def sampled(name, *samples):
 
 
 def test_samples_whose_cores_are_far_from_each_other_stay_out_of_the_times():
-    dense = [sampled(DENSE, (10, 1), (10, 1.4), (20, 3)), sampled(DENSE, (10, 3), (20, 3))]
-    ours = [sampled("grouped", (12, 1), (14, 1.4), (80, 3)), sampled("grouped", (30, 3), (30, 3))]
-    row = benchmark_layer.over_processes(ours[:1], dense[:1], 1.5)
-    assert (row["median_ms"], row["min_ms"], row["ratio"], row["far_ratio"], row["far_share"]) == (13, 12, 1.3, 4, 1 / 3)
+    dense = [sampled(DENSE, (10, 1), (10, 1.4), (20, 3)), sampled(DENSE, (10, 3), (20, 3)), sampled(DENSE, (10, 3))]
+    ours = [sampled("grouped", (12, 1), (14, 1.4), (80, 3)), sampled("grouped", (30, 3), (30, 3)), sampled("grouped", (99, 1))]
     row = benchmark_layer.over_processes(ours, dense, 1.5)
-    assert (row["low_ratio"], row["high_ratio"], row["far_share"]) == (1.3, 2, 0.6), "a process that was far all along counts"
-    assert row["far_ratio"] == 30 / 20, "the medians of (80, 30, 30) and (20, 10, 20)"
+    assert (row["median_ms"], row["min_ms"], row["ratio"], row["low_ratio"], row["high_ratio"]) == (13, 12, 1.3, 1.3, 1.3)
+    assert (row["near_processes"], row["far_share"], row["far_ratio"]) == (1, 0.5, 3), "far in the first two: 80/20 and 30/15"
+    row = benchmark_layer.over_processes(ours[1:2], dense[1:2], 1.5)
+    assert (row["ratio"], row["far_ratio"], row["far_share"]) == (2, 2, 1), "where none was near, all count"
+
+
+def test_a_sample_is_far_if_its_threads_met_late_for_its_run(monkeypatch):
+    rows = [sampled(DENSE, (10, 0.1), *[(10, 1.0)] * 19, (10, 2.7)), sampled("grouped", *[(12, 1.4)] * 3, (24, 2.7))]
+    monkeypatch.setattr(benchmark_layer, "measure", lambda *asked: (rows, [], {}))
+    (_, row), _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 5)
+    assert (row["ratio"], row["far_ratio"], row["far_share"], row["near_us"]) == (1.2, 2.4, 0.25, 1.5)
+
+
+def test_a_sample_has_the_later_of_the_meetings_before_and_after_it(monkeypatch):
+    met = itertools.cycle((1.0, 3.0))
+    monkeypatch.setattr(benchmark_layer, "meeting_us", lambda device: next(met))
+    rows, _, _ = benchmark_layer.measure(SIZE, torch.float32, "cpu", repeats=1)
+    assert {meeting for row in rows for _, meeting in row["samples"]} == {3.0}
+
+
+def test_threads_that_share_an_operator_take_longer_than_one_alone(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(benchmark_layer, "milliseconds", lambda action, device: len(action()) and action()[0].numel() / 1e6)
+    assert benchmark_layer.meeting_us("cpu") == pytest.approx(benchmark_layer.GRAIN / 1e6 * 1000 / 20)
 
 
 def test_threads_that_share_nothing_do_not_meet(monkeypatch):
@@ -211,10 +233,11 @@ def test_the_command_writes_the_tables_with_their_provenance(monkeypatch, tmp_pa
 
 
 def test_a_package_that_other_processes_used_has_its_version_in_the_provenance(monkeypatch):
-    monkeypatch.setattr(benchmark_layer, "installed", lambda package: package == "transformers")
-    monkeypatch.setattr(benchmark_layer.importlib.metadata, "version", lambda package: f"9 of {package}")
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"triton": ["pytorch-triton"]})
+    monkeypatch.setattr(importlib.metadata, "version", lambda distribution: f"9 of {distribution}")
+    assert benchmark_layer.version("triton") == "9 of pytorch-triton"
     versions = benchmark_layer.provenance("cpu", "float32", [5], 1, 7, 1.0, {})["versions"]
-    assert versions["transformers"] == "9 of transformers" and versions["triton"] == "not installed"
+    assert versions["transformers"] == "not installed" and "triton" not in versions, "a CPU has no use for triton"
 
 
 @pytest.mark.parametrize("arguments, message", [
