@@ -443,7 +443,7 @@ def provenance(device: str, dtype: str, tokens: list[int], repeats: int, process
                f"--tokens {' '.join(map(str, tokens))}")
     preset = {"dtype": dtype, "tokens": tokens, "repeats": repeats, "processes": processes,
               "sizes": list(map(asdict, sizes(device, tokens)))}
-    others = {package: version(package) for package in ("transformers", "triton")[:2 if device == "cuda" else 1]}
+    others = {package: version(package) for package in (("transformers", "triton") if device == "cuda" else ("transformers",))}
     return record(command, device, seconds, preset, **others) | {"left_out": left_out}
 
 
