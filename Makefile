@@ -6,6 +6,10 @@ LAB_ARGS ?=
 FRESH ?=
 EXPERIMENT ?= all
 
+# Matplotlib's list of fonts stays with the .venv that has the fonts: one in the home folder, made while another .venv was
+# being removed, had none of Matplotlib's own, and every figure then complained.
+export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
+
 RUN := .venv/bin/python
 # pip reports to a person, and keeps quiet in CI's log. Modules are compiled when they are first used: most never are.
 PIP := $(RUN) -m pip install --disable-pip-version-check --no-compile $(if $(CI),-q)
@@ -48,6 +52,7 @@ lab: .venv/lab
 # MOE_LESSON_HOME: here that is a fresh folder, and the store_notebooks plugin gives each notebook its own part of it.
 test: .venv/test
 	$(RUN) -m ruff check .
+	@$(RUN) -c "import matplotlib.font_manager"  # makes the list once, not in each process
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
 	MOE_LESSON_HOME="$$home" OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --dist loadscope --no-loadscope-reorder --durations=10 \
 		--nbval --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/lessons/nbval_sanitize.cfg -p store_notebooks

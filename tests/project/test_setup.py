@@ -136,6 +136,14 @@ def test_ci_runs_both_test_targets():
     assert "bash .ci/run" in [step.get("run") for step in ci_job()["steps"]]
 
 
+def test_matplotlib_takes_its_list_of_fonts_from_the_venv_that_has_them():
+    """A list in the home folder outlives the .venv whose fonts it names; such a one once failed CI."""
+    recipe = 'fonts: ; @python3 -c "import os; print(os.environ[\'MPLCONFIGDIR\'])"'
+    make = ["make", "-s", "-f", "Makefile", "-f", "-", "fonts"]
+    told = subprocess.run(make, input=recipe, cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert told.strip() == str(REPO / ".venv/matplotlib")
+
+
 def fresh_import(first: str = "numpy, torch") -> tuple[set[str], set[str], dict[str, float]]:
     """Import moe_lesson after others in a new Python: packages it adds, all that are loaded then, and microseconds of some."""
     code = (
