@@ -11,7 +11,7 @@ fast depends on the machine, so `grouped` itself goes one of two ways:
 | torch.compile, export, meta device | `at_once` | one graph without a value in it, whose steps are PyTorch's to fuse |
 | nowhere by itself; on an NVIDIA GPU by name | `fused` | `at_once` with fewer journeys to memory, in Triton |
 
-On an H100, H200 or B200, in bfloat16, the products of `at_once` and `fused` are one kernel each. On other GPUs they loop over the
+On an H100 or H200, in bfloat16, the products of `at_once` and `fused` are one kernel each. On other GPUs they loop over the
 experts and wait for their loads (`rows.grouped_product`), except the first one of `fused`, which is our own kernel.
 
 The kernels of `fused` are tested in Triton's interpreter. No GPU has run or timed them yet: so nothing chooses them, and you ask

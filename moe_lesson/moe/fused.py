@@ -29,8 +29,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter:
 # What a kernel multiplies: all that a GPU's tensor cores know; the interpreter multiplies the bits of bfloat16, without a word.
 DTYPES = (torch.float16, torch.float32) if INTERPRETED else (torch.bfloat16, torch.float16)
 # A program computes TILE rows × COLUMNS hidden units, gate and up, from DEPTH of the D inputs at a time. Larger tiles read less
-# often what others have read too; these are the largest whose sums stay in an H100's registers.
+# often what others have read too; these are the largest whose sums stay in an H100's registers. An A100's hold half of them.
 TILE, COLUMNS, DEPTH = 128, 128, 64
+OLDEST = (8, 0)  # the compute capability of an A100: Triton gives no older GPU's tensor cores work
 kernel = triton.jit if triton else lambda function: function
 
 
@@ -91,6 +92,16 @@ def combine_kernel(rows, place_TK, y, D, K: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(y + token * D + d, total, d < D)
 
 
+def capability(x: Tensor) -> tuple[int, int]:
+    """Of the GPU that x is on: (9, 0) is an H100's, and the interpreter's too."""
+    return torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
+
+
+def columns(capability: tuple[int, int]) -> int:
+    """Hidden units of a program whose sums, TILE rows of gate and of up, stay in the registers of such a GPU."""
+    return COLUMNS if capability >= (9, 0) else COLUMNS // 2
+
+
 def tiles_of(ends_N: Tensor, R: int) -> Tensor:
     """Each tile's expert, its first row and the end of that expert's rows: [3, tiles].
 
@@ -119,9 +130,10 @@ def forward(x_TD: Tensor, weight_R: Tensor, w_in: Tensor, w_out: Tensor, token_R
     """y [T, D], and what the backward pass needs of the way there: gate and up, [R, 2H]."""
     (_, H, D), R, num_tiles = w_out.shape, token_R.shape[0], tiles.shape[1]
     gate_up_R2H, hidden_RH = x_TD.new_empty(R, 2 * H), x_TD.new_empty(R, H)
+    block = columns(capability(x_TD))
     with torch.cuda.device_of(x_TD):  # Triton runs on the current device; autograd sees to that in the backward pass
-        gate_up_kernel[num_tiles * triton.cdiv(H, COLUMNS),](
-            x_TD, weight_R, w_in, token_R, tiles, gate_up_R2H, hidden_RH, num_tiles, D, H, TILE, COLUMNS, DEPTH, num_warps=8,
+        gate_up_kernel[num_tiles * triton.cdiv(H, block),](
+            x_TD, weight_R, w_in, token_R, tiles, gate_up_R2H, hidden_RH, num_tiles, D, H, TILE, block, DEPTH, num_warps=8,
             num_stages=3)
         return combined(grouped_product(hidden_RH, w_out, ends_N), place_TK), gate_up_R2H
 
@@ -172,11 +184,13 @@ def fused(x_TD: Tensor, routing: Routing, w_in: Tensor, w_out: Tensor) -> Tensor
     Returns: [T, D].
 
     Raises:
-        ValueError: where Triton is missing or can't run, and for another dtype.
+        ValueError: where Triton is missing or can't run, on an older GPU (a T4), and for another dtype.
     """
     remedy = "use `grouped`, which runs everywhere"
     require(triton is not None, f"`fused` needs Triton, which is not installed; on Linux pip install triton, or {remedy}")
     require(x_TD.is_cuda or INTERPRETED, f"`fused` runs on a GPU, but the tokens are on {x_TD.device}; move them, or {remedy}")
+    require(capability(x_TD) >= OLDEST, f"`fused` needs the tensor cores of an A100 or of a newer GPU (compute capability "
+                                        f"{OLDEST}), but this one's is {capability(x_TD)}; {remedy}")
     require(x_TD.dtype in DTYPES, f"`fused` can't multiply {x_TD.dtype}, but {' and '.join(map(str, DTYPES))}; or {remedy}")
     token_R, weight_R, place_TK, ends_N = by_expert(routing)
     w_in, w_out = (w.to(x_TD.dtype).contiguous() for w in (w_in, w_out))

@@ -19,9 +19,10 @@ def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
         expert_ids: [T, K] the chosen experts.
         num_experts: N.
 
-    Returns: [N] integers that sum to T·K; 0 for an expert that nobody chose.
+    Returns: [N] integers that sum to T·K; 0 for an expert that nobody chose. As `torch.bincount`, but a GPU need not wait for it.
     """
-    return torch.bincount(expert_ids.flatten(), minlength=num_experts)
+    expert_R = expert_ids.flatten().long()
+    return expert_R.new_zeros(num_experts).scatter_add(0, expert_R, torch.ones_like(expert_R))
 
 
 def max_violation(load: Tensor) -> float:

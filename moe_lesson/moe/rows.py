@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .routing import Routing
+from .routing import Routing, expert_load
 
 
 def by_expert(routing: Routing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -35,9 +35,7 @@ def places(expert_ids_TK: Tensor) -> tuple[Tensor, Tensor]:
 
 def block_ends(expert_ids_TK: Tensor, num_experts: int) -> Tensor:
     """Where each expert's block of sorted rows ends: [N], int32. No value leaves the device, so nobody waits for one."""
-    expert_R = expert_ids_TK.flatten()
-    ones_R = torch.ones_like(expert_R, dtype=torch.int32)
-    return ones_R.new_zeros(num_experts).scatter_add(0, expert_R, ones_R).cumsum(0, dtype=torch.int32)
+    return expert_load(expert_ids_TK, num_experts).cumsum(0, dtype=torch.int32)
 
 
 class Gather(torch.autograd.Function):
@@ -87,13 +85,16 @@ def grouped_product(rows_RI: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
             rows.T @ rows, which is how matrices get their gradient [N, I, O].
         ends_N: int32, where each expert's block of rows ends.
 
-    PyTorch has one kernel for it in bfloat16 on an H100, H200 or B200. Elsewhere it fetches the ends, for which it waits,
-    and multiplies block by block.
+    PyTorch has one kernel for it in bfloat16 on an H100 or H200. Elsewhere it fetches the ends, for which it waits, and
+    multiplies block by block.
     """
     if torch.compiler.is_compiling() or rows_RI.is_meta:
         return traced_product(rows_RI, other, ends_N)
     # torch's kernel knows no float64, no Apple GPU, and no rows that don't start at multiples of 16 bytes
     if rows_RI.dtype == torch.float64 or rows_RI.device.type == "mps" or not rows_RI.shape[0]:
+        return block_by_block(rows_RI, other, ends_N)
+    # nor 1024 experts; and on a B200 it leaves the gradient of an expert without rows unwritten (pytorch/pytorch, issue 172439)
+    if rows_RI.is_cuda and (len(ends_N) >= 1024 or torch.cuda.get_device_capability(rows_RI.device)[0] == 10):
         return block_by_block(rows_RI, other, ends_N)
     if all(size * rows_RI.element_size() % 16 == 0 for size in (rows_RI.shape[1], other.shape[-1])):
         return F.grouped_mm(rows_RI if other.ndim == 3 else rows_RI.T, other, offs=ends_N)
