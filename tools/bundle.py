@@ -40,7 +40,7 @@ def build_wheel(folder: Path) -> Path:
 def contents(wheel: Path) -> dict[str, Path]:
     """What goes into the bundle: name there -> file here."""
     files = [path for pattern in ("notebooks/**/*", "data/**/*") for path in REPO.glob(pattern)
-             if path.is_file() and not path.name.startswith(".")]  # fmt: skip
+             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(REPO).parts)]  # fmt: skip
     files = {path.relative_to(REPO).as_posix(): path for path in sorted(files)}
     return {"__main__.py": REPO / "tools" / "bootstrap.py", wheel.name: wheel} | files
 

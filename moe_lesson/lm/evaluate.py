@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..base.errors import require
 from ..base.tokens import size_of
+from ..moe.layers import check_model
 from .corpora import Corpus, evenly
 from .model import LanguageModel, evaluating
 
@@ -37,6 +38,7 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
 
     Returns: {domain: loss}, and under "mean" the mean over domains.
     """
+    check_model(model)
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
     only = only or {domain: torch.ones(len(corpus.stream(domain, split)), dtype=torch.bool, device="cpu")
                     for domain in corpus.domains}

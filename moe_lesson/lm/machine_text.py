@@ -41,8 +41,9 @@ def machine_corpus(domains: tuple[str, ...] | None = None, splits: tuple[str, ..
                       for document in read_domain(domain, split, int(max_bytes * SHARES[split])))
     for domain in domains:
         if not any(document.domain == domain for document in documents):
+            others = [tuple(d for d in among if d != domain) for among in (domains, SOURCES)]
             raise FileNotFoundError(f"no text of domain {domain!r} was found on this machine; leave it out: "
-                                    f"machine_corpus(domains={tuple(d for d in domains if d != domain)})")
+                                    f"machine_corpus(domains={others[0] or others[1]})")
     return Corpus(documents)
 
 

@@ -112,7 +112,7 @@ class Balanced:
         sparse = list(zip(routings, (layer.router.score for layer in moe_layers(model))))
         terms = [strength * torch.stack([LOSSES[method](routing, score, sequences) for routing, score in sparse]).mean()
                  for method, strength in self.losses.items()]
-        loads = [routing.load for routing in routings]
+        loads = [routing.load.cpu() for routing in routings]  # a GPU is waited for once a layer
         figures = {"loss": loss.detach(), "max_violation": sum(map(max_violation, loads)) / len(loads),
                    "load": [load.tolist() for load in loads]}
         return loss + sum(terms), figures
@@ -167,9 +167,9 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     """
     whole_number("every", every)
     require(isinstance(config, TrainingConfig), f"config is {config!r}; expected TrainingConfig(steps=…, lr=…)")
+    device = device_of(model)
     require(not any(isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) for module in model.modules()),
             "the model is wrapped to train in parallel, and train works in one process; give it the model within: model.module")
-    device = device_of(model)
     objective = objective or next_token()
     after_step = after_step or getattr(objective, "after_step", None)
     optimizer = adamw(model, config)
@@ -191,6 +191,15 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             save()
             raise
 
+    def judge(row: dict, evaluate: Callable[[nn.Module], dict]) -> None:
+        row["owed"] = True  # in a checkpoint, where the evaluation fails: a later sitting begins with it
+        with nothing_lost():
+            found = figures_of(evaluate(model))
+        del row["owed"]
+        row |= found
+
+    if history.rows and history.rows[-1].pop("owed", False) and evaluate:
+        judge(history.rows[-1], evaluate)
     save()  # a file that can't be written says so now, not after the last step
     model.train()
     bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)
@@ -204,8 +213,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             history.rows.append(row)
             due = step + 1 == config.steps or (step + 1) % every == 0
             if evaluate and due:
-                with nothing_lost():
-                    row |= figures_of(evaluate(model))
+                judge(row, evaluate)
                 model.train()
             history.seconds += time.perf_counter() - began
             if due or interrupted():

@@ -156,9 +156,9 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     Raises:
         ValueError: if the model has no MoE layer, or there is no document.
     """
-    ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)
     routers = [layer.router for layer in moe_layers(model)]
     require(bool(routers), "this model has no MoE layer, so no token is sent anywhere")
+    ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)
     trained: list[list[Tensor]] = [[] for _ in routers]
     scores: list[list[Tensor]] = [[] for _ in routers]
     predicted: list[Tensor] = []

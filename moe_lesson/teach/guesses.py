@@ -1,5 +1,6 @@
 """What a learner guesses: read as it is meant, compared with what was then measured, kept for later lessons."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -58,8 +59,9 @@ def read_predictions() -> dict[str, dict]:
         return store
     except ValueError:
         aside = path.with_name(f"predictions-damaged-{time.time_ns()}.json")
-        path.replace(aside)
-        print(f"The file of your guesses was damaged; it is kept as {aside}, and a new one begins.")
+        with contextlib.suppress(OSError):  # a home that can't be written to, or another kernel was first
+            path.replace(aside)
+            print(f"The file of your guesses was damaged; it is kept as {aside}, and a new one begins.")
         return {}
     except (OSError, RuntimeError):  # RuntimeError: this user has no home
         return {}

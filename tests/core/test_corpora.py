@@ -116,6 +116,8 @@ def test_a_machine_without_a_domain_says_how_to_go_on(monkeypatch):
     monkeypatch.setitem(machine_text.SOURCES, "cpp", lambda: iter(()))
     with pytest.raises(FileNotFoundError, match="'cpp'.*leave it out.*'python', 'english', 'maths'"):
         machine_corpus(max_bytes=20_000)
+    with pytest.raises(FileNotFoundError, match="leave it out.*'python', 'english', 'maths'"):  # not (), which is refused
+        machine_corpus(("cpp",), max_bytes=20_000)
 
 
 # ------------------------------------------------------------------------------------------------------------- own text

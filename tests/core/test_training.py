@@ -30,6 +30,7 @@ from moe_lesson import (
 from moe_lesson.base.tokens import decode
 from moe_lesson.lm.checkpoints import read_training_state
 from moe_lesson.lm.training import model_identity
+from moe_lesson.measure.census import take_census
 from moe_lesson.measure.interventions import with_top_k
 from moe_lesson.measure.skills import SkillsWorld, regression
 
@@ -200,6 +201,30 @@ def test_whatever_fails_the_steps_before_it_are_kept(fails, corpus, tmp_path):
         train(LanguageModel(CONFIG), batch_at, TrainingConfig(12, lr=1e-2, warmup=2), checkpoint=state, every=8, progress=False,
               objective=objective, evaluate=lambda model: fail("evaluate") or {})
     assert len(read_training_state(state).history["rows"]) == (8 if fails == "evaluate" else 7)
+
+
+@pytest.mark.parametrize("fails_at", [4, 6])  # in the middle, and where no step is left
+def test_an_evaluation_that_failed_is_made_up_for(fails_at, corpus, tmp_path):
+    state, calls = tmp_path / "state.safetensors", itertools.count(2, 2)
+
+    def evaluate(model):
+        if next(calls) == fails_at:
+            raise MemoryError("once")
+        return {"validation": model.head.weight.detach().sum()}
+
+    with pytest.raises(MemoryError):
+        run(corpus, 6, every=2, checkpoint=state, evaluate=evaluate)
+    unbroken = run(corpus, 6, every=2, evaluate=evaluate)[1]
+    assert run(corpus, 6, every=2, checkpoint=state, evaluate=evaluate)[1].rows == unbroken.rows
+    assert run(corpus, 6, every=2, checkpoint=state, evaluate=evaluate)[1].rows == unbroken.rows, "and it is saved"
+
+
+def test_what_is_no_model_is_refused_as_such(corpus):
+    pair = (LanguageModel(CONFIG), {})
+    for use in (lambda: train(pair, corpus.sampler("train", 4, 16), TrainingConfig(1)),
+                lambda: evaluate_language(pair, corpus, "test"), lambda: take_census(pair, corpus)):
+        with pytest.raises(ValueError, match="expected a model, got a tuple; .*model, about = shipped_model"):
+            use()
 
 
 def test_an_evaluation_that_gives_no_figures_by_name_is_told_so(corpus):

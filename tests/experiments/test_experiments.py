@@ -85,6 +85,13 @@ def test_tuning_never_sees_the_test_split(small, corpus, tmp_path):
         running.run_once(*arguments, replace(tuning_run, stage="final"), blind, "cpu", tmp_path, False)
 
 
+def test_a_run_is_known_by_all_that_its_result_holds(small, corpus, tmp_path):
+    experiment, run = EXPERIMENTS[NAME], running.Run("final", "deepseekmoe", 1e-3, 1.0, 0)
+    for other in (experiment, replace(experiment, kept=(0.25,)), replace(experiment, follow=1)):
+        running.run_once(other, small, run, corpus, "cpu", tmp_path, False)
+    assert len(list(tmp_path.glob("final-*/result.json"))) == 3
+
+
 def test_tuning_never_draws_the_test_tokens_of_a_skills_world(tmp_path, monkeypatch):
     experiment, drawn = EXPERIMENTS["skills"], []
     real = SkillsWorld.tokens

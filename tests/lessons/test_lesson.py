@@ -98,6 +98,17 @@ def test_a_damaged_store_is_put_aside_and_not_lost(lesson, tmp_path, damage, cap
     assert aside.read_text() == damage and Lesson("00").guess("other") == [2]
 
 
+def test_a_damaged_store_that_cannot_be_put_aside_stops_no_lesson(lesson, tmp_path, monkeypatch, capsys):
+    lesson.keep("idle", 1)
+    (tmp_path / "home" / "predictions.json").write_text("{")
+
+    def refuse(self, target):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    assert Lesson("00").guess("idle") is None and "it is kept as" not in capsys.readouterr().out
+
+
 def test_a_write_that_breaks_off_leaves_the_old_store(lesson, tmp_path, monkeypatch):
     lesson.keep("idle", 1)
 

@@ -90,6 +90,14 @@ def test_the_same_files_give_the_same_bundle(the_course, the_bundle, tmp_path):
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["again.zip"], "nothing is left beside it"
 
 
+def test_what_editors_and_systems_hide_stays_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "REPO", tmp_path)
+    for name in ("notebooks/00.ipynb", "notebooks/.ipynb_checkpoints/00-copy.ipynb", "data/.DS_Store", "data/results/a.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert bundle.contents(Path("w.whl")).keys() == {"__main__.py", "w.whl", "notebooks/00.ipynb", "data/results/a.csv"}
+
+
 # ----------------------------------------------------------------------------------------------------------- like Colab
 
 
