@@ -264,7 +264,6 @@ def fetch_and_prepare(domains: Sequence[str]) -> None:
 
 def save(path: pathlib.Path, domains: Sequence[str]) -> None:
     """Write the prepared text of some domains into one zip file, with the names and licences of their packages."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:  # stored: what is in it is compressed
         archive.writestr("LICENCES.txt", table(domains))
         for domain in domains:

@@ -14,8 +14,6 @@ from ..base.errors import require
 from ..moe.recipes import Dense, Recipe, Sparse, checked
 from .model import ModelConfig
 
-BYTES = {"float32": 4, "bfloat16": 2}
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -31,15 +29,6 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.total + other.total, self.active + other.active, self.flops + other.flops)
-
-    def memory(self, dtype: str = "float32", training: bool = False) -> int:
-        """Bytes that the parameters take; with `training`, also their gradients and AdamW's two float32 averages.
-
-        Raises:
-            ValueError: for a dtype other than float32 and bfloat16.
-        """
-        require(dtype in BYTES, f"unknown dtype {dtype!r}; choose one of {', '.join(BYTES)}")
-        return self.total * (2 * BYTES[dtype] + 8 if training else BYTES[dtype])
 
 
 def matrix(rows: int, columns: int) -> Cost:

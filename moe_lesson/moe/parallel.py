@@ -80,20 +80,14 @@ def straggler_factor(send_counts_PP: Tensor) -> float:
 JOURNEYS = 4  # of a row's D numbers: to the expert and back, and their gradients the other way round
 
 
-def bytes_sent(send_counts_PP: Tensor, width: int, bytes_each: int = 2) -> Tensor:
-    """What each device sends to others for the rows of one layer, forward and backward: [P] bytes.
+def bytes_per_token(top_k: int, devices: int, width: int, bytes_each: int = 2) -> float:
+    """What one token sends in a layer where all experts are chosen equally often: 8·K·(1 - 1/P)·D bytes in bfloat16.
 
     Args:
-        send_counts_PP: rows from device i to device j; those that stay, on the diagonal, are not sent.
+        top_k, devices: K and P; a row for an expert on the token's own device is not sent.
         width: D.
         bytes_each: of one number, 2 in bfloat16.
     """
-    away_PP = send_counts_PP.clone().fill_diagonal_(0)
-    return (away_PP.sum(1) + away_PP.sum(0)) * (JOURNEYS // 2 * width * bytes_each)  # half of its journeys start at either end
-
-
-def bytes_per_token(top_k: int, devices: int, width: int, bytes_each: int = 2) -> float:
-    """The mean of `bytes_sent` for one token, where all experts are chosen equally often: 8·K·(1 - 1/P)·D in bfloat16."""
     return JOURNEYS * bytes_each * width * top_k * (1 - 1 / devices)
 
 

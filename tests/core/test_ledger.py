@@ -67,16 +67,6 @@ def test_a_mixed_model_is_the_sum_of_its_layers():
     assert model_cost(config).total == size(LanguageModel(config))
 
 
-def test_memory_is_what_the_tensors_take():
-    model = LanguageModel(ModelConfig(Sparse(8, 2, 16)))
-    cost = model_cost(model.config)
-    assert cost.memory() == sum(p.numel() * p.element_size() for p in model.parameters())
-    assert cost.memory("bfloat16") * 2 == cost.memory()
-    assert cost.memory(training=True) == 4 * cost.memory()
-    with pytest.raises(ValueError, match="unknown dtype 'int3'.*float32, bfloat16"):
-        cost.memory("int3")
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_parts_of_a_layer_are_those_of_its_tensors(recipe):
     layer = build(recipe, 32)

@@ -128,7 +128,7 @@ class BalancingRace(LessonWidget):
     """Scrub through trainings that differ only in how they balance their experts, all side by side.
 
     Args:
-        runs: what happened; `BalancingRace.of_tables` reads what the course ships.
+        runs: what happened; `BalanceRuns.of_tables` reads what the course ships.
         title: the title.
 
     Traits to read, set and observe: `step` (one that was recorded), `layer` (0 … L-1), `seed` (one of `runs.seeds`), `method`
@@ -151,18 +151,13 @@ class BalancingRace(LessonWidget):
 
     def __init__(self, runs: BalanceRuns, *, title: str = "balancing race"):
         require(isinstance(runs, BalanceRuns), f"runs is {type(runs).__name__}; expected BalanceRuns, or use "
-                                               "BalancingRace.of_tables()")
+                                               "BalanceRuns.of_tables()")
         self.runs = runs
         start = {"step": int(runs.steps[-1]), "layer": runs.num_layers - 1, "seed": runs.seeds[0], "method": runs.methods[0],
                  "by_load": False}
         super().__init__(title=title, origin=runs.origin, methods=list(runs.methods), seeds=list(runs.seeds),
                          steps=runs.steps.tolist(), num_layers=runs.num_layers, num_experts=runs.num_experts,
                          loads=float32(runs.loads), losses=float32(runs.losses), start=start)
-
-    @classmethod
-    def of_tables(cls, name: str = "balance-cpu", folder: pathlib.Path | None = None) -> BalancingRace:
-        """The race of the runs in the tables of an experiment; see `BalanceRuns.of_tables`."""
-        return cls(BalanceRuns.of_tables(name, folder))
 
     @traitlets.validate("step", "layer", "seed", "method")
     def _one_of_them(self, proposal):

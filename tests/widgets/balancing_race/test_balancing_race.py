@@ -17,7 +17,7 @@ from moe_lesson.widgets import BalanceRuns, BalancingRace
 def test_the_tables_of_the_experiment_come_back_as_they_were(tmp_path):
     runs = runs_of(seeds=2)
     write_runs(tmp_path, runs)
-    race = BalancingRace.of_tables(folder=tmp_path)
+    race = BalancingRace(BalanceRuns.of_tables(folder=tmp_path))
     assert (race.runs.methods, race.runs.seeds, race.steps, race.origin) == (METHODS, (0, 1), list(STEPS), "trained")
     assert torch.equal(race.runs.loads, runs.loads) and torch.allclose(race.runs.losses, runs.losses.float(), rtol=1e-5)
 
@@ -26,11 +26,11 @@ def test_tables_that_are_missing_or_unfinished_are_refused_with_the_remedy(tmp_p
     runs = runs_of(methods=("none", "bias"), seeds=2, steps=(0, 20))
     write_runs(tmp_path, runs, leave_out=[("bias", 1, 20)])
     with pytest.raises(ValueError, match=r"balance-cpu have no row for bias, 1, 20 .*; let the experiment run to its end"):
-        BalancingRace.of_tables(folder=tmp_path)
+        BalanceRuns.of_tables(folder=tmp_path)
     with pytest.raises(ValueError, match="no result table 'balance-gpu-curves' .* there are balance-cpu-curves"):
-        BalancingRace.of_tables("balance-gpu", tmp_path)
+        BalanceRuns.of_tables("balance-gpu", tmp_path)
     write_runs(tmp_path, dataclasses.replace(runs, seeds=(0, 1)))
-    assert BalancingRace.of_tables(folder=tmp_path).steps == [0, 20]
+    assert BalanceRuns.of_tables(folder=tmp_path).steps.tolist() == [0, 20]
 
 
 @pytest.mark.parametrize("words,change", [
@@ -63,7 +63,7 @@ def test_runs_that_no_training_gives_are_refused_with_value_and_remedy(words, ch
 
 
 def test_only_runs_are_taken():
-    with pytest.raises(ValueError, match=r"runs is str; expected BalanceRuns, or use BalancingRace.of_tables\(\)"):
+    with pytest.raises(ValueError, match=r"runs is str; expected BalanceRuns, or use BalanceRuns.of_tables\(\)"):
         BalancingRace("balance-cpu")
 
 
