@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from moe_lesson import DenseFFN, MoE, result_table
-from moe_lesson.base.devices import pick_device
+from moe_lesson.base.devices import fast_dtype, pick_device
 from moe_lesson.base.storage import write_text
 from moe_lesson.experiments.provenance import git_commit
 from moe_lesson.measure.evidence import Table, write_table
@@ -61,8 +61,8 @@ HEADING = "## How fast is the layer\n\n"
 GRAIN = 2 ** 15  # PyTorch gives a thread at least so many numbers of an elementwise operator
 NEAR = 1.5  # up to so many times a short meeting, the 5th percentile, threads were on near cores
 MAX_GIB = 2  # of one operator's results: an implementation that needs more is left out, it would take minutes
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-DTYPE_OF = {"cuda": "bfloat16"}  # what is measured on a device unless the command says otherwise; float32 on all others
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPE_OF = {"cuda": "bfloat16"}  # what a device's table is of where its name does not say; float32 on all others
 
 
 @dataclass(frozen=True)
@@ -363,10 +363,10 @@ def over_processes(same: Sequence[dict], dense: Sequence[dict], near_us: float) 
 # --------------------------------------------------------------------------------------------------- where the time goes
 
 STEPS = {  # forward: torch's operators, and two modules of ours; backward: autograd's nodes
-    "routing": ("router", "GatherBackward0", "DivBackward0", "SumBackward1", "SigmoidBackward0"),
-    "sort": ("aten::sort", "aten::floor_divide", "aten::arange", "aten::searchsorted", "aten::diff"),
+    "routing": ("router", "GatherBackward0", "SoftmaxBackward0", "LogSigmoidBackward0"),
+    "sort": ("aten::argsort", "aten::floor_divide", "aten::ones_like", "aten::new_zeros", "aten::scatter_add", "aten::cumsum"),
     "gather": ("aten::index_select", "IndexSelectBackward0"),
-    "products": ("aten::_grouped_mm", "GroupedMmBackward0", "aten::matmul", "MmBackward0"),
+    "products": ("aten::_grouped_mm", "GroupedMmBackward0", "MmBackward0"),
     "activation": ("aten::silu", "aten::mul", "SiluBackward0", "MulBackward0"),
     "combine": ("aten::zeros_like", "aten::index_add_", "IndexAddBackward0"),
     "joining gradients": ("SplitBackward0",),  # of gate and up, and of the pieces' weights
@@ -521,7 +521,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: float32; on a CUDA device bfloat16")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float32; on a CUDA device what it is fast in")
     parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 4096; on a CUDA device 4096 65536)")
     parser.add_argument("--repeats", type=int, default=20, help="how often each is measured (default 20)")
     parser.add_argument("--processes", type=int, default=1, help="in how many new processes, if more than this one (default 1)")
@@ -540,7 +540,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = pick_device(options.device)
     except ValueError as error:
         parser.error(str(error))
-    dtype = options.dtype or DTYPE_OF.get(device, "float32")
+    dtype = options.dtype or str(fast_dtype(device)).removeprefix("torch.")
     tokens = options.tokens or ([4096, 65536] if device == "cuda" else [256, 4096])
     name = table_name(device, dtype)
     with tempfile.TemporaryDirectory() as folder:

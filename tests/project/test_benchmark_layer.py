@@ -1,5 +1,6 @@
 """The benchmark of the layer: all that it times give the same output, and its tables say what was measured. No times here."""
 
+import contextlib
 import importlib.metadata
 import itertools
 import json
@@ -217,6 +218,24 @@ def test_without_transformers_our_layers_are_measured(monkeypatch):
     rows, _, left_out = benchmark_layer.measure(SIZE, torch.float32, "cpu", repeats=1)
     assert {row["implementation"] for row in rows} == {DENSE, *OURS}
     assert left_out == dict.fromkeys(THEIRS, "transformers is not installed")
+
+
+def test_each_operator_that_a_step_is_made_of_is_seen_in_a_pass(monkeypatch):
+    """A name that is not seen adds nothing to its step, and nobody notices: a sort once counted for nothing."""
+    seen, real = set(), benchmark_layer.profile
+
+    @contextlib.contextmanager
+    def listening(activities):
+        with real(activities=activities) as profiler:
+            yield profiler
+        seen.update(event.name.rsplit(": ", 1)[-1] for event in profiler.events() if event.cpu_parent is None)
+
+    monkeypatch.setattr(benchmark_layer, "profile", listening)
+    size = Size(tokens=2048, experts=16, top_k=4, expert_width=128, width=256)  # large enough for several chunks
+    entered = benchmark_layer.contest(size, torch.float32, "cpu")
+    x = torch.randn(size.tokens, size.width, requires_grad=True)
+    benchmark_layer.breakdown(entered, x, torch.randn(size.tokens, size.width), repeats=1)
+    assert not benchmark_layer.STEP_OF.keys() - seen
 
 
 def test_the_command_writes_the_tables_with_their_provenance(monkeypatch, tmp_path, capsys):
