@@ -418,7 +418,7 @@ WRONG_OF_LESSONS_03_AND_04 = {
         (of_entropy(lambda entropy: entropy / math.log(2)), "in bits"),
         (of_entropy(lambda entropy: (entropy / math.log(2)).exp()), "exp goes with the natural logarithm"),
         (of_entropy(lambda entropy: (-entropy).exp()), "sign is turned"),
-        (of_entropy(lambda entropy: entropy / math.log(4)), "how many labels is it"),
+        (of_entropy(lambda entropy: entropy / math.log(5)), "how many labels is it"),
         (lambda calls: (calls > 0).sum(1), "one stray token"),
         (inverse_simpson, "we use the entropy"),
         (lambda calls: torch.special.entr(calls / calls.sum(0, keepdim=True)).sum(1).exp(), "you divided by the label's"),
@@ -915,6 +915,52 @@ WRONG |= {
                        (ranked_by(two_best, ids=lambda masked, k: masked.topk(k).indices.T), "your answer has shape"),
                        (ranked_by(lambda grouped: grouped.amin(-1)), "rank groups by the sum")],
 }
+def by_hand(attempt):
+    """A loop's answer, put into room for float32."""
+    return lambda *arguments: attempt(*arguments).float()
+
+
+def of_experts(*numbers):
+    """A forward in which only some experts have answered; numbers may count from the end."""
+    def forward(layer, x):
+        routing = layer.router(x)
+        kept = torch.isin(routing.expert_ids, torch.arange(layer.router.num_experts)[list(numbers)])
+        return layer.experts(x, routing.reweighted(routing.weights * kept)), routing
+    return forward
+
+
+def in_place(label, document, seed=0):
+    label.copy_(checks.dealt_to_documents.reference(label, document, seed))
+    return label
+
+
+MORE = {
+    "gate": [(by_hand(layers.gate), "your numbers are torch.float32, and what you were given is torch.float64")],
+    "ffn": [(by_hand(checks.ffn.reference), "zeros_like, or with dtype=x.dtype")],
+    "gather_backward": [(by_hand(lambda grad, token, place: grad[place].sum(1)), "zeros_like")],
+    "topk_moe": [
+        (lambda layer, x: (layer(x)[0].float(), layer(x)[1]), "zeros_like"),
+        (lambda layer, x: (torch.zeros_like(x), layer.router(x)), "y = combine("),
+        (of_experts(0), "does return stand inside the loop"), (of_experts(-1), "the zeros stand before the loop"),
+        (of_experts(0, 1, 2, 3), "loop end one too early"), (of_experts(0, 1, 2), "goes over all N"),
+        (lambda layer, x: (layer(x)[0], Routing((one := layer.router(x)).logits, one.weights, one.expert_ids)),
+         "changed places: Routing(logits, ids, weights)")],
+    "load": [(lambda ids, n: ids.unique(return_counts=True), "several things: return the counts alone"),
+             (lambda ids, n: torch.stack([(ids == i).sum() for i in range(1, n + 1)]), "ids begin at 0")],
+    "power_law": [(lambda n, loss: (lambda slope, height: (math.exp(slope), -height))(*statistics.linear_regression(
+        np.log(n), np.log(loss))), "the slope first, then the intercept")],
+    "labels_served": [(lambda calls: torch.special.entr(calls / calls.sum(1)).sum(1).exp(), "your code stopped with Runtime")],
+    "places": [(changed_places(lambda order, place: (order, place.double())), "whole numbers: make room"),
+               (lambda ids: (lambda order: (order, order.argsort().view_as(ids)))(
+                   (ids.flatten() * ids.numel() - torch.arange(ids.numel()) * (ids.numel() > 12)).argsort()), "stable=True")],
+    "dealt_to_documents": [(by_hand(lambda *given: checks.dealt_to_documents.reference(*given)), "labels are whole numbers"),
+                           (in_place, "you changed label itself")],
+    "best_in_groups": [(by_hand(lambda *given: checks.best_in_groups.reference(*given)), "experts' numbers are whole")],
+    "listen": [(lambda model, ids, name: {one: Routing(each.logits, each.weights, each.expert_ids) for one, each in
+                                          real.listen(model, ids, name).items()}, "changed places: Routing")],
+}
+WRONG = {name: WRONG[name] + MORE.get(name, []) for name in WRONG}
+
 ALL = {name: check for name, check in vars(checks).items() if isinstance(check, Check)}
 
 

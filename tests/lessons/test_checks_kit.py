@@ -1,5 +1,7 @@
 """What the checks are made of says the right thing by itself, whatever the exercise."""
 
+import linecache
+
 import pytest
 import torch
 
@@ -47,6 +49,29 @@ def test_what_returns_nothing_forgot_its_return_and_is_no_stub():
         kit.called(lambda x: None, PAIR)
     with pytest.raises(kit.NotTried):
         kit.called(lambda x: ..., PAIR)
+
+
+def attempt_of(*lines):
+    """A function that a learner wrote in a cell, with its lines known as IPython makes them known."""
+    source = "\n".join(["def attempt(x):", *(f"    {line}" for line in lines)])
+    linecache.cache["cell 7"] = (len(source), None, source.splitlines(keepends=True), "cell 7")
+    names = {"torch": torch}
+    exec(compile(source, "cell 7", "exec"), names)
+    return names["attempt"]
+
+
+def test_code_that_stopped_is_told_its_line_also_where_it_stopped_inside_pytorch():
+    judge = kit.Check("attempt", torch.sin, lambda attempt: kit.must_agree(attempt, torch.sin, [(PAIR,)], ""))
+    for line, error in (("known[3]", "NameError"), ("torch.zeros(2) @ PAIR", "NameError"), ("x.view(3)", "RuntimeError")):
+        said, right = judge.verdict(attempt_of("y = x", f"y = {line}", "return y"))
+        assert not right and said.startswith(f"❌ attempt: your code stopped with {error}")
+        assert said.endswith(f"(in line 3: y = {line})")
+
+
+def test_code_that_ended_did_not_stop():
+    judge = kit.Check("attempt", torch.sin, lambda attempt: kit.called(attempt, PAIR)["no such key"])
+    said, _ = judge.verdict(attempt_of("return x"))
+    assert said.startswith("❌ attempt: what your function returns can't be used: ") and "line" not in said
 
 
 def test_a_gradient_must_reach_every_argument():

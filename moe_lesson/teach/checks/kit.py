@@ -1,5 +1,6 @@
 """What every check is made of: how an attempt is called, how its answer is judged, and what is printed."""
 
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -45,8 +46,18 @@ class Check:
         except Wrong as wrong:
             problem = str(wrong)
         except Exception as error:  # the learner's code may raise anything
-            return f"❌ {self.name}: your code stopped with {type(error).__name__}: {error}", False
+            return f"❌ {self.name}: {stopped(attempt, error)}", False
         return (f"❌ {self.name}: {problem}", False) if problem else (f"✅ {self.name}: right.", True)
+
+
+def stopped(attempt: Callable, error: Exception) -> str:
+    """Where an attempt stopped; or, if it did not, that what it returns can't be used."""
+    said, file = f"{type(error).__name__}: {error}", getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if file in (None, frame.filename)]
+    if not own:
+        return f"what your function returns can't be used: {said}"
+    line = f" (in line {own[-1].lineno}: {own[-1].line})" if file else ""
+    return f"your code stopped with {said}{line}"
 
 
 def check(reference: Callable) -> Callable[[Callable], Check]:
@@ -70,7 +81,7 @@ def answered(attempt: Callable, *arguments):
     if answer is ...:
         raise NotTried
     if answer is None:
-        raise Wrong("your function returns nothing: end it with return and the answer")
+        raise Wrong("your function returns nothing: end it, on every way through it, with return and the answer")
     return answer
 
 
@@ -113,17 +124,28 @@ def must_have_shape(answer: Tensor, *shape: int, part: str = "", wanted: str = "
         raise Wrong(f"{whose}your answer has shape {tuple(answer.shape)}; {wanted or f'expected {shape}'}")
 
 
+def must_have_dtype(answer, wanted) -> None:
+    """Refuse numbers that are coarser than those they were made of: with them the lesson's next computation would stop."""
+    both = all(isinstance(each, Tensor) and each.ndim and each.is_floating_point() for each in (answer, wanted))
+    if both and answer.dtype.itemsize < wanted.dtype.itemsize:
+        raise Wrong(f"your numbers are {answer.dtype}, and what you were given is {wanted.dtype}: make room for them with "
+                    "zeros_like, or with dtype=x.dtype")
+
+
 def must_agree(attempt: Callable, right: Callable, cases: Iterable[tuple], hint: str, taught: str = "") -> None:
     """Refuse an attempt that errs in one of many cases, each a tuple of arguments; with `taught` also for its gradient."""
     for case in cases:
         answer, wanted = attempt(*copies(case)), right(*copies(case))
-        pairs = zip(answer, wanted) if isinstance(wanted, tuple) else [(answer, wanted)]
+        pairs = list(zip(answer, wanted)) if isinstance(wanted, tuple) else [(answer, wanted)]
         if any(part is None or not same(torch.as_tensor(part), torch.as_tensor(wanted)) for part, wanted in pairs):
             shown = [a if isinstance(a, int) else tuple(a.shape) if a.is_floating_point() else a.tolist()
                      for a in case if isinstance(a, Tensor | int)]
             raise Wrong(f"wrong for {' and '.join(map(str, shown))}: {hint}")
+        for part, exact in pairs:
+            must_have_dtype(part, exact)
         if taught and not all(map(same, gradients(attempt, case), gradients(right, case))):
-            raise Wrong(f"the numbers are right, but the gradient does not come through (detach, no_grad, item?): {taught}")
+            raise Wrong(f"the numbers are right, but the gradient does not come through (detach, no_grad, item, torch.tensor "
+                        f"of a list?): {taught}")
 
 
 def gradients(function: Callable, case: tuple) -> list[Tensor]:
@@ -145,6 +167,12 @@ def traced(function: Callable, layer: MoE, x: Tensor) -> tuple[list[Tensor], lis
     return [y, routing.logits, routing.gates], list(back)
 
 
+def must_hold_ids(routing: Routing) -> None:
+    """Refuse a Routing whose ids are no whole numbers."""
+    if routing.expert_ids.is_floating_point():
+        raise Wrong("ids and weights have changed places: Routing(logits, ids, weights)")
+
+
 def wrong_layer(attempt: Callable, layers: Sequence[MoE], slips_of: Callable[[MoE, Tensor], dict[str, Tensor]],
                 hint: str) -> str | None:
     """What is wrong with a forward (layer, x [T, D]) -> y [T, D], Routing, tried on several layers.
@@ -160,10 +188,12 @@ def wrong_layer(attempt: Callable, layers: Sequence[MoE], slips_of: Callable[[Mo
     must_have_shape(must_be_tensor(y), *x.shape, part="the output")
     if not isinstance(routing, Routing):
         return "the second thing you return is no Routing: Routing(logits, ids, weights) says who was chosen and how much"
+    must_hold_ids(routing)
     right_y, right = layer(x)
     slips = slips_of(layer, x) | {"you added x: the residual stream belongs to the block around the layer": right_y + x}
     if slip := known_slip(y, slips):
         return slip
+    must_have_dtype(y, x)
     if same(y, right_y) and not same(routing.gates, right.gates):
         return "the output is right, and the routing says something else: its weights are those that the experts were given"
     if same(y, right_y) and not same(routing.logits, right.logits):
@@ -174,7 +204,8 @@ def wrong_layer(attempt: Callable, layers: Sequence[MoE], slips_of: Callable[[Mo
         if not all(map(same, found, wanted)):
             raise Wrong(f"wrong for {tokens} tokens and {each.router.top_k} of {each.router.num_experts} experts: {hint}")
         if len(taught) < len(teaches) or not all(map(same, taught, teaches)):
-            raise Wrong("the numbers are right, but the gradient does not come through (detach, no_grad?): nothing would learn")
+            raise Wrong("the numbers are right, but the gradient does not come through (detach, no_grad, torch.tensor of a "
+                        "list?): nothing would learn")
     if not routing.logits.requires_grad:
         return "all is right but for the routing's logits: they are detached, and lesson 03's balance loss would push nobody"
     return None

@@ -14,6 +14,8 @@ def load(attempt: Callable) -> str | None:
     ids, n = torch.tensor([[3, 1], [3, 0], [1, 3], [3, 4], [4, 1]]), 6  # experts 2 and 5 idle, the last among them
     t, k = ids.shape
     answer = answered(attempt, ids, n)
+    if isinstance(answer, tuple | list) and any(torch.as_tensor(part).ndim for part in answer):
+        return "you returned several things: return the counts alone, one for each expert"
     if isinstance(answer, dict):
         return "you returned a dictionary; return N numbers, a 0 for each expert that nobody chose"
     answer = torch.as_tensor(answer)
@@ -40,6 +42,8 @@ def load(attempt: Callable) -> str | None:
     attempt(given, n)
     if not torch.equal(given, ids):
         return "you changed expert_ids itself, which others read after you: make a new tensor"
+    if answer.tolist() == [*expert_load(ids, n).tolist()[1:], 0]:
+        return "the first expert is missing: ids begin at 0"
     if torch.as_tensor(answered(attempt, torch.tensor([[0], [1]]), 2)).tolist() == [1, 0]:
         return "the last expert, N - 1, is missing: does your loop end one too early?"
     cases = (((drawn(t, n) + 2 * drawn(n, seed=1)).topk(k % n + 1).indices, n + idle - 1) for t, n, k, idle in sizes(4))

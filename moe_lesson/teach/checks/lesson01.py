@@ -51,6 +51,8 @@ def power_law(attempt: Callable) -> str | None:
         return "the two are swapped: first the factor, then the exponent"
     if same(a, -right_b) and same(b, right_a):
         return "these are the slope and the factor: first the factor, then the exponent, which is minus the slope"
+    if same(a, (-right_b).exp()) and any(same(b, -log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
+        return "linear_regression gives the slope first, then the intercept: you took them the other way round"
     if same(a, right_b) and any(same(b, log(right_a)) for log in (torch.log, torch.log10, torch.log2)):
         return "the two are swapped, and the factor is still a logarithm: undo it"
     if same(b, -right_b) and (same(a, right_a) or same(a, right_a.log())):

@@ -166,7 +166,16 @@ def slips(layer: layers.MoE, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return layer.experts(x, Routing(right.logits, ids, weights))
 
     everybody, ones = torch.arange(right.num_experts).expand(len(x), -1), torch.ones_like(weights)
+    def only(experts: torch.Tensor) -> torch.Tensor:
+        return routed(weights * torch.isin(ids, experts))
+
+    each = torch.arange(right.num_experts)
     return {
+        "all zeros: combine changes nothing, it returns a new tensor, y = combine(…)": torch.zeros_like(x),
+        "only the first expert has answered: does return stand inside the loop?": only(each[:1]),
+        "only the last expert's answers are left: the zeros stand before the loop": only(each[-1:]),
+        "the last expert, N - 1, is missing: does your loop end one too early?": only(each[:-1]),
+        "only the first K experts have answered: the loop goes over all N": only(each[:layer.router.top_k]),
         "a token keeps the answer of its last expert alone: y[token] = … writes over what is there, combine adds":
             last_alone(layer, x),
         "your weights are the raw probabilities: divide those of the chosen by their sum": routed(scores.gather(1, ids)),

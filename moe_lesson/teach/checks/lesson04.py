@@ -12,7 +12,7 @@ from .kit import called, check, drawn, known_slip, must_agree, must_have_shape, 
 @check(instruments.labels_served)
 def labels_served(attempt: Callable) -> str | None:
     """What is wrong with a function calls [N, M] -> effective number of labels [N]."""
-    calls = torch.tensor([[8.0, 0, 0, 0], [5, 5, 5, 5], [6, 2, 0, 0], [0, 0, 0, 0]], dtype=torch.float64)
+    calls = torch.tensor([[8.0, 0, 0, 0, 0], [5, 5, 5, 5, 5], [6, 2, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.float64)
     answer = called(attempt, calls)
     must_have_shape(answer, 4)
     share = calls / calls.sum(1, keepdim=True).clamp(min=1e-12)
@@ -27,7 +27,7 @@ def labels_served(attempt: Callable) -> str | None:
         "2 to the power goes with log2, exp with the natural logarithm": 2 ** entropy,
         "that is 1 / Σ share², another effective number: here we use the entropy": 1 / share.square().sum(1).clamp(min=1e-12),
         "the sign is turned: the entropy is - Σ share · log share": (-entropy).exp(),
-        "that is a share of the most that is possible: how many labels is it?": entropy / math.log(4),
+        "that is a share of the most that is possible: how many labels is it?": entropy / math.log(5),
     }
     if hint := known_slip(answer[:3], {hint: wrong[:3] for hint, wrong in slips.items()}):
         return hint

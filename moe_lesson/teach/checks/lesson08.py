@@ -54,6 +54,12 @@ def dealt_to_documents(attempt: Callable) -> str | None:
     for answer in answers:
         must_have_shape(answer, len(label))
     first = answers[0]
+    if first.is_floating_point():
+        return "labels are whole numbers, and index things: make room for them with zeros_like(label)"
+    given = label.clone()
+    attempt(given, document, 0)
+    if not same(given, label):
+        return "you changed label itself, which others read after you: make a new tensor"
     if all(same(answer, label) for answer in answers):
         return "nothing was dealt out: every token has the label that it had"
     inside = [[answer[document == d].unique() for d in range(10)] for answer in answers]

@@ -23,6 +23,8 @@ def places(attempt: Callable) -> str | None:
     if place.shape == (10,):
         return "place has the right length, but the shape of the choices is missing: token t's K rows stand in row t of [T, K]"
     must_have_shape(place, 5, 2, part="place")
+    if order.is_floating_point() or place.is_floating_point():
+        return "places are whole numbers: make room for them with dtype=torch.long"
     if same(order, right_place.flatten()):
         return "order and place have changed places: order says which choice a row is of, place says where a choice's row is"
     if not same(order.sort().values, torch.arange(10)):
@@ -38,7 +40,8 @@ def places(attempt: Callable) -> str | None:
     if not same(order, right_order):
         return "an expert's rows have lost the order of their tokens: sort with stable=True, and every run gives the same"
     cases = [(torch.randint(n, (t, k), generator=torch.Generator().manual_seed(t)),) for t, k, n in sizes(3)]
-    return must_agree(attempt, rows.places, cases, "order sorts the choices by expert, and place is its inverse")
+    return must_agree(attempt, rows.places, cases, "order sorts the choices by expert, an expert's rows in the order of their "
+                      "tokens (stable=True), and place is its inverse")
 
 
 class Recorded(TorchDispatchMode):

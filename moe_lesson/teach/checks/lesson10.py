@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from ...moe import zoo
-from .kit import Wrong, called, check, drawn, known_slip, must_agree, must_have_shape
+from .kit import Wrong, called, check, drawn, known_slip, must_agree, must_have_shape, same
 
 
 def chosen_by(attempt: Callable, scores: Tensor, groups: int, kept: int, top_k: int) -> Tensor:
     """What an attempt chooses, each token's experts in the order of their numbers."""
     ids = called(attempt, scores, groups, kept, top_k)
     if ids.is_floating_point():
+        if same(ids, ids.long()):
+            raise Wrong("experts' numbers are whole: make room for them with dtype=torch.long")
         raise Wrong("you return scores; expected which experts they belong to: topk gives both, .values and .indices")
     must_have_shape(ids, len(scores), top_k)
     return ids.long().sort(dim=1).values

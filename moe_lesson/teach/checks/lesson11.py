@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...lm import real
 from ...moe.routing import Routing
-from .kit import Wrong, answered, check, same, sizes
+from .kit import Wrong, answered, check, must_hold_ids, same, sizes
 
 
 class ToyRouter(nn.Linear):
@@ -126,6 +126,7 @@ def diagnose_heard(answer: dict, right: dict[str, Routing]) -> str | None:
         found = answer[name]
         if not isinstance(found, Routing):
             return f"for {name} you kept a {type(found).__name__}; make a Routing(logits, expert_ids, weights) of it"
+        must_hold_ids(found)
         if found.expert_ids.shape != wanted.expert_ids.shape or not same(found.logits, wanted.logits):
             last = right[list(right)[-1]]
             return ("every name has the routing of the last router: the hooks share one name. Give each hook its own, e.g. by a "
