@@ -67,7 +67,7 @@ class Files:
                 for name, value in state.items() if name not in ("layout", "tabbable", "tooltip")}
         if weights:
             held["weights"] = self.keep_traits(weights, {})
-        return self.keep(json.dumps(held, ensure_ascii=False, sort_keys=True), ".json")
+        return self.keep(json.dumps(dict(sorted(held.items())), ensure_ascii=False), ".json")  # within, views show names in order
 
     def all_of(self, name: str) -> set[str]:
         """A file of traits and all files that it names."""

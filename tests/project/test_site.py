@@ -118,6 +118,12 @@ def test_every_widget_of_the_course_lives_without_a_kernel_and_answers(visit):
     assert page.locator(".moe-live").count() == page.locator(".moe-mounted").count() == len(WIDGETS)
 
 
+def test_names_within_a_trait_keep_their_order_and_traits_are_sorted(tmp_path):
+    files = site_build.Files(tmp_path)
+    name = files.keep_traits({"models": {"toy": 1, "DeepSeek": 2}, "layers": 3}, {})
+    assert (tmp_path / name).read_text() == '{"layers": 3, "models": {"toy": 1, "DeepSeek": 2}}'
+
+
 def test_the_tour_waits_for_no_picture_that_a_cover_hides(visit):
     page = visit("notebooks/00-small.html")
     assert first_picture(page) > 0

@@ -287,7 +287,7 @@ class FactFinderView extends WidgetView {
           if (next !== null) taken(event, () => panel.options[next].focus());
           if (event.key === "Enter" || event.key === " ") taken(event, () => toggle(event));
         }),
-        on(stage, "pointermove", (event) => this.pointAt(factUnder(event))),
+        ...["pointermove", "click"].map((event) => on(stage, event, (at) => this.pointAt(factUnder(at)))), // a finger's tap
         on(stage, "keydown", (event) => {
           const cell = movedOn(this.cursor, event.key, M, each);
           if (cell) taken(event, () => { this.cursor = cell; this.pointAt({ fact: cell.row * each + cell.column }); });

@@ -16,6 +16,7 @@ from traitlets import Dict, Int, Unicode
 from ...base.design import DESIGN
 from ...base.errors import require
 from ...base.text import well_formed
+from ...base.tokens import encode
 from ...lm.model import LanguageModel
 from .weights import drop_unused, weights_of
 
@@ -149,11 +150,14 @@ class ReadingWidget(LessonWidget):
 
     def carry(self, model: LanguageModel) -> None:
         """Let the browser run a model: sets the trait `weights`."""
-        self.weights = weights_of(model).model_id
+        self.weights, self._vocabulary = weights_of(model).model_id, model.config.vocabulary
 
     @traitlets.validate("text")
     def _clean_text(self, proposal):
-        return well_formed(proposal["value"])
+        text = well_formed(proposal["value"])
+        if self.weights and (count := len(encode(text, self._vocabulary))) > self.max_tokens:
+            raise traitlets.TraitError(f"text has {count} tokens; give the model one of at most {self.max_tokens}")
+        return text
 
 
 # ipywidgets keeps every widget that was not closed for as long as the kernel lives, with its data and its view.

@@ -153,7 +153,10 @@ export class Chart {
       return named.at(-1) ?? (least < NEAR ? this.points.find((one) => near(one) === least) : null);
     };
     return [on(this.box, "pointermove", (event) => point(under(event))), on(this.box, "pointerleave", () => point(null)),
-      on(this.box, "click", (event) => { if (under(event)) pick(under(event)); })];
+      on(this.box, "click", (event) => { // a finger never hovers: it points by its tap, after it has left
+        point(under(event));
+        if (under(event)) pick(under(event));
+      })];
   }
 
   /**

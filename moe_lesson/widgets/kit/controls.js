@@ -55,7 +55,8 @@ export function choice(name, options, { trait, at = (state) => state[trait], set
       }
       for (const radio of radios()) radio.checked = radio.value === String(at(state));
     },
-    wire: (view) => [on(box, "change", ({ target }) => save(view.model, set(target.value, view.state)))],
+    // a click, which arrow keys make, too: what is chosen already can be chosen again, to begin from it once more
+    wire: (view) => [on(box, "click", ({ target }) => target.type === "radio" && save(view.model, set(target.value, view.state)))],
   };
 }
 

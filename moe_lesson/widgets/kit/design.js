@@ -62,10 +62,10 @@ export function colourOf(name) {
 
 const NIGHT = { [DESIGN.models.dense]: "#9aa2ac", [DESIGN.ink]: DESIGN.dark.ink };
 
-/** A model's colour as it is seen on a page, by its theme: on a dark one the two darkest are light. */
-export function seenOn({ paper }, colour) {
-  const light = paper.match(/[\d.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0); // "rgb(20, 23, 27)"
-  return light < 384 && NIGHT[colour] || colour;
+/** A model's colour as it is seen on a page, by its theme: on a dark one, whose ink is light, the two darkest are light. */
+export function seenOn({ ink }, colour) { // not by the paper, which may be transparent
+  const light = ink.match(/[\d.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0); // "rgb(233, 236, 239)"
+  return light > 384 && NIGHT[colour] || colour;
 }
 
 /** A colour for each name: its model's, and for what is no model one that none of the others has. */

@@ -93,9 +93,21 @@ export function placeWithin(distance, size, places) {
   return place >= 0 && place < places ? place : null;
 }
 
+/** Scroll a box, not the page, until what begins and ends so far from its top is seen. */
+function scrolledTo(box, begin, end) {
+  box.scrollTop = Math.min(Math.max(box.scrollTop, end - box.clientHeight), begin);
+}
+
 /** Scroll a box, not the page, until one of its rows is seen. */
 export function reveal(box, row, height) {
-  box.scrollTop = Math.min(Math.max(box.scrollTop, (row + 1) * height - box.clientHeight), row * height);
+  scrolledTo(box, row * height, (row + 1) * height);
+}
+
+/** Give an element in a box the keyboard, and scroll the box, not the page, until it is seen. */
+export function focusIn(box, node) {
+  node.focus({ preventScroll: true });
+  const [{ top }, { top: begin, bottom: end }] = [box.getBoundingClientRect(), node.getBoundingClientRect()];
+  scrolledTo(box, begin - top + box.scrollTop - 4, end - top + box.scrollTop + 4); // with its outline
 }
 
 /** Where a key leads from one of some places in a row; null for a key that leads nowhere, or where there is no place. */

@@ -22,19 +22,22 @@ export class ReadingView extends PointingView {
     const { text, start, weights } = this.state;
     if (this.shown === text) return;
     const sent = this.recorded && (text === start.text || !weights);
-    if (!sent && !this.network) this.fetchModel();
+    if (!sent && !this.network && !this.lost) this.fetchModel().catch(() => {});
     if (!sent && !this.network && (this.reading || !this.recorded)) return;
     [this.point, this.shown] = [null, sent || this.network ? text : null];
     this.reading = sent || !this.network ? this.recorded() : this.computed(this.network);
     this.take();
   }
 
-  /** The model, read once. */
+  /** The model, read once; where that fails, the next who asks tries again, but no picture asks by itself. */
   fetchModel() {
     this.fetching ??= this.model.widget_manager.get_model(this.state.weights).then((sent) => {
       this.network = readModel(sent.get("data"));
       this.renew();
       this.frame.ask();
+    }).catch((error) => {
+      [this.fetching, this.lost] = [null, true];
+      throw error;
     });
     return this.fetching;
   }

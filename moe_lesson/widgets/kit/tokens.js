@@ -1,7 +1,7 @@
 // A text on the page: the strip of its tokens, and the field in which the learner writes another one.
 
 import { inkOn } from "./canvas.js";
-import { moved, on, taken } from "./events.js";
+import { focusIn, moved, on, taken } from "./events.js";
 import { make, say } from "./page.js";
 import { bytesOf, encode, wellFormed } from "./vocabulary.js";
 
@@ -54,7 +54,7 @@ export class TokenStrip {
       const here = at(event);
       if (!here) return;
       const to = moved(here[this.trait], event.key, this.options.length);
-      if (to !== null) taken(event, () => this.options[to].focus({ preventScroll: true }));
+      if (to !== null) taken(event, () => focusIn(box, this.options[to]));
       if (event.key === "Enter" || event.key === " ") taken(event, () => view.toggle(here));
     };
     return [on(box, "pointerover", point), on(box, "focusin", point), on(box, "keydown", key),
@@ -63,7 +63,8 @@ export class TokenStrip {
   }
 }
 
-const PAUSE = 120; // milliseconds without a key, before a new text is read
+const PAUSE = 120; // milliseconds without a key, before a new text is read; a word that is being composed has longer
+const COMPOSING = 600; // and is read all the same: a phone's keyboard composes every word, and ends the last one never
 
 /** As many whole tokens of a text as fit, ending with a whole character: the part that `fits`, how many it has and `all` have. */
 export function cutToTokens(text, most, vocabulary) {
@@ -112,14 +113,15 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
       const send = async () => {
         clearTimeout(timer);
         timer = -1;
-        await view.fetchModel();
+        const lost = await view.fetchModel().catch(() => "the model could not be fetched: type again to try once more");
         if (timer !== -1) return; // typed on
         timer = 0;
-        view.set(set(typed(view.state).fits, view.state));
+        if (lost) say(size, lost);
+        else view.set(set(typed(view.state).fits, view.state));
       };
       const wait = (event) => {
         clearTimeout(timer);
-        timer = event.isComposing ? -2 : setTimeout(send, PAUSE);
+        timer = setTimeout(send, event.isComposing ? COMPOSING : PAUSE);
         count(view.state);
       };
       return [on(input, "input", wait), on(input, "compositionend", wait), () => clearTimeout(timer),

@@ -116,6 +116,7 @@ export class WidgetView {
     const go = (place) => change(this.model, { [trait]: values[place] });
     if (this.state[trait] === values.at(-1)) go(0);
     this.timer = setInterval(() => {
+      if (document.hidden || !this.page.root.clientWidth) return; // nobody sees it
       go(next(values.indexOf(this.state[trait])));
       if (this.state[trait] === values.at(-1)) this.pause();
     }, pace);

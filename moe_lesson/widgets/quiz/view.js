@@ -43,7 +43,10 @@ class QuizView extends WidgetView {
 
   get now() { return this.state.questions[this.state.question]; }
 
-  given({ ask }) { return this.state.tries[ask] ?? []; }
+  /** What was answered, of the answers that the question still has: a web page keeps them longer than their words. */
+  given({ ask, answers }) {
+    return (this.state.tries[ask] ?? []).filter((given) => answers.some(({ says }) => says === given));
+  }
 
   solved(one) { return this.given(one).some((says) => this.answerOf(one, says).right); }
 

@@ -9,7 +9,7 @@ import { ReadingView, readText } from "../kit/reading.js";
 import { floats, ranked, softmax, topK } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
-import { count, listed } from "../kit/words.js";
+import { count, listed, rounded } from "../kit/words.js";
 
 // --- what the router does ----------------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ function describe(state, tokens, seen, expert) {
 }
 
 function expertWords({ noise, digits }, seen, expert) {
-  const [place, logit] = [seen.ids.indexOf(expert), (value) => (Number.isFinite(value) ? value.toFixed(digits) : "-∞ (masked)")];
+  const [place, logit] = [seen.ids.indexOf(expert), (value) => (Number.isFinite(value) ? rounded(value, digits) : "-∞ (masked)")];
   return `Expert ${expert}: ${[`logit ${logit(seen.quiet[expert])}`, noise && `with noise ${logit(seen.logits[expert])}`,
     `probability ${seen.probabilities[expert].toFixed(3)}`, place < 0 ? "not chosen" : `weight ${seen.weights[place].toFixed(2)}`,
     noise && `chosen in ${seen.counts[expert]} of ${DRAWS} draws`].filter(Boolean).join(", ")}.`;

@@ -218,6 +218,18 @@ def test_where_motion_is_to_be_reduced_the_film_is_a_few_jumps(show_timed):
     assert stops == [0, 8, 16]
 
 
+def test_a_film_that_nobody_sees_waits(show_timed):
+    page = show_timed(race_of())
+    page.get_by_role("button", name="Play").press("Enter")
+    page.clock.run_for(340)
+    page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    page.clock.run_for(900)
+    assert step(page) == 2
+    page.evaluate("delete document.hidden")
+    page.clock.run_for(160)
+    assert step(page) > 2
+
+
 def test_a_view_that_is_closed_plays_no_more(show_timed):
     page = show_timed(race_of())
     page.get_by_role("button", name="Play").press("Enter")

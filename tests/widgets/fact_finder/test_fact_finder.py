@@ -218,6 +218,16 @@ def test_a_fact_shows_whom_it_calls_and_an_expert_who_calls_it(show):
     assert page.locator(".moe-called").count() == 0
 
 
+def test_a_tap_points_at_a_fact(show):
+    """A finger sends no move, and leaves before its click comes."""
+    page = show(finder_of(TWO, gone={}))
+    page.get_by_role("application").first.evaluate("""(stage) => {
+      const { left, top } = stage.getBoundingClientRect();
+      for (const type of ["pointerdown", "pointerup", "pointerleave", "click"])
+        stage.dispatchEvent(new PointerEvent(type, { bubbles: true, clientX: left + 34, clientY: top + 4 })); }""")
+    assert "Fact 0 of topic 0: GShard " in status(page)
+
+
 def test_experts_are_taken_and_given_back_by_mouse_key_and_button_and_python_hears_their_names(show):
     finder = finder_of(gone={})
     page = show(finder, live=True)

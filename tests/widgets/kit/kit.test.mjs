@@ -55,7 +55,7 @@ test("a model has the colour that it has in figures", () => {
 });
 
 test("a dark model is light on a dark page, and no other changes", () => {
-  const [white, black] = [{ paper: "rgb(255, 255, 255)" }, { paper: "rgb(20, 23, 27)" }];
+  const [white, black] = [{ ink: "rgb(22, 25, 29)" }, { ink: "rgb(236, 239, 242)" }];
   for (const colour of Object.values(DESIGN.models)) {
     assert.equal(seenOn(white, colour), colour);
     assert.equal(seenOn(black, colour) === colour, ![DESIGN.models.dense, DESIGN.models["dense of total size"]].includes(colour), colour);

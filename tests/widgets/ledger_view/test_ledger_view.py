@@ -154,6 +154,15 @@ def test_a_model_clicked_takes_all_sliders_with_it_and_a_dense_one_has_no_k(show
     assert status(page).startswith("LLaMA2 7B: 6.74 B parameters")
 
 
+def test_the_model_that_was_chosen_can_be_begun_from_again(show):
+    page = show(LedgerView(BIG), live=True)
+    page.get_by_label("toy", exact=True).click()
+    page.get_by_label("N, routed experts").press("End")
+    assert status(page).startswith("toy, changed: ")
+    page.get_by_label("toy", exact=True).click()
+    assert status(page).startswith("toy: ")
+
+
 def test_k_beyond_n_is_all_there_are_and_it_says_so(show):
     page = show(made(LedgerView(STARTS["toy MoE"]), num_experts=4))
     assert "K is 4, not 6: there are no more experts to choose." in status(page)

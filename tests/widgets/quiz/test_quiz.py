@@ -2,7 +2,7 @@
 
 import pytest
 from quiz.cases import quiz_of
-from widget_harness import assert_refused, browser_state, receive, status
+from widget_harness import assert_refused, browser_state, put, receive, status
 
 from moe_lesson.widgets import Quiz
 
@@ -94,3 +94,10 @@ def test_a_kernel_that_does_not_answer_is_named_until_it_does(show_timed):
 def said(page) -> str:
     """The words under the answers, while the clock stands."""
     return page.locator(".moe-status").inner_text()
+
+
+def test_an_answer_that_the_question_no_longer_has_is_none(show):
+    """A web page keeps answers longer than their words."""
+    page = show(quiz_of())
+    put(page, tries={"ask 0": ["a reworded answer"]})
+    assert status(page) == "Question 1 of 3: choose an answer." and badge(page) == "not answered yet"

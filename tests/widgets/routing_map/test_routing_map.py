@@ -252,6 +252,18 @@ def test_the_routings_of_a_text_sent_and_computed_are_the_packages(node):
     assert "pass 3" in node("routing_map/routing_map.test.mjs", vectors)
 
 
+def test_a_model_that_could_not_be_fetched_is_asked_for_again_when_something_is_typed(show):
+    model = LanguageModel(ModelConfig(Sparse(8, 2, 8), layers=1, width=16, heads=2, context=24, vocabulary=256)).eval()
+    page = show(RoutingMap.of_model(model, "a b c", origin="toy"))
+    page.evaluate("""() => { const { get_model } = model.widget_manager; window.calls = 0;
+      model.widget_manager = { get_model: (id) => (++calls === 1 ? Promise.reject(new Error("offline")) : get_model(id)) }; }""")
+    write(page, "Your text", "sea")
+    page.get_by_text("could not be fetched: type again").wait_for()
+    assert page.evaluate("calls") == 1 and page.locator(".moe-token").count() == 5
+    write(page, "Your text", "seas")
+    page.wait_for_function("document.querySelectorAll('.moe-token').length === 4")
+
+
 @pytest.mark.parametrize("vocabulary,tokens", [(256, 8), (1024, 6)])  # ␣m and on are tokens
 def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, tokens):
     model = LanguageModel(ModelConfig((Dense(16), Sparse(8, 2, 8, scale=2.0)), layers=2, width=16, heads=2, context=24,

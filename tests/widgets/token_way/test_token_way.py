@@ -161,6 +161,34 @@ def test_another_text_is_followed_by_the_model_in_the_page(show):
     page.wait_for_function("document.querySelector('.moe-status').textContent.includes('empty')")
 
 
+LONG = "one two three four five six seven eight nine ten " * 4
+
+
+def test_keys_scroll_the_strip_to_the_token_and_not_the_page(show):
+    page = show(way_of(LONG, short=True), viewport={"width": 400, "height": 720})
+    for key, least, most in (("End", 1, 9999), ("Home", 0, 4)):
+        page.locator(".moe-token[tabindex='0']").press(key)
+        seen = page.evaluate("""() => { const strip = document.querySelector(".moe-strip"), [box, token] = [strip,
+          document.activeElement].map((node) => node.getBoundingClientRect());
+          return [token.top >= box.top && token.bottom <= box.bottom, strip.scrollTop, scrollY]; }""")
+        assert seen[0] and least <= seen[1] <= most and seen[2] == 0, (key, seen)
+
+
+def test_a_word_that_a_keyboard_composes_is_read_without_an_end(show):
+    page = show(way_of(), live=True)
+    page.get_by_label("Your text").evaluate("""(field) => { field.value = "sea";
+      field.dispatchEvent(new InputEvent("input", { bubbles: true, isComposing: true })); }""")
+    page.wait_for_function("document.querySelectorAll('.moe-token').length === 3")
+    assert page.get_by_label("Your text").input_value() == "sea"
+
+
+def test_a_text_that_the_model_cannot_read_is_refused():
+    way = way_of()
+    with pytest.raises(TraitError, match="text has 300 tokens; give the model one of at most 240"):
+        way.text = "a" * 300
+    assert way.text == "hello world"
+
+
 def test_it_opens_at_the_end_with_everything_drawn():
     whole, short = way_of(), way_of(short=True)
     assert (whole.station, short.station) == (7, 4) and whole.locked_token == 4
