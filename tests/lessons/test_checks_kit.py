@@ -2,6 +2,7 @@
 
 import linecache
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,7 +34,7 @@ def test_what_is_not_one_number_is_refused(answer, told):
         kit.called_number(lambda: answer)
 
 
-@pytest.mark.parametrize("answer", [2, 2.0, torch.tensor(2), torch.tensor([[2.0]])])
+@pytest.mark.parametrize("answer", [2, 2.0, np.float32(2), np.int64(2), torch.tensor(2), torch.tensor([[2.0]])])
 def test_one_number_may_be_a_tensor_too(answer):
     assert kit.called_number(lambda: answer) == 2.0
 

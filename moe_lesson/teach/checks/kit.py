@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def called(attempt: Callable, *arguments) -> Tensor:
 def called_number(attempt: Callable, *arguments) -> float:
     """The attempt's answer, which must be one number."""
     answer = answered(attempt, *arguments)
-    if not isinstance(answer, int | float | Tensor) or isinstance(answer, Tensor) and answer.numel() != 1:
+    if not isinstance(answer, Real | Tensor) or isinstance(answer, Tensor) and answer.numel() != 1:
         shape = f" of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else ""
         raise Wrong(f"your answer is a {type(answer).__name__}{shape}; expected one number")
     return float(answer)

@@ -26,6 +26,7 @@ def max_violation(attempt: Callable) -> str | None:
         "you divided by the busiest expert's load: divide by the mean": (most - mean) / most,
         "that is the share of the busiest expert in all choices: compare it with the mean": most / total,
         "you measured from the least busy expert: measure from the mean": (most - least) / mean,
+        "brackets: / comes before -, so you divided the mean alone": most - 1,
     }
     right = (most - mean) / mean
     if same(answer, right):
@@ -45,7 +46,8 @@ def balance_loss(attempt: Callable) -> str | None:
     cases = [(drawn(t, k + more - 1), k) for t, k, more in ([7, 2, 3], *sizes(3))]
     (logits, k), (t, n) = cases[0], cases[0][0].shape
     answer, right = loss_of(logits, k), right_of(logits, k)
-    must_have_shape(answer, wanted="a loss is one number: sum over the experts")
+    must_have_shape(answer, wanted="a loss is one number: start from 0.0" if answer.shape == (1,) else
+                    "a loss is one number: sum over the experts")
     if not same(answer, right) and all(same(loss_of(*case) * right, right_of(*case) * answer) for case in cases):
         return f"your loss is {answer / right:.3g} times the right one: α comes later, where the loss is added to the training's"
     ids, weights = layers.choose(logits.softmax(1), k)

@@ -66,6 +66,7 @@ def output_similarity(attempt: Callable) -> str | None:
         "you compared mean answers: take the cosine of each token first, then the mean": (
             torch.nn.functional.normalize(outputs.mean(1), dim=1) @ torch.nn.functional.normalize(outputs.mean(1), dim=1).T),
         "you took the cosine over the tokens, for each of the D numbers: take it over D": of_columns / 4,
+        "the cosine is a sum of products over D, not their mean": dots / 24,
         "you normalised over the tokens, which normalize() does unless told otherwise: dim=-1 is D": of_columns / 6,
         "you normalised over the experts: the length of an answer is over D, dim=-1": torch.einsum(
             "itd,jtd->ij", *[torch.nn.functional.normalize(outputs, dim=0)] * 2) / 6,

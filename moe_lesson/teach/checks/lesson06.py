@@ -75,7 +75,7 @@ def every_step(layer: MoE, x_TD: Tensor) -> tuple[Tensor, Routing]:
 def deepseekmoe(attempt: Callable) -> str | None:
     """What is wrong with a function (layer, x [T, D]) -> y [T, D], Routing."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         layers = [MoE(6, num_experts=k + more, top_k=k, expert_width=h, num_shared=ks, scale=2.5).double()
                   for k, more, h, ks in ([3, 2, 3, 2], *([k + 1, *rest] for k, *rest in sizes(4)))]
     return wrong_layer(attempt, layers, slips, "y is what the shared experts say, and of the K chosen each one's answer times "

@@ -32,6 +32,10 @@ def information(attempt: Callable) -> str | None:
         "you took every label as equally likely: the caller decides how labels are weighed, use the table as it is":
             census.information(calls / calls.sum(0, keepdim=True)),
     }
+    rows = calls / calls.sum(1, keepdim=True)  # each with the sum 1, and so the table with the sum N
+    entropies = [torch.special.entr(part).sum().item() for part in (rows.sum(0), rows.sum(1), rows)]
+    slips["divide the table by its sum, not each row by its own: an expert with few calls counts less"] = (
+        (entropies[0] + entropies[1] - entropies[2]) / entropies[0])
     for hint, wrong in slips.items():
         if math.isclose(value, wrong, abs_tol=1e-6):
             return hint

@@ -199,6 +199,8 @@ def send_counts(attempt: Callable) -> str | None:
         return "you counted the first choices alone: a token is sent to all its K experts"
     if same(counts, torch.stack([torch.bincount(ids.flatten() % 4, minlength=4) for ids in choices])):
         return "device j holds neighbours: experts j·N/P … (j + 1)·N/P - 1, not every P-th one"
+    if same(counts, torch.stack([torch.bincount((ids // 4).flatten(), minlength=4) for ids in choices])):
+        return "a device holds N/P experts, not P: divide an expert's number by that"
     if same(counts, right.clone().fill_diagonal_(0)):
         return "you left out the rows that stay: they are part of the plan, though they are not sent anywhere"
     if same(counts, right / right.sum(1, keepdim=True)):

@@ -68,7 +68,7 @@ class ToyModel(nn.Module):
     def __init__(self, layers: int, num_experts: int, top_k: int, seed: int = 0):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.embedding = nn.Embedding(9, 4)
             self.layers = nn.ModuleList([ToyLayer(ToyDense(4)), *(ToyLayer(ToyMixture(4, num_experts, top_k))
                                                                   for _ in range(layers))])
@@ -96,7 +96,13 @@ def listen(attempt: Callable) -> str | None:
         router = "mlp.gate" if seed % 2 else "gate"  # both are called so in transformers
         model = ToyModel(layers, n, k, seed)
         ids_T = torch.randint(9, (tokens,), generator=torch.Generator().manual_seed(seed))
-        answer = answered(attempt, model, ids_T, router)
+        try:
+            answer = answered(attempt, model, ids_T, router)
+        except Exception:
+            others = [name for name, one in model.named_modules() if one._forward_hooks and not isinstance(one, ToyRouter)]
+            if others:
+                return f"{others[0]} is no router, and has a hook of yours: a router's name ends with a dot and then its own name"
+            raise
         if not isinstance(answer, dict):
             return f"return a dict, the name of a router's module -> its Routing, not a {type(answer).__name__}"
         if model.runs != 1:
