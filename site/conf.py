@@ -34,7 +34,7 @@ html_theme_options = {
 if address := colab.address():
     html_theme_options |= {
         "repository_url": address, "repository_branch": "main", "use_repository_button": True,
-        "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"}}
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"}}
 
 
 def drawn(display: str) -> tuple:

@@ -61,7 +61,11 @@ def test_the_headline_is_what_the_table_says():
     assert contrasts["dense − gshard"]["verdict"] == "shown", "what the README says in words"
     dense, gshard = (interval(table.column("test", stage="final", rung=rung)) for rung in ("dense", "gshard"))
     quiet = interval(result_table("quiet-cpu").column("test", stage="final", rung="dense"))
-    assert "how loud it starts, as the mixture does, makes up about a third of it" in WORDS and quiet.n == 10
+    assert "whose output's scale is tuned, as the mixture's is, makes up about a third of it" in WORDS and quiet.n == 10
+    small, large = (table.column("total", stage="final", rung=rung)[0] for rung in ("dense", "gshard"))
+    assert f"which has {small / large:.0%} of its parameters" in WORDS
+    [counted] = [row["test"] for row in result_table("ladder-cpu-baselines").rows if row["model"] == "4-gram of tokens"]
+    assert "a table of counted tokens beats the dense one" in WORDS and counted < dense.low
     assert 3 / 10 < (dense.mean - quiet.mean) / (dense.mean - gshard.mean) < 2 / 5
     assert lead.high < 0.01, "a third of the paper's 3%"
 
@@ -97,7 +101,10 @@ def test_the_memories_and_the_calls_of_the_readme_are_what_the_tables_say():
         return interval(census.column("domain", rung="deepseekmoe", router=router, layer=1)).mean
 
     dense, mixture = of_facts("dense, fewer facts"), of_facts("gshard, fewer facts")
-    assert f"a dense layer remembers {dense}, a mixture of the same cost {mixture}" in WORDS
+    large, whole = "dense of total size, fewer facts", "gshard, fewer facts"
+    dearer = facts.column("flops", stage="final", rung=large)[0] / facts.column("flops", stage="final", rung=whole)[0]
+    assert f"a dense layer remembers {dense}, a mixture of the same cost {mixture}; so does a dense layer of its size" in WORDS
+    assert f"at {dearer:.1f} times the cost" in WORDS and of_facts(large) == mixture
     common, own = of_facts("2 shared", "common_of_shared_alone"), of_facts("2 shared", "recall_of_shared_alone")
     assert f"alone they answer {common} of the common questions and {own} of the facts" in WORDS
     assert f"one call of a trained expert tells {told('trained'):.1%} of" in WORDS
