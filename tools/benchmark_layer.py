@@ -542,7 +542,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     dtype = options.dtype or str(fast_dtype(device)).removeprefix("torch.")
     tokens = options.tokens or ([4096, 65536] if device == "cuda" else [256, 4096])
-    name = table_name(device, dtype)
+    name = table_name(device, options.dtype or DTYPE_OF.get(device, "float32"))  # of a T4 too, which is timed in float16
     with tempfile.TemporaryDirectory() as folder:
         results = options.out / "results" if options.out else Path(folder)
         results.mkdir(parents=True, exist_ok=True)

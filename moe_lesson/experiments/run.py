@@ -207,8 +207,9 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
     task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)
     balance = experiment.balance_of(run.rung, run.strength)
-    sizes = {"batch": preset.batch, "balance": balance, "evaluated": preset.evaluated, "kept": experiment.kept,
-             "follow": experiment.follow}
+    sizes = {"batch": preset.batch, "balance": balance, "evaluated": preset.evaluated}
+    if run.stage == "final":  # more that its result may hold
+        sizes |= {name: value for name, value in (("kept", experiment.kept), ("follow", experiment.follow)) if value}
     machine = {"torch": torch.__version__, "device": device_name(device)} | ({"compiled": "yes"} if compiled else {})
     setting = digest(*task.identity(config), asdict(training), sizes, machine)
     here = folder / f"{run.stage}-seed{run.seed}-{setting}"  # not by rung: two rungs may ask for one and the same training

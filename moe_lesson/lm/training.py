@@ -198,12 +198,14 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
         del row["owed"]
         row |= found
 
-    if history.rows and history.rows[-1].pop("owed", False) and evaluate:
-        judge(history.rows[-1], evaluate)
     save()  # a file that can't be written says so now, not after the last step
     model.train()
     bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
+        if history.rows and history.rows[-1].pop("owed", False) and evaluate:
+            judge(history.rows[-1], evaluate)
+            save()
+            model.train()
         for step in range(start, config.steps):
             began = time.perf_counter()
             with nothing_lost():

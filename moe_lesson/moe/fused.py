@@ -29,7 +29,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter:
 # What a kernel multiplies: all that a GPU's tensor cores know; the interpreter multiplies the bits of bfloat16, without a word.
 DTYPES = (torch.float16, torch.float32) if INTERPRETED else (torch.bfloat16, torch.float16)
 # A program computes TILE rows × COLUMNS hidden units, gate and up, from DEPTH of the D inputs at a time. Larger tiles read less
-# often what others have read too; these are the largest whose sums stay in an H100's registers. An A100's hold half of them.
+# often what others have read too; these are the largest whose sums stay in an H100's registers. Other GPUs
+# keep a product's factors in registers, too, and have room for half of the sums.
 TILE, COLUMNS, DEPTH = 128, 128, 64
 OLDEST = (8, 0)  # the compute capability of an A100: Triton gives no older GPU's tensor cores work
 kernel = triton.jit if triton else lambda function: function
@@ -99,7 +100,7 @@ def capability(x: Tensor) -> tuple[int, int]:
 
 def columns(capability: tuple[int, int]) -> int:
     """Hidden units of a program whose sums, TILE rows of gate and of up, stay in the registers of such a GPU."""
-    return COLUMNS if capability >= (9, 0) else COLUMNS // 2
+    return COLUMNS if capability[0] in (9, 10) else COLUMNS // 2
 
 
 def tiles_of(ends_N: Tensor, R: int) -> Tensor:

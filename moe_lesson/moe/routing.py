@@ -21,6 +21,7 @@ def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
 
     Returns: [N] integers that sum to T·K; 0 for an expert that nobody chose. As `torch.bincount`, but a GPU need not wait for it.
     """
+    require(not expert_ids.is_floating_point(), f"expert_ids has the dtype {expert_ids.dtype}; expected whole numbers")
     expert_R = expert_ids.flatten().long()
     return expert_R.new_zeros(num_experts).scatter_add(0, expert_R, torch.ones_like(expert_R))
 

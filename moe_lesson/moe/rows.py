@@ -93,7 +93,7 @@ def grouped_product(rows_RI: Tensor, other: Tensor, ends_N: Tensor) -> Tensor:
     # torch's kernel knows no float64, no Apple GPU, and no rows that don't start at multiples of 16 bytes
     if rows_RI.dtype == torch.float64 or rows_RI.device.type == "mps" or not rows_RI.shape[0]:
         return block_by_block(rows_RI, other, ends_N)
-    # nor 1024 experts; and on a B200 it leaves the gradient of an expert without rows unwritten (pytorch/pytorch, issue 172439)
+    # nor 1024 experts or more; and on a B200 it leaves the gradient of an expert without rows unwritten (PyTorch's issue 172439)
     if rows_RI.is_cuda and (len(ends_N) >= 1024 or torch.cuda.get_device_capability(rows_RI.device)[0] == 10):
         return block_by_block(rows_RI, other, ends_N)
     if all(size * rows_RI.element_size() % 16 == 0 for size in (rows_RI.shape[1], other.shape[-1])):

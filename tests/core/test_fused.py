@@ -182,8 +182,9 @@ KINDS = {"token_R": "*i64", "tiles": "*i64", "place_TK": "*i64", "weight_R": "*f
 
 @TRITON
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("capability,shared,product", [((9, 0), 227, "wgmma"), ((8, 0), 163, "mma.sync")])
-def test_the_kernels_compile_for_an_h100_and_an_a100_and_fit_them(capability, shared, product, name, monkeypatch, tmp_path):
+@pytest.mark.parametrize("capability,shared,product", [((9, 0), 227, "wgmma"), ((8, 0), 163, "mma.sync"),
+                                                       ((12, 0), 99, "mma.sync")])
+def test_the_kernels_compile_for_gpus_of_three_kinds_and_fit_them(capability, shared, product, name, monkeypatch, tmp_path):
     """Kilobytes that a program may share; and it keeps its sums in registers, which a stack says that it could not."""
     import triton
     from triton.backends.compiler import GPUTarget

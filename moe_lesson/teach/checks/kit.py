@@ -1,5 +1,6 @@
 """What every check is made of: how an attempt is called, how its answer is judged, and what is printed."""
 
+import inspect
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
@@ -53,11 +54,12 @@ class Check:
 
 def stopped(attempt: Callable, error: Exception) -> str:
     """Where an attempt stopped; or, if it did not, that what it returns can't be used."""
-    said, file = f"{type(error).__name__}: {error}", getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    file = getattr(getattr(inspect.unwrap(attempt), "__code__", None), "co_filename", None)
+    said = f"{type(error).__name__}: {error}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if file in (None, frame.filename)]
     if not own:
         return f"what your function returns can't be used: {said}"
-    line = f" (in line {own[-1].lineno}: {own[-1].line})" if file else ""
+    line = f" (in line {own[-1].lineno}{own[-1].line and f': {own[-1].line}'})" if file else ""
     return f"your code stopped with {said}{line}"
 
 

@@ -184,7 +184,7 @@ class ExpertExplorerView extends ReadingView {
 
   renew() {
     super.renew();
-    if (this.state.search && this.state.weights) this.fetchModel(); // it has the vocabulary
+    if (this.state.search && this.state.weights && !this.lost) this.fetchModel().catch(() => {}); // it has the vocabulary
     this.state.token = Math.min(this.state.token, Math.max(this.reading.ids.length - 1, 0)); // it may be of a longer text
   }
 

@@ -33,8 +33,9 @@ export function slider(name, { trait, values, min = 0, max = values?.length - 1,
 /** A value or [value, words], as the latter. */
 const withWords = (options) => options.map((one) => (Array.isArray(one) ? one : [one, one]));
 
-/** Radio buttons of values or [value, words]; `options` may be a function of the state. */
-export function choice(name, options, { trait, at = (state) => state[trait], set = (value) => ({ [trait]: value }), hidden, folded }) {
+/** Radio buttons of values or [value, words]; `options` may be a function of the state. What is chosen may be chosen `again`. */
+export function choice(name, options, { trait, at = (state) => state[trait], set = (value) => ({ [trait]: value }), hidden, folded,
+  again = false }) {
   const group = `moe-${Math.random()}`; // each widget has a copy of this module, so that no counter could tell them apart
   const [box, labels] = [make("fieldset", "moe-choice"), make("span", "moe-labels")];
   box.append(make("legend", "", name), labels);
@@ -55,8 +56,10 @@ export function choice(name, options, { trait, at = (state) => state[trait], set
       }
       for (const radio of radios()) radio.checked = radio.value === String(at(state));
     },
-    // a click, which arrow keys make, too: what is chosen already can be chosen again, to begin from it once more
-    wire: (view) => [on(box, "click", ({ target }) => target.type === "radio" && save(view.model, set(target.value, view.state)))],
+    wire: (view) => [on(box, "click", ({ target }) => { // arrow keys click, too
+      if (target.type !== "radio" || (!again && target.value === String(at(view.state)))) return;
+      save(view.model, set(target.value, view.state));
+    })],
   };
 }
 

@@ -88,7 +88,7 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
   const input = Object.assign(make("input"), { type: "text", spellcheck: false, autocomplete: "off" });
   const size = make("span", "moe-value");
   box.append(make("span", "", name), input, size);
-  let [timer, view, known] = [0, null, {}];
+  let [timer, view, known, lost] = [0, null, {}, ""];
   /** What is typed: the part that fits, how many tokens this and the whole have. */
   const typed = (state) => {
     const [text, vocabulary, tokens] = [input.value.replaceAll("⏎", "\n"), view.network?.vocabulary, view.reading?.tokens ?? []];
@@ -99,13 +99,13 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
   const count = (state) => {
     const { kept, all } = typed(state);
     const within = note ? note(state) : `${all} of ${most(state)} tokens`;
-    say(size, all > most(state) ? `${all} tokens, cut to ${kept}` : within);
+    say(size, lost || (all > most(state) ? `${all} tokens, cut to ${kept}` : within));
   };
   return {
     box,
     sync(state) {
       box.hidden = hidden(state);
-      if (!timer && typed(state).fits !== state[trait]) input.value = oneLine(state[trait]);
+      if (!timer && !lost && typed(state).fits !== state[trait]) input.value = oneLine(state[trait]);
       count(state);
     },
     wire(one) {
@@ -113,14 +113,15 @@ export function textField(name, { most = (state) => state.max_tokens, trait = "t
       const send = async () => {
         clearTimeout(timer);
         timer = -1;
-        const lost = await view.fetchModel().catch(() => "the model could not be fetched: type again to try once more");
+        const failed = await view.fetchModel().catch(() => "the model could not be fetched: type again to try once more");
         if (timer !== -1) return; // typed on
-        timer = 0;
-        if (lost) say(size, lost);
+        [timer, lost] = [0, failed ?? ""];
+        if (lost) count(view.state); // what is typed stays
         else view.set(set(typed(view.state).fits, view.state));
       };
       const wait = (event) => {
         clearTimeout(timer);
+        lost = "";
         timer = setTimeout(send, event.isComposing ? COMPOSING : PAUSE);
         count(view.state);
       };

@@ -146,7 +146,7 @@ class LedgerView extends WidgetView {
   declare() {
     const { models, choices } = this.state;
     return [
-      choice("start from", Object.keys(models), { trait: "model",
+      choice("start from", Object.keys(models), { trait: "model", again: true,
         set: (model) => ({ model, ...Object.fromEntries(Object.keys(SLIDERS).map((name) => [name, models[model][name]])) }) }),
       ...Object.entries(SLIDERS).map(([name, [label, words]]) => slider(label, { trait: name, values: choices[name],
         words: (state) => words(state.sizes),
