@@ -89,8 +89,11 @@ def found(keys: ndarray, wanted: ndarray) -> tuple[ndarray, ndarray]:
     return place, keys[place] == wanted
 
 
+DISCOUNTS = (0.6, 0.7, 0.8, 0.9, 0.95)  # of which each table takes the one with the lowest validation loss
+
+
 def count_losses(corpus: Corpus, order: int, context: int, max_tokens: int) -> dict[str, float]:
-    """The test loss of a count model that has read all the train text of a corpus once.
+    """The test loss of a count model that has read all the train text of a corpus once, its discount tuned on validation text.
 
     Args:
         corpus: in the vocabulary that is to be counted.
@@ -100,15 +103,21 @@ def count_losses(corpus: Corpus, order: int, context: int, max_tokens: int) -> d
 
     Returns: nats per byte, {domain: loss}, under "mean" the mean over domains, as `evaluate_language` says of a model, and under
         "outside" the mean of the text that the train text does not have word for word (`fresh_tokens`), nan where
-        it has all.
+        it has all; "discount", and "entries", how many n-grams of all lengths it has counted.
     """
     everything = max(map(len, corpus.streams.values()))
     model = CountModel(torch.cat([corpus.windows(domain, "train", context, everything) for domain in corpus.domains]), order,
                        corpus.vocabulary)
-    test, fresh = {domain: corpus.windows(domain, "test", context, max_tokens) for domain in corpus.domains}, fresh_tokens(corpus)
-    losses = {domain: model.loss(ids) for domain, ids in test.items()}
-    outside = [model.loss(ids, evenly(fresh[domain], context, max_tokens)) for domain, ids in test.items()]
-    return losses | {"mean": fmean(losses.values()), "outside": fmean(outside)}
+    validation, test = ([corpus.windows(domain, split, context, max_tokens) for domain in corpus.domains]
+                        for split in ("validation", "test"))
+    tuned = {}
+    for model.discount in DISCOUNTS:
+        tuned[model.discount] = fmean(map(model.loss, validation))
+    model.discount = min(tuned, key=tuned.__getitem__)
+    losses = {domain: model.loss(ids) for domain, ids in zip(corpus.domains, test)}
+    fresh = [evenly(one, context, max_tokens) for one in fresh_tokens(corpus).values()]
+    return losses | {"mean": fmean(losses.values()), "outside": fmean(map(model.loss, test, fresh)), "discount": model.discount,
+                     "entries": sum(len(gram) for gram, *_ in model.tables)}
 
 
 def packed_losses(corpus: Corpus, pack: Callable[[bytes], bytes]) -> dict[str, float]:
@@ -126,10 +135,10 @@ def baselines(corpus: Corpus, context: int, max_tokens: int) -> list[dict]:
     """What count models of bytes and of tokens lose on the test text, and two packers: one row each, as tables of models have
     them."""
     found: dict[str, dict] = {"gzip": packed_losses(corpus, gzip.compress), "xz": packed_losses(corpus, lzma.compress)}
-    for unit, vocabulary, orders in (("bytes", BYTES, (3, 5, 6)), ("tokens", corpus.vocabulary, (2, 3, 4))):
+    for unit, vocabulary, orders in (("bytes", BYTES, (3, 5, 6, 7)), ("tokens", corpus.vocabulary, (2, 3, 4, 5, 6))):
         stretch = 4 if unit == "bytes" else 1  # a token has about 2 bytes: a window of bytes sees no less text than one of tokens
         for order in orders:
             found[f"{order}-gram of {unit}"] = count_losses(replace(corpus, vocabulary=vocabulary), order, stretch * context,
                                                             stretch * max_tokens)
-    return [{"model": name, "test": losses["mean"], "outside": losses.get("outside", "")}
+    return [{"model": name, "test": losses["mean"], **{more: losses.get(more, "") for more in ("outside", "discount", "entries")}}
             | {f"test_{domain}": losses[domain] for domain in corpus.domains} for name, losses in found.items()]

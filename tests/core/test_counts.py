@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from moe_lesson.base.tokens import decode, encode
+from moe_lesson.lm import counts
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.lm.counts import CountModel, baselines
 
@@ -72,17 +73,31 @@ def test_the_loss_of_tokens_is_counted_by_the_byte():
 
 def test_the_baselines_have_a_loss_for_every_domain_and_learn_from_train_text_alone():
     text = "".join(f"{i} times {i} is {i * i}\n" for i in range(900))
-    documents = [Document("sums", split, text if split == "train" else text[-3000:], split) for split in ("train", "test")]
+    documents = [Document("sums", split, text if split == "train" else text[-3000:], split)
+                 for split in ("train", "validation", "test")]
     rows = baselines(Corpus(tuple(documents)), context=32, max_tokens=1000)
     losses = {row["model"]: row["test_sums"] for row in rows}
-    assert list(losses) == ["gzip", "xz"] + [f"{n}-gram of bytes" for n in (3, 5, 6)] + [f"{n}-gram of tokens" for n in (2, 3, 4)]
+    assert list(losses) == ["gzip", "xz"] + [f"{n}-gram of bytes" for n in (3, 5, 6, 7)] + [
+        f"{n}-gram of tokens" for n in (2, 3, 4, 5, 6)]
     assert losses["6-gram of bytes"] < losses["3-gram of bytes"] and rows[0]["test"] == rows[0]["test_sums"]
     assert max(losses["gzip"], losses["xz"]) < 0.1, "the whole test text stands in train"
-    unlike = [Document("sums", "train", "nothing of this kind, " * 400, "train"), documents[1]]
+    unlike = [Document("sums", "train", "nothing of this kind, " * 400, "train"), *documents[1:]]
     again = {row["model"]: row for row in baselines(Corpus(tuple(unlike)), 32, 1000)}
     counted = again["3-gram of bytes"]
     assert counted["test"] > losses["3-gram of bytes"] + 1 and counted["outside"] == pytest.approx(counted["test"])
     assert again["xz"]["test"] > 5 * losses["xz"] and again["gzip"]["test"] > 5 * losses["gzip"]
+
+
+def test_the_discount_is_the_best_on_validation_text_whatever_the_test_text():
+    rng = torch.Generator().manual_seed(0)
+    words = [f"word{i} " for i in range(60)]
+    drawn = ["".join(words[i] for i in (torch.rand(n, generator=rng) ** 2 * 60).long().tolist()) for n in (600, 300, 300)]
+    corpus = Corpus(tuple(Document("mine", split, text, split) for split, text in zip(("train", "validation", "test"), drawn)))
+    [row] = [row for row in baselines(corpus, 32, 1000) if row["model"] == "3-gram of tokens"]
+    train, validation = (corpus.windows("mine", split, 32, 100_000) for split in ("train", "validation"))
+    by = {d: CountModel(train, 3, discount=d).loss(validation[:31]) for d in counts.DISCOUNTS}
+    assert row["discount"] == min(by, key=by.get) and row["entries"] == sum(
+        len(gram) for gram, *_ in CountModel(train, 3).tables)
 
 
 @pytest.mark.parametrize("arguments, message", [
