@@ -77,7 +77,8 @@ def section(ladder: Table, texts: Table, baselines: Table, repeats: Table) -> st
         f"shown: p below 0.05, else alike: the interval within ±{declared.margin:g}, else open):", "",
         *table_of(("contrast", "difference", "p", "verdict"), contrasts),
         pairing(ladder), "",
-        "**Count models** (interpolated Kneser–Ney, all the train text once) and two packers. A packer is no such model: it "
+        "**Count models** (interpolated Kneser–Ney, all the train text once, the discount tuned on validation text; by "
+        "`python tools/count_text.py`) and two packers. A packer is no such model: it "
         "looks back further than 256 tokens, and goes on to learn from the test text while it reads it.", "",
         *table_of(("", "test loss", "outside of repeats"), counted),
         "**Repeats**: so much of the test text stands in the train text word for word, in passages of 40 and of 80 bytes. "

@@ -1,7 +1,8 @@
 """Text to train on: documents by domain and split. `machine_text` reads what is on this machine, `own_text` what is yours.
 
 Documents, never random tokens, are split into train, validation and test, by a hash of their name: the
-same file is in the same split on every machine, so a model trained elsewhere has not seen the test documents here.
+same file is in the same split on every machine, so a model trained elsewhere has not seen the test documents here, as far as
+Python's files have kept their names: some have moved between its versions.
 """
 
 import hashlib

@@ -42,16 +42,22 @@ def decimals(number: float) -> str:
     return f"{round(number, 3) + 0:.3f}"
 
 
+def numbers(values: Sequence[float]) -> list[float]:
+    """The values of a sample, of which none may be nan or infinite."""
+    found = [float(value) for value in values]
+    require(all(map(math.isfinite, found)), f"{found} are not all numbers: a seed that diverged has no place in a mean; say how "
+                                            "many did, and leave them out")
+    return found
+
+
 def interval(values: Sequence[float]) -> Interval:
     """Mean and 95% interval (Student's t) of at least two independent values, e.g. one per seed.
 
     >>> print(interval([1.0, 2.0, 3.0]))
     2.000 [-0.484, 4.484] (n = 3)
     """
-    values = [float(value) for value in values]
+    values = numbers(values)
     n = len(values)
-    require(all(map(math.isfinite, values)), f"{values} are not all numbers: a seed that diverged has no place in a mean; say "
-                                             "how many did, and leave them out")
     require(n >= 2, f"an interval needs at least 2 values, one per seed; got {n}")
     half = student_t(n) * statistics.stdev(values) / n ** 0.5
     mean = statistics.fmean(values)
@@ -71,6 +77,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 def welch_difference(a: Sequence[float], b: Sequence[float]) -> tuple[Interval, float]:
     """Mean of a less that of b with its interval, and the p-value of no difference, from samples of unequal variance (Welch)."""
+    a, b = numbers(a), numbers(b)
     require(min(len(a), len(b)) >= 2 and len({*a}) + len({*b}) > 2,
             f"{len(a)} and {len(b)} values that do not vary have no interval; expected at least 2 of each, one per seed")
     mean, parts = statistics.fmean(a) - statistics.fmean(b), [statistics.variance(values) / len(values) for values in (a, b)]

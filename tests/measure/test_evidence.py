@@ -1,5 +1,7 @@
 """Intervals by hand, and tables that come back as they were written."""
 
+import math
+
 import pytest
 from scipy.special import stdtr, stdtrit
 
@@ -87,6 +89,9 @@ def test_welch_and_holm_are_the_textbook_s():
     for alike in ([1.0], [1.0, 1.0]):
         with pytest.raises(ValueError, match="have no interval; expected at least 2 of each"):
             welch_difference(alike, [2.0, 2.0])
+    for one, other in (([1.0, math.nan], [2.0, 3.0]), ([2.0, 3.0], [1.0, math.inf])):
+        with pytest.raises(ValueError, match="are not all numbers: a seed that diverged"):
+            welch_difference(one, other)
 
 
 def test_declared_contrasts_are_judged_together():
