@@ -103,7 +103,7 @@ def count_losses(corpus: Corpus, order: int, context: int, max_tokens: int) -> d
 
     Returns: nats per byte, {domain: loss}, under "mean" the mean over domains, as `evaluate_language` says of a model, and under
         "outside" the mean of the text that the train text does not have word for word (`fresh_tokens`), nan where
-        it has all; "discount", and "entries", how many n-grams of all lengths it has counted.
+        it has all; the loss in "validation", which chose the "discount"; and "entries", how many n-grams of all lengths it has.
     """
     everything = max(map(len, corpus.streams.values()))
     model = CountModel(torch.cat([corpus.windows(domain, "train", context, everything) for domain in corpus.domains]), order,
@@ -117,7 +117,7 @@ def count_losses(corpus: Corpus, order: int, context: int, max_tokens: int) -> d
     losses = {domain: model.loss(ids) for domain, ids in zip(corpus.domains, test)}
     fresh = [evenly(one, context, max_tokens) for one in fresh_tokens(corpus).values()]
     return losses | {"mean": fmean(losses.values()), "outside": fmean(map(model.loss, test, fresh)), "discount": model.discount,
-                     "entries": sum(len(gram) for gram, *_ in model.tables)}
+                     "validation": tuned[model.discount], "entries": sum(len(gram) for gram, *_ in model.tables)}
 
 
 def packed_losses(corpus: Corpus, pack: Callable[[bytes], bytes]) -> dict[str, float]:
@@ -140,5 +140,6 @@ def baselines(corpus: Corpus, context: int, max_tokens: int) -> list[dict]:
         for order in orders:
             found[f"{order}-gram of {unit}"] = count_losses(replace(corpus, vocabulary=vocabulary), order, stretch * context,
                                                             stretch * max_tokens)
-    return [{"model": name, "test": losses["mean"], **{more: losses.get(more, "") for more in ("outside", "discount", "entries")}}
+    more = ("outside", "validation", "discount", "entries")
+    return [{"model": name, "test": losses["mean"]} | {figure: losses.get(figure, "") for figure in more}
             | {f"test_{domain}": losses[domain] for domain in corpus.domains} for name, losses in found.items()]
