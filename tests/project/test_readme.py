@@ -64,7 +64,8 @@ def test_the_headline_is_what_the_table_says():
     assert "whose output's scale is tuned, as the mixture's is, makes up about a third of it" in WORDS and quiet.n == 10
     small, large = (table.column("total", stage="final", rung=rung)[0] for rung in ("dense", "gshard"))
     assert f"which has {small / large:.0%} of its parameters" in WORDS
-    counted = min(row["test"] for row in result_table("ladder-cpu-baselines").rows if row["model"].endswith("tokens"))
+    counted = min((row for row in result_table("ladder-cpu-baselines").rows if row["model"].endswith("tokens")),
+                  key=lambda row: row["validation"])["test"]
     best = min(min(table.column("test", stage="final", rung=rung)) for rung in ladder.rungs)
     assert "a table of counted tokens beats them all" in WORDS and counted < best
     assert 3 / 10 < (dense.mean - quiet.mean) / (dense.mean - gshard.mean) < 2 / 5
