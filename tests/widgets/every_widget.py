@@ -215,6 +215,7 @@ CONTRIBUTION_VIEW = Entry(
 COST_EXPLORER = Entry(
     cost_cases.explorer_of,
     (MANY_DEVICES, {**MANY_DEVICES, "link": "InfiniBand", "num_experts": 8, "limit": 1},
+     {"device": "H100 SXM", "tokens": 65_536, "width": 2048, "expert_width": 1408, "top_k": 6, "num_shared": 0},
      {"tokens": 256, "num_experts": 256, "top_k": 1, "width": 7168, "device": "this machine"}, {"fused": True}),
     held={"H slider": slider("H, expert width"), "T slider": slider("T, tokens", "ArrowLeft"), "view": RADIOS},
     hostile=Example(lambda: cost_cases.explorer_of(WORDS, title=WORDS)),

@@ -240,7 +240,7 @@ def assert_it_fits(page, width: int, parts: str = "*") -> None:
         .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > edge)
         .map((node) => node.outerHTML.slice(0, 90));
     }""", parts)
-    assert outside == []
+    assert outside == [], outside
 
 
 def made(widget: LessonWidget, **state) -> LessonWidget:

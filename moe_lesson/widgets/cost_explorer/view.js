@@ -116,7 +116,7 @@ function describeOne({ sizes, device, moe, dense, least, here }) {
   const without = Math.round(100 * (1 - lasting(moe.filter(({ multiplies }) => multiplies)) / all));
   return `${capital(device)}, ${sizes.fused ? "fused" : "unfused"}: at least ${withUnit(all, "s")}, ${times(all / plain)} × the `
     + `${withUnit(plain, "s")} of the dense FFN of equal FLOPs`
-    + `${at.length ? `; ${listed(at)} as measured on ${here[0].machine}` : ""}. In ${without}% of it no product runs. `
+    + `${at.length ? `; measured: ${listed(at)}` : ""}. In ${without}% of it no product runs. `
     + `${productWords("Up", least.up, rows)} ${productWords("Down", least.down, rows)}`
     + (all < plain ? " Below 1 ×: the dense FFN's activation is not fused." : "");
 }
@@ -124,7 +124,7 @@ function describeOne({ sizes, device, moe, dense, least, here }) {
 /** What becomes of a token, and how long a step takes then. */
 function ways({ sizes, steps, alone }) {
   const [, each, few] = steps.map(({ sends }) => `${times(sends)} a token`);
-  const names = [`${count(sizes.top_k, "row")} a token`, `a copy a device, ${each}`, `at most ${limitOf(sizes)} of them, ${few}`];
+  const names = [`${count(sizes.top_k, "row")} a token`, `a copy a device, ${each}`, `at most ${limitOf(sizes)}, ${few}`];
   return steps.map(({ bytes, total }, i) => (
     `${names[i]}, ${withUnit(bytes, "B")}: ${withUnit(total, "s")}, ${times(alone / total)} × as fast`));
 }
@@ -264,11 +264,12 @@ class CostExplorerView extends WidgetView {
     chart.lines([{ ...EQUAL, points: d3.extent(widths).map((H) => [H, 1]) }, ...series], x, y);
     const [H, ratio] = curves[Number(sizes.fused)][widths.indexOf(sizes.expert_width)];
     const measured = here.map((one, i) => ({ key: `at ${i}`, x: x(one.expert_width), y: y(one.ratio), text: told(one) }));
+    const beside = (at) => (at > width / 2 ? { x: at - 12, anchor: "end" } : { x: at + 12 });
     const heights = apart(measured.map((one) => one.y - 8), 16, height); // ways that are as fast have one place
     chart.dots([{ key: "here", x: x(H), y: y(ratio), colour: ink, radius: 5 },
       ...measured.map((one) => ({ ...one, colour: ink, hollow: true, radius: 9 }))]);
     chart.names(series.map(({ name, points, ...one }) => ({ ...one, key: name, text: name, x: width, y: y(points.at(-1)[1]) })),
-      measured.map((one, i) => ({ ...one, x: one.x + 12, y: heights[i] })));
+      measured.map((one, i) => ({ ...one, ...beside(one.x), y: heights[i] })));
   }
 
   /** One device, and several with each way to send a token. */
