@@ -44,7 +44,8 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[
 def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a file whole or not at all."""
     with whole(pathlib.Path(path)) as unfinished:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        save_file({name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # two names may share one tensor
+                   for name, tensor in tensors.items()}, unfinished, metadata)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

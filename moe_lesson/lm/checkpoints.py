@@ -5,7 +5,6 @@ No pickle is ever read: a file can hold numbers and text, never code.
 
 import json
 import pathlib
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +33,12 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
     require(parts(model) == parts(told) and shapes == wanted,
             "this model is not what its config says: it was changed after it was built, and would be read as another one; save "
             "the model that it was made of")
-    write_safetensors(path, model.state_dict(), {"config": as_json(model.config.to_dict()), "about": json.dumps(about)})
+    write_safetensors(path, model.state_dict(), {"config": as_json(model.config.to_dict()), "about": as_json(about)})
 
 
 def as_json(values: dict) -> str:
-    """Values as JSON, NumPy's numbers as plain ones: a size may be one."""
-    return json.dumps(values, default=lambda number: number.item())
+    """Values as JSON, tensors and NumPy's numbers as plain ones: a size may be one."""
+    return json.dumps(values, default=lambda value: value.tolist())
 
 
 def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
@@ -156,38 +155,29 @@ def save_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: t
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
-    write_safetensors(path, tensors, {"identity": as_json(identity), "history": json.dumps(history)})
+    write_safetensors(path, tensors, {"identity": as_json(identity), "history": as_json(history)})
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """A training state read from a file, before it is put to use."""
-
-    path: pathlib.Path
-    tensors: dict[str, Tensor]
-    identity: dict
-    history: dict
-
-    def load_into(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and optimizer state where they belong."""
-        fill(model, {name.removeprefix("model."): t for name, t in self.tensors.items() if name.startswith("model.")}, self.path)
-        state: dict[int, dict] = {}
-        for name, tensor in self.tensors.items():
-            if name.startswith("optimizer."):
-                _, i, key = name.split(".")
-                state.setdefault(int(i), {})[key] = tensor
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+def load_training_state(path: str | pathlib.Path, tensors: dict[str, Tensor], model: nn.Module,
+                        optimizer: torch.optim.Optimizer) -> None:
+    """Put the weights and the optimizer state of a file where they belong."""
+    fill(model, {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}, path)
+    state: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".")
+            state.setdefault(int(i), {})[key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
-def read_training_state(path: str | pathlib.Path) -> TrainingState:
-    """Read what `save_training_state` wrote.
+def read_training_state(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict, dict]:
+    """What `save_training_state` wrote, before it is put to use: tensors, identity, history.
 
     Raises:
         ValueError: if the file is damaged or holds something else.
     """
     tensors, metadata = read_safetensors(path)
     try:
-        identity, history = json.loads(metadata["identity"]), json.loads(metadata["history"])
+        return tensors, json.loads(metadata["identity"]), json.loads(metadata["history"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no training state; give another file name to train into") from error
-    return TrainingState(pathlib.Path(path), tensors, identity, history)

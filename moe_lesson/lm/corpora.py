@@ -60,12 +60,14 @@ class Corpus:
             parts.setdefault((d.domain, d.split), []).extend(encode(DOCUMENT_START + to_bytes(d.text), self.vocabulary))
         return {key: torch.tensor(ids, dtype=torch.int16, device="cpu") for key, ids in parts.items()}
 
-    def stream(self, domain: str, split: str) -> Tensor:
-        """The tokens of one domain in one split: int16 [tokens]."""
+    def stream(self, domain: str, split: str, least: int = 1) -> Tensor:
+        """The tokens of one domain in one split, at least so many: int16 [tokens]."""
         require(split in SPLITS, f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
         require(domain in self.domains, f"unknown domain {domain!r}; this corpus has {', '.join(self.domains)}")
         require((domain, split) in self.streams, f"no document of domain {domain!r} is in the {split} split")
-        return self.streams[domain, split]
+        stream = self.streams[domain, split]
+        require(len(stream) >= least, f"domain {domain!r} has {len(stream)} tokens for {split}; at least {least} are needed")
+        return stream
 
     def text(self, domain: str, split: str) -> bytes:
         """The bytes of one domain in one split, with what separates documents."""
@@ -78,10 +80,7 @@ class Corpus:
         training sees what an uninterrupted one would have seen.
         """
         require(batch >= 1 and context >= 1, f"batch = {batch} and context = {context} must both be at least 1")
-        streams = [self.stream(domain, split) for domain in self.domains]
-        for domain, stream in zip(self.domains, streams):
-            require(len(stream) > context,
-                    f"domain {domain!r} has {len(stream)} tokens for {split}; sequences need at least {context + 1}")
+        streams = [self.stream(domain, split, context + 1) for domain in self.domains]
 
         def sample(step: int) -> Tensor:
             generator = torch.Generator().manual_seed(mixed_seed(seed, step))
@@ -97,10 +96,7 @@ class Corpus:
         Neighbours share one token, as target and input. A few documents are not a domain: so windows are left out evenly.
         """
         require(1 <= context <= limit, f"context = {context} and limit = {limit} tokens; expected 1 ≤ context ≤ limit")
-        stream = self.stream(domain, split)
-        require(len(stream) > context,
-                f"domain {domain!r} has {len(stream)} tokens for {split}; windows need at least {context + 1}")
-        return evenly(stream, context, limit).long()
+        return evenly(self.stream(domain, split, context + 1), context, limit).long()
 
     def fingerprint(self) -> dict[str, dict]:
         """What the corpus is made of, for a record: each domain's documents and bytes, and a hash of their names and texts."""

@@ -46,7 +46,7 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
         known, tokens = len(only.get(domain, ())), len(corpus.stream(domain, split))
         require(known == tokens, f"only says it of {known} tokens of {domain!r}, and the {split} split has {tokens}; make it of "
                                  "the same corpus and split")
-    counts = [part for domain in corpus.domains for part in evenly(only[domain], model.config.context, max_tokens).split(batch)]
+    counts = (part for domain in corpus.domains for part in evenly(only[domain], model.config.context, max_tokens).split(batch))
     for (domain, ids, logits, _), kept in zip(read_by(model, corpus, split, max_tokens, batch), counts):
         kept = kept[:, 1:].to(ids.device)
         total[domain] += F.cross_entropy(logits[kept].float(), ids[:, 1:][kept], reduction="sum").item()

@@ -6,27 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base.errors import require
 from ..base.tokens import size_of
 from .corpora import Corpus
 
 REPEAT = 80  # bytes: a passage that is as long as this and stands in an earlier document is a repeat
 
 
-def leak(corpus: Corpus, domain: str, length: int = REPEAT, split: str = "test") -> float:
-    """The share of a split's bytes that lie in a passage which the train text has word for word.
-
-    Args:
-        corpus: with text of the domain in both splits.
-        domain: one of its domains.
-        length: of a passage, in bytes.
-        split: `test` or `validation`.
-
-    Returns: between 0 and 1; 0 where the split is shorter than one passage.
-    """
-    require(length >= 1, f"length = {length}; a passage has at least 1 byte")
-    texts = [corpus.text(domain, one) for one in ("train", split)]
-    return float(repeated_bytes(texts, length)[1].mean())
+def leak(corpus: Corpus, domain: str, length: int = REPEAT) -> float:
+    """The share of a domain's test bytes that lie in a passage of `length` bytes which the train text has word for word."""
+    return float(repeated_bytes([corpus.text(domain, split) for split in ("train", "test")], length)[1].mean())
 
 
 def repeats(corpus: Corpus) -> list[dict]:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +24,8 @@ from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing, max_violation
-from .checkpoints import parts, read_training_state, save_training_state
-from .model import device_of
+from .checkpoints import load_training_state, parts, read_training_state, save_training_state
+from .model import ModelConfig, device_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,10 @@ class Balanced:
         loss, routings, sequences = self.task_loss(model, batch)
         if not routings:
             return loss, {"loss": loss.detach()}
-        sparse = list(zip(routings, (layer.router.score for layer in moe_layers(model))))
+        layers = moe_layers(model)
+        require(not self.balance or len(layers) == len(routings), f"of the {len(routings)} layers that route, {len(layers)} can "
+                "be balanced, which only an MoE can; make all of them MoE layers, or train with balance={}")
+        sparse = list(zip(routings, (layer.router.score for layer in layers)))
         terms = [strength * torch.stack([LOSSES[method](routing, score, sequences) for routing, score in sparse]).mean()
                  for method, strength in self.losses.items()]
         loads = [routing.load.cpu() for routing in routings]  # a GPU is waited for once a layer
@@ -194,9 +196,10 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
     def judge(row: dict, evaluate: Callable[[nn.Module], dict]) -> None:
         row["owed"] = True  # in a checkpoint, where the evaluation fails: a later sitting begins with it
         with nothing_lost():
-            found = figures_of(evaluate(model))
+            found = evaluate(model)
+            require(isinstance(found, dict), f"evaluate returned {found!r}; expected figures by name, such as {{'test': 1.5}}")
         del row["owed"]
-        row |= found
+        row |= plain(found)
 
     save()  # a file that can't be written says so now, not after the last step
     model.train()
@@ -262,12 +265,6 @@ def plain(figures: dict) -> dict:
     return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in figures.items()}
 
 
-def figures_of(evaluated: Any) -> dict:
-    """What an evaluation found, as a file can hold it."""
-    require(isinstance(evaluated, dict), f"evaluate returned {evaluated!r}; expected figures by name, such as {{'test': 1.5}}")
-    return plain(evaluated)
-
-
 def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices alone; fused, that is all parameters in one pass."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -278,7 +275,8 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 
 def model_identity(model: nn.Module) -> str:
     """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
-    return fingerprint(f"{getattr(model, 'config', '')}{parts(model)}".encode())
+    config = getattr(model, "config", "")
+    return fingerprint(f"{config.to_dict() if isinstance(config, ModelConfig) else config}{parts(model)}".encode())
 
 
 def fingerprint(raw: bytes) -> str:
@@ -289,14 +287,12 @@ def fingerprint(raw: bytes) -> str:
 def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer,
             identity: dict) -> tuple[History, int]:
     """Put a saved state into model and optimizer; returns the history so far and the step to go on with."""
-    saved = read_training_state(checkpoint)
-    different = [f"{key} {saved.identity.get(key)!r}, now {value!r}" for key, value in identity.items()
-                 if saved.identity.get(key) != value]
+    tensors, old, history = read_training_state(checkpoint)
+    different = [f"{key} {old.get(key)!r}, now {value!r}" for key, value in identity.items() if old.get(key) != value]
     require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same model, data and "
                            "configuration, or delete the file to start again")
-    saved.load_into(model, optimizer)
-    history = History(**saved.history)
-    return history, len(history.rows)
+    load_training_state(checkpoint, tensors, model, optimizer)
+    return History(**history), len(history["rows"])
 
 
 @contextmanager

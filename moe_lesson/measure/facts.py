@@ -70,12 +70,12 @@ class FactsWorld:
             """The random numbers of one part of the world; no training step is negative, so no batch repeats them."""
             return torch.Generator().manual_seed(mixed_seed(seed, -1 - number))
 
-        self.marks = torch.randn(topics, width - CONTEXT, generator=part(0))
-        codes = torch.randn(self.num_facts, width - CONTEXT, generator=part(1))
+        self.marks = torch.randn(topics, width - CONTEXT, generator=part(0), device="cpu")
+        codes = torch.randn(self.num_facts, width - CONTEXT, generator=part(1), device="cpu")
         self.questions = (self.marks.repeat_interleave(per_topic, dim=0) + codes) / 2 ** 0.5
-        self.answer_of = torch.randint(num_answers, (self.num_facts,), generator=part(2))
-        self.common_ab = (torch.randn(CONTEXT, common_units, generator=part(3)),
-                          torch.randn(common_units, self.num_classes, generator=part(4)))
+        self.answer_of = torch.randint(num_answers, (self.num_facts,), generator=part(2), device="cpu")
+        self.common_ab = (torch.randn(CONTEXT, common_units, generator=part(3), device="cpu"),
+                          torch.randn(common_units, self.num_classes, generator=part(4), device="cpu"))
 
     def common_scores(self, x: Tensor) -> Tensor:
         """What the common skill says to tokens [T, D]: one score for each class, [T, C]."""
@@ -84,12 +84,12 @@ class FactsWorld:
 
     def ask(self, facts: Tensor | None = None, seed: int = 0, step: int = TEST_STEP) -> Questions:
         """Facts by their numbers [T], or every fact once, in fresh contexts: test contexts unless a training step is given."""
-        facts = torch.arange(self.num_facts) if facts is None else facts
+        facts = torch.arange(self.num_facts, device="cpu") if facts is None else facts
         return self.in_context(facts, torch.Generator().manual_seed(mixed_seed(seed, step)))
 
     def in_context(self, facts: Tensor, generator: torch.Generator) -> Questions:
         """Facts by their numbers [T], in contexts drawn from a generator."""
-        x = torch.cat([torch.randn(len(facts), CONTEXT, generator=generator) / 2, self.questions[facts]], dim=1)
+        x = torch.cat([torch.randn(len(facts), CONTEXT, generator=generator, device="cpu") / 2, self.questions[facts]], dim=1)
         common = self.common_scores(x).argmax(dim=1) if self.num_classes else torch.zeros_like(facts)
         return Questions(x, facts, self.answer_of[facts], common)
 
@@ -97,7 +97,7 @@ class FactsWorld:
         """step -> what is seen and both right answers side by side, [batch, D + 2], to train on; facts are drawn at random."""
         def batch_at(step: int) -> Tensor:
             generator = torch.Generator().manual_seed(mixed_seed(seed, step))
-            asked = self.in_context(torch.randint(self.num_facts, (batch,), generator=generator), generator)
+            asked = self.in_context(torch.randint(self.num_facts, (batch,), generator=generator, device="cpu"), generator)
             return torch.cat([asked.x, asked.answers[:, None], asked.common[:, None]], dim=1)
 
         return batch_at

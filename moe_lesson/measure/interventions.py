@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from ..lm.model import LanguageModel
 from ..moe.balance import with_capacity
 from ..moe.dispatch import swiglu
@@ -172,6 +172,14 @@ class ClosedRouter(ChangedRouter):
         return self.router(x_TD, gone_TN if closed_TN is None else gone_TN | closed_TN)
 
 
+def with_routers(model: nn.Module, change: Callable[[int, Router], Router]) -> nn.Module:
+    """A copy of a model whose MoE layers, counted from 0, have other routers: (layer, router) -> the router in its place."""
+    changed = copy.deepcopy(model)
+    for i, layer in enumerate(mixtures(changed)):
+        layer.router = change(i, layer.router)
+    return changed.eval()
+
+
 def without_experts(model: nn.Module, experts: Sequence[Sequence[int]]) -> nn.Module:
     """A copy of a model from which some routed experts are gone; their tokens go to the next best.
 
@@ -179,12 +187,9 @@ def without_experts(model: nn.Module, experts: Sequence[Sequence[int]]) -> nn.Mo
         model: a language model, or a layer by itself.
         experts: for each MoE layer the ids of the experts to take away; at least K must be left.
     """
-    changed = copy.deepcopy(model)
-    layers = mixtures(changed)
+    layers = mixtures(model)
     require(len(experts) == len(layers), f"experts of {len(experts)} layers were given for {len(layers)} MoE layers")
-    for layer, gone in zip(layers, experts):
-        layer.router = ClosedRouter(layer.router, gone)
-    return changed.eval()
+    return with_routers(model, lambda i, router: ClosedRouter(router, experts[i]))
 
 
 def with_masked_experts(model: nn.Module, share: float, seed: int | None = None) -> nn.Module:
@@ -199,11 +204,8 @@ def with_masked_experts(model: nn.Module, share: float, seed: int | None = None)
         ValueError: if fewer than K experts would be left.
     """
     require(0 <= share <= 1, f"share is {share}; expected a share of the experts between 0 and 1")
-    changed = copy.deepcopy(model)
-    for i, layer in enumerate(mixtures(changed)):
-        count = round(share * layer.router.num_experts)
-        layer.router = MaskedRouter(layer.router, count, None if seed is None else seed + i)
-    return changed.eval()
+    return with_routers(model, lambda i, router: MaskedRouter(router, round(share * router.num_experts),
+                                                              None if seed is None else seed + i))
 
 
 def cut_experts(w_in: Tensor, w_out: Tensor, segments: int) -> tuple[Tensor, Tensor]:
@@ -254,6 +256,7 @@ def with_top_k(model: nn.Module, top_k: int) -> nn.Module:
         model: a language model, or a layer by itself.
         top_k: K, routed experts per token, 1 … N.
     """
+    whole_number("top_k", top_k)
     changed = copy.deepcopy(model)
     for layer in mixtures(changed):
         n = num_open(layer.router)
@@ -301,7 +304,4 @@ def with_limited_experts(model: nn.Module, factor: float, by: str = "order") -> 
         factor: the capacity factor; see `capacity_for`.
         by: who comes first, "order" or "weight"; see `keep_within`.
     """
-    changed = copy.deepcopy(model)
-    for layer in mixtures(changed):
-        layer.router = LimitedRouter(layer.router, factor, by)
-    return changed.eval()
+    return with_routers(model, lambda _, router: LimitedRouter(router, factor, by))

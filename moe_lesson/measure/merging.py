@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import require
-from ..moe.layers import Router, moe_layers
+from ..moe.layers import Router
 from ..moe.routing import Routing
-from .interventions import ChangedRouter
+from .interventions import ChangedRouter, mixtures
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -52,7 +52,7 @@ def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer:
         layer: which MoE layer, from 0.
     """
     changed = copy.deepcopy(model)
-    merged = moe_layers(changed)[layer]
+    merged = mixtures(changed)[layer]
     n = len(load_N)
     require(sorted(i for group in groups for i in group) == list(range(n)),
             f"the groups {groups} must hold each of the {n} experts once")
@@ -77,25 +77,18 @@ class Merging:
     losses: tuple[float, ...]
 
 
-def merging(model: nn.Module, similarity: Tensor, load_N: Tensor, loss_of: Callable[[nn.Module], float], merges: int,
-            layer: int = 0) -> Merging:
+def merging(similarity: Tensor, merges: int, loss_of: Callable[[Groups], float]) -> Merging:
     """Merge the experts of one layer step by step, and measure the loss after every step.
 
     Two groups are as similar as their experts are on average; the most similar two become one.
 
     Args:
-        model: a language model, or a layer by itself.
         similarity: [N, N] of the layer's experts.
-        load_N: how busy each expert is.
-        loss_of: model -> loss.
         merges: how many steps, at most N - 1.
-        layer: which MoE layer, from 0.
+        loss_of: the groups whose experts are one -> the loss, e.g. of `with_merged_experts`.
     """
-    n = len(load_N)
-    require(similarity.shape == (n, n), f"the similarity has shape {tuple(similarity.shape)}; expected [{n}, {n}]")
     thresholds, partitions = merge_order(similarity, merges)
-    losses = tuple(loss_of(with_merged_experts(model, partition, load_N, layer)) for partition in partitions)
-    return Merging(similarity, thresholds, partitions, losses)
+    return Merging(similarity, thresholds, partitions, tuple(map(loss_of, partitions)))
 
 
 def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tuple[Groups, ...]]:

@@ -3,13 +3,13 @@
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..base.errors import require
 from ..base.tokens import VOCABULARY
 from ..lm.model import LanguageModel, listening
 from ..moe.layers import SCORES, Router, choose, moe_layers
 from ..moe.routing import Routing
+from .interventions import with_routers
 
 
 def random_router(router: Router, seed: int = 0) -> Router:
@@ -28,14 +28,9 @@ def random_router(router: Router, seed: int = 0) -> Router:
     return null
 
 
-def with_random_routers(model: LanguageModel, seed: int = 0) -> LanguageModel:
+def with_random_routers(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of a model in which every router is random and everything else is as trained."""
-    changed = copy.deepcopy(model)
-    layers = moe_layers(changed)
-    require(bool(layers), "this model has no MoE layer, so there is no router to make random")
-    for i, layer in enumerate(layers):
-        layer.router = random_router(layer.router, seed + i)
-    return changed.eval()
+    return with_routers(model, lambda i, router: random_router(router, seed + i))
 
 
 def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int = 0) -> Routing:

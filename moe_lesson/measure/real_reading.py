@@ -15,7 +15,7 @@ from ..lm.real import Block, block_inputs, expert_outputs, moe_blocks, rerouted,
 from ..lm.real_models import RealModel
 from ..moe.routing import Routing
 from .instruments import co_routing, output_similarity
-from .merging import Merging, answered_by, merge_order, random_similarity, stand_ins
+from .merging import Groups, Merging, answered_by, merging, random_similarity, stand_ins
 from .nulls import random_router
 
 KINDS = ("blank", "number", "capital", "small letter", "sign")
@@ -187,14 +187,10 @@ def real_mergings(real: RealModel, block: Block, texts: list[str], merges: int =
     x_TD = torch.cat([block_inputs(real.model, ids_T)[block.name] for ids_T in read])
     load_N, n = routing.load, routing.num_experts
 
-    def merged(similarity_NN: Tensor) -> Merging:
-        thresholds, partitions = merge_order(similarity_NN, merges)
-        losses = []
-        for groups in partitions:
-            with rerouted(block, partial(answered_by, stand_in_N=stand_ins(groups, load_N))):
-                losses.append(sum(map(real.loss_of, read)) / len(read))
-        return Merging(similarity_NN, thresholds, partitions, tuple(losses))
+    def loss_of(groups: Groups) -> float:
+        with rerouted(block, partial(answered_by, stand_in_N=stand_ins(groups, load_N))):
+            return sum(map(real.loss_of, read)) / len(read)
 
     alike = {"outputs": output_similarity(expert_outputs(block, x_TD)), "co-routing": co_routing(routing)}
-    return ({kind: merged(similarity) for kind, similarity in alike.items()},
-            [merged(random_similarity(n, seed)).losses for seed in range(draws)])
+    return ({kind: merging(similarity, merges, loss_of) for kind, similarity in alike.items()},
+            [merging(random_similarity(n, seed), merges, loss_of).losses for seed in range(draws)])

@@ -123,21 +123,14 @@ def seconds(stages: list[Stage], device: Device) -> float:
     return sum(stage.seconds(device) for stage in stages)
 
 
-def measured_device(device: str = "auto", size: int | None = None, repeats: int = 9) -> Device:
-    """This machine's own two rates, from a product of two square matrices and from a copy that no cache holds.
-
-    Args:
-        device: see `pick_device`.
-        size: of the matrices; unless given 1024, and 8192 on a CUDA device: a smaller product would be over before
-            Python has asked for the next. So would a copy: there it is of 2²⁹ numbers, elsewhere of 64 times as many as a matrix
-            of at most 1024 has.
-        repeats: each is measured so often, and the median taken.
-    """
-    device = pick_device(device)
+def measured_device(repeats: int = 9) -> Device:
+    """This machine's own two rates, from a product of two square matrices and from a copy that no cache holds, each the median of
+    some repeats. On a CUDA device smaller ones would be over before Python has asked for the next."""
+    device = pick_device("auto")
     dtype = fast_dtype(device)
-    size = size or (8192 if device == "cuda" else 1024)
+    size, length = (8192, 2 ** 29) if device == "cuda" else (1024, 2 ** 26)
     a = torch.rand(size, size, device=device, dtype=dtype)
-    many = torch.rand(2 ** 29 if device == "cuda" else 64 * min(size, 1024) ** 2, device=device, dtype=dtype)
+    many = torch.rand(length, device=device, dtype=dtype)
     copy = torch.zeros_like(many)  # memory that is there already: a CPU would spend its time on asking for it
     return Device(device_name(device), 2 * size ** 3 / median_seconds(lambda: a @ a, device, repeats),
                   2 * many.nbytes / median_seconds(lambda: copy.copy_(many), device, repeats), many.element_size())

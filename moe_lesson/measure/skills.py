@@ -70,6 +70,8 @@ class SkillsWorld:
         ValueError: for sizes that can't be.
     """
 
+    trained_on: tuple[str, ...] = ("x", "y")  # of its tokens
+
     def __init__(self, num_skills: int = 16, per_token: int = 2, width: int = 32, shared_units: int = 16, skill_units: int = 8,
                  signal: float = 1.5, noise: float = 1.0, seed: int = 0):
         require(num_skills >= 1 and width >= 1, f"num_skills {num_skills} and width {width} must both be at least 1")
@@ -118,10 +120,10 @@ class SkillsWorld:
         return Tokens(x, self.answer(x, skills), skills)
 
     def sampler(self, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
-        """step -> x and y side by side, [batch, 2D], to train on."""
+        """step -> what is trained on, side by side: x and y, [batch, 2D]."""
         def batch_at(step: int) -> Tensor:
             tokens = self.tokens(batch, seed, step)
-            return torch.cat([tokens.x, tokens.y], dim=1)
+            return torch.cat([getattr(tokens, part) for part in self.trained_on], dim=1)
 
         return batch_at
 

@@ -38,23 +38,26 @@ class UnevenWorld(SkillsWorld):
         num_skills, width, seed: as in `SkillsWorld`.
     """
 
+    trained_on = ("x", "y", "skills")  # [batch, 2D + M]; only an oracle looks at the skills
+
     def __init__(self, easy_units: int = 8, hard_units: int = 8, varying: bool = False, num_skills: int = 8, width: int = 16,
                  seed: int = 0):
         require(1 <= easy_units <= hard_units, f"easy_units {easy_units} and hard_units {hard_units}: expected 1 ≤ easy ≤ hard")
         super().__init__(num_skills, 2, width, shared_units=0, skill_units=hard_units, seed=seed)
         self.varying, (a, b) = varying, self.skill_ab
-        self.units = torch.tensor([easy_units] * (num_skills // 2) + [hard_units] * (num_skills - num_skills // 2))
-        there_M1H = torch.arange(hard_units) < self.units[:, None, None]
+        self.units = torch.tensor([easy_units] * (num_skills // 2) + [hard_units] * (num_skills - num_skills // 2), device="cpu")
+        there_M1H = torch.arange(hard_units, device="cpu") < self.units[:, None, None]
         self.skill_ab = a * there_M1H, b * (hard_units / self.units[:, None, None]) ** 0.5  # fewer units, and as loud
 
     def tokens(self, count: int, seed: int = 0, step: int = TEST_STEP) -> Tokens:
         """`count` tokens, their `skills` [T, M]: 1 where carried, else 0; test tokens unless a training step is given."""
         require(count >= 1, f"count is {count}; expected at least one token")
         generator = torch.Generator().manual_seed(mixed_seed(seed, step))
-        place_TM = torch.rand(count, self.num_skills, generator=generator).argsort(dim=1).argsort(dim=1)
-        number_T = torch.randint(1, 4, (count,), generator=generator) if self.varying else torch.full((count,), 2)
+        place_TM = torch.rand(count, self.num_skills, generator=generator, device="cpu").argsort(dim=1).argsort(dim=1)
+        number_T = (torch.randint(1, 4, (count,), generator=generator, device="cpu") if self.varying
+                    else torch.full((count,), 2, device="cpu"))
         carried_TM = (place_TM < number_T[:, None]).float()
-        x = torch.randn(count, self.width, generator=generator) + self.signal / 2 ** 0.5 * carried_TM @ self.marks
+        x = torch.randn(count, self.width, generator=generator, device="cpu") + self.signal / 2 ** 0.5 * carried_TM @ self.marks
         y = torch.einsum("tm,mtd->td", carried_TM, self.each_skill(x)) / 2 ** 0.5
         return Tokens(x, y, carried_TM)
 
@@ -62,7 +65,7 @@ class UnevenWorld(SkillsWorld):
         """How probable it is that a token carries each skill, by all that x says: [T, M]. No router knows more."""
         numbers = (1, 2, 3) if self.varying else (2,)
         sets_SM = torch.tensor([[i in held for i in range(self.num_skills)] for number in numbers
-                                for held in combinations(range(self.num_skills), number)]).float()
+                                for held in combinations(range(self.num_skills), number)], device="cpu").float()
         size_S = sets_SM.sum(dim=1)
         prior_S = 1 / (size_S[:, None] == size_S).sum(dim=1)  # each number is as frequent, and each set of a number
         apart_TS = torch.cdist(x_TD, self.signal / 2 ** 0.5 * sets_SM @ self.marks)
@@ -72,14 +75,6 @@ class UnevenWorld(SkillsWorld):
         """The mean squared error that stays if x is read as well as can be: that of E[y | x]. An oracle is told more."""
         best_TD = torch.einsum("tm,mtd->td", self.read(tokens.x), self.each_skill(tokens.x)) / 2 ** 0.5
         return F.mse_loss(best_TD, tokens.y).item()
-
-    def sampler(self, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
-        """step -> x, y and the skills side by side, [batch, 2D + M], to train on; only an oracle looks at the skills."""
-        def batch_at(step: int) -> Tensor:
-            tokens = self.tokens(batch, seed, step)
-            return torch.cat([tokens.x, tokens.y, tokens.skills], dim=1)
-
-        return batch_at
 
 
 @dataclass(frozen=True)

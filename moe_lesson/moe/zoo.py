@@ -231,12 +231,12 @@ def settings_for(logits_TN: Tensor, top_k: int, vocabulary: int) -> Settings:
     return Settings(
         top_k=top_k, groups=groups, kept=1,
         bias_N=-0.1 * (scores_TN.mean(dim=0) - scores_TN.mean()),
-        cutoffs_N=moved_cutoffs(torch.zeros(num_experts), logits_TN, top_k, rate=1.0),
+        cutoffs_N=moved_cutoffs(torch.zeros(num_experts, device="cpu"), logits_TN, top_k, rate=1.0),
         p=before_TN.flatten().kthvalue(top_k * len(logits_TN)).values.item(),
         level=logits_TN.quantile(1 - top_k / num_experts).item(),
-        table_VK=torch.rand(vocabulary, num_experts, generator=generator).topk(top_k).indices,
+        table_VK=torch.rand(vocabulary, num_experts, generator=generator, device="cpu").topk(top_k).indices,
         free=min(4, num_experts - 1),
-        mix_NN=torch.randn(num_experts, num_experts, generator=generator) * num_experts ** -0.5,
+        mix_NN=torch.randn(num_experts, num_experts, generator=generator, device="cpu") * num_experts ** -0.5,
         pool=min(num_experts, 2 * top_k))
 
 

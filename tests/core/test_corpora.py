@@ -108,7 +108,7 @@ def test_bad_requests_name_the_value_and_the_choices(machine):
         machine.stream("python", "dev")
     with pytest.raises(ValueError, match="unknown domain 'latin'"):
         machine.stream("latin", "test")
-    with pytest.raises(ValueError, match="sequences need at least 1000001"):
+    with pytest.raises(ValueError, match="at least 1000001 are needed"):
         machine.sampler("train", 1, 1_000_000)
 
 
@@ -224,7 +224,7 @@ def test_empty_text_missing_files_and_empty_folders_are_refused(tmp_path):
 
 
 def test_a_text_too_short_to_train_on_says_how_much_is_needed():
-    with pytest.raises(ValueError, match="'mine' has .* tokens for train; sequences need at least 129"):
+    with pytest.raises(ValueError, match="'mine' has .* tokens for train; at least 129 are needed"):
         own_corpus(text="a few words").sampler("train", 1, 128)
 
 

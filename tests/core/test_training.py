@@ -22,6 +22,7 @@ from moe_lesson import (
     TrainingConfig,
     TrainingDiverged,
     evaluate_language,
+    load_model,
     next_token,
     own_corpus,
     save_model,
@@ -33,6 +34,7 @@ from moe_lesson.lm.training import model_identity
 from moe_lesson.measure.census import take_census
 from moe_lesson.measure.interventions import with_top_k
 from moe_lesson.measure.skills import SkillsWorld, regression
+from moe_lesson.moe.layers import Experts, Router
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 CONFIG = ModelConfig(Sparse(4, 2, 8, num_shared=1, noisy=True), layers=1, width=16, heads=2, context=16)
@@ -155,6 +157,50 @@ def test_a_checkpoint_of_equal_shapes_but_another_top_k_or_other_data_is_refused
         train(LanguageModel(CONFIG), other, config, checkpoint=state, progress=False)
 
 
+def test_a_model_that_was_saved_and_loaded_goes_on_with_its_own_training(corpus, tmp_path):
+    save_model(tmp_path / "model", LanguageModel(CONFIG), {})
+    loaded, state = load_model(tmp_path / "model")[0], tmp_path / "state.safetensors"
+    _, history = run(corpus, 4, checkpoint=state)
+    again = train(loaded, corpus.sampler("train", 4, 16), TrainingConfig(4, lr=1e-2, warmup=2), checkpoint=state, progress=False)
+    assert again.rows == history.rows
+
+
+def test_tied_weights_can_be_checkpointed(corpus, tmp_path):
+    def trained():
+        model = LanguageModel(CONFIG)
+        model.head.weight = model.embedding.weight
+        train(model, corpus.sampler("train", 4, 16), TrainingConfig(3, lr=1e-2), checkpoint=tmp_path / "state.safetensors",
+              progress=False)
+        return model.head.weight
+
+    assert torch.equal(trained(), trained())
+
+
+class Own(torch.nn.Module):
+    """A mixture that a learner wrote: routed, but no `MoE`."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.experts = Router(16, 4, 2), Experts(16, 4, 8)
+
+    def forward(self, x):
+        routing = self.router(x.flatten(0, -2))
+        return self.experts(x.flatten(0, -2), routing).view_as(x), routing
+
+
+@pytest.mark.parametrize("balance", [{"bias": 0.1}, {"batch": 0.01}])
+def test_a_layer_of_ones_own_is_not_balanced_by_another_layers_load(balance, corpus):
+    model = LanguageModel(replace(CONFIG, layers=2, ffn=(Sparse(4, 2, 8), Sparse(4, 2, 8))))
+    model.blocks[0].ffn = Own()
+
+    def step(balance):
+        return train(model, corpus.sampler("train", 4, 16), TrainingConfig(1), objective=next_token(balance), progress=False)
+
+    assert len(step({}).rows[0]["load"]) == 2
+    with pytest.raises(ValueError, match="of the 2 layers that route, 1 can be balanced"):
+        step(balance)
+
+
 def test_a_file_that_is_no_training_state_is_refused(corpus, tmp_path):
     other = tmp_path / "model.safetensors"
     save_model(other, LanguageModel(CONFIG), {})
@@ -200,7 +246,7 @@ def test_whatever_fails_the_steps_before_it_are_kept(fails, corpus, tmp_path):
     with pytest.raises(ZeroDivisionError):
         train(LanguageModel(CONFIG), batch_at, TrainingConfig(12, lr=1e-2, warmup=2), checkpoint=state, every=8, progress=False,
               objective=objective, evaluate=lambda model: fail("evaluate") or {})
-    assert len(read_training_state(state).history["rows"]) == (8 if fails == "evaluate" else 7)
+    assert len(read_training_state(state)[2]["rows"]) == (8 if fails == "evaluate" else 7)
 
 
 @pytest.mark.parametrize("fails_at", [4, 6])  # in the middle, and where no step is left
@@ -242,7 +288,7 @@ def test_a_diverged_training_leaves_its_last_step_in_the_checkpoint(corpus, tmp_
 
     with pytest.raises(TrainingDiverged):
         run(corpus, 12, objective=objective, checkpoint=tmp_path / "state.safetensors")
-    assert len(read_training_state(tmp_path / "state.safetensors").history["rows"]) == 3
+    assert len(read_training_state(tmp_path / "state.safetensors")[2]["rows"]) == 3
 
 
 def test_nan_stops_the_training_and_keeps_the_last_good_weights(corpus):
@@ -292,14 +338,21 @@ def test_evaluation_figures_stand_in_the_history(corpus):
 
 def test_evaluation_figures_may_be_tensors_and_go_into_the_checkpoint(corpus, tmp_path):
     state = tmp_path / "state.safetensors"
-    figures = {"one": torch.tensor(0.5), "two": torch.tensor([1, 2]), "three": np.float32(3)}
+    figures = {"one": torch.tensor(0.5), "two": torch.tensor([1, 2]), "three": np.float32(3), "four": {"in": [torch.tensor([4])]}}
     run(corpus, 2, every=1, checkpoint=state, evaluate=lambda model: figures)
-    assert run(corpus, 2, checkpoint=state)[1].rows[0]["two"] == [1, 2]
+    again = run(corpus, 2, checkpoint=state)[1].rows[0]
+    assert again["two"] == [1, 2] and again["four"] == {"in": [[4]]}
 
 
 def test_a_corpus_of_other_tokens_is_no_measure(corpus):
     with pytest.raises(ValueError, match="cut into tokens of 256, the model reads 1024: .* vocabulary=1024"):
         evaluate_language(LanguageModel(CONFIG), Corpus(corpus.documents, 256), "test")
+
+
+def test_a_text_too_short_to_measure_on_says_how_much_is_needed():
+    with pytest.raises(ValueError, match="'mine' has 102 tokens for test; at least 129 are needed"):
+        text = "All work and no play makes Jack a dull boy. " * 40
+        evaluate_language(LanguageModel(replace(CONFIG, context=128)), own_corpus(text), "test")
 
 
 def test_the_evaluated_loss_is_in_nats_per_byte(corpus):
@@ -379,7 +432,7 @@ def test_a_step_that_diverges_leaves_the_bias_of_the_step_before(corpus, tmp_pat
     breaks.after_step = asked.after_step
     with pytest.raises(TrainingDiverged):
         biased(corpus, 7, breaks, checkpoint=tmp_path / "state.safetensors")
-    kept = read_training_state(tmp_path / "state.safetensors").tensors["model.blocks.0.ffn.router.bias"]
+    kept = read_training_state(tmp_path / "state.safetensors")[0]["model.blocks.0.ffn.router.bias"]
     assert torch.equal(kept, steps[-1]) and not torch.equal(kept, steps[-2])
 
 

@@ -1,6 +1,7 @@
 """Models on a GPU, without one: a device that is made up holds the model, and what it can't do is an error here too."""
 
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from moe_lesson.experiments.tasks import WORLDS, SkillsTask, TextTask
 from moe_lesson.lm.checkpoints import save_model, save_snapshots
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.lm.evaluate import evaluate_language, evaluate_load
-from moe_lesson.measure import census, instruments, interventions, merging, nulls, skills, uneven
+from moe_lesson.measure import census, facts, instruments, interventions, merging, nulls, skills, uneven
+from moe_lesson.moe import zoo
 from moe_lesson.moe.balance import LOSSES, with_capacity
 from moe_lesson.moe.recipes import Dense
 from moe_lesson.moe.routing import load_cv, load_entropy, max_violation
@@ -142,8 +144,12 @@ def diagnosed(one):
             instruments.calls(routing, labels), instruments.hybridity(routing, labels),
             instruments.experts_in_common(routing.with_tokens(["x", "y", "x"] * (len(x) // 3))),
             instruments.probe(x[:, :4], outputs[0]), *instruments.shared_and_routed(layer, x),
-            merging.merging(one, similarity, routing.load, lambda changed: changed(IDS)[0].mean().item(), 2).losses,
+            merging.merging(similarity, 2, lambda groups: after_merging(one, groups, routing.load)).losses,
             [measure(routing.load) for measure in (max_violation, load_cv, load_entropy)]]
+
+
+def after_merging(one, groups, load_N):
+    return merging.with_merged_experts(one, groups, load_N)(IDS)[0].mean().item()
 
 
 def counted(one):
@@ -238,12 +244,16 @@ def test_a_default_device_changes_nothing_for_a_model_on_the_cpu(use):
 
 def test_files_and_worlds_are_the_same_under_a_default_device(tmp_path):
     one, chosen = model(), {0: [[[1, 2], [3, 4]]], 10: [[[5, 6], [7, 0]]]}
-    world = skills.SkillsWorld().sampler(8)(3)
+    worlds = skills.SkillsWorld, facts.FactsWorld, uneven.UnevenWorld, partial(uneven.UnevenWorld, varying=True)
+    batches, logits = [world().sampler(8)(3) for world in worlds], torch.randn(6, 8)
+    zoo_drew = zoo.settings_for(logits, 2, 16)
     with torch.device("meta"):
         save_model(tmp_path / "model", one, {})
         save_snapshots(tmp_path / "snapshots", chosen, {})
         read = load_model(tmp_path / "model")[0]
-        assert torch.equal(skills.SkillsWorld().sampler(8)(3), world)
+        assert all(torch.equal(world().sampler(8)(3), batch) for world, batch in zip(worlds, batches))
+        uneven.UnevenWorld().read(batches[2][:, :16])
+        assert torch.equal(zoo.settings_for(logits, 2, 16).mix_NN, zoo_drew.mix_NN)
         similarity = merging.random_similarity(4, 0)
     assert similarity.device.type == "cpu" and torch.equal(similarity, similarity.T) and similarity[1, 1] == 1
     assert torch.equal(read(IDS)[0], one(IDS)[0])

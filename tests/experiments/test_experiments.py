@@ -73,9 +73,9 @@ def test_one_run_end_to_end(small, corpus, tmp_path, capsys):
 
 def test_tuning_never_sees_the_test_split(small, corpus, tmp_path):
     class NoTest(Corpus):
-        def stream(self, domain, split):
+        def stream(self, domain, split, *least):
             assert split != "test", "tuning read the test split"
-            return super().stream(domain, split)
+            return super().stream(domain, split, *least)
 
     blind = NoTest(corpus.documents)
     arguments = (EXPERIMENTS[NAME], small)

@@ -98,7 +98,7 @@ def test_a_layer_with_few_units_can_be_copied_and_moved(model, fewer):
 @pytest.mark.parametrize("change", [
     with_silent_experts, without_shared, with_random_routers, lambda model: with_masked_experts(model, 0.5),
     lambda model: with_top_k(model, 1), lambda model: with_limited_experts(model, 1.0),
-    lambda model: loudness(model, torch.arange(12)[None])])
+    lambda model: with_merged_experts(model, ((0, 1),), torch.ones(2)), lambda model: loudness(model, torch.arange(12)[None])])
 def test_a_change_of_what_is_not_there_is_refused(change):
     dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
     with pytest.raises(ValueError, match="this model has no MoE layer, so"):
@@ -242,8 +242,9 @@ def test_fewer_active_experts_are_the_best_of_those_chosen_before(layer_and_toke
     fewer = with_top_k(layer, 1)
     assert torch.equal(fewer(x)[1].expert_ids, layer(x)[1].expert_ids[:, :1]) and layer.router.top_k > 1
     assert torch.equal(with_top_k(layer, layer.router.top_k)(x)[0], layer(x)[0])
-    with pytest.raises(ValueError, match="top_k is 0"):
-        with_top_k(layer, 0)
+    for wrong in (0, 1.5):
+        with pytest.raises(ValueError, match=f"top_k is {wrong}"):
+            with_top_k(layer, wrong)
 
 
 def test_without_shared_as_many_more_routed_experts_are_active(layer_and_tokens):

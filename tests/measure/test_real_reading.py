@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moe_lesson.lm.corpora import Document
-from moe_lesson.measure.merging import merging
+from moe_lesson.measure.merging import merging, with_merged_experts
 from moe_lesson.measure.real_reading import (
     Reading,
     kind_of,
@@ -95,12 +95,14 @@ def test_merging_a_real_models_experts_costs_what_merging_ours_does():
     mergings, control = real_mergings(real, moe_blocks(real.model)[1], [text], merges=3, draws=2)
     ids = read_by(ours, text)[0][None]
 
-    def loss_of(model):
-        return torch.nn.functional.cross_entropy(model(ids)[0][0, :-1], ids[0, 1:]).item()
-
     assert len(control) == 2 and set(mergings) == {"outputs", "co-routing"}
     for found in mergings.values():
         load = real.route(text)["model.layers.1.mlp"].load
+
+        def loss_of(groups, load=load):
+            merged = with_merged_experts(ours, groups, load, layer=1)
+            return torch.nn.functional.cross_entropy(merged(ids)[0][0, :-1], ids[0, 1:]).item()
+
         with torch.no_grad():
-            wanted = merging(ours, found.similarity, load, loss_of, 3, layer=1)
+            wanted = merging(found.similarity, 3, loss_of)
         assert found.groups == wanted.groups and found.losses == pytest.approx(wanted.losses, abs=1e-4)

@@ -17,7 +17,7 @@ from traitlets import Bytes, Dict, Int, List, Unicode
 
 from ...base.errors import require
 from ...measure.instruments import co_routing, expert_outputs, output_similarity, weight_similarity
-from ...measure.merging import Merging, merging, random_similarity
+from ...measure.merging import Merging, merging, random_similarity, with_merged_experts
 from ...moe.layers import moe_layers
 from ..kit.base import LessonWidget, one_of, within
 
@@ -95,7 +95,7 @@ class RedundancyLens(LessonWidget):
             routing = moe.router(x_TD).detach()
 
         def merged(similarity: Tensor) -> Merging:
-            return merging(model, similarity, routing.load, loss_of, merges, layer)
+            return merging(similarity, merges, lambda groups: loss_of(with_merged_experts(model, groups, routing.load, layer)))
 
         alike = {"outputs": output_similarity(expert_outputs(moe, x_TD)), "weights": weight_similarity(moe),
                  "co-routing": co_routing(routing)}

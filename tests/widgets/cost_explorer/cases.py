@@ -18,7 +18,7 @@ def table_of(device: str, *changes: dict) -> Table:
 
 
 def explorer_of(machine: str = SLOW.name, **more) -> CostExplorer:
-    """One with a slow machine of this name, where a layer with a shared expert was measured; one on an H100 in three ways, on an H200."""
+    """One with a slow machine of this name, where a layer with a shared expert was measured; three on an H100, on an H200 one."""
     small = {"tokens": 4096, "top_k": 8, "expert_width": 128, "width": 256, "shared": 1, "ratio": 2.5}
     measured = [table_of(machine, small), table_of(H200, {}),
                 table_of(H100, {}, {"implementation": "at_once", "ratio": 1.52}, {"implementation": "fused", "ratio": 1.2})]

@@ -3,7 +3,6 @@
 import torch
 
 from moe_lesson.measure.merging import Merging, merging, random_similarity
-from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
 
 UNMERGED = 0.5
@@ -22,7 +21,7 @@ def merging_of(similarity: torch.Tensor, cost: float, merges: int | None = None)
     """Merges by a similarity; each costs more than the last, `cost` in all if every expert is merged."""
     n = len(similarity)
     losses = iter(UNMERGED + cost * (made / (n - 1)) ** 2 for made in range(n))
-    return merging(MoE(8, n, 2, 4), similarity, torch.ones(n), lambda _: next(losses), n - 1 if merges is None else merges)
+    return merging(similarity, n - 1 if merges is None else merges, lambda groups: next(losses))
 
 
 def mergings_of(experts: int = 16, merges: int | None = None) -> dict[str, Merging]:
