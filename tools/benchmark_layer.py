@@ -216,22 +216,48 @@ def version(package: str) -> str:
     return importlib.metadata.version(distributions[0]) if distributions else "not installed"
 
 
-def check_equal(functions: dict[str, Callable], x: Tensor, target: Tensor) -> None:
-    """Raise AssertionError unless all but the dense FFN have the loop's output and gradient of x."""
-    def run(function: Callable) -> list[Tensor]:
+def check_equal(functions: dict[str, Callable], ours: MoE, x: Tensor, target: Tensor) -> None:
+    """Raise AssertionError unless all but the dense FFN have the loop's output, and its gradients of x and, where they are our
+    layer's ways, of the layer's weights. Whoever can't run with gradients or without says so here, too."""
+    def run(name: str) -> dict[str, Tensor]:
+        with torch.no_grad():
+            functions[name](x)
         leaf = x.clone().requires_grad_()
-        y = function(leaf)
+        ours.zero_grad()
+        y = functions[name](leaf)
         y.backward(target)
-        return [y.detach().double(), leaf.grad.double()]
+        grads = {f"gradient of {part}": weight.grad for part, weight in ours.named_parameters() if weight.grad is not None}
+        return {what: each.double() for what, each in ({"output": y.detach(), "gradient": leaf.grad} | grads).items()}
 
     tolerance = 1e-3 if x.dtype == torch.float32 else 0.05  # room for a token whose choice rounding decides
-    oracle = run(functions["loop"])
-    for name, function in functions.items():
-        if name.startswith(DENSE):
-            continue
-        for what, mine, reference in zip(("output", "gradient"), run(function), oracle):
-            error = ((mine - reference).norm() / reference.norm()).item()
+    oracle = run("loop")
+    for name in functions:
+        found = run(name)
+        for what, mine in found.items() if not name.startswith(DENSE) else ():
+            error = ((mine - oracle[what]).norm() / oracle[what].norm()).item()
             assert error < tolerance, f"the {what} of {name} differs from the loop's by {error:.2g} of its norm"
+
+
+def survives(trial: Callable[..., object], *arguments, seconds: float = 120.0) -> bool:
+    """Whether a process of its own comes through a trial in time: on a GPU an illegal access breaks all that its process does
+    afterwards, and a kernel may never end."""
+    process = multiprocessing.get_context("spawn").Process(target=trial, args=arguments)
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+    process.join()
+    return process.exitcode == 0
+
+
+def come_through(name: str, sizes: Sequence[Size], dtype: torch.dtype, device: str) -> None:
+    """Compute one way forward and backward at some sizes; an error is no matter here, a device that it leaves broken is."""
+    for size in sizes:
+        entered = contest(size, dtype, device)
+        x, target = (torch.randn(size.tokens, size.width, device=device).to(dtype) for _ in range(2))
+        with contextlib.suppress(Exception):
+            entered.functions[name](x.requires_grad_()).backward(target)
+        torch.zeros(1, device=device).item()
 
 
 def leave_out_what_fails(entered: Contest, x: Tensor, target: Tensor) -> None:
@@ -239,7 +265,7 @@ def leave_out_what_fails(entered: Contest, x: Tensor, target: Tensor) -> None:
     can't run must not cost the others their table."""
     for name in [name for name in entered.functions if name != "loop"]:
         try:
-            check_equal({each: entered.functions[each] for each in (name, "loop")}, x, target)
+            check_equal({each: entered.functions[each] for each in (name, "loop")}, entered.ours, x, target)
         except Exception as error:
             entered.left_out[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             del entered.functions[name]
@@ -283,17 +309,22 @@ def peak_gib(action: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2 ** 30
 
 
-def measure(size: Size, dtype: torch.dtype, device: str, repeats: int) -> tuple[list[dict], list[dict], dict[str, str]]:
-    """Rows of the table, each with its samples, and of the breakdown for one size, and what was left out and why.
+def measure(size: Size, dtype: torch.dtype, device: str, repeats: int,
+            without: dict[str, str]) -> tuple[list[dict], list[dict], dict[str, str]]:
+    """Rows of the table, each with its samples, and of the breakdown for one size, and what was left out and why: `without` is
+    never called.
 
     A sample is its milliseconds and the longer of the times that the threads took to meet before and after it.
     """
     entered = contest(size, dtype, device)
+    for name in without.keys() & entered.functions.keys():
+        del entered.functions[name]
+        entered.left_out[name] = without[name]
     x, target = (torch.randn(size.tokens, size.width, device=device).to(dtype) for _ in range(2))
     if device == "cuda":
         leave_out_what_fails(entered, x, target)
     else:
-        check_equal(entered.functions, x, target)
+        check_equal(entered.functions, entered.ours, x, target)
     x.requires_grad_()
     actions = {(FORWARD, name): torch.no_grad()(lambda f=f: f(x)) for name, f in entered.functions.items()}
     actions |= {(BOTH, name): lambda f=f: f(x).backward(target) for name, f in entered.functions.items()}
@@ -505,10 +536,14 @@ def benchmark(device: str, dtype: str, tokens: list[int], repeats: int, processe
     kept = json.loads(unfinished.read_text()) if unfinished.exists() else {}
     asked = {f"{size}, {repeats} times in {processes} at {git_commit()}": size for size in sizes(device, tokens)}
     done = {key: found for key, found in kept.items() if key in asked}
+    without = {}
+    if device == "cuda" and len(done) < len(asked) and not survives(
+            come_through, "fused", [size for key, size in asked.items() if key not in done], DTYPES[dtype], device):
+        without = {"fused": "it broke a process of its own, or did not end"}
     for key, size in asked.items():
         if key not in done:
             start = time.perf_counter()
-            table, where, missing = measure_in(processes, size, DTYPES[dtype], device, repeats)
+            table, where, missing = measure_in(processes, size, DTYPES[dtype], device, repeats, without)
             done[key] = table, where, missing, time.perf_counter() - start
             print(text_table(table) + "\n", flush=True)
             write_text(unfinished, json.dumps(done))
@@ -522,7 +557,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="default: float32; on a CUDA device what it is fast in")
-    parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 4096; on a CUDA device 4096 65536)")
+    parser.add_argument("--tokens", type=int, nargs="+", help="batch sizes (default: 256 4096; on a CUDA device 65536 4096)")
     parser.add_argument("--repeats", type=int, default=20, help="how often each is measured (default 20)")
     parser.add_argument("--processes", type=int, default=1, help="in how many new processes, if more than this one (default 1)")
     parser.add_argument("--out", type=Path, help="data folder to write results/layer-speed-….csv into")
@@ -541,7 +576,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     dtype = options.dtype or str(fast_dtype(device)).removeprefix("torch.")
-    tokens = options.tokens or ([4096, 65536] if device == "cuda" else [256, 4096])
+    tokens = options.tokens or ([65536, 4096] if device == "cuda" else [256, 4096])
     name = table_name(device, options.dtype or DTYPE_OF.get(device, "float32"))  # of a T4 too, which is timed in float16
     with tempfile.TemporaryDirectory() as folder:
         results = options.out / "results" if options.out else Path(folder)

@@ -269,6 +269,8 @@ def main() -> int:
         return 1
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{len(options.notebooks)} lessons, {size / 1e6:.1f} MB; see it with python -m http.server -d {options.out}")
+    if size > LARGEST:
+        print(f"FAILED {size / 1e6:.1f} MB are more than the {LARGEST / 1e6:.0f} that the course allows itself")
     return int(size > LARGEST)
 
 

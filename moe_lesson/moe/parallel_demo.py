@@ -56,6 +56,7 @@ def run(*devices: int) -> list[dict]:
         experts_each(NUM_EXPERTS, number)
     here = str(pathlib.Path(__file__).parents[2])  # the course need not be installed
     environment = LOOPBACK.get(sys.platform, {}) | os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",  # a fork of a process that has looked for a GPU can't compute a backward pass
         "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
     done = subprocess.run([sys.executable, "-m", __name__, *map(str, devices)], env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from .routing import Routing, expert_load
 
@@ -134,7 +134,7 @@ def gradients(ctx, grad_RO: Tensor) -> tuple[Tensor, Tensor, None]:
 traced_product.register_autograd(gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
 
 
-@register_flop_formula([torch.ops.aten._grouped_mm, torch.ops.moe_lesson.grouped_product])
+@register_flop_formula([torch.ops.moe_lesson.grouped_product, *{torch.ops.aten._grouped_mm} - flop_registry.keys()])
 def grouped_flops(a: Sequence[int], b: Sequence[int], *_, **__) -> int:
     """What PyTorch's FlopCounterMode counts of a grouped product, which it does not know: every row meets one matrix.
 

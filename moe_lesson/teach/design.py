@@ -36,4 +36,4 @@ def colours_of(names: Iterable[str]) -> list[str]:
     """A colour for each name: that of its model, and one that none of them has for what is no model."""
     own = [colour_of(name) for name in names]
     spare = iter([colour for colour in (*OTHERS, *MODELS.values()) if colour not in own])
-    return [colour or next(spare) for colour in own]
+    return [colour or next(spare, LINE) for colour in own]

@@ -250,6 +250,7 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "", formats: Mapp
 
 def written(value: object, spec: str | None) -> str:
     """A cell: an interval without its n, a number as `spec` says, but what is above 0 never as 0."""
+    (value,) = plain_values([value])
     if isinstance(value, str | bool):
         return str(value)
     if isinstance(value, Interval):

@@ -189,6 +189,7 @@ MENDED = [
     (forward_with(written_over), "one fault is mended, one is left: the output"),
     (forward_with(watch=torch.Tensor.detach), "one is left, and no output shows it"),
     (forward_with(renormalise=False), "raw probabilities"),
+    (lambda layer, x: (layer(x)[0], layer(x)[1].weights), "is no Routing"),
     (lambda layer, x: forward_with()(layer, x.detach()), "the gradient does not come through"),
 ]
 WRONG_OF_LESSONS_01_AND_02 = {
@@ -1067,6 +1068,15 @@ def test_writing_into_the_given_tensor_is_right_too():
         return y.index_add_(0, token, out * weight[:, None])
 
     assert checks.combine(in_place) is in_place and checks.combine(in_place) is in_place
+
+
+def test_writing_into_the_tensors_of_a_given_list_is_right_too():
+    def in_place(choices, num_experts):
+        for ids in choices:
+            ids //= num_experts // len(choices)
+        return torch.stack([torch.bincount(ids.flatten(), minlength=len(choices)) for ids in choices])
+
+    assert checks.send_counts(in_place) is in_place
 
 
 def test_one_tensor_of_two_rows_is_two_things_too():

@@ -3,7 +3,7 @@
 import json
 import re
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -180,7 +180,7 @@ def test_a_form_reads_as_its_question_without_a_kernel_and_escapes_it(lesson):
     assert "<script>" not in bundle["text/html"] and "&lt;script&gt;" in bundle["text/html"]
 
 
-@pytest.mark.parametrize("value", [numpy.float32(0.25), numpy.int64(3), torch.tensor(0.25), True])
+@pytest.mark.parametrize("value", [np.float32(0.25), np.int64(3), torch.tensor(0.25), True])
 def test_results_of_numpy_and_torch_are_revealed_and_kept(lesson, value, capsys):
     lesson.keep("x", 1)
     lesson.reveal("x", value)
@@ -238,7 +238,8 @@ def test_a_table_reads_as_columns_in_a_terminal_and_says_what_its_intervals_are(
 
 @pytest.mark.parametrize("value,spec,cell", [
     (2e-5, None, "<0.001"), (0.004, ".2f", "<0.01"), (0.0, None, "0.000"), (0, None, "0"), (-2e-5, None, "-0.000"),
-    (0.001, None, "0.001"), (1e-9, "g", "1e-09"), (0.0004, ".1%", "<0.1%"), (0.004, "+.0%", "<+1%"), (0.0, ".1%", "0.0%")])
+    (0.001, None, "0.001"), (1e-9, "g", "1e-09"), (0.0004, ".1%", "<0.1%"), (0.004, "+.0%", "<+1%"), (0.0, ".1%", "0.0%"),
+    (np.int64(12345), None, "12,345"), (torch.tensor(12345), None, "12,345"), (np.float32(0.5), None, "0.500")])
 def test_a_number_that_is_not_0_is_not_written_as_0(value, spec, cell):
     assert written(value, spec) == cell
 

@@ -142,6 +142,7 @@ def test_variants_of_a_model_share_its_colour_and_other_names_have_none_of_it():
     assert [colour_of(name) for name in ("m = 16", "2 of 160", "densely", "finest", "half active", "")] == [None] * 6
     assert colours_of(["0 shared", "1 shared", "2 shared", "4 shared"]) == [
         MODELS["fine-grained"], OTHERS[0], MODELS["DeepSeekMoE"], OTHERS[1]]
+    assert len(colours_of(map(str, range(40)))) == 40
 
 
 # What two kinds of colour blindness leave of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).

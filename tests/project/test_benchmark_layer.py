@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import sys
+import time
 
 import benchmark_layer
 import pytest
@@ -50,21 +51,36 @@ def test_transformers_runs_the_implementation_that_is_named(transformers, monkey
 
 
 def test_an_implementation_that_differs_is_not_timed():
-    functions = benchmark_layer.contest(SIZE, torch.float32, "cpu").functions
+    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
+    functions, ours = entered.functions, entered.ours
     x, target = torch.randn(2, SIZE.tokens, SIZE.width)
-    benchmark_layer.check_equal(functions, x, target)
+    benchmark_layer.check_equal(functions, ours, x, target)
     right = functions["grouped"]
     functions["grouped"] = lambda x: right(x) * 1.01
     with pytest.raises(AssertionError, match="the output of grouped differs from the loop's"):
-        benchmark_layer.check_equal(functions, x, target)
+        benchmark_layer.check_equal(functions, ours, x, target)
     functions["grouped"] = lambda x: right(x.detach()) + (x - x.detach())
     with pytest.raises(AssertionError, match="the gradient of grouped differs"):
-        benchmark_layer.check_equal(functions, x, target)
+        benchmark_layer.check_equal(functions, ours, x, target)
+
+    def deaf(x):
+        y, doubled = right(x), ours.experts.w_out.sum() * 1e-1
+        return y + doubled - doubled.detach()
+
+    functions["grouped"] = deaf
+    with pytest.raises(AssertionError, match="the gradient of experts.w_out of grouped differs"):
+        benchmark_layer.check_equal(functions, ours, x, target)
+
+
+def test_a_way_that_breaks_its_process_or_never_ends_is_found_out_in_a_process_of_its_own():
+    assert benchmark_layer.survives(benchmark_layer.come_through, "grouped", [SIZE], torch.float32, "cpu")
+    assert not benchmark_layer.survives(os._exit, 3)
+    assert not benchmark_layer.survives(time.sleep, 60, seconds=0.5)
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
 def test_the_table_has_a_row_for_each_and_ratio_1_for_dense(transformers, tokens):
-    rows, steps, left_out = benchmark_layer.measure_in(1, Size(tokens, 8, 3, 16, width=32), torch.float32, "cpu", 2)
+    rows, steps, left_out = benchmark_layer.measure_in(1, Size(tokens, 8, 3, 16, width=32), torch.float32, "cpu", 2, {})
     assert not left_out
     assert [(row["pass"], row["implementation"]) for row in rows] == [
         (what, name) for what in (FORWARD, BOTH) for name in (DENSE, *OURS, *THEIRS)]
@@ -88,7 +104,7 @@ def test_what_is_measured_on_a_gpu_gives_the_same_output_here(transformers, monk
     entered = benchmark_layer.contest(Size(12, 8, 3, 16, width=32, shared=2), torch.float32, "cuda")
     assert entered.functions.keys() | entered.left_out.keys() == {DENSE, *ON_GPU, *THEIRS, *COMPILED}
     assert entered.left_out.keys() == {"fused", "scattermoe"}
-    benchmark_layer.check_equal(entered.functions, *torch.randn(2, 12, 32))
+    benchmark_layer.check_equal(entered.functions, entered.ours, *torch.randn(2, 12, 32))
 
 
 def test_the_fused_path_is_left_out_where_its_kernels_cannot_multiply():
@@ -121,10 +137,24 @@ def test_what_fails_on_a_gpu_costs_the_others_nothing():
     assert entered.left_out["at_once"] == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.parametrize("device, survived, left_out", [("cuda", False, {"fused"}), ("cuda", True, set()), ("cpu", False, set())])
+def test_what_would_break_the_process_is_never_called_in_it(device, survived, left_out, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(benchmark_layer, "survives", lambda *trial: survived)
+    monkeypatch.setattr(benchmark_layer, "provenance", lambda *facts: {})
+    monkeypatch.setattr(benchmark_layer, "measure_in", lambda processes, *rest: asked.append(rest[-1].keys()) or (
+        [{"tokens": 5, "samples": []}], [], {}))
+    monkeypatch.setattr(benchmark_layer, "text_table", str)
+    benchmark_layer.benchmark(device, "bfloat16", [5], 1, 1, tmp_path / "unfinished.json")
+    assert asked and all(names == left_out for names in asked)
+    _, _, reasons = benchmark_layer.measure(SIZE, torch.float32, "cpu", 1, {"at_once": "it is not wanted", "no such way": ""})
+    assert reasons["at_once"] == "it is not wanted" and "no such way" not in reasons
+
+
 def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatch, tmp_path):
     measured = []
 
-    def measure(size, dtype, device, repeats):
+    def measure(size, dtype, device, repeats, without):
         measured.append(size.tokens)
         if measured == [5, 6]:
             raise KeyboardInterrupt
@@ -149,9 +179,9 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_sizes_it_lacks(monkeypatc
 
 def test_several_processes_are_new_ones_and_their_medians_are_told(monkeypatch):
     monkeypatch.setattr(benchmark_layer, "measure", measured_by)
-    (_, one), _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 1)
+    (_, one), _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 1, {})
     assert one["median_ms"] == one["ratio"] == one["low_ratio"] == one["high_ratio"] == os.getpid()
-    (_, two), (step,), left_out = benchmark_layer.measure_in(2, SIZE, torch.float32, "cpu", 1)
+    (_, two), (step,), left_out = benchmark_layer.measure_in(2, SIZE, torch.float32, "cpu", 1, {})
     assert os.getpid() not in two.values() and left_out == {"x": "why"}
     assert two["low_ratio"] < two["ratio"] < two["high_ratio"] and two["median_ms"] == two["ratio"] == step["share"]
 
@@ -180,14 +210,14 @@ def test_samples_whose_cores_are_far_from_each_other_stay_out_of_the_times():
 def test_a_sample_is_far_if_its_threads_met_late_for_its_run(monkeypatch):
     rows = [sampled(DENSE, (10, 0.1), *[(10, 1.0)] * 19, (10, 2.7)), sampled("grouped", *[(12, 1.4)] * 3, (24, 2.7))]
     monkeypatch.setattr(benchmark_layer, "measure", lambda *asked: (rows, [], {}))
-    (_, row), _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 5)
+    (_, row), _, _ = benchmark_layer.measure_in(1, SIZE, torch.float32, "cpu", 5, {})
     assert (row["ratio"], row["far_ratio"], row["far_share"], row["near_us"]) == (1.2, 2.4, 0.25, 1.5)
 
 
 def test_a_sample_has_the_later_of_the_meetings_before_and_after_it(monkeypatch):
     met = itertools.cycle((1.0, 3.0))
     monkeypatch.setattr(benchmark_layer, "meeting_us", lambda device: next(met))
-    rows, _, _ = benchmark_layer.measure(SIZE, torch.float32, "cpu", repeats=1)
+    rows, _, _ = benchmark_layer.measure(SIZE, torch.float32, "cpu", 1, {})
     assert {meeting for row in rows for _, meeting in row["samples"]} == {3.0}
 
 
@@ -215,7 +245,7 @@ def test_without_transformers_our_layers_are_measured(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    rows, _, left_out = benchmark_layer.measure(SIZE, torch.float32, "cpu", repeats=1)
+    rows, _, left_out = benchmark_layer.measure(SIZE, torch.float32, "cpu", 1, {})
     assert {row["implementation"] for row in rows} == {DENSE, *OURS}
     assert left_out == dict.fromkeys(THEIRS, "transformers is not installed")
 

@@ -69,8 +69,8 @@ def check(reference: Callable) -> Callable[[Callable], Check]:
 
 
 def copies(arguments: Iterable) -> list:
-    """The arguments, their tensors copied."""
-    return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    """The arguments, their tensors copied, those in a list too."""
+    return [a.clone() if isinstance(a, Tensor) else copies(a) if isinstance(a, list) else a for a in arguments]
 
 
 def answered(attempt: Callable, *arguments):

@@ -200,10 +200,10 @@ def mended(attempt: Callable) -> str | None:
     """Which of the two planted faults is left in a function (layer, x [T, D]) -> y [T, D], Routing."""
     layer = topk_layers()[0]
     x = drawn(7, 6)
-    y, _ = called_pair(attempt, "the output and the routing", layer, x)
+    y, routing = called_pair(attempt, "the output and the routing", layer, x)
     overwrites = isinstance(y, torch.Tensor) and same(y, last_alone(layer, x))
     deaf = False
-    if overwrites or isinstance(y, torch.Tensor) and same(y, layer(x)[0]):
+    if isinstance(routing, Routing) and (overwrites or isinstance(y, torch.Tensor) and same(y, layer(x)[0])):
         grads = dict(zip(("x", *(name for name, _ in layer.named_parameters())), traced(attempt, layer, x)[1]))
         deaf = bool(grads) and not grads["router.weight"].any()
     if overwrites and deaf:

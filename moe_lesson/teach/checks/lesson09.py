@@ -9,7 +9,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...measure import roofline
 from ...moe import parallel, rows
-from .kit import answered, called, called_number, called_pair, check, must_agree, must_be_tensor, must_have_shape, same, sizes
+from .kit import (
+    answered,
+    called,
+    called_number,
+    called_pair,
+    check,
+    copies,
+    must_agree,
+    must_be_tensor,
+    must_have_shape,
+    same,
+    sizes,
+)
 
 CHOICES = torch.tensor([[3, 0], [1, 3], [0, 2], [3, 1], [0, 1]])  # of five tokens among four experts
 
@@ -208,6 +220,6 @@ def send_counts(attempt: Callable) -> str | None:
     draw = torch.Generator().manual_seed(0)
     cases = [([torch.randint(p * e, (t, k), generator=draw) for _ in range(p)], p * e) for t, k, p, e in sizes(4)]
     for ids, n in cases:
-        if not same(torch.as_tensor(attempt([one.clone() for one in ids], n)), parallel.send_counts(ids, n)):
+        if not same(torch.as_tensor(attempt(*copies((ids, n)))), parallel.send_counts(ids, n)):
             return f"wrong for {len(ids)} devices and {n} experts: count the choices that lie in each device's range of experts"
     return None

@@ -123,7 +123,7 @@ class AblationView extends WidgetView {
     chart.axes(x, y, { xTitle, xFormat, xTicks: 5, yFormat: (words) => shortened(words, LETTERS), grid: false });
     chart.x.selectAll(".tick line").attr("y1", -height).classed("moe-zero", (value) => value === 0);
     chart.y.selectAll("text").attr("font-weight", (one) => (one === domain ? 700 : null));
-    chart.join(chart.bands, "rect", "moe-own", [domain], () => "own", { "x": () => -LEFT + 1, "y": () => y(domain) + 1,
+    chart.join(chart.labels, "rect", "moe-own", [domain], () => "own", { "x": () => -LEFT + 1, "y": () => y(domain) + 1,
       "width": () => LEFT + width + 8, "height": () => GROUP - 2 });
     const rows = shownOf(this.state)[name].flatMap((kinds, d) => kinds.map(([mean, low, high, ...seeds], kind) => (
       { key: `${d}, ${kind}`, mean, low, high, seeds, colour: colours[kind], y: (d + 0.5) * GROUP + (kind - 0.5) * ROW })));

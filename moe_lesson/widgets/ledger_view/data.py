@@ -6,7 +6,7 @@ The browser does the arithmetic of `moe_lesson.lm.ledger` itself, so that slider
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import takewhile
 
 import traitlets
@@ -90,7 +90,7 @@ def ffn_sizes(recipe: Dense | Sparse) -> dict:
     """The fields of `Sizes` that a recipe decides. A dense one starts its experts at K = 1, without shared ones."""
     if isinstance(recipe, Dense):
         return {"hidden": recipe.hidden, "num_experts": 0, "top_k": 1, "num_shared": 0}
-    router = asdict(recipe)
+    router = {one.name: getattr(recipe, one.name) for one in fields(Sparse)}  # of a pooled one, too
     sizes = {name: router.pop(name) for name in ("num_experts", "top_k", "num_shared")}
     return {"hidden": router.pop("expert_width"), **sizes, "router": router}
 

@@ -83,6 +83,7 @@ class RouterZoo(LessonWidget):
         """
         require(not isinstance(texts, (str, bytes)) and len(texts) > 0,
                 f"texts is {texts!r}; expected a list of documents, at least one")
+        require(bool(before), "before is empty; give another text of at least one letter")
         require(len(moe_layers(model)) >= 2, "the zoo needs a model with two MoE layers: MoE++ looks at the router before")
         read = [[routing for routing in model.route(text) if routing is not None] for text in (*texts, before)]
         last, earlier = (torch.cat([one[layer].logits.detach() for one in read[:-1]]) for layer in (-1, -2))

@@ -170,4 +170,5 @@ def test_no_state_moves_an_axis_and_the_domain_is_outlined(show):
     assert len(axes) == 1
     outline, name = page.locator(".moe-own").first.bounding_box(), page.locator(".moe-y .tick text", has_text="maths").first
     middle = name.bounding_box()["y"] + name.bounding_box()["height"] / 2
+    assert page.locator(".moe-own").evaluate_all("(nodes) => nodes.every((node) => !node.closest('[clip-path]'))"), "whole"
     assert abs(outline["y"] + outline["height"] / 2 - middle) < 2 and name.get_attribute("font-weight") == "700"

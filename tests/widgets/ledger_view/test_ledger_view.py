@@ -8,6 +8,7 @@ from widget_harness import made, put, status
 
 from moe_lesson import Cost, Dense, LanguageModel, ModelConfig, Sparse, model_cost
 from moe_lesson.lm.ledger import NOTHING, PUBLISHED, ffn_parts, parts
+from moe_lesson.moe.recipes import Pooled
 from moe_lesson.widgets import LedgerView
 from moe_lesson.widgets.ledger_view.data import CHOICES, COURSE, STARTS
 
@@ -58,6 +59,11 @@ def test_the_models_to_start_from_are_the_published_ones_and_the_courses_own():
         assert LedgerView(config).model == name
         assert made(LedgerView(ModelConfig()), num_experts=8, width=512, model=name).config.to_dict() == config.to_dict()
     assert LedgerView(ModelConfig()).model == "this model"
+
+
+def test_a_pool_is_shown_as_the_mixture_that_it_is():
+    pooled = ModelConfig(Pooled(8, 2, 16, pool=4, document=64))
+    assert LedgerView(pooled).cost == LedgerView(ModelConfig(Sparse(8, 2, 16))).cost
 
 
 def test_a_config_of_the_widget_can_be_built():

@@ -58,6 +58,7 @@ def test_javascript_routes_as_python_does(node, monkeypatch):
     ("16 experts can't be 3 groups", lambda: zoo_of(groups=3)), ("free is 16", lambda: zoo_of(free=16)),
     ("two MoE layers", lambda: RouterZoo.of_model(model_of(layers=1), ["a"], "b")),
     ("expected a list of documents", lambda: RouterZoo.of_model(model_of(), [], "b")),
+    ("before is empty", lambda: RouterZoo.of_model(model_of(), ["a"], "")),
     ("expected a list of documents", lambda: RouterZoo.of_model(model_of(), "abc", "b")),
 ])
 def test_wrong_arguments_are_refused(words, call):
