@@ -1,6 +1,6 @@
 // Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped.
 
-import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, weightColour } from "../kit/canvas.js";
+import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, span, weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
@@ -180,7 +180,6 @@ class CapacityViewView extends ReadingView {
     this.strip.mark((t) => ({ alike: seen.left[t] > 0 && seen.left[t] < seen.k, chosen: !seen.left[t],
       fill: seen.left[t] ? "" : DESIGN.dropped }));
     const width = this.stage.clientWidth;
-    if (!width) return; // not on the page yet: the ResizeObserver will call
     const ctx = sizedContext(this.canvas, width, HEIGHT);
     this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / seen.N, N: seen.N };
     this.drawMap(ctx);
@@ -189,14 +188,8 @@ class CapacityViewView extends ReadingView {
     const experts = token === null ? [] : Array.from(seen.ids.subarray(token * seen.k, (token + 1) * seen.k));
     drawNumbers(ctx, this.geo, HEIGHT - NUMBERS / 2, experts, theme);
     if (token === null) return;
-    const [y, height] = this.rowAt(seen.places[token]);
+    const [y, height] = span(PAD, this.row, seen.places[token]);
     outline(ctx, LEFT - 3, y - 3, this.geo.cell * seen.N + 4, height + 5);
-  }
-
-  /** Top and height of a row, on whole pixels: thin frames would blur between them. */
-  rowAt(place) {
-    const [top, next] = [place, place + 1].map((edge) => Math.round(edge * this.row));
-    return [PAD + top, Math.max(1, next - top)];
   }
 
   /** One row for each token in the order of the batch: a kept choice is filled, a dropped one an empty frame. */
@@ -205,7 +198,7 @@ class CapacityViewView extends ReadingView {
     ctx.fillStyle = RAMP[0];
     ctx.fillRect(LEFT, PAD, cell * N, Math.round(this.row * T));
     for (let i = 0; i < T * k; i++) {
-      const [y, height] = this.rowAt(places[Math.floor(i / k)]);
+      const [y, height] = span(PAD, this.row, places[Math.floor(i / k)]);
       const box = [LEFT + ids[i] * cell, y, cell - (cell > 6 ? 1 : 0), height > 3 ? height - 1 : height];
       ctx.fillStyle = weightColour(weights[i], limits.weight);
       if (kept[i]) ctx.fillRect(...box);
@@ -220,7 +213,7 @@ class CapacityViewView extends ReadingView {
     ctx.textBaseline = "middle";
     ctx.fillStyle = theme.ink;
     const write = (place, font) => {
-      const [top, height] = this.rowAt(place);
+      const [top, height] = span(PAD, this.row, place);
       const middle = Math.max(top + height / 2, NAME / 2); // the first is not cut
       ctx.font = font;
       ctx.textAlign = "left";

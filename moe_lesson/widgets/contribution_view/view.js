@@ -177,8 +177,6 @@ class ContributionView extends ReadingView {
     this.drawn = null;
   }
 
-  badge() { return `${this.state.origin}: ${this.state.name}`; }
-
   describe() { return describe(this.state, this.reading, this.look.locked_token); }
 
   draw() {

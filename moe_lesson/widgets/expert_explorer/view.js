@@ -194,8 +194,6 @@ class ExpertExplorerView extends ReadingView {
 
   places(search) { return foundAt(this.reading.ids, search, this.vocabulary); }
 
-  badge() { return `${this.state.origin}: ${this.state.name}`; }
-
   describe() { return describe(this.state, this.census, this.reading, this.token, this.vocabulary); }
 
   draw() {

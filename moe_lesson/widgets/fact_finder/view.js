@@ -235,7 +235,6 @@ class FactFinderView extends WidgetView {
   /** A row for each topic, a cell for each fact; where a box is pointed at, the facts that don't call it step back. */
   drawGrid({ slot, stage, canvas }, { memory, now, hue }) {
     const [{ topics: M, per_topic: each }, { point, theme }, width] = [this.state, this, stage.clientWidth];
-    if (!width) return; // it is not on the page yet: the ResizeObserver will call
     const [ctx, row, cell] = [sizedContext(canvas, width, GRID), Math.floor(GRID / M), (width - LEFT) / each];
     this.geo = { row, cell };
     const place = (t) => {

@@ -55,6 +55,12 @@ export function sizedContext(canvas, width, height) {
   return ctx;
 }
 
+/** Where a row or a column begins, and how long it is, on whole pixels: seams would flicker between them, thin frames blur. */
+export function span(start, size, place) {
+  const [from, to] = [place, place + 1].map((edge) => Math.round(start + edge * size));
+  return [from, Math.max(1, to - from)];
+}
+
 /** Select by outline: white inside black, to be seen on every colour of the map. */
 export function outline(ctx, x, y, w, h) {
   ctx.lineWidth = 4;

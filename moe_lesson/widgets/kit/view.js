@@ -34,7 +34,7 @@ export class WidgetView {
 
   renew() {}
 
-  badge() { return this.state.origin; }
+  badge() { return [this.state.origin, this.state.name].filter(Boolean).join(": "); }
 
   wire() { return []; }
 

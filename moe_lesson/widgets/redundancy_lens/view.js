@@ -170,11 +170,9 @@ class RedundancyLensView extends PointingView {
   }
 
   draw() {
-    const { state, stage: { clientWidth: width } } = this;
-    if (width) { // else it is not on the page yet: the ResizeObserver will call
-      this.drawMap(width);
-      this.drawCurves();
-    }
+    const { state } = this;
+    this.drawMap(this.stage.clientWidth);
+    this.drawCurves();
     say(this.meaning, `${state.kind}: ${MEANINGS[state.kind]}`);
     fillTable(this.table, tableRows(state), (i) => state.kinds[i]?.name === state.kind);
   }

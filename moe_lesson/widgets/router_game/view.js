@@ -1,6 +1,6 @@
 // The router game: three heat maps of one text, of which one is the trained router's. Guess first, see the evidence then.
 
-import { drawNumbers, fitted, outline, RAMP, sizedContext } from "../kit/canvas.js";
+import { drawNumbers, fitted, outline, RAMP, sizedContext, span } from "../kit/canvas.js";
 import { fillTable, makeSheet } from "../kit/charts.js";
 import { button } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
@@ -90,12 +90,6 @@ function geometry(width, T, N) {
     row: HEAT / T };
 }
 
-/** Where a row or a column begins and ends, on whole pixels: seams would flicker between them. */
-function span(start, size, place) {
-  const [from, to] = [place, place + 1].map((edge) => Math.round(start + edge * size));
-  return [from, Math.max(1, to - from)];
-}
-
 class RouterGameView extends PointingView {
   static data = ["name", "origin", "seed", "rounds"];
 
@@ -153,7 +147,6 @@ class RouterGameView extends PointingView {
   }
 
   drawMaps(width, guessed) {
-    if (!width) return; // not on the page yet: the ResizeObserver will call
     const { now: { tokens, n, experts, kinds }, token, theme } = this;
     const geo = geometry(width, tokens.length, n);
     const ctx = sizedContext(this.canvas, width, 20 + HEAT + TOP + BARS + AXIS);

@@ -188,13 +188,11 @@ class RouterZooView extends PointingView {
   draw() {
     const { state: { read, num_experts: N, router }, seen, theme, look: { locked_token: token } } = this;
     const width = this.scroller.clientWidth;
-    if (width) { // else it is not on the page yet
-      this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / N, N, T: read };
-      this.drawHeat(sizedContext(this.heat, width, this.state.tokens.length * ROW), token);
-      const mean = d3.mean(seen.load) || 1;
-      drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, { load: seen.load, T: read, N, k: d3.sum(seen.load) / read },
-        Math.max(2, Math.ceil(d3.max(seen.load) / mean)), null, theme);
-    }
+    this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / N, N, T: read };
+    this.drawHeat(sizedContext(this.heat, width, this.state.tokens.length * ROW), token);
+    const mean = d3.mean(seen.load) || 1;
+    drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, { load: seen.load, T: read, N, k: d3.sum(seen.load) / read },
+      Math.max(2, Math.ceil(d3.max(seen.load) / mean)), null, theme);
     fillTable(this.sheet, this.cells, (i) => NAMES[i] === router);
   }
 

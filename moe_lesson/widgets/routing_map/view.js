@@ -179,12 +179,10 @@ class RoutingMapView extends ReadingView {
     const { clientWidth: width, clientHeight: height, scrollTop: top } = this.scroller;
     const fill = (t) => { const weight = weightOf(routed, t, expert); return weight === null ? "" : weightColour(weight, this.limits.weight); };
     const common = token === null ? [] : inCommon(routed, token);
-    if (width) { // else it is not on the page yet: the ResizeObserver will call
-      this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / routed.N, N: routed.N, T: routed.T };
-      this.drawHeat(sizedContext(this.heat, width, height), top, height, token, expert);
-      const named = expert === null && token !== null ? chosenBy(routed, token) : undefined;
-      drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, routed, this.limits.load, expert, this.theme, named);
-    }
+    this.geo = { left: LEFT, cell: Math.max(1, width - LEFT - RIGHT) / routed.N, N: routed.N, T: routed.T };
+    this.drawHeat(sizedContext(this.heat, width, height), top, height, token, expert);
+    const named = expert === null && token !== null ? chosenBy(routed, token) : undefined;
+    drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, routed, this.limits.load, expert, this.theme, named);
     this.strip.mark((t) => ({ fill: fill(t), chosen: Boolean(fill(t)), alike: t !== token && 2 * common[t] >= routed.k }));
   }
 

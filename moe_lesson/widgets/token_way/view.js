@@ -141,7 +141,7 @@ class TokenWayView extends ReadingView {
     const ctx = sizedContext(this.canvas, width, rows.at(-1).bottom + 4);
     drawLine(ctx, rows, this.halts, this.at, theme);
     this.key.lastChild.hidden = this.way?.numShared === 0;
-    if (this.way && width) drawWay(ctx, this.way, { rows, width, at: this.at, theme });
+    if (this.way) drawWay(ctx, this.way, { rows, width, at: this.at, theme });
   }
 
   start() {
