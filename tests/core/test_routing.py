@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Routing
-from moe_lesson.moe.routing import load_entropy, max_violation
+from moe_lesson.moe.routing import idle_experts, load_cv, load_entropy, max_violation
 
 LOGITS = torch.tensor([[0.0, 1.0, 2.0], [3.0, 2.0, 1.0], [0.0, 5.0, 4.0], [9.0, 8.0, 7.0]])
 IDS = torch.tensor([[2, 1], [0, 1], [1, 2], [0, 1]])
@@ -34,6 +34,12 @@ def test_balance_figures_at_their_extremes():
     collapsed = Routing(torch.zeros(t, n), torch.zeros(t, 1, dtype=torch.long), torch.ones(t, 1))
     assert max_violation(even.load) == 0 and load_entropy(even.load) == pytest.approx(1)
     assert max_violation(collapsed.load) == n - 1 and load_entropy(collapsed.load) == 0
+    assert load_cv(even.load) == 0 == idle_experts(even.load) and idle_experts(collapsed.load) == n - 1
+
+
+def test_a_load_between_them_has_the_variation_that_it_has_by_hand():
+    assert load_cv(routing().load) == pytest.approx(8 ** -0.5)  # loads 2, 4, 2: variance 8/9, mean 8/3
+    assert max_violation(routing().load) == pytest.approx(0.5) and idle_experts(torch.tensor([0, 3, 0, 1])) == 2
 
 
 def test_no_tokens_at_all():

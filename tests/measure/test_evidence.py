@@ -83,7 +83,9 @@ def test_welch_and_holm_are_the_textbook_s():
     difference, p = welch_difference([1, 2, 3], [2, 4, 6, 8])
     error, freedom = 2 ** 0.5, 4 / ((1 / 3) ** 2 / 2 + (5 / 3) ** 2 / 3)  # variances 1 and 20/3, of 3 and of 4
     assert p == pytest.approx(2 * stdtr(freedom, -3 / error)) and difference.mean == -3 and difference.n == 3
-    assert difference.high == pytest.approx(-3 + stdtrit(freedom, 0.975) * error) and difference.high > 0 > difference.low
+    assert difference.high == pytest.approx(-3 + stdtrit(freedom, 0.975) * error) and difference.high > 0
+    other, q = welch_difference([2, 4, 6, 8], [1, 2, 3])
+    assert (other.mean, other.low, other.high, other.n, q) == (3, -difference.high, -difference.low, 3, p)
     assert holm([0.04, 0.01]) == [0.04, 0.02] and holm([0.02, 0.02, 0.9]) == pytest.approx([0.06, 0.06, 0.9])
     assert holm([]) == [] and holm([0.6, 0.6]) == [1, 1]
     for alike in ([1.0], [1.0, 1.0]):

@@ -45,5 +45,6 @@ def test_groups_are_as_similar_as_their_experts_on_average():
 
 def test_a_random_similarity_is_symmetric_and_depends_on_the_seed():
     one = random_similarity(5, 0)
+    assert one.all(), "each pair has a number of its own"
     assert torch.equal(one, one.T) and torch.equal(one.diagonal(), torch.ones(5))
     assert torch.equal(one, random_similarity(5, 0)) and not torch.equal(one, random_similarity(5, 1))
