@@ -207,6 +207,7 @@ def test_noise_is_drawn_in_training_alone_and_follows_the_seed():
     noisy = router(x).logits
     torch.manual_seed(1)
     assert torch.equal(noisy, router(x).logits)
+    assert not torch.allclose(noisy, router(x).logits, atol=1e-3), "drawn anew"
     router.eval()
     torch.testing.assert_close(router(x).logits, x @ router.weight)
     assert not torch.allclose(noisy, router(x).logits)

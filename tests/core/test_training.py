@@ -30,6 +30,7 @@ from moe_lesson import (
 )
 from moe_lesson.base.tokens import decode
 from moe_lesson.lm.checkpoints import read_training_state
+from moe_lesson.lm.evaluate import evaluate_load
 from moe_lesson.lm.training import model_identity
 from moe_lesson.measure.census import take_census
 from moe_lesson.measure.interventions import with_top_k
@@ -344,6 +345,25 @@ def test_evaluation_figures_may_be_tensors_and_go_into_the_checkpoint(corpus, tm
     assert again["two"] == [1, 2] and again["four"] == {"in": [[4]]}
 
 
+def test_a_balance_loss_counts_as_strongly_as_was_asked(corpus):
+    model, ids = LanguageModel(CONFIG).eval(), corpus.sampler("train", 4, 16)(0)
+    plain, once, twice = (next_token(balance)(model, ids)[0].item() for balance in ({}, {"batch": 1.0}, {"batch": 2.0}))
+    assert twice - plain == pytest.approx(2 * (once - plain), rel=1e-3) and once > plain + 0.5
+
+
+def test_a_step_says_the_mean_violation_of_its_layers(corpus):
+    model = LanguageModel(replace(CONFIG, layers=2))
+    row = train(model, corpus.sampler("train", 4, 16), TrainingConfig(1), progress=False).rows[0]
+    worst = [max(load) / (sum(load) / len(load)) - 1 for load in row["load"]]
+    assert len(worst) == 2 and row["max_violation"] == pytest.approx(sum(worst) / 2)
+
+
+def test_the_load_is_that_of_all_batches(corpus):
+    model = LanguageModel(replace(CONFIG, context=4))
+    [load], windows = evaluate_load(model, corpus, "test"), corpus.windows("mine", "test", 4, 50_000)
+    assert load.sum() == 2 * windows[:, 1:].numel() and len(windows) > 64
+
+
 def test_a_corpus_of_other_tokens_is_no_measure(corpus):
     with pytest.raises(ValueError, match="cut into tokens of 256, the model reads 1024: .* vocabulary=1024"):
         evaluate_language(LanguageModel(CONFIG), Corpus(corpus.documents, 256), "test")
@@ -364,8 +384,8 @@ def test_the_evaluated_loss_is_in_nats_per_byte(corpus):
 
 
 def test_the_schedule_warms_up_and_falls_to_a_tenth():
-    config = TrainingConfig(100, lr=1.0, warmup=10)
-    rates = [config.lr_at(step) for step in range(100)]
+    config = TrainingConfig(100, lr=0.5, warmup=10)
+    rates = [config.lr_at(step) / 0.5 for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[9] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1, abs=0.01) and rates[10:] == sorted(rates[10:], reverse=True)
 
