@@ -87,6 +87,11 @@ def test_squared_variation_at_its_extremes():
     assert squared_variation(torch.tensor([4.0, 0.0, 0.0, 0.0])).item() == pytest.approx(3)
 
 
+def test_the_variation_is_relative_to_the_mean():
+    assert squared_variation(torch.tensor([4.0, 0.0, 0.0, 0.0])) == pytest.approx(3)
+    assert squared_variation(torch.tensor([2.0, 6.0])) == pytest.approx(0.25)
+
+
 def test_importance_by_hand_and_its_gradient():
     # importances 1.6 and 0.4: mean 1, variance 0.36
     weights = torch.tensor([[0.9, 0.1], [0.7, 0.3]], requires_grad=True)

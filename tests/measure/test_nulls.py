@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_lesson.base.tokens import encode, token_texts
-from moe_lesson.measure.nulls import random_router, route_beside_null, with_random_routers
+from moe_lesson.measure.nulls import hash_routing, random_router, route_beside_null, with_random_routers
 
 
 def test_a_random_router_has_the_size_and_spread_of_the_trained_one_and_no_bias(model):
@@ -22,7 +22,17 @@ def test_random_routers_replace_routers_and_nothing_else_and_differ_by_layer(mod
     for name, value in changed.state_dict().items():
         assert torch.equal(model.state_dict()[name], before[name]), "the model itself must stay"
         assert torch.equal(value, before[name]) == (".router." not in name), name
-    assert not torch.equal(changed.blocks[1].ffn.router.weight, changed.blocks[2].ffn.router.weight)
+    for block, seed in ((1, 5), (2, 6)):
+        own = with_random_routers(model, 5).blocks[block].ffn.router.weight
+        assert torch.equal(own, random_router(model.blocks[block].ffn.router, seed).weight)
+
+
+def test_a_hash_and_the_null_beside_a_model_follow_their_seeds_alone(model):
+    router, ids = model.blocks[1].ffn.router, torch.arange(9)
+    drawn = [hash_routing(router, ids, seed=seed).logits for seed in (0, 0, 1)]
+    beside = [route_beside_null(model, "hello", seed)[1][0].logits for seed in (0, 0, 1)]
+    for same, again, other in (drawn, beside):
+        assert torch.equal(same, again) and not torch.allclose(same, other)
 
 
 def test_the_null_sees_the_same_hidden_states(model):
