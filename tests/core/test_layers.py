@@ -213,6 +213,14 @@ def test_noise_is_drawn_in_training_alone_and_follows_the_seed():
     assert not torch.allclose(noisy, router(x).logits)
 
 
+def test_noise_is_normal_and_as_loud_as_the_router_says():
+    router = Router(16, 8, 2, noisy=True)
+    torch.nn.init.normal_(router.noise)
+    routing = router(torch.randn(20_000, 16))
+    drawn = (routing.logits - routing.clean_logits) / routing.noise_std
+    assert abs(drawn.mean()) < 0.02 and drawn.std().item() == pytest.approx(1, abs=0.02)
+
+
 # ---------------------------------------------------------------------------------------------------------- bad input
 
 

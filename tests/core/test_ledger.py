@@ -160,6 +160,8 @@ def test_experts_of_equal_active_parameters_include_the_router(top_k, segments, 
     pieces = top_k * segments
     assert (recipe.top_k, recipe.num_shared, recipe.scale) == (pieces - num_shared, num_shared, 2.0)
     assert recipe.num_experts + num_shared == 8 * pieces, "the ratio of experts to active ones is kept"
+    shared = Budget(192, 1536).experts(2, 4, num_shared=2)
+    assert experts_of_equal_active(shared, 64, 2, 4, 2).num_experts == shared.num_experts
     difference = ffn_cost(recipe, 64).active - ffn_cost(fine, 64).active
     assert abs(difference) <= 3 * 64 * pieces / 2, "another unit in every active expert would be further off"
 

@@ -43,10 +43,9 @@ def test_causal_is_what_no_later_token_changes(name):
     assert same == kind.causal
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [  # where the place of an expert has no meaning
+    name for name in ZOO if not ZOO[name].free and name not in ("DeepSeek-V2", "DeepSeek-V3", "hash layer")])
 def test_renamed_experts_are_the_same_experts(name):
-    if ZOO[name].free or name in ("DeepSeek-V2", "DeepSeek-V3", "hash layer"):
-        return  # the place of an expert has a meaning there
     order = torch.randperm(N, generator=torch.Generator().manual_seed(2))
     s = SETTINGS.__dict__ | {"bias_N": SETTINGS.bias_N[order], "cutoffs_N": SETTINGS.cutoffs_N[order]}
     moved = Tokens(TOKENS.logits[:, order], TOKENS.previous[:, order], TOKENS.token_ids, TOKENS.documents)

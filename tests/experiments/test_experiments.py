@@ -440,10 +440,25 @@ def test_outside_a_repository_the_commit_is_unknown(monkeypatch):
     assert provenance.git_commit() == "unknown"
 
 
-def test_a_copy_in_somebody_elses_repository_does_not_take_its_commit(monkeypatch, tmp_path):
+@pytest.fixture
+def repository(monkeypatch, tmp_path):
+    """A folder that is a repository with one commit."""
     monkeypatch.delenv(provenance.COMMIT, raising=False)
     for command in ("git init -q", "git -c user.name=a -c user.email=b commit -q --allow-empty -m c"):
         subprocess.run(command.split(), cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_the_commit_is_that_of_the_course_and_says_whether_something_was_changed(repository, monkeypatch):
+    monkeypatch.setattr(provenance, "__file__", str(repository / "moe_lesson" / "experiments" / "provenance.py"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True).stdout
+    assert head.startswith(provenance.git_commit()) and len(provenance.git_commit()) == 10
+    (repository / "changed").write_text("a")
+    subprocess.run(["git", "add", "changed"], cwd=repository, check=True)
+    assert provenance.git_commit() == head[:10] + "+"
+
+
+def test_a_copy_in_somebody_elses_repository_does_not_take_its_commit(repository, monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "venv" / "moe_lesson" / "experiments" / "provenance.py"))
     (tmp_path / "venv").mkdir()
     assert provenance.git_commit() == "unknown"

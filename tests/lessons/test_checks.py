@@ -935,22 +935,6 @@ def in_place(label, document, seed=0):
     return label
 
 
-def mutual_information_of(shares):
-    label, expert, both = (torch.special.entr(part).sum() for part in (shares.sum(0), shares.sum(1), shares))
-    return (label + expert - both) / label
-
-
-def in_any_module(model, ids, router):
-    """Hooks on all modules whose name ends so, and no dot before it."""
-    heard = {}
-    hooks = [module.register_forward_hook(lambda _, x, y, name=name: heard.update({name: Routing(y[0], y[2], y[1])}))
-             for name, module in model.named_modules() if name.endswith(router)]
-    model(ids[None])
-    for hook in hooks:
-        hook.remove()
-    return heard
-
-
 MORE = {
     "gate": [(by_hand(layers.gate), "your numbers are torch.float32, and what you were given is torch.float64")],
     "ffn": [(by_hand(checks.ffn.reference), "zeros_like, or with dtype=x.dtype")],
@@ -969,7 +953,7 @@ MORE = {
     "max_violation": [(lambda load: load.max() - load.double().mean() / load.double().mean(), "brackets")],
     "balance_loss": [(lambda routing: checks.balance_loss.reference(routing)[None], "start from 0.0")],
     "output_similarity": [(lambda outputs: checks.output_similarity.reference(outputs) / outputs.shape[-1], "not their mean")],
-    "information": [(lambda calls: mutual_information_of(calls / calls.sum(1, keepdim=True)), "not each row by its own")],
+    "information": [(lambda calls: of_counts(calls / calls.sum(1, keepdim=True)), "not each row by its own")],
     "send_counts": [(lambda choices, n: torch.stack([torch.bincount((ids // len(choices)).flatten(), minlength=len(choices))
                                                      for ids in choices]), "a device holds N/P experts")],
     "labels_served": [(lambda calls: torch.special.entr(calls / calls.sum(1)).sum(1).exp(), "your code stopped with Runtime")],
@@ -979,7 +963,8 @@ MORE = {
     "dealt_to_documents": [(by_hand(lambda *given: checks.dealt_to_documents.reference(*given)), "labels are whole numbers"),
                            (in_place, "you changed label itself")],
     "best_in_groups": [(by_hand(lambda *given: checks.best_in_groups.reference(*given)), "experts' numbers are whole")],
-    "listen": [(in_any_module, "is no router, and has a hook of yours"),
+    "listen": [(lambda model, ids, router: listening(as_given, router)(model, ids, router),
+                "is no router, and has a hook of yours"),
                (lambda model, ids, name: {one: Routing(each.logits, each.weights, each.expert_ids) for one, each in
                                           real.listen(model, ids, name).items()}, "changed places: Routing")],
 }

@@ -9,6 +9,7 @@ import torch
 
 from moe_lesson.measure.evidence import interval
 from moe_lesson.moe.routing import expert_load
+from moe_lesson.teach.guesses import within_factor
 from moe_lesson.teach.lesson import ClaimFailed, Lesson, solution, table, written
 
 
@@ -41,6 +42,10 @@ def test_guess_and_result_are_stored_together_for_the_last_lesson(lesson, tmp_pa
     lesson.keep("idle", 12.0)
     lesson.reveal("idle", 7)
     assert json.loads((tmp_path / "home" / "predictions.json").read_text()) == {"00/idle": {"guess": [12.0], "actual": [7]}}
+
+
+def test_near_is_within_the_factor_above_and_below():
+    assert [within_factor(2, guess, 10) for guess in (4, 5, 20, 21)] == [False, True, True, False]
 
 
 def test_the_last_lesson_shows_how_all_guesses_did(lesson):

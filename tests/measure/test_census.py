@@ -201,16 +201,12 @@ def test_a_domain_without_documents_has_no_interval():
         information_about(made([[0]], [0], [1] * 3), 0, draws=2)
 
 
-def test_a_difference_to_itself_is_nothing(corpus, model):
-    census = take_census(model, corpus, "validation", limit=100)["trained"]
-    calls = census.calls(0, "token")
-
-    def difference(times_F):
-        one, other = (information(census.pooled(calls, times_F)) for _ in range(2))
-        return one - other
-
-    nothing = bootstrap(difference, census, draws=20)
-    assert (nothing.mean, nothing.low, nothing.high) == (0, 0, 0)
+def test_documents_are_drawn_within_their_domain_and_the_interval_is_the_basic_one():
+    census, drawn = replace(made([[0]], [0], [0, 0, 0, 1, 2]), domains=("a", "b", "c")), []
+    found = bootstrap(lambda times: drawn.append(times) or (times[0] ** 2).item(), census, draws=400)
+    assert all(times[:3].sum() == 3 and times[3] == times[4] == 1 for times in drawn)
+    squares = torch.stack(drawn[:-1])[:, 0].square()
+    assert (found.mean, found.low, found.high) == (1, 2 - squares.quantile(0.975), 2 - squares.quantile(0.025))
 
 
 def test_unknown_labels_are_refused(corpus, model):
@@ -278,8 +274,3 @@ def test_nothing_gone_is_the_same_model(corpus, model):
     losses = [document_losses(one, corpus, "validation", limit=64) for one in (model, without_experts(model, [[], []]))]
     assert torch.allclose(*losses)
     assert not torch.allclose(losses[0], document_losses(without_experts(model, [[0, 1], [2]]), corpus, "validation", limit=64))
-
-
-def test_a_census_is_data_that_can_be_replaced():
-    census = made([[0], [1]], [0, 1])
-    assert replace(census, sizes=(5,)).calls(0).shape == (2, 5, 2)

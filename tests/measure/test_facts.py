@@ -21,8 +21,6 @@ from moe_lesson.measure.skills import VALIDATION_STEP
 from moe_lesson.moe.recipes import Dense, Sparse
 from moe_lesson.moe.routing import Routing
 
-SMALL = dict(topics=4, per_topic=8, num_answers=16, width=512)  # so wide that no fact is like another
-
 
 def test_what_a_layer_was_given_is_found_again_and_goes_with_its_expert():
     world, model = by_hand(num_answers=16)
@@ -36,6 +34,11 @@ def test_what_a_layer_was_given_is_found_again_and_goes_with_its_expert():
     assert found["same_experts"] == 1 and found["same_experts_null"] == pytest.approx(7 / 8), "the next fact is of the same topic"
     assert found["breadth_cost"] == 0, "no expert forgets"
     assert not any(name.startswith("common") for name in found)
+
+
+def test_another_context_is_another_one():
+    world = FactsWorld(topics=4, per_topic=8)
+    assert knowledge(FactsModel(Sparse(8, 2, 4), world), world, torch.arange(32))["same_experts"] < 1
 
 
 def test_recall_is_the_share_of_facts_that_a_layer_has():

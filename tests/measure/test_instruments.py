@@ -121,6 +121,7 @@ def test_equal_opposite_and_orthogonal_outputs():
     assert torch.allclose(similarity[0], torch.tensor([1.0, 1, -1, 0]), atol=1e-5)
     cka = linear_cka(torch.stack([a, 3 * a, -a, b]))
     assert torch.allclose(cka, torch.ones(4, 4), atol=1e-4), "CKA does not mind a turn"
+    assert torch.allclose(linear_cka(torch.stack([a, a + 3])), torch.ones(2, 2), atol=1e-4), "nor a shift"
 
 
 def test_cka_of_orthogonal_outputs_is_0():
@@ -153,7 +154,7 @@ def test_co_routing_by_hand():
 
 
 def test_the_mean_off_the_diagonal():
-    assert mean_off_diagonal(torch.tensor([[1.0, 0.2], [0.4, 1.0]])) == pytest.approx(0.3)
+    assert mean_off_diagonal(torch.tensor([[1.0, 0.2, 0.2], [0.4, 1.0, 0.4], [0.3, 0.3, 1.0]])) == pytest.approx(0.3)
 
 
 def test_a_probe_finds_what_is_linear_and_nothing_else():

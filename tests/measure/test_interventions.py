@@ -277,6 +277,7 @@ def test_the_pieces_of_an_expert_add_up_to_it(layer_and_tokens):
 
 def test_a_cut_layer_is_the_layer_itself_when_its_gate_is_scaled_and_a_third_of_it_when_not(layer_and_tokens):
     layer, x = layer_and_tokens(expert_width=6)
+    layer.router.scale = 2.0
     torch.testing.assert_close(with_cut_experts(layer, 3, scale=3.0)(x)[0], layer(x)[0])
     torch.testing.assert_close(3 * with_cut_experts(layer, 3)(x)[0], layer(x)[0])
     assert layer.experts.w_in.shape[0] == 6, "the layer itself must stay"

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from moe_lesson import DenseFFN, MoE, TrainingConfig, train
-from moe_lesson.measure.skills import VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
+from moe_lesson.measure.skills import UNSEEN, VALIDATION_STEP, SkillsWorld, diagnosis, regression, squared_error
 from moe_lesson.moe.dispatch import ffn
 
 
@@ -106,6 +106,15 @@ def test_the_skills_that_a_known_router_serves_are_counted_exactly():
     found = diagnosis(layer, world.tokens(4000), world.shared)
     assert found["hybridity"] == pytest.approx(2, abs=0.01) and found["hybridity_shuffled"] > 7.5
     assert found["hybridity"] + 1 < found["hybridity_random"] < found["hybridity_shuffled"]
+
+
+def test_the_null_of_the_probe_is_a_shared_part_that_nothing_was_trained_on():
+    found = diagnosis(MoE(32, 8, 2, 4), SkillsWorld().tokens(300), SkillsWorld(seed=UNSEEN).shared)
+    assert found["probe"] == found["probe_null"]
+
+
+def test_noise_is_as_loud_as_it_says():
+    assert SkillsWorld(signal=0.0, noise=2.0).tokens(4000).x.std().item() == pytest.approx(2, abs=0.05)
 
 
 def test_the_parts_are_about_equally_loud():

@@ -1,9 +1,10 @@
 """The declared claims on unequal experts: gains at the same cost, and the verdicts that follow."""
 
 import pytest
+from scipy import stats
 
 from moe_lesson.measure import uneven_claims as claims
-from moe_lesson.measure.evidence import Table
+from moe_lesson.measure.evidence import Table, holm
 
 
 def table_of(errors):
@@ -29,12 +30,26 @@ def sizes_table(learned=0.2, oracle=0.02, fine=0.1, priced=0.2, growth=1.03):
 
 
 @pytest.mark.parametrize("found, verdict", [
-    ({"learned": 0.05, "oracle": 0.01}, "confirmed"), ({"learned": 0.15, "oracle": 0.01}, "true, but not reached"),
+    ({"learned": 0.05, "oracle": 0.01}, "confirmed"), ({"priced": 0.05, "oracle": 0.03}, "confirmed"),
+    ({"learned": 0.15, "oracle": 0.01}, "true, but not reached"),
     ({"oracle": 0.01}, "true, but not reached"), ({"oracle": 0.03}, "falsified in this world"),
     ({"oracle": 0.0145, "growth": 1.2}, "open"),
 ])
 def test_the_verdict_on_sizes_is_the_one_that_was_declared(found, verdict):
     assert claims.size_verdict(sizes_table(**found)) == verdict
+
+
+def test_an_oracle_of_unequal_sizes_is_compared_with_the_oracle_of_equal_ones():
+    table = sizes_table(oracle=0.01)
+    for row in table.rows:
+        row["test"] /= 2 if row["rung"] == "equal, oracle" else 1
+    assert claims.size_verdict(table) == "falsified in this world"
+
+
+def test_gains_are_tested_against_0_and_judged_together():
+    gains = {"a": [0.1, 0.2, 0.4], "b": [0.3, -0.2, 0.1, 0.2]}
+    wanted = holm([stats.ttest_1samp(values, 0).pvalue for values in gains.values()])
+    assert [p for _, p in claims.tested(gains).values()] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("found, verdict", [

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import types
 import unicodedata
 
 import numpy as np
@@ -25,7 +26,7 @@ from moe_lesson.lm.model import listening
 from moe_lesson.moe.layers import Router
 from moe_lesson.teach.design import colour_of
 from moe_lesson.widgets import RoutingMap
-from moe_lesson.widgets.kit.base import KIT, VIEW, module_source, palette
+from moe_lesson.widgets.kit.base import KIT, VIEW, colab_metadata, module_source, palette
 from moe_lesson.widgets.kit.gates import Gate
 from moe_lesson.widgets.kit.weights import SENT, weights_of
 
@@ -230,6 +231,13 @@ def test_the_bundle_holds_the_view_and_a_line():
     assert repr(widget) == repr(map_of()) == "RoutingMap('routing map', synthetic)"
     widget.close()
     assert set(widget._repr_mimebundle_()[0]) == {"text/plain"}
+
+
+def test_in_colab_a_widget_says_where_its_manager_is(monkeypatch):
+    assert colab_metadata() == {}
+    colab = types.SimpleNamespace(_widgets=types.SimpleNamespace(_installed_url="there"))
+    monkeypatch.setitem(sys.modules, "google.colab.output", colab)
+    assert colab_metadata()[VIEW]["colab"]["custom_widget_manager"]["url"] == "there"
 
 
 RERUN = textwrap.dedent("""
