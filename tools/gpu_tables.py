@@ -9,12 +9,13 @@ the finished tables, and what finished trainings found out, without their models
 none begins that would not end in its part. `text.zip` is what `python -m moe_lesson.lm.fetched_text --save text.zip` writes on a
 machine with a network; a folder is read as text of your own.
 
-The plan for one H200, which `parts` adds up; 22.0 minutes in all:
+The plan for one H200, which `parts` adds up; 22.6 minutes in all:
 
-1. 7.5 minutes: the ladder's rungs are tuned, 5 rungs × 3 learning rates.
-2. 7.5 minutes: the ladder, 5 rungs × 3 fresh seeds.
-3. 7.0 minutes: the layers, then the training steps of the ladder's rungs. 3 minutes each are assumed, most of them to compile;
-   so they come last, where they can keep nothing else from being done. The layers go on with the size at which they stopped.
+1. 7.8 minutes: the ladder's rungs are tuned, 5 rungs × 3 learning rates.
+2. 7.8 minutes: the ladder, 5 rungs × 3 fresh seeds.
+3. 7.0 minutes: the training steps of the ladder's rungs, then the layers. 3 minutes each are assumed, most of them to compile;
+   so they come last, where they can keep nothing else from being done. The layers go on with the size at which they stopped, and
+   so begin where there is time for one.
 
 Where the code is a copy without its repository, say which commit it is: `--commit $(git describe --always --abbrev=10)`.
 
@@ -63,17 +64,19 @@ FILES, MEGABYTES = 8, 16  # so many files, each of so much, come back from a mac
 MINUTES = 8.3  # of a part
 START, STOPPING = 60, 20  # seconds: to read and encode the text; for processes to end in
 BENCHMARK = 180  # seconds of each: assumed, not measured
+ONE_SIZE = 75  # seconds of one size of the layer, assumed as well
 WORKERS = 5  # trainings side by side on one card: a model of this size keeps a small part of it busy
 STEPS_PER_SECOND = 76  # of all of them together
-JUDGING = 1.1  # of a training's time: to judge its model, too
+JUDGING = 1.15  # of a training's time: to judge and save its model, too
 SEEDS = 3
 LATER = 75  # how a worker ends that has no time to begin another training
 
 TINY = Preset(Budget(64, 512), layers=1, width=16, heads=1, context=32, batch=2, steps=4, lrs=(1e-3, 2e-3), scales=(1.0,),
               evaluated=400)
 PRESETS = {"gpu": LADDER_GPU, "tiny": TINY}
-BENCHMARKS = {"gpu": {"layer": [], "ladder": []},
-              "tiny": {"layer": ["--tokens", "16", "--repeats", "1"], "ladder": ["--repeats", "2"]}}
+BENCHMARKS = {"ladder": BENCHMARK, "layer": ONE_SIZE}  # in order: seconds without which it is no use to begin
+SMALLER = {"gpu": {"ladder": [], "layer": []},
+           "tiny": {"ladder": ["--repeats", "2"], "layer": ["--tokens", "16", "--repeats", "1"]}}
 
 
 def ladder() -> Experiment:
@@ -136,9 +139,9 @@ def jobs(options: argparse.Namespace, deadline: float) -> Iterator[Job]:
                "--work", str(options.work), "--until", str(deadline)]
     workers = min(WORKERS, os.cpu_count() or 1)
     yield Job(f"ladder-{options.preset}-followed", command, workers, START + seconds_of_a_training(options))  # written last
-    for tool, sizes in BENCHMARKS[options.preset].items():
-        command = [f"tools/benchmark_{tool}.py", "--device", options.device, "--out", str(options.work), *sizes]
-        yield Job(f"{tool}-speed-{options.device}", command, 1, BENCHMARK)
+    for tool, seconds in BENCHMARKS.items():
+        command = [f"tools/benchmark_{tool}.py", "--device", options.device, "--out", str(options.work)]
+        yield Job(f"{tool}-speed-{options.device}", command + SMALLER[options.preset][tool], 1, seconds)
 
 
 def seconds_of_a_training(options: argparse.Namespace) -> float:

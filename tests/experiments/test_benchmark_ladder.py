@@ -31,6 +31,19 @@ def test_every_tuned_rung_is_timed_beside_the_dense_one(monkeypatch, tmp_path, c
     assert {"command", "commit", "versions", "device", "seconds", "date", "preset", "corpus"} <= made.keys()
 
 
+def test_a_rung_that_can_not_be_compiled_costs_no_other_its_row(monkeypatch):
+    def compiled(model):
+        def refuses(ids):
+            raise RuntimeError("no kernel\nfor this")
+        return refuses if any(type(part).__name__ == "MoE" for part in model.modules()) else model
+
+    small = replace(EXPERIMENTS["ladder"].presets["cpu"], batch=1, context=8)
+    monkeypatch.setattr(benchmark_ladder.torch, "compile", compiled)
+    rows, left_out = benchmark_ladder.measure_in_turn(small, "cpu", 2)
+    assert [row["rung"] for row in rows] == ["dense", "dense of total size"]
+    assert left_out == dict.fromkeys(("switch", "gshard", "fine", "deepseekmoe"), "RuntimeError: no kernel")
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--repeats", "1"], "at least 2"),
     (["--device", "tpu"], "unknown device 'tpu'"),
