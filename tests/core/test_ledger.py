@@ -111,6 +111,11 @@ def test_a_budget_is_spent_exactly_by_every_recipe(top_k, segments, shared):
     assert (recipe.top_k + recipe.num_shared) * recipe.expert_width == 192
 
 
+def test_a_budget_hands_on_how_the_router_chooses():
+    recipe = Budget(8, 32).experts(top_k=2, score="sigmoid", scale=2.0)
+    assert (recipe.score, recipe.scale) == ("sigmoid", 2.0)
+
+
 def test_the_papers_sizes_come_out():
     recipe = Budget(2, 16 * 1).experts(top_k=2)
     assert (recipe.num_experts, recipe.top_k) == (16, 2)

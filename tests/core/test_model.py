@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Routing, Sparse
+from moe_lesson.base.tokens import decode, encode
 from moe_lesson.lm.model import Attention, rotate
 
 SPARSE = Sparse(8, 2, 8, num_shared=1)
@@ -98,6 +99,16 @@ def test_generation_follows_its_seed_keeps_the_prompt_and_may_outgrow_the_contex
     assert model.generate("abc", 0) == "abc"
     with pytest.raises(ValueError, match="temperature is 0"):
         model.generate("a", 1, temperature=0)
+
+
+def test_a_low_temperature_draws_the_likeliest_and_a_high_one_anything(model):
+    ids = torch.tensor([encode(b"\0hello", model.config.vocabulary)])
+    likeliest = decode([model(ids)[0][0, -1].argmax().item()]).decode("utf-8", "replace")
+
+    def nexts(temperature: float) -> set[str]:
+        return {model.generate("hello", 1, temperature, seed) for seed in range(30)}
+
+    assert nexts(1e-4) == {"hello" + likeliest} and len(nexts(100.0)) > 15
 
 
 def test_routing_and_generating_leave_the_mode_as_it_was():

@@ -34,6 +34,14 @@ def test_experts_that_are_closed_stay_closed_while_it_learns():
     assert set(router(x, closed).expert_ids.unique().tolist()) <= {1, 4, 6}
 
 
+def test_a_closed_expert_takes_no_place_in_a_pool():
+    router, x = PooledRouter(4, 4, 2, pool=2, document=50), torch.ones(100, 4)
+    with torch.no_grad():
+        router.weight.copy_(torch.tensor([3.0, 2.0, 1.0, 0.0]).expand(4, 4))  # every token wants experts 0 and 1, then 2 and 3
+    closed = torch.tensor([True, True, False, False]).expand(100, 4)
+    assert router(x).expert_ids.unique().tolist() == [0, 1] and router(x, closed).expert_ids.unique().tolist() == [2, 3]
+
+
 def test_the_recipe_is_built_and_kept_like_the_others():
     recipe = Pooled(**SIZES, pool=4, document=10, scale=2.0)
     assert from_dict(to_dict(recipe)) == recipe and to_dict(recipe)["kind"] == "pooled"

@@ -32,7 +32,7 @@ from moe_lesson import (
 from moe_lesson.base.tokens import decode
 from moe_lesson.lm.checkpoints import read_training_state
 from moe_lesson.lm.evaluate import evaluate_load
-from moe_lesson.lm.training import adamw, model_identity
+from moe_lesson.lm.training import adamw, model_identity, one_step
 from moe_lesson.measure.census import take_census
 from moe_lesson.measure.interventions import with_top_k
 from moe_lesson.measure.skills import SkillsWorld, regression
@@ -406,6 +406,21 @@ def test_matrices_decay_and_norms_do_not():
     decaying, kept = adamw(LanguageModel(CONFIG), TrainingConfig(1, weight_decay=0.3)).param_groups
     assert (decaying["weight_decay"], kept["weight_decay"]) == (0.3, 0)
     assert {p.ndim for p in kept["params"]} == {1} and min(p.ndim for p in decaying["params"]) == 2
+
+
+def test_a_step_takes_no_longer_gradient_than_asked(corpus):
+    """A gradient of thousands changes plain descent's weights by what the clip leaves of it, and no step clips a short one."""
+    ids = corpus.sampler("train", 4, 16)(0)
+
+    def moved(clip: float, times: float) -> float:
+        model, objective = LanguageModel(CONFIG), next_token()
+        before = [p.detach().clone() for p in model.parameters()]
+        one_step(model, torch.optim.SGD(model.parameters(), lr=1.0), ids, 0, TrainingConfig(1, lr=1.0, clip=clip, warmup=0),
+                 lambda *asked: (times * objective(*asked)[0], {}))
+        return torch.cat([(p - old).flatten() for p, old in zip(model.parameters(), before)]).norm().item()
+
+    assert moved(0.5, 1e4) == pytest.approx(0.5, rel=1e-3) and moved(2.0, 1e4) == pytest.approx(2.0, rel=1e-3)
+    assert moved(2.0, 1e-3) == pytest.approx(moved(1e9, 1e-3), rel=1e-3)
 
 
 def test_a_training_says_in_one_line_what_it_did(corpus, capsys):

@@ -1,6 +1,7 @@
 """The experiment command: fair tuning, a test split that tuning never sees, resuming, provenance, clear refusals."""
 
 import math
+import statistics
 import subprocess
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from moe_lesson import load_model, machine_corpus, model_cost, result_table
-from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment
+from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment, tasks
 from moe_lesson.experiments import run as running
 from moe_lesson.experiments.__main__ import main
 from moe_lesson.experiments.catalogue import Experiment
@@ -315,6 +316,27 @@ def test_a_run_in_a_skills_world_reports_both_diseases_in_a_world_of_its_seed(tm
 def test_the_sizes_of_the_scaling_law_span_a_factor_of_ten():
     totals = [cost.total for cost in costs_of("scaling", "cpu").values()]
     assert totals == sorted(totals) and totals[-1] > 10 * totals[0] and len(totals) >= 6
+
+
+def test_how_far_a_loss_varies_with_the_documents_by_hand(corpus, short_ladder, monkeypatch):
+    corpus = Corpus([replace(document, split="test") for document in corpus.documents])
+    domains = [document.domain for document in corpus.documents]
+    losses = torch.arange(len(domains), dtype=torch.float64) ** 0.5
+    monkeypatch.setattr(diagnoses, "document_losses", lambda *_: losses)
+    monkeypatch.setattr(diagnoses, "fresh_tokens", lambda corpus: None)
+    monkeypatch.setattr(diagnoses, "evaluate_language", lambda *_, **__: {"mean": 1.0})
+    [found] = diagnoses.texts_of(None, corpus, 0, short_ladder)
+    parts = [[loss.item() for loss, of in zip(losses, domains) if of == domain] for domain in corpus.domains]
+    errors = [statistics.stdev(part) / len(part) ** 0.5 for part in parts]  # of each domain's mean, then of their mean
+    assert found["over_documents"] == pytest.approx(1.96 * math.hypot(*errors) / len(parts)) and min(map(len, parts)) > 1
+
+
+def test_a_training_is_followed_on_a_tenth_of_what_judges_it(corpus, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tasks, "evaluate_language", lambda model, corpus, split, tokens: asked.append((split, tokens))
+                        or dict.fromkeys(corpus.domains, 2.0))
+    assert TextTask(corpus, 320).follow(None) == {f"validation_{domain}": 2.0 for domain in corpus.domains}
+    assert asked == [("validation", 32)]
 
 
 def test_a_run_in_a_world_of_facts_counts_what_is_remembered_and_tunes_on_other_contexts(tmp_path, monkeypatch):

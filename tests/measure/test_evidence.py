@@ -49,6 +49,11 @@ def test_a_table_comes_back_with_its_provenance(tmp_path):
     assert table.rows[0]["extra"] == ""
 
 
+def test_a_table_keeps_six_digits_and_every_whole_number(tmp_path):
+    write_table(tmp_path, "t", [{"loss": 1.23456789, "tiny": 1.23456789e-7, "count": 123456789}], {})
+    assert (tmp_path / "t.csv").read_text() == "loss,tiny,count\n1.23457,1.23457e-07,123456789\n"
+
+
 def test_a_table_that_can_t_be_written_leaves_the_old_one(tmp_path):
     write_table(tmp_path, "t", [{"a": 1}], {"command": "x"})
     with pytest.raises(TypeError):
