@@ -32,7 +32,7 @@ from .moe.layers import DenseFFN, Experts, MoE, Router
 from .moe.recipes import Budget, Dense, Sparse
 from .moe.routing import Routing
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Budget", "Corpus", "Cost", "Dense", "DenseFFN", "Document", "Experts", "History", "LanguageModel", "MoE", "ModelConfig",
