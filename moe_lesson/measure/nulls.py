@@ -40,12 +40,13 @@ def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int =
 
     Args:
         router: whose N, K, score and gate scale to take.
-        ids_T: token ids [T].
+        ids_T: token ids [T], of any vocabulary.
         spread: standard deviation of the logits; it decides the weights, never the choice.
         seed: of the hash.
     """
     generator = torch.Generator().manual_seed(seed)
-    table_VN = torch.randn(VOCABULARY, router.num_experts, generator=generator, device="cpu") * spread
+    size = max(VOCABULARY, int(ids_T.max()) + 1)  # those of a real model may be more
+    table_VN = torch.randn(size, router.num_experts, generator=generator, device="cpu") * spread
     logits_TN = table_VN[ids_T.cpu()]
     return Routing(logits_TN, *choose(SCORES[router.score](logits_TN), router.top_k, renormalise=router.renormalise,
                                       scale=router.scale))

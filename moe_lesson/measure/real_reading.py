@@ -73,13 +73,13 @@ class Reading:
         return torch.bincount(place_TK.flatten(), minlength=routing.num_experts * len(names)).view(-1, len(names)).double()
 
     def beside_random(self, measure: Callable[[Routing], float]) -> list[dict]:
-        """A measure of a routing, for each mixture: of the trained router, and where that stands among the random ones'."""
+        """A measure of a routing, for each mixture: of the trained router, the lowest and the highest of the random ones', and
+        above how many of them the trained one stands."""
         rows = []
         for name, routing in self.routings.items():
             trained, random = measure(routing), sorted(map(measure, self.random[name]))
-            place = "above all" if trained > random[-1] else "below all" if trained < random[0] else "among them"
             rows.append({"mixture": name, "trained": trained, "random, lowest": random[0], "highest": random[-1],
-                         "trained is": place})
+                         "trained is above": f"{sum(trained > one for one in random)} of {len(random)}"})
         return rows
 
 

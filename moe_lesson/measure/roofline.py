@@ -37,8 +37,8 @@ class Device:
 
 # Dense products of 16 bits, and the memory of the variant named; from NVIDIA's data sheets.
 DEVICES = {device.name: device for device in (
-    Device("H200", 989e12, 4.8e12), Device("H100 SXM", 989e12, 3.35e12), Device("A100 SXM 80 GB", 312e12, 2.04e12),
-    Device("T4", 65e12, 0.32e12))}
+    Device("B200", 2250e12, 8e12), Device("H200", 989e12, 4.8e12), Device("H100 SXM", 989e12, 3.35e12),
+    Device("A100 SXM 80 GB", 312e12, 2.04e12), Device("T4", 65e12, 0.32e12))}
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,19 @@ def least_rows(columns_in: int, columns_out: int, device: Device) -> float:
     return 1 / left if left > 0 else float("inf")
 
 
-def product(name: str, blocks: int, rows: float, columns_in: int, columns_out: int) -> Stage:
-    """One product for each of some blocks of rows, each with a matrix of its own: every matrix is read once."""
-    numbers = rows * columns_in + columns_in * columns_out + rows * columns_out
-    return Stage(name, 2 * blocks * rows * columns_in * columns_out, blocks * numbers)
+def product(name: str, rows: int, columns_in: int, columns_out: int, matrices: float = 1) -> Stage:
+    """The product of rows with a matrix, or of some rows with each of several matrices: each matrix is read once."""
+    numbers = rows * columns_in + matrices * columns_in * columns_out + rows * columns_out
+    return Stage(name, 2 * rows * columns_in * columns_out, numbers)
+
+
+def called_experts(tokens: int, num_experts: int, top_k: int) -> float:
+    """How many of N experts are called at all, on average, if each of T tokens calls any K of them at random.
+
+    >>> [round(called_experts(tokens, 64, 6), 1) for tokens in (1, 8, 64, 256)]
+    [6.0, 34.9, 63.9, 64.0]
+    """
+    return num_experts * (1 - (1 - top_k / num_experts) ** tokens)
 
 
 def dense_stages(tokens: int, width: int, hidden: int) -> list[Stage]:
@@ -78,7 +87,7 @@ def dense_stages(tokens: int, width: int, hidden: int) -> list[Stage]:
         width: D.
         hidden: its hidden units; K·H for the work of the routed part of a mixture.
     """
-    return [product("up", 1, tokens, width, 2 * hidden), activation(tokens, hidden), product("down", 1, tokens, hidden, width)]
+    return [product("up", tokens, width, 2 * hidden), activation(tokens, hidden), product("down", tokens, hidden, width)]
 
 
 def activation(rows: int, hidden: int) -> Stage:
@@ -88,7 +97,7 @@ def activation(rows: int, hidden: int) -> Stage:
 
 
 def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_width: int, fused: bool = False) -> list[Stage]:
-    """The forward pass of a routed layer, router included, its experts equally loaded.
+    """The forward pass of a routed layer, router included, if all experts are equally likely to be called.
 
     Args:
         tokens, num_experts, top_k, width, expert_width: T, N, K, D, H.
@@ -98,10 +107,9 @@ def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_wid
     Returns: the stages in their order.
     """
     require(1 <= top_k <= num_experts, f"top_k is {top_k}, but there are {num_experts} experts; expected 1 … {num_experts}")
-    R = tokens * top_k
-    router = product("router", 1, tokens, width, num_experts)
-    up = product("up", num_experts, R / num_experts, width, 2 * expert_width)
-    down = product("down", num_experts, R / num_experts, expert_width, width)
+    R, called = tokens * top_k, called_experts(tokens, num_experts, top_k)
+    router = product("router", tokens, width, num_experts)
+    up, down = product("up", R, width, 2 * expert_width, called), product("down", R, expert_width, width, called)
     if fused:  # the first product writes gate and up, for the backward pass, and what the second one reads
         return [router, Stage("up", up.flops, up.numbers + R * expert_width), down, Stage("combine", 0, (R + tokens) * width)]
     return [router, Stage("gather", 0, 2 * R * width), up, activation(R, expert_width), Stage("weigh", 0, 2 * R * expert_width),

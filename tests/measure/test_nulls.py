@@ -35,6 +35,13 @@ def test_a_hash_and_the_null_beside_a_model_follow_their_seeds_alone(model):
         assert torch.equal(same, again) and not torch.allclose(same, other)
 
 
+def test_a_hash_reads_any_vocabulary(model):
+    router = model.blocks[1].ffn.router
+    ids = torch.tensor([5, 50_000, 5])
+    found = hash_routing(router, ids).expert_ids
+    assert torch.equal(found[0], found[2]) and torch.equal(found[:1], hash_routing(router, ids[:1]).expert_ids)
+
+
 def test_the_null_sees_the_same_hidden_states(model):
     trained, null = route_beside_null(model, "hello")
     assert len(trained) == len(null) == 2 and trained[0].tokens == null[0].tokens == tuple(token_texts(encode(b"hello")))

@@ -74,11 +74,12 @@ def test_a_measure_of_the_trained_router_has_its_place_among_those_of_random_one
     name, routing = next(iter(one.items()))
     others = [routing.reweighted(routing.weights * factor) for factor in (2, 3)]
     reading = Reading((), (), torch.tensor([]), torch.tensor([]), {name: routing}, {name: others})
-    for measure, place in ((lambda one: one.weights.sum().item(), "below all"),
-                           (lambda one: -one.weights.sum().item(), "above all"), (lambda one: 2.0, "among them")):
+    between = 2.5 * routing.weights.sum().item()
+    for measure, above in ((lambda one: one.weights.sum().item(), 0), (lambda one: -one.weights.sum().item(), 2),
+                           (lambda one: between if one is routing else one.weights.sum().item(), 1)):
         lowest, highest = sorted(map(measure, others))
         assert reading.beside_random(measure) == [{"mixture": name, "trained": measure(routing), "random, lowest": lowest,
-                                                   "highest": highest, "trained is": place}]
+                                                   "highest": highest, "trained is above": f"{above} of 2"}]
 
 
 def test_without_an_expert_the_loss_changes_where_it_is_called_and_nowhere_else():

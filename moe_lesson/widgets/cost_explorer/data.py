@@ -20,7 +20,7 @@ from ..kit.base import LessonWidget, one_of
 VIEWS = ("one device", "several devices")
 LINKS = {"NVLink": 450e9, "InfiniBand": 50e9}  # bytes per second that an H100 sends; NVIDIA's data sheet, and 400 Gbit/s
 CHOICES = {
-    "tokens": tuple(2 ** power for power in range(8, 19)),
+    "tokens": tuple(2 ** power for power in range(19)),
     "width": (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 7168),
     "expert_width": (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1408, 1536, 2048, 3072, 4096),
     "num_experts": (8, 16, 32, 64, 128, 256),
@@ -34,8 +34,8 @@ START = {"tokens": 65_536, "width": 2048, "expert_width": 256, "num_experts": 64
          "device": "H100 SXM", "fused": False, "num_devices": 4, "link": "NVLink", "imbalance": 1.25, "limit": 3}
 MINE = "this machine"
 TABLES = ("layer-speed-cpu", "layer-speed-cuda")  # of tools/benchmark_layer.py
-CARDS = {"NVIDIA H200": "H200", "NVIDIA H100 80GB HBM3": "H100 SXM", "NVIDIA A100-SXM4-80GB": "A100 SXM 80 GB",
-         "Tesla T4": "T4"}  # torch's name of a device -> ours
+CARDS = {"NVIDIA B200": "B200", "NVIDIA H200": "H200", "NVIDIA H100 80GB HBM3": "H100 SXM",
+         "NVIDIA A100-SXM4-80GB": "A100 SXM 80 GB", "Tesla T4": "T4"}  # torch's name of a device -> ours
 SIZES = {"tokens": "tokens", "width": "width", "expert_width": "expert_width", "num_experts": "experts", "top_k": "top_k",
          "num_shared": "shared"}  # our name of a size -> the tables'
 SORTED = ("grouped", "at_once", "fused")  # of the measured ways those whose stages the model bounds

@@ -14,24 +14,27 @@ import { capital, count, grouped, listed } from "../kit/words.js";
 
 // --- one device: the twin of moe_lesson/measure/roofline.py ----------------------------------------------------------
 
-/** The product of [rows, ins] and [ins, outs], for each of some blocks of rows with a matrix of its own. */
-function product(name, blocks, rows, ins, outs) {
-  return { name, flops: 2 * blocks * rows * ins * outs, numbers: blocks * (rows * ins + ins * outs + rows * outs) };
+/** The product of rows with a matrix [ins, outs], or of some rows with each of several. */
+function product(name, rows, ins, outs, matrices = 1) {
+  return { name, flops: 2 * rows * ins * outs, numbers: rows * ins + matrices * ins * outs + rows * outs };
 }
+
+/** How many of N experts are called at all, on average, by T tokens that each call any K. */
+const calledExperts = ({ tokens: T, num_experts: N, top_k: K }) => N * (1 - (1 - K / N) ** T);
 
 const moved = (name, numbers) => ({ name, flops: 0, numbers });
 
 /** The dense FFN of equal FLOPs: (K + Ks)·H hidden units. */
 export function denseStages({ tokens: T, width: D, expert_width: H, top_k: K, num_shared: Ks }, kind = "") {
   const F = (K + Ks) * H;
-  return [product(`${kind}up`, 1, T, D, 2 * F), moved(`${kind}activation`, 3 * T * F), product(`${kind}down`, 1, T, F, D)];
+  return [product(`${kind}up`, T, D, 2 * F), moved(`${kind}activation`, 3 * T * F), product(`${kind}down`, T, F, D)];
 }
 
 /** The mixture; last in it the shared experts, a dense FFN of Ks·H hidden units, and the sum of both parts. */
 export function moeStages({ fused, ...sizes }) {
   const { tokens: T, num_experts: N, top_k: K, width: D, expert_width: H, num_shared: Ks } = sizes;
-  const R = T * K;
-  const [router, up, down] = [product("router", 1, T, D, N), product("up", N, R / N, D, 2 * H), product("down", N, R / N, H, D)];
+  const [R, called, router] = [T * K, calledExperts(sizes), product("router", T, D, N)];
+  const [up, down] = [product("up", R, D, 2 * H, called), product("down", R, H, D, called)];
   const shared = Ks ? [...denseStages({ ...sizes, top_k: 0 }, "shared "), moved("shared sum", 3 * T * D)] : [];
   if (fused) return [router, { ...up, numbers: up.numbers + R * H }, down, moved("combine", R * D + T * D), ...shared];
   return [router, moved("gather", 2 * R * D), up, moved("activation", 3 * R * H), moved("weigh", 2 * R * H), down,
@@ -106,12 +109,12 @@ const withUnit = (number, unit) => d3.format(".3s")(number).replace(/[a-zµ]?$/i
 function productWords(name, needs, has) {
   if (needs === Infinity) return `${name} would wait for memory with any number of rows: its matrices are too narrow.`;
   const busy = has < needs ? "it waits for memory" : "it does";
-  return `${name} needs ${grouped(Math.round(needs))} rows an expert to keep the units busy and has ${grouped(has)}: ${busy}.`;
+  return `${name} needs ${grouped(Math.round(needs))} rows an expert to keep the units busy and has ${grouped(Math.round(has))}: ${busy}.`;
 }
 
 /** One device: how long, and what decides. */
 function describeOne({ sizes, device, moe, dense, least, here }) {
-  const [all, plain, rows] = [moe.at(-1).to, dense.at(-1).to, (sizes.tokens * sizes.top_k) / sizes.num_experts];
+  const [all, plain, rows] = [moe.at(-1).to, dense.at(-1).to, (sizes.tokens * sizes.top_k) / calledExperts(sizes)];
   const at = here.filter((one) => one.expert_width === sizes.expert_width).map(told);
   const without = Math.round(100 * (1 - lasting(moe.filter(({ multiplies }) => multiplies)) / all));
   return `${capital(device)}, ${sizes.fused ? "fused" : "unfused"}: at least ${withUnit(all, "s")}, ${times(all / plain)} × the `
