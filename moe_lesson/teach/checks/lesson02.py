@@ -1,5 +1,7 @@
 """The checks of lesson 02."""
 
+import inspect
+import zlib
 from collections.abc import Callable
 
 import torch
@@ -161,6 +163,7 @@ def slips(layer: layers.MoE, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Outputs of known mistakes."""
     right = layer.router(x)
     scores, ids, weights = right.logits.softmax(dim=1), right.expert_ids, right.weights
+    logits = right.logits.gather(1, ids)
 
     def routed(weights: torch.Tensor, ids: torch.Tensor = ids) -> torch.Tensor:
         return layer.experts(x, Routing(right.logits, ids, weights))
@@ -179,6 +182,10 @@ def slips(layer: layers.MoE, x: torch.Tensor) -> dict[str, torch.Tensor]:
         "a token keeps the answer of its last expert alone: y[token] = … writes over what is there, combine adds":
             last_alone(layer, x),
         "your weights are the raw probabilities: divide those of the chosen by their sum": routed(scores.gather(1, ids)),
+        "you divided logits by their sum: choose wants probabilities, so the softmax comes first":
+            routed(logits / logits.sum(dim=1, keepdim=True)),
+        "you looked a slot up in the table of all N probabilities: weights[token, slot] has the K of the chosen":
+            routed(scores[:, :ids.shape[1]]),
         "the weights are missing: the router decides how much each answer counts": routed(ones),
         "all answers count the same: that is a mean, and the router's weights are missing": routed(ones / ids.shape[1]),
         "every expert counts as a token's first choice does: an expert's weight stands in the slot where the expert stands":
@@ -195,6 +202,17 @@ def topk_moe(attempt: Callable) -> str | None:
     return wrong_layer(attempt, topk_layers(), slips, "y is the sum of the K chosen experts' answers, each times its weight")
 
 
+PLANTED = 1284165463  # the crc32 of the lesson's layer with both faults, without blanks
+
+
+def untouched(attempt: Callable) -> bool:
+    """Whether a layer is still the one that the lesson gives, or has no source that says so."""
+    try:
+        return zlib.crc32("".join(inspect.getsource(attempt).split()).encode()) == PLANTED
+    except (OSError, TypeError):
+        return True
+
+
 @check(layers.MoE.forward)
 def mended(attempt: Callable) -> str | None:
     """Which of the two planted faults is left in a function (layer, x [T, D]) -> y [T, D], Routing."""
@@ -206,8 +224,11 @@ def mended(attempt: Callable) -> str | None:
     if isinstance(routing, Routing) and (overwrites or isinstance(y, torch.Tensor) and same(y, layer(x)[0])):
         grads = dict(zip(("x", *(name for name, _ in layer.named_parameters())), traced(attempt, layer, x)[1]))
         deaf = bool(grads) and not grads["router.weight"].any()
-    if overwrites and deaf:
+    if overwrites and deaf and untouched(attempt):
         raise NotTried
+    if overwrites and deaf:
+        return ("both faults are still there. Print what y holds for one token after each of its experts; then ask for the "
+                "gradient of the router's table")
     if overwrites:
         return ("one fault is mended, one is left: the output is wrong wherever K is above 1. Take one token, and print what y "
                 "holds for it after each of its experts")

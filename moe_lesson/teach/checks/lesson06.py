@@ -18,7 +18,8 @@ def slips(layer: MoE, x: Tensor) -> dict[str, Tensor]:
     return {
         "the shared experts are missing: every token passes through layer.shared, and what it says is added": routed,
         "the routed experts are missing: this is the shared part alone": shared,
-        "the gate scale is missing: it sets how loud the routed experts are beside the shared ones": routed / scale + shared,
+        "the weights sum to 1 and not to the gate scale, which says how loud the routed experts are: it is missing, or you "
+        "multiplied before you divided": routed / scale + shared,
         "the gate scale is for the routed experts: the shared ones have no weight": routed + scale * shared,
         "you divided by the gate scale": routed / scale ** 2 + shared,
         "your weights are the raw probabilities: divide those of the chosen by their sum": layer.experts(x, raw) + shared,
