@@ -16,6 +16,7 @@ contract applies to it, question/test_question.py asks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -72,6 +73,7 @@ class Entry(Example):
 
     Args:
         held: name -> (selector, key) of what draws it again; at the end of its way the key is turned around.
+        refuses: (trait, value) that no control gives, each.
         hostile: with words that are markup, wherever the widget takes words.
         tokens: a selector of the elements that show the hostile example's `tokens`, one each.
         sizes: name -> an example that must fit every width too: the smallest, the largest.
@@ -85,6 +87,7 @@ class Entry(Example):
     """
 
     held: dict[str, tuple[str, str]] = field(default_factory=dict)
+    refuses: tuple[tuple[str, object], ...] = ()
     hostile: Example | None = None
     tokens: str = ""
     sizes: dict[str, Example] = field(default_factory=dict)
@@ -139,6 +142,8 @@ ROUTING_MAP = Entry(
     ({"k": 5, "locked_expert": 2, "locked_token": 1},
      {"layer": 1, "router": "null", "k": 7, "locked_token": 2, "locked_expert": 1}, {"text": ""}, {"text": "x" * 241}),
     held={"k slider": slider("K, experts per token"), "cursor": ("[role=application]", "ArrowDown")},
+    refuses=(("layer", 2), ("layer", -1), ("k", 0), ("k", 13), ("router", "best"), ("locked_token", 21), ("locked_expert", 12),
+             ("locked_expert", -1)),
     hostile=Example(lambda: map_of(HOSTILE, title=WORDS), PAIRS), tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(map_of, 61, experts, k, title=LONG))
            for experts, k in ((1, 1), (12, 3), (62, 6))} | {"long names": Example(partial(map_of, LONG_NAMES * 5, 62, 6))},
@@ -156,6 +161,9 @@ OTHER_TEXTS = ({"text": ""}, {"text": "x" * 241})
 ROUTER_MICROSCOPE = Entry(
     scope_of_model, (NOISY, {**NOISY, "token": 9, "order": "top-k, softmax", "by_logit": True}, *OTHER_TEXTS),
     held={"token slider": slider("Token"), "k slider": slider("K, experts per token"), "cursor": CURSOR},
+    refuses=(("token", 21), ("token", -1), ("k", 0), ("k", 13), ("temperature", 0.0), ("temperature", math.nan),
+             ("temperature", 11.0), ("noise", -0.1), ("noise", 99.0), ("draw", 0), ("draw", 101), ("locked_expert", 12),
+             ("order", "top-k")),
     hostile=Example(lambda: scope_of(HOSTILE, title=WORDS), tuple({"token": token} for token in range(len(HOSTILE)))),
     sizes={f"{experts} experts": Example(partial(scope_of, 61, experts, 1, title=LONG),
                                          ({**NOISY, "k": experts, "locked_expert": 0},)) for experts in (1, 12, 64)},
@@ -167,6 +175,7 @@ ROUTER_MICROSCOPE = Entry(
 ABLATION_VIEW = Entry(
     ablation_cases.view_of, ({"rung": "gshard", "domain": "maths", "share": 0.25}, {"domain": "cpp", "share": 0.0625}),
     held={"share slider": slider("share of the experts"), "model": RADIOS},
+    refuses=(("rung", "dense"), ("domain", "rust"), ("share", 0.2)),
     hostile=Example(lambda: ablation_cases.view_of(rungs=MARKUP, domains=MARKUP, title=WORDS), ({"domain": MARKUP[1]},)),
     sizes={"one model": Example(
         partial(ablation_cases.view_of, rungs=("gshard",), domains=("a", "b"), shares=(0.125,), title=LONG)),
@@ -177,6 +186,7 @@ ABLATION_VIEW = Entry(
 BALANCING_RACE = Entry(
     race_cases.race_of, (EARLY,),
     held={"step slider": slider("Step", "ArrowLeft"), "methods": RADIOS},
+    refuses=(("step", 21), ("step", -1), ("step", 500), ("layer", 2), ("layer", -1), ("seed", 3), ("method", "luck")),
     hostile=Example(lambda: race_cases.race_of(methods=MARKUP)),
     sizes={"one of each": Example(partial(race_cases.race_of, **ONE_METHOD), ({"by_load": True},)),
            "many": Example(partial(race_cases.race_of, **MANY_METHODS),
@@ -188,6 +198,8 @@ CAPACITY_VIEW = Entry(
     capacity_cases.view_of_model,
     (TIGHT, {**TIGHT, "batch": "reversed", "by": "order", "factor": 0.25}, {"factor": None}, *OTHER_TEXTS),
     held={"factor slider": slider("capacity factor"), "shuffle slider": slider("which shuffle"), "cursor": CURSOR},
+    refuses=(("layer", 2), ("layer", -1), ("factor", 0.3), ("factor", -1.0), ("factor", math.nan), ("by", "luck"),
+             ("batch", "sorted"), ("shuffle", 0), ("shuffle", 21), ("locked_token", 21), ("locked_token", -1)),
     hostile=Example(lambda: capacity_cases.view_of(HOSTILE, title=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{experts} experts": Example(partial(capacity_cases.view_of, 150, experts, 1, title=LONG), (TIGHT,))
            for experts in (1, 12, 64)} | {"long names": Example(partial(capacity_cases.view_of, LONG_NAMES * 5, 16, 2))},
@@ -200,6 +212,7 @@ CAPACITY_VIEW = Entry(
 CONTRIBUTION_VIEW = Entry(
     contribution_cases.model_view, (BY_ROUTED, {"text": ""}, {"text": "x" * 241}),
     held={"layer slider": slider("Layer"), "cursor": CURSOR},
+    refuses=(("layer", 2), ("layer", -1), ("order", "best"), ("locked_token", 19), ("locked_token", -1)),
     hostile=Example(lambda: contribution_cases.view_of(HOSTILE, title=WORDS, name=WORDS), TOKENS), tokens=".moe-strip .moe-token",
     sizes={f"{tokens} tokens": Example(
         partial(contribution_cases.view_of, tokens, 200, 1, title=LONG, name="a model with a long name"),
@@ -218,6 +231,8 @@ COST_EXPLORER = Entry(
      {"device": "H100 SXM", "tokens": 65_536, "width": 2048, "expert_width": 1408, "top_k": 6, "num_shared": 0},
      {"tokens": 256, "num_experts": 256, "top_k": 1, "width": 7168, "device": "this machine"}, {"fused": True}),
     held={"H slider": slider("H, expert width"), "T slider": slider("T, tokens", "ArrowLeft"), "view": RADIOS},
+    refuses=(("tokens", 300), ("expert_width", 100), ("top_k", 0), ("top_k", 17), ("num_devices", 3), ("imbalance", 0.5),
+             ("limit", 0), ("device", "my laptop"), ("link", "post"), ("view", "both")),
     hostile=Example(lambda: cost_cases.explorer_of(WORDS, title=WORDS)),
     sizes={"nothing measured": Example(cost_cases.CostExplorer)}, follows="svg")
 
@@ -226,6 +241,7 @@ EXPERT_EXPLORER = Entry(
     ({"expert": [1, 7]}, *({"expert": [1, 11], **state} for state in (
         {"token": 3, "search": "de"}, {"search": "_"}, {"search": "zz"}, {"text": ""}, {"text": "x" * 241}))),
     held={"cursor": (".moe-token[tabindex='0']", "ArrowRight")},
+    refuses=(("token", -1), ("token", 256), ("expert", [2, 0]), ("expert", [0, 12]), ("expert", [0])),
     hostile=Example(lambda: explorer_cases.explorer_of(WORDS, title=WORDS, name=WORDS, words=MARKUP),
                     ({"search": MARKUP[0]}, {"expert": [1, 2], "token": 9})),
     follows=".moe-strip",
@@ -257,6 +273,7 @@ FACT_FINDER = Entry(
 LADDER_EXPLORER = Entry(
     ladder_cases.ladder_of, (OTHER_RUNG, {**OTHER_RUNG, "seed": None}, {**OTHER_RUNG, "seed": None, "axis": "FLOPs"}),
     held={"axis": RADIOS},
+    refuses=(("rung", "luck"), ("beside", ""), ("seed", 5), ("axis", "hours"), ("domain", "rust")),
     hostile=Example(lambda: ladder_cases.ladder_of(*MARKUP[:2], names=MARKUP)),
     sizes={"two rungs": Example(partial(ladder_cases.ladder_of, **TWO_RUNGS), ({"axis": "FLOPs"}, {"axis": "seconds"})),
            "ten rungs": Example(partial(ladder_cases.ladder_of, **MANY_RUNGS),
@@ -267,6 +284,7 @@ LEDGER_VIEW = Entry(
     ({"model": "toy"}, {"model": "toy MoE", "num_experts": 4},
      {name: values[-1] for name, values in LedgerView().choices.items()}),
     held={"N slider": slider("N, routed experts", "ArrowLeft"), "H slider": slider("H, hidden units", "ArrowLeft")},
+    refuses=(("width", 65), ("layers", 0), ("num_experts", -1), ("top_k", 0), ("model", "GPT-9")),
     hostile=Example(lambda: LedgerView(ModelConfig(Sparse(7, 3, 20), layers=5, width=72, heads=3), title=WORDS)),
     sizes={"toy": Example(LedgerView)}, follows="svg")
 
@@ -274,7 +292,7 @@ QUIZ = Entry(
     quiz_cases.quiz_of,
     ({"tries": {"ask 0": ["a 0"]}}, {"question": 1, "tries": {"ask 0": ["a 0", "b 0"]}},
      {"question": 2, "tries": {"ask 1": ["b 1"]}}),
-    held={"question": RADIOS},
+    held={"question": RADIOS}, refuses=(("question", 7),),
     hostile=Example(lambda: quiz_cases.quiz_of(MARKUP, WORDS), ({"tries": {f"ask 0{MARKUP[0]}": [f"a 0{MARKUP[0]}"]}},)),
     sizes={"long": Example(lambda: Quiz(quiz_cases.longest(), title=LONG), ({"question": 1},))},
     projected={"long": Example(lambda: Quiz(quiz_cases.longest(), title=LONG), ({"question": 1},))}, follows=".moe-options")
@@ -282,6 +300,8 @@ QUIZ = Entry(
 REDUNDANCY_LENS = Entry(
     lens_cases.lens_of, (MERGED,),
     held={"merges slider": slider("merges, most similar first"), "cursor": ("[role=application]", "ArrowDown")},
+    refuses=(("kind", "looks"), ("merges", -1), ("merges", 16), ("order", "by size"), ("pair", [1]), ("pair", [0, 16]),
+             ("pair", [-1, 3])),
     hostile=Example(lambda: lens_cases.lens_of(title=WORDS, unit=WORDS)),
     sizes={f"{experts} experts": Example(partial(lens_cases.lens_of, experts, merges, title=LONG),
                                          ({**MERGED, "merges": merges, "pair": [0, 1]},))
@@ -291,7 +311,7 @@ REDUNDANCY_LENS = Entry(
 ROUTER_GAME = Entry(
     game_cases.game_of, ({"guesses": ["A"]}, {"guesses": ["A", "B"], "round": 1, "locked_token": 7},
                          {"guesses": ["A", "B", "C"], "round": 2}, {"guesses": ["C"], "round": 1, "locked_token": 3}),
-    held={"cursor": CURSOR},
+    held={"cursor": CURSOR}, refuses=(("round", 1), ("round", -1), ("locked_token", 37), ("locked_token", -1)),
     hostile=Example(lambda: game_cases.game_of(2, tokens=(*HOSTILE, "'"), title=WORDS, name=WORDS),
                     tuple({"guesses": ["A"], "locked_token": token} for token in range(len(HOSTILE)))),
     tokens=".moe-strip .moe-token",
@@ -307,6 +327,7 @@ ROUTER_ZOO = Entry(
     zoo_cases.zoo_of, ({"router": "zero experts", "read": 12, "locked_token": 3}, {"router": "DeepSeek-V3", "locked_token": 29},
                        {"router": "ReMoE", "read": 1}),
     held={"read slider": slider("tokens that are there", "ArrowLeft"), "cursor": ("[role=application]", "ArrowDown")},
+    refuses=(("router", "lottery"), ("read", 0), ("read", 31), ("locked_token", 30)),
     hostile=Example(lambda: zoo_cases.zoo_of(HOSTILE, title=WORDS), TOKENS),
     sizes={"one token": Example(partial(zoo_cases.zoo_of, 1, title=LONG)),
            "64 experts": Example(partial(zoo_cases.zoo_of, 90, 64, 6, title=LONG), ({"router": "MoE++", "locked_token": 89},))},
@@ -316,6 +337,7 @@ ROUTER_ZOO = Entry(
 SEGMENTATION_VIEW = Entry(
     segmentation_cases.view_of, (FULLEST, REFUSED, {"world": "skills world", "segments": 4, "num_shared": 2}),
     held={"m slider": slider("m, pieces of each expert", "ArrowLeft"), "Ks slider": slider("Ks, shared pieces")},
+    refuses=(("world", "none"), ("segments", 3), ("num_shared", 3), ("num_shared", -1)),
     hostile=Example(lambda: SegmentationView({MARKUP[0]: segmentation_cases.world_of("text")}, origin="toy", title=WORDS)),
     large=partial(segmentation_cases.view_of, **FULLEST), follows="svg")
 
@@ -324,6 +346,7 @@ SPECIALISATION_VIEW = Entry(
     ({"sample": 512, "router": "random router", "layer": 1, "null": "documents shuffled", "locked_expert": 3},
      {"router": "hash router", "locked_expert": 11}),
     held={"sample slider": slider("sample size"), "layer slider": slider("Layer"), "cursor": CURSOR},
+    refuses=(("sample", 65), ("router", "mine"), ("layer", 2), ("null", "none"), ("locked_expert", 12), ("locked_expert", -1)),
     hostile=Example(lambda: specialisation_cases.view_of(WORDS, WORDS, MARKUP), ({"locked_expert": 1},)),
     sizes={"two domains": Example(partial(specialisation_cases.view_of, LONG, domains=("a", "b"), sizes=(3,))),
            "eight domains": Example(partial(specialisation_cases.view_of, LONG, domains=tuple("abcdefgh"), sizes=(200, 8)),
@@ -336,6 +359,7 @@ SPECIALISATION_VIEW = Entry(
 TOKEN_WAY = Entry(
     way_cases.way_of, ({"station": 3, "layer": 1}, {"station": 0, "locked_token": 9}, {"text": ""}, {"text": "x" * 230}),
     held={"station slider": slider("Station", "ArrowLeft"), "tokens": (".moe-token[tabindex='0']", "ArrowRight")},
+    refuses=(("layer", 2), ("layer", -1), ("station", 8), ("station", -1), ("locked_token", 240)),
     hostile=Example(lambda: way_cases.way_of(WORDS, title=WORDS), ({"locked_token": 1},)),
     sizes={"short": Example(partial(way_cases.way_of, short=True, title=LONG), ({"station": 1},)),
            "one expert": Example(partial(way_cases.way_of, "a", 0, ffn=Sparse(1, 1, 4), layers=1)),

@@ -7,7 +7,6 @@ import pathlib
 import subprocess
 
 import pytest
-from traitlets import TraitError
 
 from moe_lesson.widgets.kit.base import LessonWidget
 from moe_lesson.widgets.kit.weights import SENT
@@ -33,14 +32,6 @@ def browser_state(widget) -> dict:
 def as_text(widget) -> str:
     """The traits as a text: Playwright takes long over large objects."""
     return json.dumps(browser_state(widget))
-
-
-def assert_refused(widget, trait: str, value, words: str = "") -> None:
-    """A value that a control does not have is refused by the trait's name, and nothing moves."""
-    before = getattr(widget, trait)
-    with pytest.raises(TraitError, match=f"{trait} is {words}"):
-        setattr(widget, trait, value)
-    assert getattr(widget, trait) == before
 
 
 def put_on_page(page, widget) -> None:

@@ -8,7 +8,7 @@ import torch
 from capacity_view.cases import chosen, crowd, view_of, view_of_model
 from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, assert_refused, made, put, status, write, written
+from widget_harness import assert_it_fits, made, put, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within
@@ -40,13 +40,6 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
             ("weights hold NaN, infinity or a negative", [one.reweighted(-one.weights)], {})):
         with pytest.raises(ValueError, match=words):
             CapacityView(routings, **named)
-
-
-@pytest.mark.parametrize("trait,value", [("layer", 2), ("layer", -1), ("factor", 0.3), ("factor", -1.0), ("factor", math.nan),
-                                         ("by", "luck"), ("batch", "sorted"), ("shuffle", 0), ("shuffle", 21),
-                                         ("locked_token", 21), ("locked_token", -1)])
-def test_a_control_out_of_range_is_refused_and_nothing_moves(trait, value):
-    assert_refused(view_of(), trait, value)
 
 
 def test_the_view_of_a_model_shows_its_own_choices():

@@ -2,7 +2,7 @@
 
 import pytest
 from quiz.cases import quiz_of
-from widget_harness import assert_refused, browser_state, put, receive, status
+from widget_harness import browser_state, put, receive, status
 
 from moe_lesson.widgets import Quiz
 
@@ -25,10 +25,6 @@ def test_what_was_answered_is_told_and_what_is_no_longer_asked_is_forgotten():
     assert quiz.tries == {"ask 0": ["a 0"]} and kept == []
     quiz.set_state({"tries": {"ask 0": ["a 0", "b 0"]}})
     assert kept == [{"ask 0": ["a 0", "b 0"]}] and quiz.kept == quiz.tries
-
-
-def test_a_question_that_is_not_there_is_refused():
-    assert_refused(quiz_of(), "question", 7)
 
 
 def test_without_a_widget_the_questions_read_as_text_and_their_answers_are_folded():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from redundancy_lens.cases import UNMERGED, alike, lens_of, merging_of, mergings_of
-from widget_harness import assert_refused, picture, put, status, table, written
+from widget_harness import picture, put, status, table, written
 
 from moe_lesson.moe.layers import MoE
 from moe_lesson.widgets import RedundancyLens
@@ -86,12 +86,6 @@ def test_a_control_may_be_longer_and_of_any_sequence():
     one = merging_of(alike(8, 2, 0.8), 0.3, merges=4)
     for control in (np.full((3, 8), UNMERGED), [tuple([UNMERGED] * 5)], torch.full((2, 5), UNMERGED)):
         assert len(RedundancyLens({"outputs": one}, origin="toy", control=control, unit="loss").control["mean"]) == 5
-
-
-@pytest.mark.parametrize("trait,value", [("kind", "looks"), ("merges", -1), ("merges", 16), ("order", "by size"), ("pair", [1]),
-                                         ("pair", [0, 16]), ("pair", [-1, 3])])
-def test_a_control_out_of_range_is_refused_and_nothing_moves(trait, value):
-    assert_refused(lens_of(), trait, value)
 
 
 def test_the_lens_of_a_layer_measures_what_it_shows():

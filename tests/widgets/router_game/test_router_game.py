@@ -89,12 +89,6 @@ def test_another_round_has_another_text_so_the_locked_token_goes():
     assert made(game_of(), guesses=["A"], locked_token=2, round=1).locked_token is None
 
 
-@pytest.mark.parametrize("trait,value", [("round", 1), ("round", -1), ("locked_token", len(TEXT)), ("locked_token", -1)])
-def test_a_trait_out_of_range_is_refused(trait, value):
-    with pytest.raises(TraitError, match=f"{trait} is {value}; expected 0 … "):
-        setattr(game_of(), trait, value)
-
-
 # --- validation --------------------------------------------------------------------------------------------------------
 
 

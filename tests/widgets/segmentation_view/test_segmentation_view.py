@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from segmentation_view.cases import BUDGETS, made_up, view_of, world_of, write_made_up_tables
-from widget_harness import assert_refused, put, status
+from widget_harness import put, status
 
 from moe_lesson.lm.ledger import ffn_cost, ffn_parts
 from moe_lesson.measure.evidence import interval
@@ -76,11 +76,6 @@ def test_worlds_and_origin_are_checked():
             SegmentationView(worlds, origin="synthetic")
     with pytest.raises(ValueError, match="origin is 'real'; say where"):
         SegmentationView({"text": world_of("text")}, origin="real")
-
-
-@pytest.mark.parametrize("trait,value", [("world", "none"), ("segments", 3), ("num_shared", 3), ("num_shared", -1)])
-def test_a_value_that_the_control_has_not_is_refused_and_nothing_moves(trait, value):
-    assert_refused(view_of(), trait, value, ".*; choose one of \\w+")
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------

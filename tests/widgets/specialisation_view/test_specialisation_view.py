@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from specialisation_view.cases import DOMAINS, by_chance, by_document, census_of, censuses, view_of
-from widget_harness import assert_refused, browser_state, put, status, table
+from widget_harness import browser_state, put, status, table
 
 from moe_lesson import shipped_model
 from moe_lesson.lm.machine_text import machine_corpus
@@ -48,12 +48,6 @@ def test_wrong_censuses_are_refused_with_value_and_remedy():
     for words, named in (("origin is 'real'", {"origin": "real"}), ("seed is -1; expected", {"seed": -1})):
         with pytest.raises(ValueError, match=words):
             SpecialisationView.of_census({"a": census}, **named)
-
-
-@pytest.mark.parametrize("trait,value", [("sample", 65), ("router", "mine"), ("layer", 2), ("null", "none"),
-                                         ("locked_expert", 12), ("locked_expert", -1)])
-def test_a_control_out_of_range_is_refused_and_nothing_moves(trait, value):
-    assert_refused(view_of(), trait, value)
 
 
 # --- what it measures -------------------------------------------------------------------------------------------------

@@ -208,9 +208,3 @@ def test_a_wrong_model_token_or_origin_is_refused():
     with pytest.raises(ValueError, match="origin is 'real'"):
         TokenWay(model_of(), "abc", origin="real")
     assert MIXED.recipes[1].scale == 2.5
-
-
-@pytest.mark.parametrize("trait,value", [("layer", 2), ("layer", -1), ("station", 5), ("station", -1), ("locked_token", 240)])
-def test_a_trait_out_of_range_is_refused(trait, value):
-    with pytest.raises(TraitError, match=f"{trait} is "):
-        setattr(way_of(short=True), trait, value)

@@ -1,0 +1,23 @@
+"""What the course asks of every widget's half in Python."""
+
+import pytest
+from every_widget import WIDGETS
+from traitlets import TraitError
+
+import moe_lesson.widgets
+from moe_lesson.widgets.kit.base import LessonWidget
+
+
+def test_no_widget_of_the_course_is_missing():
+    classes = {name: getattr(moe_lesson.widgets, name) for name in moe_lesson.widgets.__all__}
+    widgets = {name for name, one in classes.items() if isinstance(one, type) and issubclass(one, LessonWidget)}
+    assert widgets == WIDGETS.keys(), "add it to tests/widgets/every_widget.py"
+
+
+@pytest.mark.parametrize("name,trait,value", [(name, *wrong) for name, entry in WIDGETS.items() for wrong in entry.refuses])
+def test_a_value_that_the_control_has_not_is_refused_and_nothing_moves(name, trait, value):
+    widget = WIDGETS[name].make()
+    before = getattr(widget, trait)
+    with pytest.raises(TraitError, match=f"^{trait} is .*; (expected|choose one of) "):
+        setattr(widget, trait, value)
+    assert getattr(widget, trait) == before
