@@ -26,6 +26,7 @@ from widget_harness import (
     resize,
     smallest_text,
     status,
+    write,
 )
 
 from moe_lesson.widgets.kit.base import KIT, LessonWidget
@@ -112,6 +113,34 @@ def test_hostile_words_are_shown_and_not_run(show, name):
         assert page.locator(".moe-title").inner_text() == widget.title
         assert not entry.tokens or page.locator(entry.tokens).all_inner_texts() == widget.tokens
     assert any("onerror" in str(value) for value in widget.get_state().values())  # else nothing was tried
+
+
+# --- another text, which the model reads in the browser ------------------------------------------------------------------
+
+every_reader = pytest.mark.parametrize("name", [name for name, entry in WIDGETS.items() if entry.types])
+
+
+@every_reader
+def test_a_page_that_opens_again_has_the_learners_text(show, name):
+    page = show(made(WIDGETS[name].make(), text="moon"))
+    page.wait_for_function("document.querySelector('.moe-strip').textContent === 'moon'")
+    assert page.get_by_label("Your text").input_value() == "moon"
+
+
+@every_reader
+def test_a_long_text_is_cut_and_says_so_its_last_token_can_be_kept_and_an_empty_text_says_so_too(show, name):
+    widget, long = WIDGETS[name].make(), "return the value of the namespace, and 中文 " * 40
+    page = show(widget, live=True)
+    write(page, "Your text", long)
+    page.get_by_text(re.compile(r"\d tokens, cut to \d")).wait_for()
+    last = page.get_by_role("option").last
+    assert agree(page, widget) and long.startswith(widget.text) and page.get_by_label("Your text").input_value() == long
+    assert widget.max_tokens - 2 <= page.get_by_role("option").count() <= widget.max_tokens
+    last.click()
+    assert agree(page, widget) and last.get_attribute("aria-selected") == "true"
+    write(page, "Your text", "")
+    page.wait_for_function("document.querySelector('.moe-status').textContent.includes('text is empty')")
+    assert agree(page, widget) and widget.text == ""
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
@@ -374,13 +403,14 @@ def test_it_fits_every_width_and_follows_the_window(show, name, size):
 
 @every_widget
 def test_on_a_phone_only_words_in_a_drawing_may_be_scrolled(show, name):
-    page = show(WIDGETS[name].widgets[0], viewport={"width": 360, "height": 720})
-    unfold(page)
-    for _ in in_states(page, WIDGETS[name]):
-        assert_it_fits(page, 360, ":not(svg *)")
-        assert page.evaluate("""[...document.querySelectorAll('.moe-chart')].filter((box) => box.checkVisibility())
-          .every(({ children: [title, svg] }) => !title.textContent
-            || title.getBoundingClientRect().bottom < svg.getBoundingClientRect().top + 20)""")
+    for example in (WIDGETS[name], *WIDGETS[name].projected.values()):
+        page = show(example.widgets[0], viewport={"width": 360, "height": 720})
+        unfold(page)
+        for _ in in_states(page, example):
+            assert_it_fits(page, 360, ":not(svg *)")
+            assert page.evaluate("""[...document.querySelectorAll('.moe-chart')].filter((box) => box.checkVisibility())
+              .every(({ children: [title, svg] }) => !title.textContent
+                || title.getBoundingClientRect().bottom < svg.getBoundingClientRect().top + 20)""")
 
 
 # The cells of tables in which a number, or an interval, is broken into two lines.

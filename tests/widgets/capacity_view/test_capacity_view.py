@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from capacity_view.cases import chosen, crowd, view_of, view_of_model
+from capacity_view.cases import chosen, crowd, view_of
 from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, made, put, status, write, written
+from widget_harness import made, put, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within
@@ -205,30 +205,3 @@ def test_a_texts_tokens_are_dropped_as_python_drops_them(show, vocabulary, text)
     page.get_by_role("button", name="Reset").click()
     status(page)
     assert "".join(page.get_by_role("option").all_inner_texts()) == "a␣b␣c"
-
-
-def test_a_long_text_is_cut_and_says_so_and_an_empty_one_too(show):
-    view = view_of_model("abc", context=9)
-    page = show(view, live=True)
-    assert page.get_by_text("of 9 tokens").is_visible()
-    write(page, "Your text", "return the value of the namespace, and 中文")
-    page.get_by_text("16 tokens, cut to 9").wait_for()
-    page.get_by_role("option").nth(8).click()
-    page.wait_for_function("model.get('locked_token') === 8")
-    assert "token 8 '" in status(page) and (view.text, view.locked_token) == ("return the value of the namespace, and", 8)
-    write(page, "Your text", "")
-    page.wait_for_function("document.querySelector('.moe-status').textContent === 'Layer 1 of 2: the text is empty, type some.'")
-    assert view.locked_token is None
-
-
-def test_a_page_that_opens_again_has_the_learners_text_and_given_choices_have_no_field(show):
-    page = show(made(view_of_model(), text="moon", locked_token=1))
-    page.wait_for_function("document.querySelector('.moe-strip').textContent === 'moon'")
-    assert "token 1 '" in status(page) and page.get_by_label("Your text").input_value() == "moon"
-    assert not show(view_of()).get_by_label("Your text").is_visible()
-
-
-def test_it_fits_a_phone(show):
-    page = show(view_of_model("the moon and the sea " * 9), viewport={"width": 390, "height": 844})
-    status(page)
-    assert_it_fits(page, 390)

@@ -258,9 +258,3 @@ def test_tokens_of_many_letters_are_searched_by_their_text_and_followed(show):
         write(page, "Who serves … ?", search)
         assert f"'{search}' is not in the text; {words}" in status(page)
     assert lines(page)[2][0] == "L1: 'instance' is served by" and lines(page)[2][1]
-
-
-def test_a_view_opened_on_another_text_reads_it_once_the_model_is_here(show):
-    page = show(made(explorer_of(), text="abc", token=2))
-    page.wait_for_function("document.querySelectorAll('.moe-token').length === 3")
-    assert lines(page)[0][1] == chosen(0, "abc", 2)

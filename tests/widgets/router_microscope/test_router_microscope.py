@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from router_microscope.cases import decided_model, scope_of, scope_of_model
+from router_microscope.cases import decided_model, scope_of
 from routings import logits_of, routing_of
-from widget_harness import assert_it_fits, made, put, status, write
+from widget_harness import made, put, status, write
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.layers import Router
@@ -230,35 +230,10 @@ def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, text, layer):
     assert status(page).startswith("Token 0 'a'") and "".join(page.get_by_role("option").all_inner_texts()) == "a␣b␣c"
 
 
-def test_a_long_text_is_cut_and_says_so_and_a_token_of_it_can_be_kept(show):
-    scope = scope_of_model("abc", context=9)
-    page = show(scope, live=True)
-    assert page.get_by_text("of 9 tokens").is_visible()
-    write(page, "Your text", "return the value of the namespace, and 中文")
-    page.get_by_text("16 tokens, cut to 9").wait_for()
-    page.get_by_label("Token", exact=True).press("End")
-    assert status(page).startswith("Token 8 '") and "token 8 of 9" in page.locator(".moe-row").inner_text()
-    page.wait_for_function("model.get('token') === 8")
-    assert (scope.text, scope.token) == ("return the value of the namespace, and", 8)
-    write(page, "Your text", "x")
-    page.wait_for_function("document.querySelectorAll('.moe-token').length === 1")
-    assert status(page).startswith("Token 0 'x'")
-    write(page, "Your text", "")
-    page.wait_for_function("document.querySelector('.moe-status').textContent === 'The text is empty: type some.'")
-
-
-def test_a_page_that_opens_again_has_the_learners_text_and_given_logits_have_no_field(show):
-    page = show(made(scope_of_model(), text="moon", token=1))
-    page.wait_for_function("document.querySelector('.moe-strip').textContent === 'moon'")
-    assert status(page).startswith("Token 1 '") and page.get_by_label("Your text").input_value() == "moon"
-    assert not show(scope_of()).get_by_label("Your text").is_visible()
-
-
 @pytest.mark.parametrize("noise", [0.0, 1.0])
-def test_it_fits_a_phone(show, noise):
-    page = show(made(scope_of_model("the moon and the sea " * 9), noise=noise, draw=31), viewport={"width": 390, "height": 844})
+def test_titles_stay_within_a_phone(show, noise):
+    page = show(made(scope_of(), noise=noise, draw=31), viewport={"width": 390, "height": 844})
     status(page)
-    assert_it_fits(page, 390)
     root = page.locator(".moe-root").bounding_box()
     assert all(box["x"] + box["width"] < root["x"] + root["width"] - 4
                for box in (word.bounding_box() for word in page.locator(".moe-word").all()))

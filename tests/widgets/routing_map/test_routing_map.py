@@ -279,21 +279,6 @@ def test_a_text_is_routed_as_the_model_routes_it(show, vocabulary, tokens):
     assert "".join(page.get_by_role("option").all_inner_texts()) == "a␣b␣c"
 
 
-@pytest.mark.parametrize("vocabulary,long,cut,words", [
-    (256, "中文字中文字", "中文字", "18 tokens, cut to 9"), (256, "x中文字中文字", "x中文", "19 tokens, cut to 7"),
-    (1024, "return the value of the namespace, and 中文", "return the value of the namespace, and", "16 tokens, cut to 9")])
-def test_a_long_text_is_cut_at_the_last_whole_token_and_character_and_it_says_so(show, vocabulary, long, cut, words):
-    widget = small_map(text="abc", context=9, vocabulary=vocabulary)
-    page = show(widget, live=True)
-    assert page.get_by_text("of 9 tokens").is_visible()
-    page.get_by_label("Your text").fill(long)
-    page.wait_for_function("model.saved.length > 0")
-    page.get_by_text(words).wait_for()
-    assert widget.text == cut and page.get_by_label("Your text").input_value() == long
-    write(page, "Your text", "")
-    page.wait_for_function("document.querySelector('.moe-status').textContent.includes('The text is empty')")
-
-
 def test_without_a_model_there_is_no_text_field(show):
     assert not show(map_of()).locator("input[type=text]").is_visible()
     assert show(map_of_a_model()).locator("input[type=text]").is_visible()
