@@ -20,7 +20,7 @@ from ..base.tokens import VOCABULARY, encode, size_of
 from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel, evaluating, listening
 from ..moe.balance import update_bias
-from ..moe.layers import SCORES, gate, moe_layers
+from ..moe.layers import SCORES, gate, mixtures
 from ..moe.routing import entropy, expert_load
 from .evidence import Interval
 from .nulls import hash_routing, random_router
@@ -156,8 +156,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     Raises:
         ValueError: if the model has no MoE layer, or there is no document.
     """
-    routers = [layer.router for layer in moe_layers(model)]
-    require(bool(routers), "this model has no MoE layer, so no token is sent anywhere")
+    routers = [layer.router for layer in mixtures(model, "no token is sent anywhere")]
     ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)
     trained: list[list[Tensor]] = [[] for _ in routers]
     scores: list[list[Tensor]] = [[] for _ in routers]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..base.errors import require
 from ..lm.model import LanguageModel, evaluating, listening
 from ..moe.dispatch import ffn, swiglu
-from ..moe.layers import DenseFFN, MoE, moe_layers
+from ..moe.layers import DenseFFN, MoE, mixtures, moe_layers
 from ..moe.routing import Routing
 
 
@@ -19,8 +19,7 @@ def loudness(model: LanguageModel, ids_BS: Tensor) -> list[float]:
         model: with at least one MoE layer.
         ids_BS: token ids of B sequences.
     """
-    layers, norms = moe_layers(model), [block.ffn_norm for block in model.blocks if isinstance(block.ffn, MoE)]
-    require(bool(layers), "this model has no MoE layer, so no expert answers")
+    layers, norms = mixtures(model, "no expert answers"), [block.ffn_norm for block in model.blocks if isinstance(block.ffn, MoE)]
     with evaluating(model), listening(norms) as streams, listening(layers) as seen:
         model(ids_BS)
         routed = [layer.experts(x_TD, layer.router(x_TD)) for layer, x_TD in zip(layers, (x.flatten(0, 1) for x in seen))]

@@ -11,16 +11,9 @@ from ..base.errors import require, whole_number
 from ..lm.model import LanguageModel
 from ..moe.balance import with_capacity
 from ..moe.dispatch import swiglu
-from ..moe.layers import DenseFFN, MoE, Router, gate, moe_layers
+from ..moe.layers import DenseFFN, Router, gate, mixtures
 from ..moe.routing import Routing
 from .instruments import hidden_units
-
-
-def mixtures(model: nn.Module) -> list[MoE]:
-    """The MoE layers of a model that is to be changed; ValueError if it has none: any change would seem to cost nothing."""
-    layers = moe_layers(model)
-    require(bool(layers), "this model has no MoE layer, so there is nothing to change in it")
-    return layers
 
 
 def with_silent_experts(model: nn.Module) -> nn.Module:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import require
-from ..moe.layers import Router
+from ..moe.layers import Router, mixtures
 from ..moe.routing import Routing
-from .interventions import ChangedRouter, mixtures
+from .interventions import ChangedRouter
 
 Groups = tuple[tuple[int, ...], ...]
 

@@ -254,6 +254,14 @@ def moe_layers(model: nn.Module) -> list[MoE]:
     return [module for module in model.modules() if isinstance(module, MoE)]
 
 
+def mixtures(model: nn.Module, so: str = "there is nothing to change in it") -> list[MoE]:
+    """The same of a model that must have one; a ValueError says what follows where it has none."""
+    layers = moe_layers(model)
+    require(bool(layers), f"this model has no MoE layer, so {so}; take one that has, e.g. "
+                          'shipped_model("ladder-deepseekmoe")')
+    return layers
+
+
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype to multiply in: autocast's where it is on, else the input's own."""
     device = x.device.type

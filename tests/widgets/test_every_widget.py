@@ -5,7 +5,10 @@ from every_widget import WIDGETS
 from traitlets import TraitError
 
 import moe_lesson.widgets
+from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.widgets.kit.base import LessonWidget
+
+READERS = ("CapacityView", "ExpertExplorer", "RouterGame", "RouterMicroscope", "RoutingMap", "TokenWay")
 
 
 def test_no_widget_of_the_course_is_missing():
@@ -21,3 +24,10 @@ def test_a_value_that_the_control_has_not_is_refused_and_nothing_moves(name, tra
     with pytest.raises(TraitError, match=f"^{trait} is .*; (expected|choose one of) "):
         setattr(widget, trait, value)
     assert getattr(widget, trait) == before
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_model_without_experts_is_refused_with_the_remedy(name):
+    made, dense = getattr(moe_lesson.widgets, name), LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
+    with pytest.raises(ValueError, match=r'no MoE layer, so .*; take one that has, e.g. shipped_model\("ladder-deepseekmoe"\)$'):
+        getattr(made, "of_model", made)(dense, ["abc"] if name == "RouterGame" else "abc")

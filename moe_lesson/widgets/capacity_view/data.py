@@ -14,7 +14,7 @@ from traitlets import Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible, well_formed
-from ...moe.layers import moe_layers
+from ...moe.layers import mixtures
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import check_text, count, packed_choices
@@ -84,7 +84,7 @@ class CapacityView(ReadingWidget):
             title: the title.
             seed: of the shuffles.
         """
-        require(bool(moe_layers(model)), "this model has no MoE layer, so there is no expert to be full")
+        mixtures(model, "there is no expert to be full")
         require(bool(text), "the text is empty, so there is no token to drop; write at least one letter")
         one = cls([routing for routing in model.route(text) if routing is not None], origin=origin, title=title, seed=seed,
                   text=well_formed(text), max_tokens=min(model.config.context, MOST_TOKENS))

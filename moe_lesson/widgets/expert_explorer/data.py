@@ -20,7 +20,7 @@ from ...lm.corpora import Corpus
 from ...lm.machine_text import machine_corpus
 from ...lm.model import LanguageModel
 from ...measure.census import Census, lift, take_census
-from ...moe.layers import moe_layers
+from ...moe.layers import mixtures
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, within
 from ..kit.gates import count, packed_choices
@@ -121,8 +121,7 @@ class ExpertExplorer(ReadingWidget):
         Raises:
             ValueError: if the model has no MoE layer, or the census is of another model.
         """
-        require(bool(moe_layers(model)), "this model has no MoE layer, so there is no expert to follow; "
-                                         'take one that has, e.g. shipped_model("ladder-deepseekmoe")')
+        mixtures(model, "there is no expert to follow")
         routings = [routing for routing in model.route(text) if routing is not None]
         if census is None:
             census = take_census(model, corpus or machine_corpus(splits=("test",)), limit=limit, seed=seed)

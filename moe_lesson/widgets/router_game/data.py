@@ -18,7 +18,7 @@ from ...base.tokens import encode
 from ...lm.model import LanguageModel
 from ...measure.instruments import experts_in_common
 from ...measure.nulls import hash_routing, route_beside_null
-from ...moe.layers import moe_layers
+from ...moe.layers import mixtures, moe_layers
 from ...moe.routing import Routing, max_violation
 from ..kit.base import LessonWidget, within
 from ..kit.gates import count
@@ -82,8 +82,7 @@ class RouterGame(LessonWidget):
             title: the title.
         """
         require(not isinstance(texts, (str, bytes)), f"texts is one text, {texts!r}; expected a list with one for each round")
-        routers = [layer.router for layer in moe_layers(model)]
-        require(bool(routers), "this model has no MoE layer, so there is no router to guess; take a model with one")
+        routers = [layer.router for layer in mixtures(model, "there is no router to guess")]
         layers = range(len(routers)) if layers is None else layers
         require(len(layers) > 0 and all(0 <= layer < len(routers) for layer in layers),
                 f"layers is {list(layers)}; expected at least one of 0 … {len(routers) - 1}")

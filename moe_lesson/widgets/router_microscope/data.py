@@ -15,7 +15,7 @@ from traitlets import Bool, Bytes, Float, Int, List, Unicode
 
 from ...base.errors import require
 from ...base.text import visible, well_formed
-from ...moe.layers import moe_layers
+from ...moe.layers import mixtures
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import Gate, check_logits, follows, plain
@@ -93,8 +93,7 @@ class RouterMicroscope(ReadingWidget):
             seed: of the noise.
             token: which token is shown first.
         """
-        routers = [layer.router for layer in moe_layers(model)]
-        require(bool(routers), "this model has no MoE layer, so there is no router to look at")
+        routers = [layer.router for layer in mixtures(model, "there is no router to look at")]
         require(0 <= layer < len(routers), f"layer is {layer}; this model's MoE layers are 0 … {len(routers) - 1}")
         check_router(routers[layer])
         require(bool(text), "the text is empty, so there is no token to look at; write at least one letter")

@@ -15,7 +15,7 @@ from traitlets import Bytes, Dict, Int, List, Unicode
 from ...base.errors import require
 from ...base.text import visible, well_formed
 from ...measure.nulls import random_router, route_beside_null
-from ...moe.layers import moe_layers
+from ...moe.layers import mixtures
 from ...moe.recipes import Sparse
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
@@ -88,8 +88,7 @@ class RoutingMap(ReadingWidget):
             seed: of the random routers.
             title: the title.
         """
-        routers = [layer.router for layer in moe_layers(model)]
-        require(bool(routers), "this model has no MoE layer, so there is no routing to show")
+        routers = [layer.router for layer in mixtures(model, "there is no routing to show")]
         require(bool(text), "the text is empty, so there is nothing to route; write at least one letter")
         routings, null = route_beside_null(model, text, seed)
         nulls = b"".join(float32(random_router(router, seed + i).weight) for i, router in enumerate(routers))

@@ -11,7 +11,7 @@ from traitlets import Bool, Int
 from ...base.errors import require
 from ...base.text import well_formed
 from ...lm.model import LanguageModel
-from ...moe.layers import moe_layers
+from ...moe.layers import mixtures
 from ..kit.base import ReadingWidget, within
 
 STATIONS, SHORT = 8, 5  # places to stop at; view.js has their names
@@ -43,9 +43,7 @@ class TokenWay(ReadingWidget):
 
     def __init__(self, model: LanguageModel, text: str, token: int = 0, *, short: bool = False, origin: str = "trained",
                  title: str = "one token's way"):
-        layers = moe_layers(model)
-        require(bool(layers), "this model has no MoE layer, so there is no way to follow; "
-                              'take one that has, e.g. shipped_model("ladder-deepseekmoe")')
+        layers = mixtures(model, "there is no way to follow")
         tokens = next(routing.num_tokens for routing in model.route(text) if routing is not None)
         require(0 <= token < tokens, f"token is {token}; this text has {tokens} tokens, the first is 0")
         start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": (SHORT if short else STATIONS) - 1}

@@ -5,7 +5,6 @@ import pytest
 from expert_explorer.cases import TEXT, census_of, counted, explorer_of, long_names, model_of
 from widget_harness import browser_state, made, status, table, write
 
-from moe_lesson import Dense, LanguageModel, ModelConfig
 from moe_lesson.base.tokens import MERGES, TOKEN_BYTES, encode
 from moe_lesson.lm.corpora import Corpus, Document
 from moe_lesson.measure.census import lift, take_census
@@ -38,8 +37,6 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
             ("no token occurs 9999 times in this census", {"least": 9999})):
         with pytest.raises(ValueError, match=words):
             ExpertExplorer(**{**good, **wrong})
-    with pytest.raises(ValueError, match=r"no MoE layer.*shipped_model\(\"ladder-deepseekmoe\"\)$"):
-        ExpertExplorer.of_model(LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2)), "abc")
 
 
 # --- what is counted ---------------------------------------------------------------------------------------------------

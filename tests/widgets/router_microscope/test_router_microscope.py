@@ -59,9 +59,7 @@ def test_the_microscope_of_a_model_shows_the_layer_it_is_asked_for():
 def test_a_model_that_the_microscope_cannot_show_is_refused_with_the_reason():
     biased = sparse_model()
     biased.blocks[1].ffn.router.bias[3] = 0.1
-    dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
     for words, model, arguments in (
-            ("no MoE layer", dense, ("abc",)),
             ("scores with a sigmoid; the microscope shows softmax", sparse_model(score="sigmoid"), ("abc",)),
             ("chooses with a bias", biased, ("abc",)),
             (r"layer is 2; this model's MoE layers are 0 … 1", sparse_model(), ("abc", 2)),
