@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import traitlets
 from traitlets import Dict, Float, Int, List, Unicode
 
-from ...base.errors import require
 from ...measure.ablations import CONTROL, check_rows, numbers_of
 from ...measure.evidence import result_table
 from ..kit.base import LessonWidget, one_of
@@ -28,11 +27,9 @@ class AblationView(LessonWidget):
             seeds or more; `AblationView.of_table` reads what the course ships.
         experts: model -> how many routed experts a layer has.
         origin: where they come from: "trained", "toy" or "synthetic".
-        title: the title.
-        rung, domain, share: what is shown at first; the last model, the first domain and the share in the middle unless given.
 
-    Traits to read, set and observe: `rung` (the model), `domain` (whose specialists are gone), `share` (of the routed experts in
-    each layer; one of `shares`).
+    Traits to read, set and observe: `rung` (the model, at first the last), `domain` (whose specialists are gone), `share` (of the
+    routed experts in each layer; one of `shares`).
 
     Raises:
         ValueError: if a column, a row or a number is missing.
@@ -50,13 +47,9 @@ class AblationView(LessonWidget):
     share = Float().tag(sync=True)
 
     def __init__(self, rows: Sequence[Mapping], experts: Mapping[str, int], *, origin: str,
-                 title: str = "Take the specialists away", rung: str | None = None, domain: str | None = None,
-                 share: float | None = None):
+                 title: str = "Take the specialists away"):
         domains, shares = check_rows(rows, experts)
-        start = {"rung": list(experts)[-1] if rung is None else rung, "domain": domains[0] if domain is None else domain,
-                 "share": shares[(len(shares) - 1) // 2] if share is None else share}
-        for (name, value), known in zip(start.items(), (experts, domains, shares)):
-            require(value in known, f"{name} is {value!r}; choose one of {', '.join(map(str, known))}")
+        start = {"rung": list(experts)[-1], "domain": domains[0], "share": shares[(len(shares) - 1) // 2]}
         super().__init__(title=title, origin=origin, rungs=list(experts), domains=domains, shares=shares, sizes=dict(experts),
                          draws=len({row.get("draw", 0) for row in rows if row["kind"] == CONTROL}),
                          numbers=numbers_of(rows, experts, domains, shares), start=start)

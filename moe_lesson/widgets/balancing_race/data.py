@@ -129,7 +129,6 @@ class BalancingRace(LessonWidget):
 
     Args:
         runs: what happened; `BalanceRuns.of_tables` reads what the course ships.
-        title: the title.
 
     Traits to read, set and observe: `step` (one that was recorded), `layer` (0 … L-1), `seed` (one of `runs.seeds`), `method`
     (the emphasised one of `runs.methods`), `by_load` (sort the experts of each method, largest load first).

@@ -33,7 +33,6 @@ class CapacityView(ReadingWidget):
         routings: L routings, one per MoE layer, of the same T named tokens (at most 300) and the same K; N may differ. Their
             choices and weights are all that is used.
         origin: where they come from, shown on the widget's face: "trained", "toy" or "synthetic".
-        title: the title.
         seed: of the shuffles.
 
     Traits to read, set and observe: `layer` (0 … L-1), `factor` (one of `FACTORS`, None means no limit), `by` (who comes first:
@@ -74,20 +73,18 @@ class CapacityView(ReadingWidget):
                          start=start, **packed_choices(routings), **more)
 
     @classmethod
-    def of_model(cls, model, text: str, *, origin: str = "trained", title: str = "capacity", seed: int = 0) -> CapacityView:
+    def of_model(cls, model, text: str, **more) -> CapacityView:
         """What a capacity would do to a language model's own routing of any text; the model itself runs without one.
 
         Args:
             model: a `LanguageModel` with at least one MoE layer.
             text: what stands in the text field at first, at most the model's context long.
-            origin: "trained" or "toy".
-            title: the title.
-            seed: of the shuffles.
+            more: as above.
         """
         mixtures(model, "there is no expert to be full")
         require(bool(text), "the text is empty, so there is no token to drop; write at least one letter")
-        one = cls([routing for routing in model.route(text) if routing is not None], origin=origin, title=title, seed=seed,
-                  text=well_formed(text), max_tokens=min(model.config.context, MOST_TOKENS))
+        one = cls([routing for routing in model.route(text) if routing is not None], text=well_formed(text),
+                  max_tokens=min(model.config.context, MOST_TOKENS), **more)
         one.carry(model)
         return one
 

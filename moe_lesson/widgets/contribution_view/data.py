@@ -83,7 +83,6 @@ class ContributionView(ReadingWidget):
         num_shared: how many shared experts; they run as one FFN.
         origin: where the layers come from, shown on the widget's face: "trained", "toy" or "synthetic".
         name: of the model, shown beside the origin.
-        title: the title.
         seed: of the untrained model.
 
     Traits to read, set and observe: `layer` (0 … L-1), `order` ("as in the text" or "by the routed part's share") and
@@ -126,8 +125,7 @@ class ContributionView(ReadingWidget):
                          **more)
 
     @classmethod
-    def of_model(cls, model: LanguageModel, text: str, seed: int = 0, *, origin: str = "trained", name: str = "",
-                 title: str = "shared and routed parts") -> ContributionView:
+    def of_model(cls, model: LanguageModel, text: str, seed: int = 0, *, name: str = "", **more) -> ContributionView:
         """What the two parts give to each token of any text, in a language model and in an untrained one of the same sizes.
 
         The untrained model is untrained throughout: its layers read its own hidden states, not the trained model's.
@@ -136,9 +134,8 @@ class ContributionView(ReadingWidget):
             model: a `LanguageModel` whose MoE layers all have shared experts.
             text: what stands in the text field at first, at most the model's context long.
             seed: of the untrained model's weights.
-            origin: "trained" or "toy".
             name: of the model, e.g. "ladder-deepseekmoe"; empty names its sizes.
-            title: the title.
+            more: as above.
         """
         check_model(model)
         ids = encode(text, model.config.vocabulary)
@@ -148,8 +145,8 @@ class ContributionView(ReadingWidget):
         num_shared = max(getattr(recipe, "num_shared", 0) for recipe in model.config.recipes)
         untrained = LanguageModel(model.config, seed).half().float()  # 16 bits are enough for a null, and half to send
         parts = contributions(model, text), contributions(untrained, text)
-        one = cls(*parts, token_texts(ids), width=model.config.width, sizes=sizes, num_shared=num_shared, origin=origin,
-                  title=title, seed=seed, text=well_formed(text),
+        one = cls(*parts, token_texts(ids), width=model.config.width, sizes=sizes, num_shared=num_shared, seed=seed,
+                  text=well_formed(text), **more,
                   name=name or f"{len(sizes)}-layer MoE of {'/'.join(map(str, dict.fromkeys(sizes)))} + {num_shared} experts",
                   max_tokens=min(model.config.context, MOST_TOKENS), untrained=checkpoint_of(untrained))
         one.carry(model)

@@ -49,15 +49,13 @@ class CostExplorer(LessonWidget):
         measured: tables of tools/benchmark_layer.py, whose forward passes are points beside the model's curves; on this machine
             those of its own name, and where it is a CPU those of any CPU. It opens on the largest layer of the first of them
             that has any; see `of_tables`.
-        view: what it opens on, one of `VIEWS`.
-        title: the title.
 
     Traits to read, set and observe: `view`, the sliders `tokens`, `width`, `expert_width`, `num_experts`, `num_shared`, `top_k`
     (as wished; at most num_experts count), `device`, `fused`; of several devices `num_devices`, `link`, `limit` (M as wished: at
     most P, and enough to hold K experts) and `imbalance` (most rows that reach a device over their mean).
 
     Raises:
-        ValueError: for an unknown view, a machine that is no `Device`, or a table of something else.
+        ValueError: for a machine that is no `Device`, or a table of something else.
     """
 
     devices = Dict().tag(sync=True)  # name -> FLOPs per second, and numbers that its memory moves per second
@@ -79,15 +77,13 @@ class CostExplorer(LessonWidget):
     imbalance = Float().tag(sync=True)
     limit = Int().tag(sync=True)
 
-    def __init__(self, *, machine: Device | None = None, measured: Sequence[Table] = (),
-                 view: str = VIEWS[0], title: str = "cost explorer"):
-        require(view in VIEWS, f"view is {view!r}; choose one of {', '.join(VIEWS)}")
+    def __init__(self, *, machine: Device | None = None, measured: Sequence[Table] = (), title: str = "cost explorer"):
         require(machine is None or isinstance(machine, Device), f"machine is {machine!r}; give it what measured_device() returns")
         devices = DEVICES if machine is None else DEVICES | {MINE: machine}
         points = [point for table in measured for point in points_of(table, machine)]
         first = {name: value for point in points[:1] for name, value in point.items() if name in START}
         rates = {name: {"flops": one.flops, "numbers": one.bandwidth / one.bytes_each} for name, one in devices.items()}
-        super().__init__(title=title, measured=points, start={"view": view, **START, **first}, devices=rates)
+        super().__init__(title=title, measured=points, start={"view": VIEWS[0], **START, **first}, devices=rates)
 
     @classmethod
     def of_tables(cls, machine: Device | None = None, folder: pathlib.Path = DATA / "results") -> CostExplorer:

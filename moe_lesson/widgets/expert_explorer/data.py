@@ -41,7 +41,6 @@ class ExpertExplorer(ReadingWidget):
         null: a census of the same documents by random routers.
         origin: where the routing comes from, shown on the widget's face: "trained", "toy" or "synthetic".
         name: of the model.
-        title: the title.
         max_tokens: the longest text, the model's context.
         seed: of the null, and of the documents that example contexts are drawn from.
         least: how often a token must occur in the census to count.
@@ -103,8 +102,7 @@ class ExpertExplorer(ReadingWidget):
 
     @classmethod
     def of_model(cls, model: LanguageModel, text: str = TEXT, corpus: Corpus | None = None, *, name: str = "",
-                 census: dict[str, Census] | None = None, seed: int = 0, limit: int = LIMIT, origin: str = "trained",
-                 title: str = "follow a token, follow an expert") -> ExpertExplorer:
+                 census: dict[str, Census] | None = None, seed: int = 0, **more) -> ExpertExplorer:
         """The explorer of a language model, for any text that the learner types.
 
         Args:
@@ -114,9 +112,7 @@ class ExpertExplorer(ReadingWidget):
             name: of the model; empty names its sizes.
             census: what `take_census` returned for this model, to save the reading.
             seed: of the random routers and of the example contexts; with a census, the seed it was taken with.
-            limit: how many tokens of each document.
-            origin: "trained" or "toy".
-            title: the title.
+            more: as above.
 
         Raises:
             ValueError: if the model has no MoE layer, or the census is of another model.
@@ -124,10 +120,10 @@ class ExpertExplorer(ReadingWidget):
         mixtures(model, "there is no expert to follow")
         routings = [routing for routing in model.route(text) if routing is not None]
         if census is None:
-            census = take_census(model, corpus or machine_corpus(splits=("test",)), limit=limit, seed=seed)
+            census = take_census(model, corpus or machine_corpus(splits=("test",)), limit=LIMIT, seed=seed)
         sizes = "/".join(str(routing.num_experts) for routing in routings)
-        one = cls(routings, text, census["trained"], census["random router"], origin=origin, title=title, seed=seed,
-                  name=name or f"{count(len(routings), 'MoE layer')} of {sizes} experts", max_tokens=model.config.context)
+        one = cls(routings, text, census["trained"], census["random router"], seed=seed, max_tokens=model.config.context,
+                  name=name or f"{count(len(routings), 'MoE layer')} of {sizes} experts", **more)
         one.carry(model)
         return one
 

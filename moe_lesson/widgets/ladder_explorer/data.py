@@ -133,7 +133,6 @@ class LadderExplorer(LessonWidget):
         rungs: name -> its `RungRuns`, two or more, over the same seeds, followed steps and domains;
             `LadderExplorer.of_tables` reads what the course ships.
         origin: where they come from: "trained", "toy" or "synthetic".
-        title: the title.
         rung: the highlighted one at first; the first one unless given.
         beside: the one it is compared with at first; the first other one unless given.
         unit, margin: of the losses; two rungs whose difference lies within the margin are alike.

@@ -101,7 +101,6 @@ class LedgerView(LessonWidget):
     Args:
         config: where the sliders stand at first.
         compare: a model to draw as an outline over the bars, or None; the button of the widget pins another.
-        title: the title.
 
     Traits to read, set and observe: `model` (which one the sliders set out from: "toy", "toy MoE", "LLaMA2 7B",
     "DeepSeek 7B", "DeepSeekMoE 16B", and "this model" for any other config) and the sliders `width`, `layers`, `context`,

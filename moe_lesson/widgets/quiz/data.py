@@ -17,7 +17,6 @@ class Quiz(LessonWidget):
 
     Args:
         questions: each has "ask", a sentence, and "answers", a list of {"says", "why"}; the one that is right has "right": true.
-        title: the title.
         tries: what was answered earlier, see the trait; what is no question or answer any more is left out.
         keep: called with `tries` whenever the learner has answered.
 

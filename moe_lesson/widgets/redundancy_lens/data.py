@@ -34,7 +34,6 @@ class RedundancyLens(LessonWidget):
         origin: where the layer comes from, shown on the widget's face: "trained", "toy" or "synthetic".
         control: losses after 0, 1, 2 … merges of random pairs: [merges + 1], or [Z, merges + 1] with one row per draw.
         unit: what the loss is, e.g. "test loss (nats per byte)".
-        title: the title.
 
     Traits to read, set and observe: `kind` (a key of `mergings`), `merges` (0 … as many as this kind has recorded), `order`
     ("by number", or "by group": those that merge stand together), `pair` (two expert ids, or None). To read: `kinds` (name and

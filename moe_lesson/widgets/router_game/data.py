@@ -39,7 +39,6 @@ class RouterGame(LessonWidget):
         origin: where the routings come from, shown on the widget's face: "trained", "toy" or "synthetic".
         name: of the model, shown beside the origin.
         layers: of each round the MoE layer it is from, counted from 0; None does not say it.
-        title: the title.
 
     Traits to read, set and observe: `round` (0 … R-1), `guesses` (of each guessed round "A", "B" or "C"; it can grow or
     become empty), `locked_token` (an index in the text, or None).
@@ -68,28 +67,22 @@ class RouterGame(LessonWidget):
         super().__init__(title=title, name=name, origin=origin, seed=seed, rounds=packs, start=start)
 
     @classmethod
-    def of_model(cls, model: LanguageModel, texts: Sequence[str], seed: int = 0, layers: Sequence[int] | None = None, *,
-                 origin: str = "trained", name: str = "", title: str = "Which router is trained?") -> RouterGame:
-        """One round for each text, from one MoE layer of a model: its router, a random one on the same hidden states, a hash.
+    def of_model(cls, model: LanguageModel, texts: Sequence[str], seed: int = 0, *, name: str = "", **more) -> RouterGame:
+        """One round for each text, from its MoE layers in turn: its router, a random one on the same hidden states, a hash.
 
         Args:
             model: with at least one MoE layer.
             texts: 1 … 12, each of 2 … 48 tokens and at most the model's context; 30 to 45 with repeated ones are good.
             seed: of the order of the maps, of the random routers and of the hash.
-            layers: which MoE layers, counted from 0, the rounds go through again and again; None is all.
-            origin: "trained" or "toy".
             name: of the model, e.g. "ladder-gshard"; empty names its sizes.
-            title: the title.
+            more: as above.
         """
         require(not isinstance(texts, (str, bytes)), f"texts is one text, {texts!r}; expected a list with one for each round")
         routers = [layer.router for layer in mixtures(model, "there is no router to guess")]
-        layers = range(len(routers)) if layers is None else layers
-        require(len(layers) > 0 and all(0 <= layer < len(routers) for layer in layers),
-                f"layers is {list(layers)}; expected at least one of 0 … {len(routers) - 1}")
-        chosen = [layers[i % len(layers)] for i in range(len(texts))]
+        layers = [i % len(routers) for i in range(len(texts))]
         sizes = "/".join(str(size) for size in dict.fromkeys(router.weight.shape[1] for router in routers))
-        return cls([three_routings(model, text, layer, seed) for text, layer in zip(texts, chosen)], seed, origin,
-                   name or f"{len(routers)}-layer MoE of {sizes} experts", layers=chosen, title=title)
+        return cls([three_routings(model, text, layer, seed) for text, layer in zip(texts, layers)], seed, layers=layers,
+                   name=name or f"{len(routers)}-layer MoE of {sizes} experts", **more)
 
     @property
     def tokens(self) -> list[str]:

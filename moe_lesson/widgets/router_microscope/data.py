@@ -33,7 +33,6 @@ class RouterMicroscope(ReadingWidget):
         routing: T named tokens, routed by a softmax router without bias; its logits are all that is used.
         scale: by which the router multiplies its weights at last; they are shown before it.
         origin: where it comes from, shown on the widget's face: "trained", "toy" or "synthetic".
-        title: the title.
         seed: of the noise.
         token: which token is shown first, 0 … T-1.
 
@@ -80,27 +79,22 @@ class RouterMicroscope(ReadingWidget):
                          **scales(logits_TN), start=start, **more)
 
     @classmethod
-    def of_model(cls, model, text: str, layer: int = 0, *, origin: str = "trained", title: str = "router microscope",
-                 seed: int = 0, token: int = 0) -> RouterMicroscope:
+    def of_model(cls, model, text: str, layer: int = 0, **more) -> RouterMicroscope:
         """The microscope over a language model's own router, for any text that the learner types.
 
         Args:
             model: a `LanguageModel` with at least one MoE layer.
             text: what stands in the text field at first, at most the model's context long.
             layer: which MoE layer, counted from 0.
-            origin: "trained" or "toy".
-            title: the title; the layer is added.
-            seed: of the noise.
-            token: which token is shown first.
+            more: as above, but for the title, which names the layer.
         """
         routers = [layer.router for layer in mixtures(model, "there is no router to look at")]
         require(0 <= layer < len(routers), f"layer is {layer}; this model's MoE layers are 0 … {len(routers) - 1}")
         check_router(routers[layer])
         require(bool(text), "the text is empty, so there is no token to look at; write at least one letter")
         routings = [routing for routing in model.route(text) if routing is not None]
-        one = cls(routings[layer], scale=routers[layer].scale, origin=origin,
-                  title=f"{title} · layer {layer + 1} of {len(routers)}", seed=seed, token=token, layer=layer,
-                  text=well_formed(text), max_tokens=model.config.context)
+        one = cls(routings[layer], scale=routers[layer].scale, title=f"router microscope · layer {layer + 1} of {len(routers)}",
+                  layer=layer, text=well_formed(text), max_tokens=model.config.context, **more)
         one.carry(model)
         return one
 

@@ -31,7 +31,6 @@ class RouterZoo(LessonWidget):
         names: their T texts.
         settings: what the routers need beside logits.
         origin: where the logits come from, shown on the widget's face: "trained", "toy" or "synthetic".
-        title: the title.
 
     Traits to read, set and observe: `router` (a name in `ZOO`), `read` (1 … T, how many tokens there are yet), `locked_token`
     (an index or None).
@@ -53,33 +52,30 @@ class RouterZoo(LessonWidget):
     locked_token = Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, tokens: Tokens, names: Sequence[str], settings: Settings, *, origin: str = "trained",
-                 title: str = "router zoo", router: str = "expert choice"):
+                 title: str = "router zoo"):
         count, num_experts = tokens.logits.shape
         require(count > 0, "there is no token to route; give at least one")
         require(len(names) == len(tokens.token_ids) == len(tokens.documents) == len(tokens.previous) == count,
                 f"{len(names)} names, {len(tokens.token_ids)} ids, {len(tokens.documents)} documents and {len(tokens.previous)} "
                 f"rows of earlier logits for {count} tokens")
         require(len(settings.bias_N) == num_experts, f"settings for {len(settings.bias_N)} experts, logits for {num_experts}")
-        require(router in ZOO, f"router is {router!r}; choose one of {', '.join(ZOO)}")
         for kind in ZOO.values():
             kind.gates(tokens, settings)  # the browser's own have no door: what can't be is refused by these
-        start = {"router": router, "read": count, "locked_token": None}
+        start = {"router": "expert choice", "read": count, "locked_token": None}
         super().__init__(title=title, origin=origin, tokens=[visible(name) for name in names], num_experts=num_experts,
                          logits=float32(tokens.logits), previous=float32(tokens.previous), documents=tokens.documents.tolist(),
                          settings=for_browser(settings, tokens), start=start,
                          kinds={name: {"causal": kind.causal, "free": kind.free} for name, kind in ZOO.items()})
 
     @classmethod
-    def of_model(cls, model, texts: Sequence[str], before: str, *, origin: str = "trained",
-                 title: str = "router zoo") -> RouterZoo:
+    def of_model(cls, model, texts: Sequence[str], before: str, **more) -> RouterZoo:
         """The zoo over what a language model's last router says of some short documents.
 
         Args:
             model: a `LanguageModel` with two MoE layers or more, of as many experts each.
             texts: the documents, one after the other.
             before: another text, on which cut-offs, p and level were found: at most the model's context long.
-            origin: "trained" or "toy".
-            title: the title.
+            more: as above.
         """
         require(not isinstance(texts, (str, bytes)) and len(texts) > 0,
                 f"texts is {texts!r}; expected a list of documents, at least one")
@@ -93,7 +89,7 @@ class RouterZoo(LessonWidget):
         ids = torch.tensor([i for text in texts for i in encode(text, model.config.vocabulary)])
         tokens = Tokens(last, earlier, ids, torch.arange(len(texts)).repeat_interleave(sizes))
         settings = settings_for(read[-1][-1].logits.detach(), read[-1][-1].top_k, model.config.vocabulary)
-        return cls(tokens, [name for one in read[:-1] for name in one[-1].tokens], settings, origin=origin, title=title)
+        return cls(tokens, [name for one in read[:-1] for name in one[-1].tokens], settings, **more)
 
     @traitlets.validate("router")
     def _known_router(self, proposal):

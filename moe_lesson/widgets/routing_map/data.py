@@ -33,7 +33,6 @@ class RoutingMap(ReadingWidget):
         null: what a *random* router decides on the same hidden states, like `routings`, or None. It has the gate of
             `router` without bias.
         num_shared: how many shared experts see every token.
-        title: the title.
 
     Traits to read, set and observe: `layer` (0 … L-1), `k` (1 … N), `router` ("model" or "null"), `locked_token` and
     `locked_expert` (an index or None); of a map made by `of_model` also `text`.
@@ -78,23 +77,21 @@ class RoutingMap(ReadingWidget):
                          null_logits=b"".join(float32(one.logits) for one in null or ()), **more)
 
     @classmethod
-    def of_model(cls, model, text: str, *, origin: str = "trained", seed: int = 0, title: str = "routing map") -> RoutingMap:
+    def of_model(cls, model, text: str, **more) -> RoutingMap:
         """The map of a language model's own routing, beside random routers, for any text that the learner types.
 
         Args:
             model: a `LanguageModel` with at least one MoE layer.
             text: what stands in the text field at first.
-            origin: "trained" or "toy".
-            seed: of the random routers.
-            title: the title.
+            more: as above.
         """
         routers = [layer.router for layer in mixtures(model, "there is no routing to show")]
         require(bool(text), "the text is empty, so there is nothing to route; write at least one letter")
-        routings, null = route_beside_null(model, text, seed)
-        nulls = b"".join(float32(random_router(router, seed + i).weight) for i, router in enumerate(routers))
+        routings, null = route_beside_null(model, text)
+        nulls = b"".join(float32(random_router(router, i).weight) for i, router in enumerate(routers))
         shared = max(recipe.num_shared for recipe in model.config.recipes if isinstance(recipe, Sparse))
-        one = cls(routings, null=null, origin=origin, router=routers, title=title, num_shared=shared, text=well_formed(text),
-                  max_tokens=model.config.context, null_weights=nulls)
+        one = cls(routings, null=null, router=routers, num_shared=shared, text=well_formed(text),
+                  max_tokens=model.config.context, null_weights=nulls, **more)
         one.carry(model)
         return one
 

@@ -91,7 +91,6 @@ class SegmentationView(LessonWidget):
     Args:
         worlds: name -> `World`; `SegmentationView.of_tables` reads what the course ships.
         origin: where the measurements come from, shown on the widget's face: "trained", "toy" or "synthetic".
-        title: the title.
 
     Traits to read, set and observe: `world` (a key of `worlds`), `segments` (m: 1, 2, 4, 8), `num_shared` (Ks as wished: 0, 1,
     2, 4; the widget shows as many as leave one active piece to be routed).

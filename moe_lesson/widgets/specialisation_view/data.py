@@ -58,7 +58,6 @@ class SpecialisationView(LessonWidget):
             name: of the model.
             origin: "trained", "toy" or "synthetic".
             seed: of the samples and of the draws, a whole number.
-            title: the title.
 
         Raises:
             ValueError: if there are other than 2 … 8 domains, too few tokens, or the censuses are not of the same tokens.

@@ -26,7 +26,6 @@ class TokenWay(ReadingWidget):
         token: which of its tokens is followed at first.
         short: stop at five stations instead of eight.
         origin: shown on the widget's face: "trained" or "toy".
-        title: the title.
 
     Traits to read, set and observe: `text`, `layer` (0 … L-1), `locked_token` and `station` (0 … 7, of a short one 0 … 4).
 

@@ -55,8 +55,6 @@ def test_rows_that_no_experiment_gives_are_refused_with_value_and_remedy(words, 
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="origin is 'real'"):
         view_of(origin="real")
-    with pytest.raises(ValueError, match="share is 0.5; choose one of 0.0625, 0.125, 0.25"):
-        view_of(share=0.5)
 
 
 def test_the_table_is_read_in_the_order_of_the_lesson_and_without_other_models(monkeypatch):

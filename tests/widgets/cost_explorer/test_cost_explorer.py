@@ -11,7 +11,7 @@ import pytest
 import torch
 from cost_explorer.cases import H100 as CARD
 from cost_explorer.cases import ROW, SLOW, explorer_of, table_of
-from widget_harness import put, status
+from widget_harness import made, put, status
 
 from moe_lesson.measure.evidence import Table, result_table, write_table
 from moe_lesson.measure.roofline import DEVICES, Device, Stage, dense_stages, moe_stages, seconds
@@ -28,7 +28,6 @@ H100 = DEVICES["H100 SXM"]
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"view": "no device"}, "view is 'no device'; choose one of one device, several devices"),
     ({"machine": "my laptop"}, r"machine is 'my laptop'; give it what measured_device\(\) returns"),
     ({"measured": [Table([{"pass": "forward", "ratio": 1.5}], {})]},
      "a measured table has no expert_width, experts, implementation, tokens, top_k, width; give it one of tools/bench")])
@@ -37,10 +36,8 @@ def test_what_can_not_be_is_refused_with_value_and_remedy(arguments, words):
         CostExplorer(**arguments)
 
 
-def test_it_starts_at_values_that_its_sliders_have_and_on_the_view_that_is_asked_for():
+def test_it_starts_at_values_that_its_sliders_have():
     assert all(START[name] in values for name, values in CHOICES.items())
-    explorer = CostExplorer(view="several devices")
-    assert explorer.view == explorer.start["view"] == "several devices"
 
 
 # --- what was measured -------------------------------------------------------------------------------------------------
@@ -327,7 +324,7 @@ def test_a_measured_ratio_beyond_the_axis_makes_it_grow(show):
 
 
 def test_on_several_devices_it_says_what_is_sent_and_what_that_takes(show):
-    page = show(CostExplorer(view="several devices"))
+    page = show(made(CostExplorer(), view="several devices"))
     assert status(page).replace("\u00a0", " ") == (
         "4 devices with 16 experts each, NVLink. 6 rows a token, 73.7 kB: 7.35 ms, 1.74 × as fast as one device: 3.20 ms to "
         "compute, 2.68 ms to send, 1.47 ms until the fullest is done. A copy a device, 3.35 a token, 41.1 kB: 5.87 ms, 2.18 × as "
@@ -337,7 +334,7 @@ def test_on_several_devices_it_says_what_is_sent_and_what_that_takes(show):
 
 
 def test_the_bars_of_a_step_are_as_long_as_its_parts(show):
-    page = show(CostExplorer(view="several devices"))
+    page = show(made(CostExplorer(), view="several devices"))
     alone = 3 * seconds(moe_stages(65_536, 64, 6, 2048, 256), H100)
     send = 65_536 / 4 * bytes_per_token(6, 4, 2048) / 450e9
     lengths = [alone, 0, 0, alone / 4, send, 0.25 * (alone / 4 + send)]
@@ -348,14 +345,14 @@ def test_the_bars_of_a_step_are_as_long_as_its_parts(show):
 
 
 def test_a_slow_link_makes_several_devices_slower_than_one_and_balance_takes_the_waiting_away(show):
-    page = show(CostExplorer(view="several devices"))
+    page = show(made(CostExplorer(), view="several devices"))
     put(page, link="InfiniBand", num_devices=8)
     assert float(large(page).split()[2]) < 1 and page.get_by_text("× one device; the axis has grown × 4", exact=True).is_visible()
     assert "0.00 s until the fullest is done" in put(page, imbalance=1.0).replace("\u00a0", " ")
 
 
 def test_a_limit_that_can_not_hold_a_tokens_experts_is_lifted_and_says_so(show):
-    page = show(CostExplorer(view="several devices"), live=True)
+    page = show(made(CostExplorer(), view="several devices"), live=True)
     slider = page.get_by_label("M, devices of a token at most", exact=True)
     assert slider.get_attribute("aria-valuetext") == "M = 3 at most"
     said = put(page, num_experts=8, num_devices=8)

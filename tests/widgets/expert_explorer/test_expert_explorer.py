@@ -80,8 +80,8 @@ def test_it_starts_with_the_expert_that_likes_the_token_in_the_middle_best():
 
 def test_an_explorer_of_a_model_reads_a_corpus_or_a_census_of_it(corpus):
     model = model_of()
-    views = [ExpertExplorer.of_model(model, "to be", corpus, seed=2, limit=100),
-             ExpertExplorer.of_model(model, "to be", census=take_census(model, corpus, limit=100, seed=2), seed=2)]
+    views = [ExpertExplorer.of_model(model, "to be", corpus, seed=2),
+             ExpertExplorer.of_model(model, "to be", census=take_census(model, corpus, seed=2), seed=2)]
     assert views[0].lifts == views[1].lifts and views[0].null_lifts == views[1].null_lifts != b""
     assert views[0].name == "2 MoE layers of 12/12 experts" and views[0].weights == views[1].weights != ""
 
