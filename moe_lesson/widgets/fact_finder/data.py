@@ -6,6 +6,7 @@ Python packs the models and a sample of the facts; the browser runs them. A *box
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 import traitlets
@@ -101,7 +102,7 @@ def about(name: str, model: FactsModel) -> dict:
     shared = layer.shared.hidden // hidden if layer.shared else 0
     boxes = [f"expert {i}" for i in range(n)] + [f"shared {i}" for i in range(shared)]
     return {"name": name, "experts": n, "shared": shared, "hidden": hidden, "top_k": layer.router.top_k,
-            "gate": Gate.of(layer.router).to_dict(), "boxes": boxes}
+            "gate": asdict(Gate.of(layer.router)), "boxes": boxes}
 
 
 def tensors_of(model: FactsModel) -> dict[str, Tensor]:

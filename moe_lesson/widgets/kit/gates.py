@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,19 +41,9 @@ class Gate:
 
     @classmethod
     def of(cls, router) -> Gate:
-        """The gate of a `Router` (or anything with its attributes), of a mapping with these names, or a Gate itself."""
-        values = router if isinstance(router, Mapping) else {
-            name: getattr(router, name) for name in cls.__dataclass_fields__ if hasattr(router, name)}
-        unknown = set(values) - set(cls.__dataclass_fields__)
-        require(not unknown, f"unknown router setting {', '.join(sorted(map(str, unknown)))}; "
-                             f"expected {', '.join(cls.__dataclass_fields__)}")
-        bias = values.get("bias")
-        bias = None if bias is None else tuple(torch.as_tensor(bias).detach().double().flatten().tolist())
-        return cls(**{**values, "bias": bias})
-
-    def without_bias(self) -> Gate:
-        """The gate of a fresh router: nobody has balanced it yet."""
-        return Gate(self.score, self.renormalise, self.scale)
+        """The gate of a `Router`, or a Gate itself."""
+        bias = router.bias.double().tolist() if isinstance(router.bias, Tensor) else router.bias
+        return cls(router.score, router.renormalise, router.scale, bias and tuple(bias))
 
     def ranks(self, logits_TN: Tensor) -> Tensor:
         """What experts are chosen by: the scores plus the bias, in float64."""
@@ -65,10 +55,6 @@ class Gate:
         bias = None if self.bias is None else torch.tensor(self.bias, dtype=torch.float64)
         return Routing(logits_TN, *choose(SCORES[self.score](logits), top_k, bias_N=bias, renormalise=self.renormalise,
                                           scale=self.scale, log_scores_TN=LOG_SCORES[self.score](logits)))
-
-    def to_dict(self) -> dict:
-        """What the browser needs, as JSON."""
-        return asdict(self)
 
 
 def plain(routing: Routing) -> Tensor:

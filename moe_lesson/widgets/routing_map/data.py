@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import traitlets
 from traitlets import Bytes, Dict, Int, List, Unicode
@@ -28,8 +29,7 @@ class RoutingMap(ReadingWidget):
     Args:
         routings: L routings, one per MoE layer, of the same T named tokens and the same K; N may differ.
         origin: where they come from, shown on the widget's face: "trained", "toy" or "synthetic".
-        router: how logits become weights: a `Router`, a mapping or a `Gate` (score, renormalise, scale, bias) for all
-            layers, or a list of L of them.
+        router: how logits become weights, L times a `Router` or a `Gate`; unless given, `Gate()`.
         null: what a *random* router decides on the same hidden states, like `routings`, or None. It has the gate of
             `router` without bias.
         num_shared: how many shared experts see every token.
@@ -57,11 +57,11 @@ class RoutingMap(ReadingWidget):
     locked_token = Int(None, allow_none=True).tag(sync=True)
     locked_expert = Int(None, allow_none=True).tag(sync=True)
 
-    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router=None,
+    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router: Sequence = (),
                  null: Sequence[Routing] | None = None, num_shared: int = 0, title: str = "routing map", **more):
         require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
-        gates = gates_for(router, len(routings))
-        null_gates = [gate.without_bias() for gate in gates] if null is not None else []
+        gates = [Gate.of(one) for one in router] or [Gate()] * len(routings)
+        null_gates = [replace(gate, bias=None) for gate in gates] if null is not None else []
         check_layers(routings, gates, "routings")
         if null is not None:
             check_layers(null, null_gates, "null")
@@ -70,8 +70,8 @@ class RoutingMap(ReadingWidget):
         tokens = [visible(token) for token in routings[0].tokens]
         start = {"layer": 0, "k": routings[0].top_k, "router": "model", "locked_token": repeated(tokens), "locked_expert": None,
                  "text": more.pop("text", "")}
-        super().__init__(title=title, origin=origin, num_shared=num_shared, gates=[gate.to_dict() for gate in gates],
-                         null_gates=[gate.to_dict() for gate in null_gates], sizes=[r.num_experts for r in routings],
+        super().__init__(title=title, origin=origin, num_shared=num_shared, gates=list(map(asdict, gates)),
+                         null_gates=list(map(asdict, null_gates)), sizes=[r.num_experts for r in routings],
                          top_k=routings[0].top_k, tokens=tokens, start=start,
                          logits=b"".join(float32(one.logits) for one in routings),
                          null_logits=b"".join(float32(one.logits) for one in null or ()), **more)
@@ -116,13 +116,6 @@ def repeated(tokens: Sequence[str]) -> int | None:
     words = Counter(token for token in tokens if token.strip("␣").isalnum())
     (word, times), = words.most_common(1) or [("", 0)]
     return tokens.index(word) if times > 1 else None
-
-
-def gates_for(router, layers: int) -> list[Gate]:
-    """One gate per layer, out of one for all or a list."""
-    routers = list(router) if isinstance(router, (list, tuple)) else [router or {}] * layers
-    require(len(routers) == layers, f"{len(routers)} routers for {layers} layers; give one each, or one for all")
-    return [Gate.of(one) for one in routers]
 
 
 def shapes(routings: Sequence[Routing]) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import types
 import unicodedata
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def golden_gate(name: str, logits: np.ndarray, k: int, gate: Gate) -> dict:
     routing = gate.route(logits_TN, k)
     T, N = logits_TN.shape
     same = [len(set(routing.expert_ids[0].tolist()) & set(ids)) for ids in routing.expert_ids.tolist()]
-    return {"name": name, "logits": bits(logits_TN), "T": T, "N": N, "k": k, "gate": gate.to_dict(),
+    return {"name": name, "logits": bits(logits_TN), "T": T, "N": N, "k": k, "gate": asdict(gate),
             "ids": routing.expert_ids.flatten().tolist(), "weights": routing.weights.flatten().tolist(),
             "load": routing.load.tolist(), "common": same}
 

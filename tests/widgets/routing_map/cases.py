@@ -1,5 +1,7 @@
 """Routing maps that several tests look at, made of random logits."""
 
+from dataclasses import replace
+
 from routings import PLAIN, logits_of, routing_of
 
 from moe_lesson.widgets import RoutingMap
@@ -10,5 +12,5 @@ def map_of(tokens=21, experts=12, k=3, layers=2, *, gate=PLAIN, null=True, **mor
     names = None if isinstance(tokens, int) else tokens
     size = tokens if names is None else len(names)
     routings = [routing_of(logits_of(size, experts, i), k, gate, names) for i in range(layers)]
-    nulls = [routing_of(logits_of(size, experts, 50 + i), k, gate.without_bias(), names) for i in range(layers)]
-    return RoutingMap(routings, router=gate, null=nulls if null else None, **{"origin": "synthetic", **more})
+    nulls = [routing_of(logits_of(size, experts, 50 + i), k, replace(gate, bias=None), names) for i in range(layers)]
+    return RoutingMap(routings, router=[gate] * layers, null=nulls if null else None, **{"origin": "synthetic", **more})

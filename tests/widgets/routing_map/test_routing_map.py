@@ -7,7 +7,7 @@ import pytest
 import torch
 from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
-from routings import logits_of, routing_of
+from routings import PLAIN, logits_of, routing_of
 from traitlets import TraitError
 from widget_harness import browser_state, dots, put, status, write, written
 
@@ -16,6 +16,7 @@ from moe_lesson.measure.nulls import route_beside_null
 from moe_lesson.moe.layers import Router
 from moe_lesson.moe.routing import Routing
 from moe_lesson.widgets import RoutingMap
+from moe_lesson.widgets.kit.gates import Gate
 from moe_lesson.widgets.kit.weights import weights_of
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
@@ -37,12 +38,12 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     refused("K = 3, .* has 2", [one, routing_of(logits_of(5, 4), 3)])
     refused("null has .* same size", [one], null=[routing_of(logits_of(5, 6), 2)])
     refused("null has 2 layers; expected 1", [one], null=[one, one])
-    refused("2 routers for 1 layers", [one], router=[{}, {}])
-    refused("unknown score 'relu'; choose one of softmax, sigmoid", [one], router={"score": "relu"})
-    refused("unknown router setting temperature", [one], router={"temperature": 1})
-    refused("scale is 0", [one], router={"scale": 0})
-    refused("4 experts, but the bias has 3 numbers", [one], router={"bias": [0, 0, 0]})
-    refused("bias holds NaN", [one], router={"bias": [0, 0, 0, float("nan")]})
+    refused("routings has 1 layers; expected 2", [one], router=[PLAIN, PLAIN])
+    refused("4 experts, but the bias has 3 numbers", [one], router=[Gate(bias=(0, 0, 0))])
+    for words, wrong in (("unknown score 'relu'; choose one of softmax, sigmoid", {"score": "relu"}),
+                         ("scale is 0", {"scale": 0}), ("bias holds NaN", {"bias": (0, 0, 0, math.nan)})):
+        with pytest.raises(ValueError, match=words):
+            Gate(**wrong)
     refused("num_shared is -1", [one], num_shared=-1)
 
 
@@ -53,9 +54,9 @@ def test_logits_that_are_no_numbers_are_refused(value):
     refused("hold NaN or infinity", [routing])
 
 
-@pytest.mark.parametrize("wrong", [{"score": "sigmoid"}, {"renormalise": False}, {"scale": 2.0}, {"bias": [9, 0, 0, 0]}])
+@pytest.mark.parametrize("wrong", [{"score": "sigmoid"}, {"renormalise": False}, {"scale": 2.0}, {"bias": (9, 0, 0, 0)}])
 def test_a_gate_that_does_not_reproduce_the_record_is_refused(wrong):
-    refused("does not follow from its logits", [routing_of(logits_of(9, 4), 2)], router=wrong)
+    refused("does not follow from its logits", [routing_of(logits_of(9, 4), 2)], router=[Gate(**wrong)])
 
 
 def test_a_bfloat16_routing_is_read():
