@@ -81,17 +81,22 @@ def check_logits(routing: Routing, here: str) -> None:
             f"{here}.logits hold NaN or infinity; look for a diverged training or a division by zero")
 
 
+def check_routing(routing: Routing, here: str) -> None:
+    """Refuse what is not the routing of named tokens."""
+    require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
+    require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
+    require(routing.num_tokens > 0, f"{here} has no token; route a text of at least one")
+    require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
+
+
 def check_text(routings: Sequence[Routing], name: str) -> None:
     """Refuse what is not the routing of one text's named tokens through one or more layers with the same K."""
     require(isinstance(routings, Sequence), f"{name} is {type(routings).__name__}; expected a list, one Routing per MoE layer")
     require(len(routings) > 0, f"{name} is empty; expected one Routing per MoE layer")
     for layer, routing in enumerate(routings):
         here, first = f"{name}[{layer}]", routings[0]
-        require(isinstance(routing, Routing), f"{here} is {type(routing).__name__}; expected a Routing")
-        require(routing.tokens is not None, f"{here} has no token texts; add them with routing.with_tokens([...])")
+        check_routing(routing, here)
         require(routing.tokens == first.tokens, f"{here} has other tokens than {name}[0]; route one text through all layers")
-        require(routing.num_tokens > 0, f"{here} has no token; route a text of at least one")
-        require(routing.top_k >= 1, f"{here} has K = 0; each token must go to at least one expert")
         require(routing.top_k == first.top_k, f"{here} has K = {routing.top_k}, {name}[0] has {first.top_k}; "
                                               "show layers of different K in views of their own")
 

@@ -21,7 +21,7 @@ from ...measure.nulls import hash_routing, route_beside_null
 from ...moe.layers import mixtures, moe_layers
 from ...moe.routing import Routing, max_violation
 from ..kit.base import LessonWidget, within
-from ..kit.gates import count
+from ..kit.gates import check_routing, count
 
 PLACES = ("A", "B", "C")
 NAMES = {"trained": "trained router", "random router": "random router", "hash router": "hash router"}
@@ -139,14 +139,12 @@ def check_rounds(rounds: Sequence[Mapping[str, Routing]], layers: Sequence[int] 
                 f"rounds[{i}] is {sorted(maps) if isinstance(maps, Mapping) else type(maps).__name__}; "
                 f"expected a Routing for each of {', '.join(NAMES)}")
         for kind in NAMES:
-            check_routing(maps[kind], maps["trained"], f"rounds[{i}][{kind!r}]")
+            check_map(maps[kind], maps["trained"], f"rounds[{i}][{kind!r}]")
 
 
-def check_routing(one: Routing, model: Routing, here: str) -> None:
-    require(isinstance(one, Routing), f"{here} is {type(one).__name__}; expected a Routing")
-    require(one.tokens is not None, f"{here} has no token names; give them with routing.with_tokens(…)")
+def check_map(one: Routing, model: Routing, here: str) -> None:
+    check_routing(one, here)
     require(2 <= one.num_tokens <= MOST_TOKENS, f"{here} has {count(one.num_tokens, 'token')}; expected 2 … {MOST_TOKENS}")
-    require(one.top_k >= 1, f"{here} chooses no expert; expected K = 1 or more")
     require((one.tokens, one.num_experts, one.top_k) == (model.tokens, model.num_experts, model.top_k),
             f"{here} has T, N, K = {one.num_tokens}, {one.num_experts}, {one.top_k}, the trained router {model.num_tokens}, "
             f"{model.num_experts}, {model.top_k}; route the same tokens through routers of the same sizes")

@@ -18,7 +18,7 @@ from ...base.text import visible, well_formed
 from ...moe.layers import mixtures
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
-from ..kit.gates import Gate, check_logits, follows, plain
+from ..kit.gates import Gate, check_logits, check_routing, follows, plain
 
 DRAWS = 100
 COLDEST, HOTTEST = 0.1, 10.0  # temperatures
@@ -66,7 +66,8 @@ class RouterMicroscope(ReadingWidget):
     def __init__(self, routing: Routing, *, scale: float = 1.0, origin: str = "trained", title: str = "router microscope",
                  seed: int = 0, token: int = 0, **more):
         require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
-        check_routing(routing)
+        check_routing(routing, "routing")
+        check_logits(routing, "routing")
         require(isinstance(token, int) and 0 <= token < routing.num_tokens,
                 f"token is {token!r}; expected 0 … {routing.num_tokens - 1}")
         logits_TN = plain(routing).numpy()
@@ -110,14 +111,6 @@ class RouterMicroscope(ReadingWidget):
 
 
 # --- validation -------------------------------------------------------------------------------------------------------
-
-
-def check_routing(routing: Routing) -> None:
-    require(isinstance(routing, Routing), f"routing is {type(routing).__name__}; expected a Routing")
-    require(routing.num_tokens > 0, "the routing has no token; the microscope looks at one")
-    require(routing.top_k >= 1, "the routing has K = 0; each token must go to at least one expert")
-    require(routing.tokens is not None, "the routing has no token texts; add them with routing.with_tokens([...])")
-    check_logits(routing, "routing")
 
 
 def check_router(router) -> None:

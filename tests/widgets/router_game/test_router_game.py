@@ -99,7 +99,7 @@ def test_wrong_rounds_are_refused_with_value_and_remedy():
             (r"rounds\[1\]\['hash router'\] is str; expected a Routing", [good, {**good, "hash router": "x"}], {}),
             (r"\['random router'\] has T, N, K = 37, 8, 2, the trained router 37, 16, 2; route the same",
              [{**good, "random router": other["trained"]}], {}),
-            ("has no token names; give them", [{**good, "trained": plain}], {}),
+            ("has no token texts; add them", [{**good, "trained": plain}], {}),
             ("has 49 tokens; expected 2 … 48", [maps_of(49)], {}), ("has 1 token; expected 2", [maps_of(1)], {}),
             ("no token stands twice .*repeated words", [maps_of("abc")], {}), ("all are equal", [maps_of("aaa")], {})):
         with pytest.raises(ValueError, match=words):

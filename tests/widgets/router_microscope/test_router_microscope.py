@@ -32,7 +32,7 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
             (r"token is 5; expected 0 … 4", one, {"token": 5}),
             ("routing is str; expected a Routing", "x", {}),
             ("no token texts; add them with", Routing(one.logits, one.expert_ids, one.weights), {}),
-            ("no token; the microscope looks at one", routing_of(logits_of(0, 4), 2), {}),
+            ("routing has no token; route a text", routing_of(logits_of(0, 4), 2), {}),
             ("K = 0", routing_of(logits_of(5, 4), 0), {}),
             ("does not follow from its logits with a softmax", routing_of(logits_of(5, 4), 2, Gate("sigmoid")), {}),
             ("does not follow from its logits", routing_of(logits_of(5, 4), 2, Gate(scale=2.0)), {}),
