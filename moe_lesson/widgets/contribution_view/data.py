@@ -24,7 +24,7 @@ from ...measure.instruments import layer_inputs, shared_and_routed
 from ...moe.layers import moe_layers
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
-from ..kit.gates import count
+from ..kit.gates import count, packed_choices
 from ..kit.weights import checkpoint_of
 
 IN_TEXT, BY_SHARE = "as in the text", "by the routed part's share"
@@ -45,16 +45,16 @@ class Contribution:
     shared_T: ndarray
     routed_T: ndarray
     cosine_T: ndarray
-    expert_ids: ndarray
-    weights: ndarray
+    expert_ids: Tensor
+    weights: Tensor
 
     @classmethod
     def of(cls, shared_TD: Tensor, routed_TD: Tensor, routing: Routing) -> Contribution:
         """The lengths and the cosine of two parts, see `shared_and_routed`."""
         shared_TD, routed_TD = shared_TD.detach().double().cpu(), routed_TD.detach().double().cpu()
         cosine_T = F.cosine_similarity(shared_TD, routed_TD, dim=-1)
-        return cls(*(part.numpy() for part in (shared_TD.norm(dim=-1), routed_TD.norm(dim=-1), cosine_T,
-                                               routing.expert_ids.detach().cpu(), routing.weights.detach().double().cpu())))
+        return cls(*(part.numpy() for part in (shared_TD.norm(dim=-1), routed_TD.norm(dim=-1), cosine_T)),
+                   routing.expert_ids.cpu(), routing.weights.detach().double().cpu())
 
 
 @torch.no_grad()
@@ -120,9 +120,7 @@ class ContributionView(ReadingWidget):
         start = {"layer": 0, "order": IN_TEXT, "locked_token": None, "text": more.pop("text", "")}
         super().__init__(title=title, name=name, origin=origin, seed=seed, width=width, num_shared=num_shared,
                          tokens=[visible(token) for token in tokens], sizes=list(sizes), top_k=layers[0].expert_ids.shape[1],
-                         parts=parts.tobytes(), expert_ids=b"".join(one.expert_ids.astype(np.int32).tobytes() for one in layers),
-                         expert_weights=b"".join(one.weights.astype(np.float64).tobytes() for one in layers), start=start,
-                         **more)
+                         parts=parts.tobytes(), **packed_choices(layers), start=start, **more)
 
     @classmethod
     def of_model(cls, model: LanguageModel, text: str, seed: int = 0, *, name: str = "", **more) -> ContributionView:
@@ -187,8 +185,8 @@ def check_layers(layers: Sequence[Contribution], tokens: Sequence[str], sizes: S
                     f"{here}.{part} has shape {getattr(one, part).shape}; expected one number for each of {shape[0]} tokens")
             require(bool(np.isfinite(getattr(one, part)).all()),
                     f"{here}.{part} holds NaN or infinity; look for a diverged training or a division by zero")
-        require(one.expert_ids.shape == one.weights.shape == shape,
-                f"{here} has experts {one.expert_ids.shape} and weights {one.weights.shape}; expected [T, K] = {shape}")
+        ids, weights = tuple(one.expert_ids.shape), tuple(one.weights.shape)
+        require(ids == weights == shape, f"{here} has experts {ids} and weights {weights}; expected [T, K] = {shape}")
         require(0 <= one.expert_ids.min() <= one.expert_ids.max() < experts,
                 f"{here}: expert ids run from {one.expert_ids.min()} to {one.expert_ids.max()}; expected 0 to {experts - 1}")
         require(min(one.shared_T.min(), one.routed_T.min()) >= 0, f"{here} has a negative length; a length is 0 or more")

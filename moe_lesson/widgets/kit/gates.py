@@ -121,7 +121,7 @@ def float32(values: Tensor) -> bytes:
     return values.detach().float().cpu().numpy().tobytes()
 
 
-def packed_choices(routings: Sequence[Routing]) -> dict[str, bytes]:
+def packed_choices(routings: Sequence) -> dict[str, bytes]:
     """Two traits of [L, T, K]: `expert_ids`, int32, and `expert_weights`, float64, which holds any float exactly."""
     return {"expert_ids": b"".join(one.expert_ids.cpu().numpy().astype(np.int32).tobytes() for one in routings),
             "expert_weights": b"".join(one.weights.detach().double().cpu().numpy().tobytes() for one in routings)}

@@ -30,7 +30,7 @@ def lengths(shared, routed, cosine=None, k: int = 1) -> Contribution:
     """Parts of given lengths; every token goes to expert 0, 1 …"""
     T = len(shared)
     return Contribution(np.array(shared, float), np.array(routed, float), np.array(cosine or [0.0] * T, float),
-                        np.tile(np.arange(k), (T, 1)), np.full((T, k), 1 / k))
+                        torch.arange(k).expand(T, k), torch.full((T, k), 1 / k, dtype=torch.float64))
 
 
 def toy(one: Contribution, null: Contribution | None = None, tokens=None, **more) -> ContributionView:
