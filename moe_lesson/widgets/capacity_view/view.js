@@ -1,11 +1,11 @@
 // Capacity: an expert has room for a limited number of tokens, and whoever finds it full is dropped.
 
-import { drawNumbers, fillTicks, fitted, makeScale, outline, RAMP, sizedContext, span, weightColour } from "../kit/canvas.js";
+import { drawNumbers, fillTicks, fitted, makeLegend, outline, RAMP, sizedContext, span, weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { placeWithin } from "../kit/events.js";
-import { make, makeStage } from "../kit/page.js";
+import { makeStage } from "../kit/page.js";
 import { ReadingView, readText } from "../kit/reading.js";
 import { numbers, routedLayers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
@@ -134,9 +134,9 @@ class CapacityViewView extends ReadingView {
     this.strip = new TokenStrip(this, { short: this.state.weights });
     Object.assign(this, makeStage("map of choices, tokens in the order of the batch by experts, over the load of each expert: arrow "
       + "keys move, Enter keeps a token, Escape lets go"));
-    const [{ scale, ticks }, legend] = [makeScale(RAMP), make("div", "moe-legend")];
+    const { legend, ticks } = makeLegend("Underlined: lost some experts; filled: lost all. Map: the batch, first on top; "
+      + "frame: dropped.", RAMP);
     this.ticks = ticks;
-    legend.append(make("span", "", "Underlined: lost some experts; filled: lost all. Map: the batch, first on top; frame: dropped."), scale);
     return [this.strip.box, legend, this.stage];
   }
 

@@ -12,17 +12,14 @@ export function weightColour(weight, limit) {
   return RAMP[Math.min(255, Math.floor(share * 256))];
 }
 
-/** A list of colours as the background of a ramp. */
-function rampOf(colours) {
-  return `linear-gradient(to right, ${colours.filter((_, i) => i % 15 === 0).join(", ")})`;
-}
-
-/** What the colours of a map mean, with room for numbers under them: { scale, ticks }. */
-export function makeScale(colours) {
-  const [scale, ramp, ticks] = ["moe-scale", "moe-ramp", "moe-ticks"].map((name) => make("span", name));
-  ramp.style.background = rampOf(colours);
+/** Words on a map, and what its colours mean, with room for numbers under them: { legend, ticks }. */
+export function makeLegend(words, colours) {
+  const [legend, scale] = [make("div", "moe-legend"), make("span", "moe-scale")];
+  const [ramp, ticks] = [make("span", "moe-ramp"), make("span", "moe-ticks")];
+  ramp.style.background = `linear-gradient(to right, ${colours.filter((_, i) => i % 15 === 0).join(", ")})`;
   scale.append(ramp, ticks);
-  return { scale, ticks };
+  legend.append(make("span", "", words), scale);
+  return { legend, ticks };
 }
 
 /** Numbers under a scale: [what stands there, at which share of the scale]. */

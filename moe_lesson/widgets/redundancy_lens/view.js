@@ -1,7 +1,7 @@
 // The redundancy lens: which experts are alike, and what merging them costs. Every loss was measured in Python before the
 // page opened; this module only reads.
 
-import { drawNumbers, fillTicks, inkOn, makeScale, outline, sizedContext } from "../kit/canvas.js";
+import { drawNumbers, fillTicks, inkOn, makeLegend, outline, sizedContext } from "../kit/canvas.js";
 import { Chart, fillTable, makeSheet } from "../kit/charts.js";
 import { choice, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
@@ -146,10 +146,9 @@ class RedundancyLensView extends PointingView {
     this.similarities = floats(this.state.similarity);
     this.meaning = make("div", "moe-caption");
     Object.assign(this, makeStage("heat map of similarity: arrow keys move, Enter keeps a pair of experts, Escape lets go"));
-    const { scale, ticks } = makeScale(DIVERGING);
+    const { legend, ticks } = makeLegend("Outlined: now one expert", DIVERGING);
     fillTicks(ticks, [[-1, 0], [0, 0.5], [1, 1]]);
-    const [legend, map, figure] = ["moe-legend", "moe-lens-map", "moe-lens"].map((name) => make("div", name));
-    legend.append(make("span", "", "Outlined: now one expert"), scale);
+    const [map, figure] = ["moe-lens-map", "moe-lens"].map((name) => make("div", name));
     map.append(legend, this.stage);
     this.chart = new Chart({ height: 398, margin: { top: 26, right: 116 } });
     figure.append(map, this.chart.box);

@@ -1,6 +1,6 @@
 // The routing map: a text, and the experts that each of its tokens chose.
 
-import { drawCells, drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, makeScale, outline, RAMP, sizedContext,
+import { drawCells, drawLoad, drawNames, drawRibbon, fillTicks, LOAD_HEIGHT, makeLegend, outline, RAMP, sizedContext,
   weightColour } from "../kit/canvas.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
@@ -137,10 +137,9 @@ class RoutingMapView extends ReadingView {
     [this.spacer, this.heat, this.load] = [make("div"), makeCanvas("moe-heat"), makeCanvas("moe-load")];
     this.spacer.append(this.heat);
     this.scroller.append(this.spacer);
-    const { scale, ticks } = makeScale(RAMP);
-    const legend = make("div", "moe-legend");
+    const { legend, ticks } = makeLegend("Rows: tokens. Columns: experts. Colour: gate weight. Bars: tokens per expert (○ none).",
+      RAMP);
     this.ticks = ticks;
-    legend.append(make("span", "", "Rows: tokens. Columns: experts. Colour: gate weight. Bars: tokens per expert (○ none)."), scale);
     const maps = make("div");
     maps.append(this.scroller, this.load);
     return [this.strip.box, legend, maps];
