@@ -4,7 +4,7 @@ import { drawNumbers, fillTicks, fitted, makeLegend, outline, RAMP, sizedContext
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
-import { placeWithin } from "../kit/events.js";
+import { moved, placeWithin } from "../kit/events.js";
 import { makeStage } from "../kit/page.js";
 import { ReadingView, readText } from "../kit/reading.js";
 import { numbers, routedLayers } from "../kit/routing.js";
@@ -250,7 +250,7 @@ class CapacityViewView extends ReadingView {
 
   wire() {
     const under = ({ clientY }) => placeWithin(clientY - this.canvas.getBoundingClientRect().top - PAD, this.row, this.seen.T);
-    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, () => this.seen.T,
+    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, (cursor, key) => moved(cursor, key, this.seen.T),
       (place) => ({ locked_token: this.seen.queue[place] }))];
   }
 }

@@ -4,7 +4,7 @@ import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
-import { on, placeWithin } from "../kit/events.js";
+import { moved, on, placeWithin } from "../kit/events.js";
 import { readModel } from "../kit/moe.js";
 import { make, takeKeys } from "../kit/page.js";
 import { ReadingView, readText } from "../kit/reading.js";
@@ -236,7 +236,8 @@ class ContributionView extends ReadingView {
     const under = ({ clientX }) => placeWithin(clientX - this.stage.getBoundingClientRect().left - MARGIN.left, this.cell,
       this.columns.length);
     return [...this.strip.wire(), on(this.folded, "toggle", this.frame.ask),
-      ...this.listenPlaces(this.stage, under, () => this.columns.length, (column) => ({ locked_token: this.columns[column] }))];
+      ...this.listenPlaces(this.stage, under, (cursor, key) => moved(cursor, key, this.columns.length),
+        (column) => ({ locked_token: this.columns[column] }))];
   }
 }
 

@@ -1,6 +1,6 @@
 // What the views of all widgets do: read traits, build the page once, draw before the next frame, leave nothing behind.
 
-import { change, keepKeys, motion, moved, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
+import { change, keepKeys, motion, on, oncePerFrame, onEscape, onSize, onTheme, onTrait, save, taken } from "./events.js";
 import { make, makeButton, say, themeOf } from "./page.js";
 
 /**
@@ -186,12 +186,12 @@ export class PointingView extends WidgetView {
     })];
   }
 
-  /** Both on places in a row, `places()` of them: `under(event)` is the one under the mouse or null, `at(place)` what is there. */
-  listenPlaces(node, under, places, at) {
+  /** Both on places: `under(event)` is the one under the mouse or null, `next(cursor, key)` where a key leads, `at(place)` its point. */
+  listenPlaces(node, under, next, at) {
     const there = (place) => (place === null ? null : at(place));
     const land = (event) => { this.cursor = under(event) ?? this.cursor; };
     return [...this.listenMouse(node, (event) => there(under(event)), land), ...this.listenKeys(node, (key) => {
-      const place = moved(this.cursor, key, places());
+      const place = next(this.cursor, key);
       if (place !== null) this.cursor = place;
       return there(place);
     })];

@@ -229,26 +229,15 @@ class RedundancyLensView extends PointingView {
   }
 
   wire() {
-    const { stage } = this;
-    return [...this.listenMouse(stage, (event) => this.under(event)), ...this.listenKeys(stage, (key) => this.next(key))];
-  }
-
-  /** The experts of a cell as a point to look at. */
-  pairIn({ row, column }) {
-    return { pair: [this.seen.rows[row], this.seen.rows[column]] };
-  }
-
-  next(key) {
     const { num_experts: N } = this.state;
-    const cell = movedOn(this.cursor, key, N, N);
-    this.cursor = cell ?? this.cursor;
-    return cell && this.pairIn(cell);
+    return this.listenPlaces(this.stage, (event) => this.under(event), (cursor, key) => movedOn(cursor, key, N, N),
+      ({ row, column }) => ({ pair: [this.seen.rows[row], this.seen.rows[column]] }));
   }
 
   under({ clientX, clientY }) {
     const [{ left, top }, { cell, N }] = [this.canvas.getBoundingClientRect(), this.geo];
     const [row, column] = [clientY - top - MAP.top, clientX - left - MAP.left].map((from) => placeWithin(from, cell, N));
-    return row === null || column === null ? null : this.pairIn({ row, column });
+    return row === null || column === null ? null : { row, column };
   }
 }
 

@@ -4,7 +4,7 @@ import { drawNumbers, fitted, outline, RAMP, sizedContext, span } from "../kit/c
 import { fillTable, makeSheet } from "../kit/charts.js";
 import { button } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { on, placeWithin } from "../kit/events.js";
+import { moved, on, placeWithin } from "../kit/events.js";
 import { make, makeStage } from "../kit/page.js";
 import { combinations } from "../kit/routing.js";
 import { TokenStrip } from "../kit/tokens.js";
@@ -225,7 +225,7 @@ class RouterGameView extends PointingView {
   wire() {
     const under = ({ clientY }) => placeWithin(clientY - this.canvas.getBoundingClientRect().top - 20, this.geo.row, this.geo.T);
     return [...this.strip.wire(),
-      ...this.listenPlaces(this.stage, under, () => this.now.tokens.length, (token) => ({ locked_token: token }))];
+      ...this.listenPlaces(this.stage, under, (cursor, key) => moved(cursor, key, this.geo.T), (token) => ({ locked_token: token }))];
   }
 }
 

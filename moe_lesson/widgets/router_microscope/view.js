@@ -3,7 +3,7 @@
 import { Chart } from "../kit/charts.js";
 import { button, choice, slider, tick } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { placeWithin } from "../kit/events.js";
+import { moved, placeWithin } from "../kit/events.js";
 import { make, takeKeys } from "../kit/page.js";
 import { ReadingView, readText } from "../kit/reading.js";
 import { floats, ranked, softmax, topK } from "../kit/routing.js";
@@ -220,7 +220,7 @@ class RouterMicroscopeView extends ReadingView {
   wire() {
     const under = ({ clientX }) => placeWithin(clientX - this.stage.getBoundingClientRect().left - MARGIN.left, this.x.step(),
       this.columns.length);
-    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, () => this.columns.length,
+    return [...this.strip.wire(), ...this.listenPlaces(this.stage, under, (cursor, key) => moved(cursor, key, this.columns.length),
       (column) => ({ locked_expert: this.columns[column] }))];
   }
 }

@@ -5,7 +5,7 @@ import { drawCells, drawLoad, drawNames, LOAD_HEIGHT, outline, sizedContext } fr
 import { fillTable, makeSheet } from "../kit/charts.js";
 import { menu, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
-import { on, placeWithin, reveal } from "../kit/events.js";
+import { moved, on, placeWithin, reveal } from "../kit/events.js";
 import { make, makeCanvas, takeKeys } from "../kit/page.js";
 import { floats, LOG_SCORES, sigmoid, softmax, topK } from "../kit/routing.js";
 import { PointingView, widgetOf } from "../kit/view.js";
@@ -214,7 +214,7 @@ class RouterZooView extends PointingView {
   wire() {
     const under = ({ clientY }) => placeWithin(clientY - this.scroller.getBoundingClientRect().top + this.scroller.scrollTop, ROW,
       this.state.read);
-    return [...this.listenPlaces(this.scroller, under, () => this.state.read, (token) => ({ locked_token: token })),
+    return [...this.listenPlaces(this.scroller, under, (cursor, key) => moved(cursor, key, this.state.read), (token) => ({ locked_token: token })),
       on(this.scroller, "keydown", () => reveal(this.scroller, this.cursor, ROW))];
   }
 }

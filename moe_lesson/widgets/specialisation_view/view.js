@@ -6,7 +6,7 @@ import { Chart, fillTable, legend, makeSheet } from "../kit/charts.js";
 import { choice, layerSlider, slider } from "../kit/controls.js";
 import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
-import { placeWithin } from "../kit/events.js";
+import { moved, placeWithin } from "../kit/events.js";
 import { make, takeKeys } from "../kit/page.js";
 import { PointingView, widgetOf } from "../kit/view.js";
 import { count, rounded } from "../kit/words.js";
@@ -170,7 +170,7 @@ class SpecialisationView extends PointingView {
   wire() {
     const under = ({ clientX }) => placeWithin(clientX - this.lifts.box.getBoundingClientRect().left - LEFT, this.geo.cell,
       this.geo.N);
-    return this.listenPlaces(this.stage, under, () => this.geo.N, (n) => ({ locked_expert: n }));
+    return this.listenPlaces(this.stage, under, (cursor, key) => moved(cursor, key, this.geo.N), (n) => ({ locked_expert: n }));
   }
 }
 
