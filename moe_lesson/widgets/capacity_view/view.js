@@ -6,7 +6,7 @@ import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { moved, placeWithin } from "../kit/events.js";
 import { makeStage } from "../kit/page.js";
-import { ReadingView, readText } from "../kit/reading.js";
+import { ReadingView } from "../kit/reading.js";
 import { numbers, routedLayers } from "../kit/routing.js";
 import { textField, TokenStrip } from "../kit/tokens.js";
 import { widgetOf } from "../kit/view.js";
@@ -141,11 +141,6 @@ class CapacityViewView extends ReadingView {
   }
 
   recorded() { return { tokens: this.state.tokens, layers: routedLayers(this.state) }; }
-
-  computed(model) {
-    const { tokens, layers } = readText(model, this.state.text);
-    return { tokens, layers: layers.map(({ routed }) => routed) };
-  }
 
   /** Show the choices of another text. */
   take() {

@@ -7,7 +7,7 @@ import { d3 } from "../kit/d3.js";
 import { DESIGN } from "../kit/design.js";
 import { on } from "../kit/events.js";
 import { make, makeButton, say } from "../kit/page.js";
-import { ReadingView, readText } from "../kit/reading.js";
+import { ReadingView } from "../kit/reading.js";
 import { chosenWords, floats, routedLayers, topK, weightOf } from "../kit/routing.js";
 import { widgetOf } from "../kit/view.js";
 import { bytesOf, encode, spelled } from "../kit/vocabulary.js";
@@ -174,11 +174,6 @@ class ExpertExplorerView extends ReadingView {
 
   /** The text at the start: its tokens, by id and by name, and the routing of each layer, as `route` gives it. */
   recorded() { return { ids: this.state.token_ids, tokens: this.state.tokens, layers: routedLayers(this.state) }; }
-
-  computed(model) {
-    const { layers, ...text } = readText(model, this.state.text);
-    return { ...text, layers: layers.map(({ routed }) => routed) };
-  }
 
   take() { this.strip.fill(this.reading.tokens); }
 

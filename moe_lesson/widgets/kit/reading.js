@@ -13,10 +13,15 @@ export function readText(model, text) {
 /**
  * A view with the traits `text`, `start` and `weights`, where the page finds the model. A subclass says
  *   recorded()        what Python sent of the text at the start; without it, the first text too waits for the model
- *   computed(model)   the same of any other text
+ *   computed(model)   the same of any other text; unless it does, its tokens and how each layer routes them
  *   take()            what follows from another text; `this.reading` is one of the two
  */
 export class ReadingView extends PointingView {
+  computed(model) {
+    const { layers, ...text } = readText(model, this.state.text);
+    return { ...text, layers: layers.map(({ routed }) => routed) };
+  }
+
   /** Read a new text; until a model is here that has to be fetched first, the last one stays, or the first. */
   renew() {
     const { text, start, weights } = this.state;

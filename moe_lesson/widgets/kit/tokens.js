@@ -3,7 +3,7 @@
 import { inkOn } from "./canvas.js";
 import { focusIn, moved, on, taken } from "./events.js";
 import { make, say } from "./page.js";
-import { bytesOf, encode, wellFormed } from "./vocabulary.js";
+import { bytesOf, encode } from "./vocabulary.js";
 
 /** The tokens of a text as a list to point at with mouse and keyboard, which sets `trait`; a line may break at a space, and does at
  * a line's end. A `short` one has two lines, whatever the text: no picture moves while it is typed. */
@@ -69,7 +69,7 @@ const COMPOSING = 600; // and is read all the same: a phone's keyboard composes 
 /** As many whole tokens of a text as fit, ending with a whole character: the part that `fits`, how many it has and `all` have. */
 export function cutToTokens(text, most, vocabulary) {
   const ids = encode(text, vocabulary);
-  if (ids.length <= most) return { fits: wellFormed(text), kept: ids.length, all: ids.length };
+  if (ids.length <= most) return { fits: text.toWellFormed(), kept: ids.length, all: ids.length };
   const [raw, sizes] = [bytesOf(text), ids.slice(0, most).map((id) => vocabulary.bytes[id].length)];
   let end = sizes.reduce((sum, size) => sum + size, 0);
   while (end && raw[end] >> 6 === 2) end -= sizes.pop(); // a byte that continues a character

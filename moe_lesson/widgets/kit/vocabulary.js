@@ -15,11 +15,8 @@ export function vocabularyOf(merges) {
   return { bytes, tokenOf };
 }
 
-/** The text without half characters, which UTF-8 does not have: each becomes �. */
-export const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\uFFFD");
-
-/** A text as UTF-8. */
-export const bytesOf = (text) => new TextEncoder().encode(wellFormed(text));
+/** A text as UTF-8; half a character, which UTF-8 does not have, becomes �. */
+export const bytesOf = (text) => new TextEncoder().encode(text);
 
 /** The bytes of some tokens, and which of the tokens each byte is of. */
 export function spelled(ids, { bytes }) {
