@@ -86,16 +86,6 @@ class BalanceRuns:
                              "step, layer), though others have; let the experiment run to its end") from None
         return cls(methods, tuple(seeds), torch.tensor(steps), torch.tensor(all_loads), torch.tensor(losses), "trained")
 
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return self.loads.shape[3]
-
-    @property
-    def num_experts(self) -> int:
-        """N."""
-        return self.loads.shape[4]
-
 
 # --- validation -------------------------------------------------------------------------------------------------------
 
@@ -151,11 +141,11 @@ class BalancingRace(LessonWidget):
     def __init__(self, runs: BalanceRuns, *, title: str = "balancing race"):
         require(isinstance(runs, BalanceRuns), f"runs is {type(runs).__name__}; expected BalanceRuns, or use "
                                                "BalanceRuns.of_tables()")
-        self.runs = runs
-        start = {"step": int(runs.steps[-1]), "layer": runs.num_layers - 1, "seed": runs.seeds[0], "method": runs.methods[0],
+        self.runs, (layers, experts) = runs, runs.loads.shape[3:]
+        start = {"step": int(runs.steps[-1]), "layer": layers - 1, "seed": runs.seeds[0], "method": runs.methods[0],
                  "by_load": False}
         super().__init__(title=title, origin=runs.origin, methods=list(runs.methods), seeds=list(runs.seeds),
-                         steps=runs.steps.tolist(), num_layers=runs.num_layers, num_experts=runs.num_experts,
+                         steps=runs.steps.tolist(), num_layers=layers, num_experts=experts,
                          loads=float32(runs.loads), losses=float32(runs.losses), start=start)
 
     @traitlets.validate("step", "layer", "seed", "method")

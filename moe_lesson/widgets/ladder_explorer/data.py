@@ -77,12 +77,6 @@ class RungRuns:
         values = [*test, *(loss for followed in losses for loss in followed)]
         require(all(map(math.isfinite, values)), f"a loss of {domain} is NaN or infinite; leave a training that diverged out")
 
-    @property
-    def cost_per_step(self) -> dict[str, float]:
-        """What one training step costs on each axis."""
-        return {"steps": 1.0, "FLOPs": PASSES * self.forward_flops * self.tokens_per_step,
-                "seconds": self.ms_per_step / 1000}
-
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
@@ -213,6 +207,7 @@ def rung_sent(name: str, runs: RungRuns) -> dict:
     losses = list(runs.validation.values())
     validation = {MEAN: [[sum(values) / len(values) for values in zip(*of_seed)] for of_seed in zip(*losses)], **runs.validation}
     test = {MEAN: [sum(values) / len(values) for values in zip(*runs.test.values())], **runs.test}
-    return {"name": name, "per_step": runs.cost_per_step,
+    return {"name": name, "per_step": {"steps": 1.0, "FLOPs": PASSES * runs.forward_flops * runs.tokens_per_step,
+                                       "seconds": runs.ms_per_step / 1000},
             "validation": {domain: [list(map(float, of_seed)) for of_seed in losses] for domain, losses in validation.items()},
             "test": {domain: list(map(float, losses)) for domain, losses in test.items()}}

@@ -76,14 +76,9 @@ class Sizes:
         leading = min(self.leading, self.layers)
         rest = Dense(self.hidden)
         if self.num_experts:
-            rest = Sparse(self.num_experts, self.active_experts, self.hidden, self.num_shared, **self.router)
+            rest = Sparse(self.num_experts, min(self.top_k, self.num_experts), self.hidden, self.num_shared, **self.router)
         ffn = (Dense(self.leading_hidden),) * leading + (rest,) * (self.layers - leading) if leading else rest
         return ModelConfig(ffn, self.layers, self.width, math.gcd(self.heads, self.width // 2), self.context, self.vocabulary)
-
-    @property
-    def active_experts(self) -> int:
-        """K: what is wished, or all there are."""
-        return min(self.top_k, self.num_experts)
 
 
 def ffn_sizes(recipe: Dense | Sparse) -> dict:
