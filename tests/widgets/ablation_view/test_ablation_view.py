@@ -52,11 +52,6 @@ def test_rows_that_no_experiment_gives_are_refused_with_value_and_remedy(words, 
         AblationView(rows, EXPERTS, origin="synthetic")
 
 
-def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="origin is 'real'"):
-        view_of(origin="real")
-
-
 def test_the_table_is_read_in_the_order_of_the_lesson_and_without_other_models(monkeypatch):
     rows = rows_of(("deepseekmoe", "something else", "gshard", "fine"), seeds=2)
     monkeypatch.setattr(ablation_view, "result_table", lambda name: Table(rows, {}) if name == "ladder-cpu-ablations" else None)

@@ -24,7 +24,6 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     broken = Routing(one.logits, one.expert_ids, one.weights.clone(), one.tokens)
     broken.weights[2, 1] = math.nan
     for words, routings, named in (
-            ("origin is 'real'; say where .* trained, toy, synthetic", [one], {"origin": "real"}),
             ("seed is -1; expected a whole number", [one], {"seed": -1}),
             ("seed is 0.5", [one], {"seed": 0.5}),
             ("routings is Routing; expected a list, one Routing per MoE layer", one, {}),

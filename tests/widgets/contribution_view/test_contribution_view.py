@@ -79,7 +79,6 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     one = lengths([1, 2], [1, 2])
     nan, minus, mute = lengths([1, math.nan], [1, 2]), lengths([1, -2], [1, 9]), lengths([1, 0], [1, 0])
     for words, layers, named in (
-            ("origin is 'real'; say where .* trained, toy, synthetic", [one], {"origin": "real"}),
             ("width is 0; expected", [one], {"width": 0}),
             ("num_shared is 0; expected at least 1", [one], {"num_shared": 0}),
             ("seed is -1; expected a whole number", [one], {"seed": -1}),

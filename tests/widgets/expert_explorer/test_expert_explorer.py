@@ -27,7 +27,7 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     model, census = model_of(), census_of()
     good = {"routings": model.route(TEXT), "text": TEXT, "census": census, "null": census}
     for words, wrong in (
-            ("origin is 'real'", {"origin": "real"}), ("the text has 0 tokens; expected 1 … 256", {"text": ""}),
+            ("the text has 0 tokens; expected 1 … 256", {"text": ""}),
             ("the text has 258 tokens", {"text": "é" * 129}), ("census is str; expected a Census", {"census": "x"}),
             ("null is NoneType; expected a Census", {"null": None}),
             ("other layers or other tokens; take both", {"null": census_of(documents=8)}),

@@ -89,8 +89,6 @@ def test_rungs_that_can_not_be_compared_are_refused():
         LadderExplorer("ladder-cpu", origin="trained")
     with pytest.raises(ValueError, match="expected a mapping from two names or more"):
         LadderExplorer({"dense": runs["dense"]}, origin="synthetic")
-    with pytest.raises(ValueError, match="origin is 'real'"):
-        LadderExplorer(runs, origin="real")
     with pytest.raises(ValueError, match="rung and beside are both 'dense'; choose two"):
         LadderExplorer(runs, origin="synthetic", rung="dense", beside="dense")
     for words, sizes in ((r"switch has seeds \[0, 1\], dense has \[0, 1, 2, 3, 4\]; expected the same", {"seeds": 2}),

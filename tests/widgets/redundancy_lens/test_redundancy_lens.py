@@ -40,7 +40,6 @@ def refused(words, mergings, **more):
 def test_wrong_arguments_are_refused_with_value_and_remedy():
     one = merging_of(alike(8, 2, 0.8), 0.3)
     good = {"outputs": one}
-    refused("origin is 'real'", good, origin="real")
     refused("unit is ''; say what the loss is", good, unit="")
     refused("mergings is {}; expected a Merging for one or more of outputs, weights, co-routing", {})
     refused("expected a Merging for one or more", {"looks": one})

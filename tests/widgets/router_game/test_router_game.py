@@ -92,7 +92,7 @@ def test_wrong_rounds_are_refused_with_value_and_remedy():
     good, other = maps_of(), maps_of(experts=8)
     plain = Routing(*(getattr(good["trained"], name) for name in ("logits", "expert_ids", "weights")))
     for words, rounds, more in (
-            ("origin is 'real'", [good], {"origin": "real"}), ("seed is -1; expected a whole", [good], {"seed": -1}),
+            ("seed is -1; expected a whole", [good], {"seed": -1}),
             ("rounds is 0 rounds; expected a list of 1 … 12", [], {}), ("rounds is 13 rounds", [good] * 13, {}),
             ("rounds is dict", good, {}), ("there are 2 layers for 1 rounds; give one", [good], {"layers": [0, 1]}),
             (r"rounds\[0\] is \['trained'\]; expected a Routing for each of trained, random", [{"trained": good["trained"]}], {}),

@@ -26,7 +26,6 @@ MASKED = [[0.0, -math.inf, 1.0, 0.5], [2.0, -math.inf, -math.inf, -math.inf]]
 def test_wrong_arguments_are_refused_with_value_and_remedy():
     one = routing_of(logits_of(5, 4), 2)
     for words, routing, named in (
-            ("origin is 'real'; say where .* trained, toy, synthetic", one, {"origin": "real"}),
             ("seed is -1; expected a whole number", one, {"seed": -1}),
             ("seed is 0.5", one, {"seed": 0.5}),
             (r"token is 5; expected 0 … 4", one, {"token": 5}),

@@ -49,7 +49,7 @@ def test_javascript_routes_as_python_does(node, monkeypatch):
 
 
 @pytest.mark.parametrize("words, call", [
-    ("origin is 'real'", lambda: zoo_of(origin="real")), ("no token to route", lambda: zoo_of(0)),
+    ("no token to route", lambda: zoo_of(0)),
     ("settings for 8 experts, logits for 16", lambda: RouterZoo(
         tokens_of(zoo_of()), "x" * 30, settings_for(torch.randn(9, 8), 2, 5))),
     ("3 names", lambda: RouterZoo(tokens_of(zoo_of()), "abc", settings_for(torch.randn(9, 16), 2, 5))),

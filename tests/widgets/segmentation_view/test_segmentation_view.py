@@ -70,12 +70,10 @@ def test_measurements_that_cannot_be_are_refused_with_value_and_remedy():
             replace(world_of("text"), **change)
 
 
-def test_worlds_and_origin_are_checked():
+def test_worlds_are_checked():
     for worlds in ({}, {"text": [1]}, "text"):
         with pytest.raises(ValueError, match=r"expected name -> World, at least one, or use SegmentationView.of_tables\(\)"):
             SegmentationView(worlds, origin="synthetic")
-    with pytest.raises(ValueError, match="origin is 'real'; say where"):
-        SegmentationView({"text": world_of("text")}, origin="real")
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------

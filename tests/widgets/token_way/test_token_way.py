@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from token_way.cases import MIXED, mixed, model_of, way_of
+from token_way.cases import mixed, model_of, way_of
 from traitlets import TraitError
 from widget_harness import picture, put, status, write
 
@@ -198,10 +198,7 @@ def test_it_opens_at_the_end_with_everything_drawn():
 # --- what it refuses ---------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_token_or_origin_is_refused():
+def test_a_token_that_the_text_has_not_is_refused():
     for text, token, tokens in (("abc", 3, 3), ("abc", -1, 3), ("", 0, 0)):
         with pytest.raises(ValueError, match=re.escape(f"token is {token}; this text has {tokens} tokens")):
             way_of(text, token)
-    with pytest.raises(ValueError, match="origin is 'real'"):
-        TokenWay(model_of(), "abc", origin="real")
-    assert MIXED.recipes[1].scale == 2.5
