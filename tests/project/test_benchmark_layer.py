@@ -8,6 +8,7 @@ import os
 import sys
 import time
 
+import benchmark_ladder
 import benchmark_layer
 import pytest
 import torch
@@ -118,13 +119,6 @@ def test_the_lesson_reads_the_table_that_the_benchmark_writes_by_itself(device):
     lesson = (benchmark_layer.REPO / "notebooks/09-moe-on-gpu.ipynb").read_text(encoding="utf-8")
     assert name == f"layer-speed-{device}" and 'result_table(f\\"layer-speed-{device}\\")' in lesson
     assert f'stored(\\"{device}\\", ' in lesson
-
-
-def test_a_layer_compiles_with_the_experts_that_are_measured():
-    entered = benchmark_layer.contest(SIZE, torch.float32, "cpu")
-    x = torch.randn(SIZE.tokens, SIZE.width)
-    fast = torch.compile(entered.ours, backend="eager", fullgraph=True)
-    torch.testing.assert_close(entered.functions["grouped"](x), fast(x)[0])
 
 
 def test_what_fails_on_a_gpu_costs_the_others_nothing():
@@ -289,13 +283,11 @@ def test_a_package_that_other_processes_used_has_its_version_in_the_provenance(m
     assert versions["transformers"] == "not installed" and "triton" not in versions, "a CPU has no use for triton"
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--repeats", "0"], "at least 1"),
-    (["--tokens", "0"], "at least 1"),
-    (["--processes", "0"], "at least 1"),
-    (["--device", "tpu"], "unknown device 'tpu'"),
-])
-def test_bad_arguments_are_refused(arguments, message, capsys):
+@pytest.mark.parametrize("tool, argument, message", [
+    (benchmark_layer, ["--repeats", "0"], "at least 1"), (benchmark_layer, ["--tokens", "0"], "at least 1"),
+    (benchmark_layer, ["--processes", "0"], "at least 1"), (benchmark_layer, ["--device", "tpu"], "unknown device 'tpu'"),
+    (benchmark_ladder, ["--repeats", "1"], "at least 2"), (benchmark_ladder, ["--device", "tpu"], "unknown device 'tpu'")])
+def test_bad_arguments_are_refused(tool, argument, message, capsys):
     with pytest.raises(SystemExit):
-        benchmark_layer.main(arguments)
+        tool.main(argument)
     assert message in capsys.readouterr().err
