@@ -77,8 +77,9 @@ def badge(lesson: str, address: str | None) -> str | None:
             f"({colab}/github/{repository}/blob/main/notebooks/{lesson})")
 
 
-def neighbours(lesson: str, lessons: Path = REPO / "notebooks") -> str:
+def neighbours(lesson: str) -> str:
     """The line with the lesson before, the contents of the course and the lesson after."""
+    lessons = REPO / "notebooks"
     names = sorted(path.name for path in lessons.glob("*.ipynb"))
     before, after = names[:names.index(lesson)][-1:], names[names.index(lesson) + 1:][:1]
     titles = {name: json.loads((lessons / name).read_text(encoding="utf-8"))["cells"][0]["source"][0][2:].strip()

@@ -81,7 +81,6 @@ def run(path: Path) -> tuple[NotebookNode, NotebookClient]:
             client.execute(env=kernel_env(home))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise Unfit(f"cell {running[-1]} failed: {plain(str(error)).strip()}") from None
-    nb.metadata.pop("widgets", None)  # GitHub calls a notebook with it invalid
     return nb, client
 
 

@@ -80,15 +80,14 @@ def straggler_factor(send_counts_PP: Tensor) -> float:
 JOURNEYS = 4  # of a row's D numbers: to the expert and back, and their gradients the other way round
 
 
-def bytes_per_token(top_k: int, devices: int, width: int, bytes_each: int = 2) -> float:
+def bytes_per_token(top_k: int, devices: int, width: int) -> float:
     """What one token sends in a layer where all experts are chosen equally often: 8·K·(1 - 1/P)·D bytes in bfloat16.
 
     Args:
         top_k, devices: K and P; a row for an expert on the token's own device is not sent.
         width: D.
-        bytes_each: of one number, 2 in bfloat16.
     """
-    return JOURNEYS * bytes_each * width * top_k * (1 - 1 / devices)
+    return JOURNEYS * 2 * width * top_k * (1 - 1 / devices)
 
 
 # ---------------------------------------------------------------------------------------------------------- the real thing

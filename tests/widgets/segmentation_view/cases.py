@@ -2,6 +2,8 @@
 
 import functools
 
+from widget_harness import made
+
 from moe_lesson.experiments import EXPERIMENTS
 from moe_lesson.lm.ledger import ffn_cost, model_cost
 from moe_lesson.lm.model import ModelConfig
@@ -32,10 +34,7 @@ def world_of(name: str) -> World:
 
 
 def view_of(**settings) -> SegmentationView:
-    view = SegmentationView({name: world_of(name) for name in BUDGETS}, origin="synthetic")
-    for name, value in settings.items():
-        setattr(view, name, value)
-    return view
+    return made(SegmentationView({name: world_of(name) for name in BUDGETS}, origin="synthetic"), **settings)
 
 
 def write_made_up_tables(folder, *, leave_out=(), total=0) -> None:
