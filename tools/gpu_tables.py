@@ -9,7 +9,7 @@ the finished tables, and what finished trainings found out, without their models
 none begins that would not end in its part. `text.zip` is what `python -m moe_lesson.lm.fetched_text --save text.zip` writes on a
 machine with a network; a folder is read as text of your own.
 
-The plan for one H200, which `parts` adds up; 22.6 minutes in all:
+The plan for one H200, which its test adds up; 22.6 minutes in all:
 
 1. 7.8 minutes: the ladder's rungs are tuned, 5 rungs × 3 learning rates.
 2. 7.8 minutes: the ladder, 5 rungs × 3 fresh seeds.
@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import signal
@@ -50,7 +49,7 @@ from torch import Tensor
 
 from moe_lesson.experiments.catalogue import EXPERIMENTS, Experiment
 from moe_lesson.experiments.provenance import COMMIT, git_commit
-from moe_lesson.experiments.run import run_experiment, tuning_runs
+from moe_lesson.experiments.run import run_experiment
 from moe_lesson.experiments.rungs import LADDER_GPU, Preset
 from moe_lesson.lm.corpora import Corpus
 from moe_lesson.lm.fetched_text import fetched_corpus
@@ -90,18 +89,6 @@ def ladder() -> Experiment:
 def planned(preset: Preset) -> float:
     """Seconds of a training among `WORKERS`."""
     return JUDGING * WORKERS * preset.steps / STEPS_PER_SECOND
-
-
-def parts(preset: Preset) -> list[float]:
-    """Minutes that each part is planned for: runs × steps / steps per second, benchmarks and starts; what would not end in a part
-    begins in the next."""
-    waves = [math.ceil(runs / WORKERS) for runs in (len(list(tuning_runs(ladder(), preset))), SEEDS * len(ladder().rungs))]
-    found: list[float] = []
-    for seconds in [planned(preset)] * sum(waves) + [BENCHMARK] * 2:
-        if not found or found[-1] + seconds > 60 * MINUTES - STOPPING:
-            found.append(START)
-        found[-1] += seconds
-    return [seconds / 60 for seconds in found]
 
 
 @dataclass(frozen=True, eq=False)
