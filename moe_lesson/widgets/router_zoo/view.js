@@ -85,9 +85,6 @@ const TOGETHER = {
   },
 };
 
-export const NAMES = ["TopK", "DeepSeek-V2", "DeepSeek-V3", "DeepSeek-V4", "hash layer", "expert choice", "threshold", "top-p",
-  "zero experts", "MoE++", "ReMoE", "EMO"];
-
 /** The gates [N] of each of the first `read` tokens. */
 export function route(name, { logits, previous, documents, settings }, read) {
   const rows = logits.slice(0, read);
@@ -143,8 +140,9 @@ class RouterZooView extends PointingView {
   static kept = ["locked_token"];
 
   declare() {
+    this.names = Object.keys(this.state.kinds);
     return [
-      menu("router", NAMES, { trait: "router" }),
+      menu("router", this.names, { trait: "router" }),
       slider("tokens that are there", { trait: "read", min: 1, max: this.state.tokens.length,
         words: ({ read, tokens }) => `${read} of ${tokens.length} tokens are there` }),
     ];
@@ -154,7 +152,7 @@ class RouterZooView extends PointingView {
     const { logits, previous, num_experts: N, tokens, documents, settings } = this.state;
     const rows = (bytes) => { const all = floats(bytes); return tokens.map((_, t) => Float64Array.from(all.subarray(t * N, (t + 1) * N))); };
     this.zoo = { logits: rows(logits), previous: rows(previous), documents, settings };
-    this.written = Object.fromEntries(NAMES.map((name) => [name, whenWritten(name, this.zoo)]));
+    this.written = Object.fromEntries(this.names.map((name) => [name, whenWritten(name, this.zoo)]));
     this.scroller = make("div", "moe-scroller");
     takeKeys(this.scroller, "heat map of gates, tokens by experts: arrow keys move, Enter keeps a token, Escape lets go");
     [this.heat, this.load, this.sheet] = [makeCanvas(), makeCanvas("moe-load"), makeSheet("all routers")];
@@ -178,7 +176,7 @@ class RouterZooView extends PointingView {
     if (token !== null && token >= read) this.state.locked_token = null;
     this.seen = this.seenBy(router);
     this.limit = d3.max(this.seen.gates, (row) => d3.max(row)) || 1;
-    const rows = NAMES.map((name) => [name, name === router ? this.seen : this.seenBy(name)]);
+    const rows = this.names.map((name) => [name, name === router ? this.seen : this.seenBy(name)]);
     this.cells = [["router", "experts a token pays for", "busiest ÷ mean", "tokens that moved"], ...rows.map(([name, { cost, load, moved }]) =>
       [name, `${d3.mean(cost).toFixed(2)} (${d3.min(cost)} to ${d3.max(cost)})`, (d3.max(load) / (d3.mean(load) || 1)).toFixed(1), d3.sum(moved)])];
   }
@@ -193,7 +191,7 @@ class RouterZooView extends PointingView {
     const mean = d3.mean(seen.load) || 1;
     drawLoad(sizedContext(this.load, width, LOAD_HEIGHT), this.geo, { load: seen.load, T: read, N, k: d3.sum(seen.load) / read },
       Math.max(2, Math.ceil(d3.max(seen.load) / mean)), null, theme);
-    fillTable(this.sheet, this.cells, (i) => NAMES[i] === router);
+    fillTable(this.sheet, this.cells, (i) => this.names[i] === router);
   }
 
   drawHeat(ctx, token) {
