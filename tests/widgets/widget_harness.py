@@ -84,6 +84,12 @@ def rest(page) -> None:
     page.evaluate(f"async () => {{ {AT_REST} }}")
 
 
+def marked(page, name: str) -> list[int]:
+    """Which tokens of the strip carry a mark."""
+    status(page)
+    return page.locator(f".moe-{name}").evaluate_all("(nodes) => nodes.map((node) => Number(node.dataset.token))")
+
+
 def resize(page, width: int) -> None:
     """Give the window another width, and wait: the page sees it in one frame and draws for it in the next."""
     page.set_viewport_size({"width": width, "height": 720})

@@ -8,7 +8,7 @@ import torch
 from capacity_view.cases import chosen, crowd, view_of
 from router_microscope.cases import decided_model
 from routings import logits_of, routing_of
-from widget_harness import made, put, status, write, written
+from widget_harness import made, marked, put, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.moe.balance import capacity_for, keep_within
@@ -112,21 +112,15 @@ def test_javascript_drops_what_python_drops(node):
 # --- what it shows -----------------------------------------------------------------------------------------------------
 
 
-def lost(page) -> list[int]:
-    """The tokens that lost all experts."""
-    status(page)
-    return page.locator(".moe-chosen").evaluate_all("(nodes) => nodes.map((node) => Number(node.dataset.token))")
-
-
 def test_first_come_the_order_of_the_batch_decides_who_is_dropped(show):
     page = show(crowd())  # 8 tokens want one expert, which has room for 2
-    assert lost(page) == [2, 3, 4, 5, 6, 7]
+    assert marked(page, "chosen") == [2, 3, 4, 5, 6, 7]
     page.get_by_label("reversed").check()
-    assert lost(page) == [0, 1, 2, 3, 4, 5]
+    assert marked(page, "chosen") == [0, 1, 2, 3, 4, 5]
     page.get_by_label("highest weight").check()
     for batch in BATCHES:
         page.get_by_label(batch).check()
-        assert lost(page) == [0, 1, 2, 3, 4, 5]
+        assert marked(page, "chosen") == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_numbers_are_true(show):
@@ -144,7 +138,7 @@ def test_a_token_hears_which_of_its_experts_kept_it(show):
     page.get_by_role("application").focus()
     page.keyboard.press("End")
     assert "token 2 'c' at place 2 of the batch is kept by expert 1 (0.10), dropped by expert 0 (0.90)." in status(page)
-    assert page.locator(".moe-alike").all_inner_texts() == ["c"] and lost(page) == []
+    assert page.locator(".moe-alike").all_inner_texts() == ["c"] and marked(page, "chosen") == []
     page.keyboard.press("Enter")
     status(page)
     assert page.evaluate("model.get('locked_token')") == 2
@@ -194,9 +188,8 @@ def test_a_texts_tokens_are_dropped_as_python_drops_them(show, vocabulary, text)
                 put(page, layer=layer, batch=batch, by=by, shuffle=3, factor=0.75, locked_token=None)
                 true = golden("", routing, 0.75, by, np.array(queue))
                 left = np.array(true["kept"]).reshape(T, -1).sum(1)
-                assert lost(page) == np.flatnonzero(left == 0).tolist()
-                some = page.locator(".moe-alike").evaluate_all("(nodes) => nodes.map((node) => Number(node.dataset.token))")
-                assert some == np.flatnonzero((0 < left) & (left < 3)).tolist()
+                assert marked(page, "chosen") == np.flatnonzero(left == 0).tolist()
+                assert marked(page, "alike") == np.flatnonzero((0 < left) & (left < 3)).tolist()
                 assert f"{true['dropped']} of {3 * T} ({true['dropped'] / (3 * T):.1%}) choices are dropped" in status(page)
                 assert f"{true['late']} of them in the batch's later half, with {true['weight']:.1%} of" in status(page)
     page.get_by_role("button", name="Reset").click()

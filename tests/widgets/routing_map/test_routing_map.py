@@ -9,7 +9,7 @@ from every_widget import map_of_a_model, small_map
 from routing_map.cases import map_of
 from routings import PLAIN, logits_of, routing_of
 from traitlets import TraitError
-from widget_harness import browser_state, dots, put, status, write, written
+from widget_harness import browser_state, dots, marked, put, status, write, written
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.measure.nulls import route_beside_null
@@ -104,12 +104,6 @@ def routing_shown(layer: int = 0, tokens: int = 21):
 
 def heat_map(page):
     return page.get_by_role("application")
-
-
-def marked(page, name: str) -> list[int]:
-    """Which tokens of the strip carry a mark."""
-    status(page)
-    return page.locator(f".moe-{name}").evaluate_all("(nodes) => nodes.map((node) => Number(node.dataset.token))")
 
 
 def test_it_says_which_expert_is_busiest_and_where_the_data_comes_from(show):
