@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     with running_chromium() as browser:
         for name in options.widgets or WIDGETS:
             page = browser.new_page(viewport=VIEWPORT, offline=True)
-            put_on_page(page, (WIDGETS[name].large or WIDGETS[name].make)())
+            put_on_page(page, (WIDGETS[name].large or WIDGETS[name].types or WIDGETS[name].make)())
             watch_frames(page)
             rows += measure(page, name, WIDGETS[name], options.presses)
             page.close()

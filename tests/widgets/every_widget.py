@@ -79,7 +79,7 @@ class Entry(Example):
         sizes: name -> an example that must fit every width too: the smallest, the largest.
         projected: name -> an example, in the largest of the course, that must fit a projector without scrolling.
         steady: the narrowest window in which no control moves under the hand.
-        large: as large as a lesson makes it, for the times; None is the first one.
+        large: as large as a lesson makes it, for the times; unless given, `types`, or the first one.
         types: how to make one whose text is typed, as large as a lesson makes it, for the times.
         along: traits that a slider may send though they stay as they are.
         follows: a selector of what grows and shrinks with the window.
@@ -222,8 +222,7 @@ CONTRIBUTION_VIEW = Entry(
         partial(contribution_cases.view_of, (text * times)[:256], 62, 6, name="deepseekmoe"),
         (BY_ROUTED,)) for text, times in ((LONG_NAMES, 2), (contribution_cases.MIXED, 3), (contribution_cases.MIXED, 7),
                                           (LONG_NAMES, 22))},  # up to the context of the course's models, all kinds of tokens
-    follows="svg", large=partial(contribution_cases.view_of, 256, 62, 6),
-    types=partial(contribution_cases.model_view, "the moon and the sea, " * 11, experts=62, k=6, width=64))
+    follows="svg", types=partial(contribution_cases.model_view, FULL, experts=62, k=6, width=64))
 
 COST_EXPLORER = Entry(
     cost_cases.explorer_of,
@@ -253,7 +252,6 @@ EXPERT_EXPLORER = Entry(
                                      ({"expert": [1, 61], "search": "text"},)),
                "long names": Example(partial(explorer_cases.long_names, sizes=(62, 62), k=6),
                                      ({"token": 4}, {"token": 4, "search": "qx"}))},
-    large=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6),
     types=partial(explorer_cases.explorer_of, "long text, " * 20, (62, 62), 6))
 
 FACT_FINDER = Entry(
@@ -366,7 +364,6 @@ TOKEN_WAY = Entry(
            "many experts": Example(partial(way_cases.way_of, LONG, ffn=Sparse(200, 40, 4)))},
     projected={"as in a lesson": Example(partial(way_cases.way_of, ffn=Sparse(62, 6, 8, num_shared=2), width=64),
                                          ({"station": 5},))},
-    large=partial(way_cases.way_of, "the moon and the sea, " * 10, ffn=Sparse(62, 6, 24, num_shared=2), width=64),
     types=partial(way_cases.way_of, "the moon and the sea, " * 10, ffn=Sparse(62, 6, 24, num_shared=2), width=64),
     opened='document.querySelector(".moe-row button").click();')  # it plays
 

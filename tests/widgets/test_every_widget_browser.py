@@ -530,7 +530,7 @@ def test_ten_views_that_were_closed_leave_nothing(show, name):
 @every_widget
 def test_a_held_key_and_a_new_text_can_be_timed(show, name):
     entry = WIDGETS[name]
-    page = show((entry.large or entry.make)())
+    page = show((entry.large or entry.types or entry.make)())
     for part, key in entry.held.values():
         before = look(page)
         page.locator(part).press(key)
