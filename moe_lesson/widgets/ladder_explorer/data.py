@@ -64,18 +64,15 @@ class RungRuns:
                 f"validation has the domains {', '.join(self.validation) or 'none'}, test has {', '.join(self.test) or 'none'}; "
                 "expected the same, at least one")
         require(MEAN not in self.test, f"{MEAN!r} is not a domain; give the domains, the explorer takes their mean")
-        for domain in self.test:
-            self.check_losses(domain)
-
-    def check_losses(self, domain: str) -> None:
-        losses, test, expected = self.validation[domain], self.test[domain], [len(self.seeds), len(self.steps)]
-        shape = [len(losses), *sorted({len(followed) for followed in losses})]
-        require(shape == expected,
-                f"the validation losses of {domain} have shape {shape}; expected [Z seeds, steps] = {expected}")
-        require(len(test) == expected[0],
-                f"the test losses of {domain} are {len(test)}; expected {expected[0]}, one for each seed")
-        values = [*test, *(loss for followed in losses for loss in followed)]
-        require(all(map(math.isfinite, values)), f"a loss of {domain} is NaN or infinite; leave a training that diverged out")
+        for domain, test in self.test.items():
+            losses, expected = self.validation[domain], [len(self.seeds), len(self.steps)]
+            shape = [len(losses), *sorted({len(followed) for followed in losses})]
+            require(shape == expected,
+                    f"the validation losses of {domain} have shape {shape}; expected [Z seeds, steps] = {expected}")
+            require(len(test) == expected[0],
+                    f"the test losses of {domain} are {len(test)}; expected {expected[0]}, one for each seed")
+            values = [*test, *(loss for followed in losses for loss in followed)]
+            require(all(map(math.isfinite, values)), f"a loss of {domain} is NaN or infinite; leave a training that diverged out")
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
