@@ -1,7 +1,11 @@
 """Models in files: what is saved comes back; damaged, changed or foreign files are refused; no code is ever loaded."""
 
 import ast
+import os
 import pathlib
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +83,15 @@ def test_a_file_with_a_config_that_makes_no_model_is_refused(saved, metadata):
         load_model(path)
 
 
+def test_a_file_that_may_not_be_read_is_not_called_missing(saved, monkeypatch):
+    def refuse(file, *_):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("builtins.open", refuse)  # root may read everything
+    with pytest.raises(PermissionError, match=f"Permission denied: '{re.escape(str(saved[0]))}'"):
+        load_model(saved[0])
+
+
 def test_a_file_with_other_tensors_is_refused(saved):
     path, model = saved
     tensors, metadata = checkpoints.read_safetensors(path)
@@ -135,6 +148,29 @@ def test_an_interrupted_write_leaves_the_old_file(saved, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_model(path, LanguageModel(CONFIG, seed=9), {})
     assert path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_an_oserror_that_names_it(tmp_path):
+    name = "x" * 250  # a name of its own is possible, one with .partial behind it is not
+    with pytest.raises(OSError, match=f"{name} can't be written .*make room for it, or choose another place"):
+        save_model(tmp_path / name, LanguageModel(CONFIG), {})
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, written, others = (tmp_path / name for name in (f"model.{gone.pid}.partial", f"model.{os.getppid()}.partial",
+                                                          f"other.{gone.pid}.partial"))
+    for path in (left, written, others):
+        path.touch()
+    save_model(tmp_path / "model", LanguageModel(CONFIG), {})
+    assert not left.exists() and written.exists() and others.exists()
+
+
+def test_a_model_has_the_mode_that_other_files_of_the_user_have(tmp_path):
+    (tmp_path / "other").touch()
+    save_model(tmp_path / "model", LanguageModel(CONFIG), {})
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_no_pickle_is_read_anywhere_in_the_package():

@@ -120,7 +120,7 @@ def test_a_write_that_breaks_off_leaves_the_old_store(lesson, tmp_path, monkeypa
     def break_off(self, *_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", break_off)
+    monkeypatch.setattr("pathlib.Path.write_bytes", break_off)
     assert "this sitting only" in lesson.keep("idle", 2)
     monkeypatch.undo()
     monkeypatch.setenv("MOE_LESSON_HOME", str(tmp_path / "home"))
