@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy.special import stdtr, stdtrit  # and not scipy.stats, which takes as long to import as torch
 
 from ..base.errors import require
-from ..base.storage import DATA, write_text
+from ..base.storage import DATA, write_files
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,15 @@ def result_table(name: str, folder: str | pathlib.Path | None = None) -> Table:
 
 
 def write_table(folder: pathlib.Path, name: str, rows: list[dict], provenance: dict) -> None:
-    """Write rows as CSV and their provenance as JSON beside it, each file whole or not at all."""
+    """Write rows as CSV and their provenance as JSON beside it, both or neither.
+
+    Raises:
+        OSError: if one can't be written.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    for ending, content in (("json", json.dumps(provenance, indent=1) + "\n"), ("csv", text.getvalue())):
-        write_text(folder / f"{name}.{ending}", content)
+    write_files({folder / f"{name}.json": (json.dumps(provenance, indent=1) + "\n").encode(),
+                 folder / f"{name}.csv": text.getvalue().encode()})

@@ -1,6 +1,7 @@
 """Intervals by hand, and tables that come back as they were written."""
 
 import math
+import pathlib
 
 import pytest
 from scipy import stats
@@ -59,6 +60,22 @@ def test_a_table_that_can_t_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(TypeError):
         write_table(tmp_path, "t", [{"a": 2}], {"command": object()})
     assert result_table("t", tmp_path).rows == [{"a": 1.0}] and len(list(tmp_path.iterdir())) == 2
+
+
+def test_of_a_table_whose_second_file_has_no_room_the_first_is_not_written_either(tmp_path, monkeypatch):
+    def full(path, content):
+        if count and not path.name.startswith("t.json"):
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    write, count = pathlib.Path.write_bytes, []
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    write_table(tmp_path, "t", [{"a": 1}], {"command": "x"})
+    count.append(1)
+    with pytest.raises(OSError, match=r"t.csv can't be written \(.*No space left"):
+        write_table(tmp_path, "t", [{"a": 2}], {"command": "y"})
+    table = result_table("t", tmp_path)
+    assert (table.rows, table.provenance) == ([{"a": 1.0}], {"command": "x"}) and len(list(tmp_path.iterdir())) == 2
 
 
 def test_unknown_tables_columns_and_rows_are_told(tmp_path):
