@@ -6,10 +6,12 @@ No pickle is ever read: a file can hold numbers and text, never code.
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,6 +46,21 @@ def read_safetensors(path: str | pathlib.Path) -> tuple[dict[str, Tensor], dict[
         raise FileNotFoundError(f"there is no file {path}") from error
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or make it again") from error
+
+
+def read_json(path: pathlib.Path, *keys: str) -> Any:
+    """What a JSON file of a run in progress holds: a dictionary with these keys, or a list if there are none.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    require(isinstance(found, dict) and found.keys() >= {*keys} if keys else isinstance(found, list),
+            f"{path} is damaged; delete it, and the same command makes it again")
+    return found
 
 
 def write_safetensors(path: str | pathlib.Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -29,7 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         corpus = fetched_corpus(saved=options.text) if options.text else None
-        for name in EXPERIMENTS if options.name == "all" else [options.name]:
+        known = [name for name, experiment in EXPERIMENTS.items() if options.preset in experiment.presets]
+        names = (known or list(EXPERIMENTS)) if options.name == "all" else [options.name]
+        if left := ", ".join(name for name in EXPERIMENTS if options.name == "all" and name not in names):
+            print(f"left out, since they have no preset {options.preset!r}: {left}")
+        for name in names:
             table = run_experiment(name, options.preset, options.seeds, options.device, options.out, options.work, corpus,
                                    compiled=options.compile)
             print(f"wrote {table}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from filelock import FileLock, Timeout
 
-from ..base.storage import write_text
+from ..base.storage import read_json, write_text
 from ..lm.checkpoints import load_model
 from ..lm.corpora import Corpus
 from ..lm.evaluate import evaluate_language
@@ -118,4 +118,4 @@ def diagnose_once(result: dict, table: str, rows_of: RowsOf, corpus: Corpus, wai
                 write_text(kept, json.dumps(found))
     except Timeout:
         return []
-    return [{"rung": row["rung"], "seed": row["seed"]} | found for found in json.loads(kept.read_text())]
+    return [{"rung": row["rung"], "seed": row["seed"]} | found for found in read_json(kept)]

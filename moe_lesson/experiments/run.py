@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..base.devices import device_name, pick_device
 from ..base.errors import require, whole_number
-from ..base.storage import write_text
+from ..base.storage import read_json, write_text
 from ..lm.checkpoints import save_model
 from ..lm.corpora import Corpus
 from ..lm.counts import baselines
@@ -50,7 +50,7 @@ class Run:
 
 
 def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None, device: str = "auto",
-                   out: pathlib.Path = OUT, work: pathlib.Path = WORK, corpus: Corpus | None = None,
+                   out: str | pathlib.Path = OUT, work: str | pathlib.Path = WORK, corpus: Corpus | None = None,
                    progress: bool = True, compiled: bool = False) -> pathlib.Path:
     """Run a named experiment, or what is left of it, and write its table, its provenance and its models.
 
@@ -68,16 +68,18 @@ def run_experiment(name: str, preset_name: str = "cpu", seeds: int | None = None
     Returns: the path of the table.
 
     Raises:
-        ValueError: for an unknown name, preset or device, or fewer than 1 seed.
+        ValueError: for an unknown name, preset or device, fewer than 1 seed, or a damaged result in `work`.
+        OSError: if a file can't be written.
         TrainingDiverged: if a reported training diverges; one that tunes has only lost.
     """
     require(name in EXPERIMENTS, f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
     require(preset_name in experiment.presets,
-            f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)}")
+            f"unknown preset {preset_name!r}; choose one of {', '.join(experiment.presets)} for {name}")
     seeds = experiment.seeds if seeds is None else seeds
     whole_number("seeds", seeds)
     preset, device = experiment.presets[preset_name], pick_device(device)
+    out, work = pathlib.Path(out), pathlib.Path(work)
     for folder in (out / "results", work):  # an hour of training must not end at a folder that can't be written
         folder.mkdir(parents=True, exist_ok=True)
     given, corpus = (None, None) if experiment.worlds is not None else (corpus, corpus or machine_corpus())
@@ -222,7 +224,7 @@ def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | 
                 result = trained(experiment, preset, run, task, config, training, balance, device, here, progress, compiled)
                 write_text(here / "result.json", json.dumps(result | made))
                 (here / "state.safetensors").unlink(missing_ok=True)  # the training is over: its result and its model stay
-            result = json.loads((here / "result.json").read_text(encoding="utf-8"))
+            result = read_json(here / "result.json", "row", "curve", "made")
     except Timeout:
         return None
     return result | {"row": result["row"] | {"rung": run.rung}, "folder": str(here)}

@@ -1,6 +1,8 @@
 """The experiment command: fair tuning, a test split that tuning never sees, resuming, provenance, clear refusals."""
 
 import math
+import pathlib
+import re
 import statistics
 import subprocess
 from collections import Counter
@@ -10,7 +12,7 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from moe_lesson import load_model, machine_corpus, model_cost, result_table
+from moe_lesson import LanguageModel, ModelConfig, load_model, machine_corpus, model_cost, result_table, save_model
 from moe_lesson.experiments import EXPERIMENTS, diagnoses, provenance, run_experiment, tasks
 from moe_lesson.experiments import run as running
 from moe_lesson.experiments.__main__ import main
@@ -42,7 +44,7 @@ def small(monkeypatch):
 
 
 def run(tmp_path, corpus, **options):
-    return run_experiment(NAME, device="cpu", out=tmp_path / "data", work=tmp_path / "runs", corpus=corpus, progress=False,
+    return run_experiment(NAME, device="cpu", out=f"{tmp_path}/data", work=f"{tmp_path}/runs", corpus=corpus, progress=False,
                           **{"seeds": 2} | options)
 
 
@@ -433,13 +435,41 @@ def test_the_command_lists_the_experiments(capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (["alchemy"], "unknown experiment 'alchemy'; there are scaling"),
-    (["ladder", "--preset", "abacus"], "unknown preset 'abacus'; choose one of cpu, gpu"),
+    (["ladder", "--preset", "abacus"], "unknown preset 'abacus'; choose one of cpu, gpu for ladder"),
+    (["all", "--preset", "abacus"], "unknown preset 'abacus'; choose one of cpu"),
     (["ladder", "--seeds", "0"], "seeds is 0"),
     (["ladder", "--device", "tpu"], "unknown device 'tpu'"),
 ])
 def test_bad_requests_are_refused_in_one_sentence(arguments, message):
     with pytest.raises(SystemExit, match=message):
         main(arguments)
+
+
+def test_all_leaves_out_and_names_the_experiments_without_the_preset(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("moe_lesson.experiments.__main__.run_experiment", lambda name, *_, **__: asked.append(name))
+    main(["all", "--preset", "gpu"])
+    left = capsys.readouterr().out.splitlines()[0].removeprefix("left out, since they have no preset 'gpu': ").split(", ")
+    assert sorted(asked + left) == sorted(EXPERIMENTS) and "ladder" in asked and "facts" in left
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"row": {}}'])
+def test_a_damaged_result_is_named_with_what_to_do(damage, small, corpus, tmp_path):
+    arguments = (EXPERIMENTS[NAME], small, running.Run("tune", "dense", 1e-3, None, 0), corpus, "cpu", tmp_path, False)
+    path = pathlib.Path(running.run_once(*arguments)["folder"]) / "result.json"
+    path.write_text(damage)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged; delete it"):
+        running.run_once(*arguments)
+
+
+def test_a_damaged_diagnosis_is_named_with_what_to_do(tmp_path):
+    save_model(tmp_path / "model.safetensors", LanguageModel(ModelConfig()), {})
+    asked = ({"row": {"rung": "dense", "seed": 0}, "folder": str(tmp_path)}, "texts", lambda *_: iter([{"a": 1}]), None)
+    assert diagnoses.diagnose_once(*asked) == [{"rung": "dense", "seed": 0, "a": 1}]
+    (kept,) = tmp_path.glob("texts-*.json")
+    kept.write_text('{"a"')
+    with pytest.raises(ValueError, match=f"{re.escape(str(kept))} is damaged; delete it"):
+        diagnoses.diagnose_once(*asked)
 
 
 def test_no_gpu_is_told(monkeypatch):
