@@ -5,6 +5,7 @@ No pickle is ever read: a file can hold numbers and text, never code.
 
 import json
 import pathlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
         about: plain values: command, versions, device, seconds, date, results.
 
     Raises:
-        ValueError: for a model that is not what its config says; `load_model` would build another one.
+        ValueError: for a model that is not what its config says; `load_model` would build another one. Or if JSON can't hold
+            `about`.
+        OSError: if the file can't be written.
     """
     check_model(model)
     require(isinstance(getattr(model, "config", None), ModelConfig),
@@ -36,18 +39,31 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
     write_safetensors(path, model.state_dict(), {"config": as_json(model.config.to_dict()), "about": as_json(about)})
 
 
-def as_json(values: dict) -> str:
-    """Values as JSON, tensors and NumPy's numbers as plain ones: a size may be one."""
-    return json.dumps(values, default=lambda value: value.tolist())
+def as_json(values: Any) -> str:
+    """Values as JSON, tensors and NumPy's numbers as plain ones: a size may be one; ValueError for what JSON can't hold."""
+    def plain(value: Any) -> Any:
+        require(hasattr(value, "tolist"), f"{value!r:.60} is a {type(value).__name__}; expected numbers, text, lists of them, or "
+                                          "dictionaries; str() makes most things text")
+        return value.tolist()
+
+    try:
+        return json.dumps(values, default=plain)
+    except TypeError as error:  # of a key
+        raise ValueError(f"{error}; name values by text") from error
 
 
 def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
     """The model that `save_model` wrote, in evaluation mode on the CPU, and the record beside it.
 
+    Its weights are float32, whatever they were when it was saved: those in float64 are rounded.
+
     Raises:
-        FileNotFoundError, ValueError: if the file is missing, damaged, or holds another kind of thing.
+        FileNotFoundError, PermissionError, ValueError: if the file is missing, may not be read, is damaged, or holds another
+            kind of thing.
     """
     tensors, metadata = read_safetensors(path)
+    require("identity" not in metadata, f"{path} is a training state of train, not a model: call train again with it as its "
+                                        "checkpoint, then save_model")
     try:
         config, about = ModelConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("about", "{}"))
     except (KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Models in files: what is saved comes back; damaged, changed or foreign files are refused; no code is ever loaded."""
 
 import ast
+import datetime
 import os
 import pathlib
 import re
@@ -12,7 +13,18 @@ import pytest
 import torch
 
 import moe_lesson
-from moe_lesson import Dense, LanguageModel, ModelConfig, MoE, Sparse, load_model, save_model, shipped_model
+from moe_lesson import (
+    Dense,
+    LanguageModel,
+    ModelConfig,
+    MoE,
+    Sparse,
+    TrainingConfig,
+    load_model,
+    save_model,
+    shipped_model,
+    train,
+)
 from moe_lesson.lm import checkpoints
 from moe_lesson.measure.interventions import with_cut_experts, with_masked_experts, with_strongest_units, with_top_k
 
@@ -71,6 +83,10 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     checkpoints.write_safetensors(path, {"a": torch.zeros(1)}, {})
     with pytest.raises(ValueError, match="holds no model of this course"):
         load_model(path)
+    train(LanguageModel(CONFIG), lambda step: torch.ones(1, 9).long(), TrainingConfig(1), checkpoint=path.with_name("state"),
+          progress=False)
+    with pytest.raises(ValueError, match="state is a training state of train, not a model: call train again .*then save_model"):
+        load_model(path.with_name("state"))
     with pytest.raises(FileNotFoundError, match="there is no file"):
         load_model(tmp_path / "none.safetensors")
 
@@ -90,6 +106,12 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(saved, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse)  # root may read everything
     with pytest.raises(PermissionError, match=f"Permission denied: '{re.escape(str(saved[0]))}'"):
         load_model(saved[0])
+
+
+def test_a_record_that_a_file_cannot_hold_is_told(tmp_path):
+    with pytest.raises(ValueError, match="datetime.date.* is a date; expected numbers, text"):
+        save_model(tmp_path / "model", LanguageModel(CONFIG), {"date": datetime.date(2026, 1, 1)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_with_other_tensors_is_refused(saved):
