@@ -3,8 +3,10 @@
 No pickle is ever read: a file can hold numbers and text, never code.
 """
 
+import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,7 +38,8 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
     require(parts(model) == parts(told) and shapes == wanted,
             "this model is not what its config says: it was changed after it was built, and would be read as another one; save "
             "the model that it was made of")
-    write_safetensors(path, model.state_dict(), {"config": as_json(model.config.to_dict()), "about": as_json(about)})
+    write_safetensors(path, model.state_dict(), {"config": as_json(model.config.to_dict()), "about": as_json(about),
+                                                 "seed": as_json(model.seed)})
 
 
 def as_json(values: Any) -> str:
@@ -66,10 +69,12 @@ def load_model(path: str | pathlib.Path) -> tuple[LanguageModel, dict]:
                                         "checkpoint, then save_model")
     try:
         config, about = ModelConfig.from_dict(json.loads(metadata["config"])), json.loads(metadata.get("about", "{}"))
+        seed = json.loads(metadata.get("seed", "null"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no model of this course: its config can't be read ({error!r})") from error
     with torch.device("cpu"):
         model = LanguageModel(config)
+    model.seed = seed
     fill(model, tensors, path)
     return model.eval(), about
 
@@ -163,6 +168,35 @@ def write_checksums(folder: pathlib.Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ training states
+
+
+def training_identity(model: nn.Module, batch_at: Callable[[int], Tensor], objective: Callable) -> dict:
+    """What a training state belongs to, weights and configuration apart, in the words that say how another one differs.
+
+    Raises:
+        ValueError: if a batch is no tensor, or not the same at every call.
+    """
+    first, again = batch_at(0), batch_at(0)
+    require(isinstance(first, Tensor), f"batch_at(0) gave a {type(first).__name__}; expected one tensor: join several into one")
+    batch, other = (fingerprint(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                    for one in (first, again))  # bytes, since NumPy has no bfloat16
+    require(batch == other, "batch_at(0) gave two different batches; expected the same batch for the same step: index a list, or "
+            "take Corpus.sampler, whose batches depend on seed and step alone")
+    task = getattr(objective, "task_loss", objective)
+    return {"a model of seed": getattr(model, "seed", None), "model": model_identity(model), "first batch": batch,
+            "precision": ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in model.state_dict().values()})),
+            "objective": getattr(task, "__qualname__", type(task).__qualname__), "balance": getattr(objective, "balance", None)}
+
+
+def model_identity(model: nn.Module) -> str:
+    """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
+    config = getattr(model, "config", "")
+    return fingerprint(f"{config.to_dict() if isinstance(config, ModelConfig) else config}{parts(model)}".encode())
+
+
+def fingerprint(raw: bytes) -> str:
+    """A short name for some bytes."""
+    return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def save_training_state(path: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict,

@@ -131,6 +131,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
+        self.seed: int | None = seed  # None of a model from a file that does not say it
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay where they were
             self.embedding = nn.Embedding(config.vocabulary, config.width)
             self.blocks = cast(Sequence[Block], nn.ModuleList(Block(config, recipe) for recipe in config.recipes))

@@ -4,7 +4,6 @@ An interrupted training keeps its last state and goes on from it exactly: the ba
 step alone, and so does the noise drawn in it.
 """
 
-import hashlib
 import math
 import pathlib
 import signal
@@ -24,8 +23,8 @@ from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing, max_violation
-from .checkpoints import load_training_state, parts, read_training_state, save_training_state
-from .model import ModelConfig, device_of
+from .checkpoints import load_training_state, read_training_state, save_training_state, training_identity
+from .model import device_of
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
 
     Args:
         model: on the device to train on.
-        batch_at: step -> batch, the same at every call, e.g. `corpus.sampler("train", batch=16, context=128)`.
+        batch_at: step -> batch, the same at every call, e.g. `corpus.sampler("train", batch=16, context=128)`; one tensor.
         config: steps, learning rate and so on.
         objective: (model, batch) -> loss and figures; `next_token()` unless given.
         checkpoint: a file for the state; where it exists, training goes on from it. It is written every `every` steps, at
@@ -165,7 +164,8 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
         MemoryError: when the device has not enough.
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
         OSError: if the checkpoint can't be written, before the first step.
-        ValueError: if the checkpoint belongs to another model, other data or another configuration, or the model can't train.
+        ValueError: if the checkpoint belongs to another model, other data, another objective or another configuration, or the
+            model can't train.
     """
     whole_number("every", every)
     require(isinstance(config, TrainingConfig), f"config is {config!r}; expected TrainingConfig(steps=…, lr=…)")
@@ -174,9 +174,7 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             "the model is wrapped to train in parallel, and train works in one process; give it the model within: model.module")
     objective = objective or next_token()
     after_step = after_step or getattr(objective, "after_step", None)
-    optimizer = adamw(model, config)
-    identity = asdict(config) | {"model": model_identity(model), "first batch": fingerprint(batch_at(0).cpu().numpy().tobytes())}
-    identity |= {"balance": objective.balance} if isinstance(objective, Balanced) else {}
+    optimizer, identity = adamw(model, config), asdict(config) | training_identity(model, batch_at, objective)
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
         history, start = restore(checkpoint, model, optimizer, identity)
@@ -273,22 +271,12 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.95), fused=True)
 
 
-def model_identity(model: nn.Module) -> str:
-    """A short name for what a model computes, its weights apart: two models of equal shapes may differ in top_k alone."""
-    config = getattr(model, "config", "")
-    return fingerprint(f"{config.to_dict() if isinstance(config, ModelConfig) else config}{parts(model)}".encode())
-
-
-def fingerprint(raw: bytes) -> str:
-    """A short name for some bytes."""
-    return hashlib.sha256(raw).hexdigest()[:16]
-
-
 def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer,
             identity: dict) -> tuple[History, int]:
     """Put a saved state into model and optimizer; returns the history so far and the step to go on with."""
     tensors, old, history = read_training_state(checkpoint)
-    different = [f"{key} {old.get(key)!r}, now {value!r}" for key, value in identity.items() if old.get(key) != value]
+    different = [f"{key} {old.get(key)!r}, now {value!r}" for key, value in (dict.fromkeys(old) | identity).items()
+                 if old.get(key) != value]
     require(not different, f"{checkpoint} was trained with {'; '.join(different)}: go on with the same model, data and "
                            "configuration, or delete the file to start again")
     load_training_state(checkpoint, tensors, model, optimizer)

@@ -30,9 +30,9 @@ from moe_lesson import (
     train,
 )
 from moe_lesson.base.tokens import decode
-from moe_lesson.lm.checkpoints import read_training_state
+from moe_lesson.lm.checkpoints import model_identity, read_training_state
 from moe_lesson.lm.evaluate import evaluate_load
-from moe_lesson.lm.training import adamw, model_identity, one_step
+from moe_lesson.lm.training import adamw, one_step
 from moe_lesson.measure.census import take_census
 from moe_lesson.measure.interventions import with_top_k
 from moe_lesson.measure.skills import SkillsWorld, regression
@@ -106,7 +106,7 @@ def test_an_interrupted_training_goes_on_exactly(device, corpus, tmp_path):
     sample = corpus.sampler("train", 4, 16)
     resumed = LanguageModel(CONFIG).to(device)
     again = train(resumed, lambda step: asked.append(step) or sample(step), config, checkpoint=state, progress=False)
-    assert asked[1:] == list(range(6, 12)), "what was trained before the interrupt is not trained again"
+    assert asked[2:] == list(range(6, 12)), "what was trained before the interrupt is not trained again"
     assert same(resumed, whole), "resumed weights must equal uninterrupted ones to the bit, noise included"
     assert again["loss"] == history["loss"]
 
@@ -154,17 +154,35 @@ def test_a_checkpoint_of_equal_shapes_but_another_top_k_or_other_data_is_refused
         train(top_1, corpus.sampler("train", 4, 16), config, checkpoint=state, progress=False)
     with pytest.raises(ValueError, match=r"was trained with balance \{'batch': 0.01\}, now \{'bias': 0.1\}"):
         run(corpus, 4, checkpoint=state, objective=next_token({"bias": 0.1}))
+    for other, message in ((LanguageModel(CONFIG, seed=1), "a model of seed 0, now 1: "),
+                           (LanguageModel(CONFIG).half(), "precision 'float32', now 'float16")):
+        with pytest.raises(ValueError, match=f"was trained with {message}"):
+            train(other, corpus.sampler("train", 4, 16), config, checkpoint=state, progress=False)
     with pytest.raises(ValueError, match="was trained with first batch"):
         other = own_corpus("other text. " * 99).sampler("train", 4, 16)
         train(LanguageModel(CONFIG), other, config, checkpoint=state, progress=False)
 
 
 def test_a_model_that_was_saved_and_loaded_goes_on_with_its_own_training(corpus, tmp_path):
-    save_model(tmp_path / "model", LanguageModel(CONFIG), {})
-    loaded, state = load_model(tmp_path / "model")[0], tmp_path / "state.safetensors"
-    _, history = run(corpus, 4, checkpoint=state)
-    again = train(loaded, corpus.sampler("train", 4, 16), TrainingConfig(4, lr=1e-2, warmup=2), checkpoint=state, progress=False)
-    assert again.rows == history.rows
+    save_model(tmp_path / "model", LanguageModel(CONFIG, seed=3), {})
+    rows = [train(model, corpus.sampler("train", 4, 16), TrainingConfig(4), checkpoint=tmp_path / "state", progress=False).rows
+            for model in (LanguageModel(CONFIG, seed=3), load_model(tmp_path / "model")[0])]
+    assert rows[0] == rows[1]
+
+
+def test_a_checkpoint_of_another_objective_is_refused_in_both_directions(corpus, tmp_path):
+    def own(model, batch):
+        return next_token()(model, batch)
+
+    def other(model, batch):
+        return next_token()(model, batch)
+
+    for first, then, message in ((None, own, "objective .*now .*own'; balance .*now None"), (own, None, "balance None, now"),
+                                 (own, other, "objective .*own', now .*other'")):
+        (tmp_path / "state").unlink(missing_ok=True)
+        run(corpus, 2, checkpoint=tmp_path / "state", objective=first)
+        with pytest.raises(ValueError, match=f"was trained with .*{message}"):
+            run(corpus, 2, checkpoint=tmp_path / "state", objective=then)
 
 
 def test_tied_weights_can_be_checkpointed(corpus, tmp_path):
