@@ -9,6 +9,7 @@ import pathlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
 from ..moe.routing import Routing, max_violation
-from .checkpoints import load_training_state, read_training_state, save_training_state, training_identity
+from .checkpoints import as_json, load_training_state, read_training_state, save_training_state, training_identity
 from .model import device_of
 
 
@@ -152,8 +153,10 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             the end, when you interrupt, and when a step or an evaluation fails.
         every: steps between two checkpoints and two evaluations.
         evaluate: model -> figures to add to the history, e.g. the validation loss; called every `every` steps and at the end.
+            Numbers, text and lists, by names that the training does not use itself, as it does "step", "lr" and "loss".
         after_step: (model, figures) -> None, called when a step is completed; the objective's own unless given, where it has
             one, as `Balanced` has. What moves outside the gradient moves there: once a step, and not in a step that failed.
+            Where it fails itself, the step is done all the same: it is not called for it again.
         progress: show a bar, and a line at the end.
 
     Returns: the history, earlier sittings included.
@@ -163,7 +166,8 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             checkpoint with the last completed step.
         MemoryError: when the device has not enough.
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
-        OSError: if the checkpoint can't be written, before the first step.
+        OSError: if the checkpoint can't be written, before the first step. An error of a step goes before that of saving it,
+            which is only a warning then.
         ValueError: if the checkpoint belongs to another model, other data, another objective or another configuration, or the
             model can't train.
     """
@@ -184,48 +188,61 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
             save_training_state(checkpoint, model, optimizer, identity, asdict(history))
 
     @contextmanager
-    def nothing_lost() -> Iterator[None]:
+    def nothing_lost(owed: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception:
-            save()
+            if owed:
+                history.rows[-1]["owed"] = True  # its evaluation: a later sitting begins with it
+            try:
+                save()
+            except Exception as unsaved:
+                warnings.warn(f"the steps since the last checkpoint are not saved: {unsaved}", stacklevel=4)
             raise
 
     def judge(row: dict, evaluate: Callable[[nn.Module], dict]) -> None:
-        row["owed"] = True  # in a checkpoint, where the evaluation fails: a later sitting begins with it
-        with nothing_lost():
+        with nothing_lost(owed=True):
             found = evaluate(model)
             require(isinstance(found, dict), f"evaluate returned {found!r}; expected figures by name, such as {{'test': 1.5}}")
-        del row["owed"]
-        row |= plain(found)
+            taken = sorted({"owed", *row} & found.keys())
+            require(not taken, f"evaluate returned {', '.join(taken)}, which the training records itself; choose other names, "
+                               "such as 'test'")
+            row |= plain(found)
 
     save()  # a file that can't be written says so now, not after the last step
     model.train()
     bar = tqdm(total=config.steps, initial=start, unit="step", leave=False, disable=not progress)
+
+    def stop_if_interrupted() -> None:
+        if interrupted():
+            save()
+            raise KeyboardInterrupt(f"interrupted after step {len(history.rows)} of {config.steps}; " + (
+                f"the state is in {checkpoint}: call train again to go on" if checkpoint else "the model keeps its weights"))
+
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), uninterrupted() as interrupted:
         if history.rows and history.rows[-1].pop("owed", False) and evaluate:
             judge(history.rows[-1], evaluate)
             save()
+            stop_if_interrupted()
             model.train()
         for step in range(start, config.steps):
             began = time.perf_counter()
             with nothing_lost():
                 row = one_step(model, optimizer, batch_at(step).to(device), step, config, objective)
-            if after_step:
-                after_step(model, row)
             history.rows.append(row)
             due = step + 1 == config.steps or (step + 1) % every == 0
+            if after_step:
+                with nothing_lost(owed=due):
+                    after_step(model, row)
             if evaluate and due:
                 judge(row, evaluate)
                 model.train()
             history.seconds += time.perf_counter() - began
-            if due or interrupted():
+            if due:
                 save()
             bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             bar.update()
-            if interrupted():
-                raise KeyboardInterrupt(f"interrupted after step {step + 1} of {config.steps}; " + (
-                    f"the state is in {checkpoint}: call train again to go on" if checkpoint else "the model keeps its weights"))
+            stop_if_interrupted()
     if progress:
         print(f"{config.steps} steps in {history.seconds:.0f} s, loss {history['loss'][-1]:.3f}")
     model.eval()
@@ -254,12 +271,14 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
         raise TrainingDiverged(f"at step {step} the loss is {loss.item()} and the gradient norm {norm.item()}; the model keeps "
                                f"the weights of the step before. Try a lower learning rate than {config.lr:g}")
+    row = plain({"step": step, "lr": lr, "loss": loss} | figures)
     optimizer.step()
-    return plain({"step": step, "lr": lr, "loss": loss} | figures)
+    return row
 
 
 def plain(figures: dict) -> dict:
-    """Figures without tensors and NumPy's numbers, as a file can hold them."""
+    """Figures without tensors and NumPy's numbers, as a file can hold them; ValueError for what it can't."""
+    as_json(figures)
     return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in figures.items()}
 
 

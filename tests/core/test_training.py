@@ -4,6 +4,7 @@ import functools
 import io
 import itertools
 import os
+import pathlib
 import re
 import signal
 from dataclasses import replace
@@ -244,7 +245,7 @@ def test_a_layer_that_chooses_otherwise_is_another_model(corpus, tmp_path):
     assert model_identity(with_top_k(LanguageModel(CONFIG), 1)) != model_identity(LanguageModel(CONFIG))
 
 
-@pytest.mark.parametrize("fails", ["batch", "objective", "evaluate"])
+@pytest.mark.parametrize("fails", ["batch", "objective", "after_step", "evaluate"])
 def test_whatever_fails_the_steps_before_it_are_kept(fails, corpus, tmp_path):
     state, batches = tmp_path / "state.safetensors", corpus.sampler("train", 4, 16)
     count = itertools.count(1)
@@ -265,7 +266,8 @@ def test_whatever_fails_the_steps_before_it_are_kept(fails, corpus, tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         train(LanguageModel(CONFIG), batch_at, TrainingConfig(12, lr=1e-2, warmup=2), checkpoint=state, every=8, progress=False,
-              objective=objective, evaluate=lambda model: fail("evaluate") or {})
+              objective=objective, evaluate=lambda model: fail("evaluate") or {},
+              after_step=lambda model, row: row["step"] == 6 and fail("after_step"))
     assert len(read_training_state(state)[2]["rows"]) == (8 if fails == "evaluate" else 7)
 
 
@@ -285,6 +287,48 @@ def test_an_evaluation_that_failed_is_made_up_for(fails_at, corpus, tmp_path):
     assert run(corpus, 6, every=2, checkpoint=state, evaluate=evaluate)[1].rows == unbroken.rows, "and it is saved"
 
 
+def test_a_step_whose_after_step_failed_is_done_and_its_evaluation_is_made_up_for(corpus, tmp_path):
+    asked = []
+
+    def after_step(model, row):
+        asked.append(row["step"])
+        if len(asked) == 2:
+            raise ZeroDivisionError
+
+    def sitting():
+        options = {"checkpoint": tmp_path / "state", "after_step": after_step, "evaluate": lambda model: {"test": 1}}
+        return run(corpus, 4, every=2, **options)[1]
+
+    with pytest.raises(ZeroDivisionError):
+        sitting()
+    assert sitting()["test"] == [1, 1] and asked == [0, 1, 2, 3]
+
+
+def test_an_interrupt_in_an_evaluation_that_was_owed_is_heard(corpus, tmp_path):
+    calls = itertools.count()
+
+    def evaluate(model):
+        if next(calls) == 0:
+            raise MemoryError("once")
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"test": 1}
+
+    for error in (MemoryError, KeyboardInterrupt):
+        with pytest.raises(error):
+            run(corpus, 2, checkpoint=tmp_path / "state", evaluate=evaluate)
+    assert run(corpus, 2, checkpoint=tmp_path / "state", evaluate=evaluate)[1]["test"] == [1] and next(calls) == 2
+
+
+def test_where_saving_fails_too_the_error_of_ones_own_is_the_one_that_is_raised(corpus, tmp_path):
+    def evaluate(model):
+        (tmp_path / "state").unlink()
+        (tmp_path / "state").mkdir()  # no file can be put there
+        raise ZeroDivisionError("somebody's own code")
+
+    with pytest.raises(ZeroDivisionError), pytest.warns(UserWarning, match="are not saved: .*state"):
+        run(corpus, 2, checkpoint=tmp_path / "state", evaluate=evaluate)
+
+
 def test_what_is_no_model_is_refused_as_such(corpus):
     pair = (LanguageModel(CONFIG), {})
     for use in (lambda: train(pair, corpus.sampler("train", 4, 16), TrainingConfig(1)),
@@ -293,9 +337,23 @@ def test_what_is_no_model_is_refused_as_such(corpus):
             use()
 
 
-def test_an_evaluation_that_gives_no_figures_by_name_is_told_so(corpus):
-    with pytest.raises(ValueError, match="evaluate returned 1.5; expected figures by name"):
-        run(corpus, 2, evaluate=lambda model: 1.5)
+@pytest.mark.parametrize("found, message", [
+    (1.5, "evaluate returned 1.5; expected figures by name"),
+    ({"loss": 1, "step": 2}, "evaluate returned loss, step, which the training records itself; choose other names"),
+    ({"where": pathlib.Path("here")}, r"Path\('here'\) is a \w+Path; expected numbers, text, lists"),
+    ({"seen": [{1}]}, r"\{1\} is a set; expected numbers, text, lists"), ({"seen": {(1, 2): 3}}, "keys must be .*by text")])
+def test_an_evaluation_that_gives_no_figures_by_name_is_told_so_and_nothing_is_lost(found, message, corpus, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(corpus, 2, evaluate=lambda model: found, checkpoint=tmp_path / "state")
+    again = run(corpus, 2, evaluate=lambda model: {"test": 1}, checkpoint=tmp_path / "state")[1]
+    assert again["test"] == [1] and len(again.rows) == 2
+
+
+def test_a_figure_of_a_step_that_no_file_can_hold_stops_before_the_step_is_done(corpus, tmp_path):
+    with pytest.raises(ValueError, match="is a set; expected numbers"):
+        run(corpus, 2, objective=lambda *given: (next_token()(*given)[0], {"seen": {1}}), checkpoint=tmp_path / "state")
+    tensors, _, history = read_training_state(tmp_path / "state")
+    assert not history["rows"] and torch.equal(tensors["model.head.weight"], LanguageModel(CONFIG).head.weight)
 
 
 def test_a_diverged_training_leaves_its_last_step_in_the_checkpoint(corpus, tmp_path):
