@@ -190,8 +190,9 @@ class LanguageModel(nn.Module):
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model computes; ValueError if that is the meta device, or if it is no model."""
+    """Where a model computes; ValueError if that is the meta device, or if it is no model, or one without parameters."""
     check_model(model)
+    require(any(True for _ in model.parameters()), f"a {type(model).__name__} has no parameters; expected a model with some")
     device = next(model.parameters()).device
     require(device.type != "meta", "the model is on the meta device, which has no values; build it on the CPU or a GPU")
     return device

@@ -4,6 +4,7 @@ An interrupted training keeps its last state and goes on from it exactly: the ba
 step alone, and so does the noise drawn in it.
 """
 
+import inspect
 import math
 import pathlib
 import signal
@@ -131,8 +132,10 @@ def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
     Its batches are token ids [B, S+1].
     """
     def loss(model: nn.Module, ids: Tensor) -> tuple[Tensor, list[Routing], int]:
+        require(ids.ndim == 2 and len(ids) > 0 and ids.shape[1] > 1, f"a batch of token ids has shape {tuple(ids.shape)}; "
+                "expected [B sequences, S + 1 tokens], at least 1 of 2 tokens")
         logits, routings = model(ids[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten().long())
         return loss, [routing for routing in routings if routing is not None], len(ids)
 
     return Balanced(loss, balance)
@@ -168,16 +171,20 @@ def train(model: nn.Module, batch_at: Callable[[int], Tensor], config: TrainingC
         KeyboardInterrupt: after the step in progress is finished and the state is saved.
         OSError: if the checkpoint can't be written, before the first step. An error of a step goes before that of saving it,
             which is only a warning then.
-        ValueError: if the checkpoint belongs to another model, other data, another objective or another configuration, or the
-            model can't train.
+        ValueError: if the checkpoint belongs to another model, other data, another objective or another configuration, if the
+            model can't train, or if what was given is not what is described above.
     """
     whole_number("every", every)
     require(isinstance(config, TrainingConfig), f"config is {config!r}; expected TrainingConfig(steps=…, lr=…)")
     device = device_of(model)
     require(not any(isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)) for module in model.modules()),
             "the model is wrapped to train in parallel, and train works in one process; give it the model within: model.module")
-    objective = objective or next_token()
+    require(any(p.requires_grad for p in model.parameters()), "no parameter of the model is trainable; call "
+            "requires_grad_(True) on those that should learn")
+    require(torch.is_grad_enabled(), "gradients are switched off here; call train outside of torch.no_grad()")
+    objective = next_token() if objective is None else objective
     after_step = after_step or getattr(objective, "after_step", None)
+    check_given(batch_at, objective, evaluate, after_step)
     optimizer, identity = adamw(model, config), asdict(config) | training_identity(model, batch_at, objective)
     history, start = History(), 0
     if checkpoint and pathlib.Path(checkpoint).exists():
@@ -259,7 +266,12 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
     autocast = torch.autocast(batch.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
     try:
         with autocast:
-            loss, figures = objective(model, batch)
+            found = objective(model, batch)
+        fits = isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[0], Tensor) and isinstance(found[1], dict)
+        require(fits, f"the objective returned a {type(found).__name__}; expected a loss and figures by name: return loss, {{}}")
+        loss, figures = found
+        require(loss.numel() == 1 and loss.requires_grad, f"the objective's loss has shape {tuple(loss.shape)} and requires_grad="
+                f"{loss.requires_grad}; expected one number with a gradient: take the mean, and detach nothing")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
     except RuntimeError as error:
@@ -288,6 +300,21 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.95), fused=True)
+
+
+def check_given(batch_at: object, objective: Objective, evaluate: object, after_step: object) -> None:
+    """Refuse what `train` can't call: a DataLoader, say, or `next_token` itself in place of what it makes."""
+    for name, given, wanted in (
+            ("batch_at", batch_at, "a function: corpus.sampler(…), or lambda step: batches[step % len(batches)] for a list"),
+            ("objective", objective, "a function of model and batch, such as next_token()"),
+            ("evaluate", evaluate or dict, "a function of the model"),
+            ("after_step", after_step or dict, "a function of model and figures")):
+        require(callable(given), f"{name} is a {type(given).__name__}; expected {wanted}")
+    try:
+        inspect.signature(objective).bind("model", "batch")
+    except TypeError as error:
+        raise ValueError(f"the objective does not take a model and a batch ({error}); expected a function of both, such as "
+                         "next_token() with its brackets") from error
 
 
 def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.optim.Optimizer,

@@ -186,6 +186,42 @@ def test_a_checkpoint_of_another_objective_is_refused_in_both_directions(corpus,
             run(corpus, 2, checkpoint=tmp_path / "state", objective=then)
 
 
+@pytest.mark.parametrize("given, message", [
+    ({"batch_at": torch.utils.data.DataLoader([1])}, r"batch_at is a DataLoader; expected .*lambda step: batches\[step"),
+    ({"batch_at": lambda step: (torch.zeros(1), torch.zeros(1))}, r"batch_at\(0\) gave a tuple; expected one tensor"),
+    ({"batch_at": functools.partial(lambda drawn, step: torch.full((2, 9), next(drawn)), itertools.count())},
+     r"batch_at\(0\) gave two different batches; expected the same batch for the same step: index a list"),
+    ({"batch_at": lambda step: torch.ones(9).long()}, r"has shape \(9,\); expected \[B sequences, S \+ 1 tokens\]"),
+    ({"batch_at": lambda step: torch.ones(2, 1).long()}, r"has shape \(2, 1\); expected"),
+    ({"batch_at": lambda step: torch.ones(0, 9).long()}, r"has shape \(0, 9\); expected"),
+    ({"objective": 3}, r"objective is a int; expected .*next_token\(\)"),
+    ({"objective": next_token}, r"does not take a model and a batch .*next_token\(\) with its brackets"),
+    ({"objective": lambda model, batch: next_token()(model, batch)[0]}, "returned a Tensor; expected a loss and figures by name"),
+    ({"objective": lambda model, batch: (model(batch)[0], {})}, r"loss has shape \(2, 9, 1024\) .*; expected one number"),
+    ({"objective": lambda model, batch: (next_token()(model, batch)[0].detach(), {})}, "requires_grad=False; expected one"),
+    ({"evaluate": 3}, "evaluate is a int; expected a function"), ({"after_step": 3}, "after_step is a int; expected a function"),
+    ({"model": torch.nn.Identity()}, "a Identity has no parameters"),
+    ({"model": LanguageModel(CONFIG).requires_grad_(False)}, "no parameter of the model is trainable")])
+def test_what_cannot_be_trained_with_is_refused_by_its_name(given, message):
+    given = {"model": LanguageModel(CONFIG), "batch_at": lambda step: torch.ones(2, 9).long()} | given
+    with pytest.raises(ValueError, match=message):
+        train(config=TrainingConfig(1), progress=False, **given)
+
+
+def test_training_without_gradients_is_refused(corpus):
+    with torch.no_grad(), pytest.raises(ValueError, match=r"call train outside of torch.no_grad\(\)"):
+        run(corpus, 1)
+
+
+def test_ids_of_any_whole_numbers_and_batches_in_bfloat16_train(corpus):
+    ids = corpus.sampler("train", 4, 16)(0)
+    losses = [train(LanguageModel(CONFIG), [given].__getitem__, TrainingConfig(1), progress=False)["loss"]
+              for given in (ids.short(), ids.int(), ids)]
+    assert losses[0] == losses[1] == losses[2]
+    train(MoE(8, 4, 2, 4).bfloat16(), lambda step: torch.ones(3, 16, dtype=torch.bfloat16), TrainingConfig(1), progress=False,
+          objective=regression())
+
+
 def test_tied_weights_can_be_checkpointed(corpus, tmp_path):
     def trained():
         model = LanguageModel(CONFIG)
