@@ -51,19 +51,21 @@ def predictions_file() -> pathlib.Path:
 
 
 def read_predictions() -> dict[str, dict]:
-    """All kept guesses; none where the file is missing. A damaged one is put aside, to be looked at: it is never written over."""
+    """All kept guesses; none where the file is missing. One that is damaged or can't be read is put aside, to be looked at: it is
+    never written over."""
     try:
         path = predictions_file()
         store = json.loads(path.read_text(encoding="utf-8"))
         require(isinstance(store, dict) and all(isinstance(kept, dict) for kept in store.values()), f"{path} is damaged")
         return store
-    except ValueError:
+    except (FileNotFoundError, RuntimeError):  # RuntimeError: this user has no home
+        return {}
+    except (ValueError, OSError) as error:
         aside = path.with_name(f"predictions-damaged-{time.time_ns()}.json")
         with contextlib.suppress(OSError):  # a home that can't be written to, or another kernel was first
             path.replace(aside)
-            print(f"The file of your guesses was damaged; it is kept as {aside}, and a new one begins.")
-        return {}
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+            what = f"can't be read ({error})" if isinstance(error, OSError) else "was damaged"
+            print(f"The file of your guesses {what}; it is kept as {aside}, and a new one begins.")
         return {}
 
 

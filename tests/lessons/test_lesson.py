@@ -1,6 +1,7 @@
 """The lesson helpers: predictions are kept, claims stop a notebook, solutions are the package's code."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -101,6 +102,26 @@ def test_a_damaged_store_is_put_aside_and_not_lost(lesson, tmp_path, damage, cap
     later.keep("other", 2)
     (aside,) = store.parent.glob("predictions-damaged-*.json")
     assert aside.read_text() == damage and Lesson("00").guess("other") == [2]
+
+
+def test_a_store_that_may_not_be_read_is_put_aside_and_not_lost(lesson, tmp_path, monkeypatch, capsys):
+    for key in ("idle", "share"):
+        lesson.keep(key, 1)
+    store, read = tmp_path / "home" / "predictions.json", pathlib.Path.read_text
+    kept = store.read_text()
+
+    def refuse(self, *arguments, **options):  # as root may read everything
+        if self == store:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "read_text", refuse)
+        later = Lesson("00")
+        assert "can't be read" in capsys.readouterr().out
+    later.keep("other", 2)
+    (aside,) = store.parent.glob("predictions-damaged-*.json")
+    assert aside.read_text() == kept and Lesson("00").guess("other") == [2]
 
 
 def test_a_damaged_store_that_cannot_be_put_aside_stops_no_lesson(lesson, tmp_path, monkeypatch, capsys):
