@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtr, stdtrit  # and not scipy.stats, which takes as long to import as torch
@@ -43,7 +43,13 @@ def decimals(number: float) -> str:
 
 
 def numbers(values: Sequence[float]) -> list[float]:
-    """The values of a sample, of which none may be nan or infinite."""
+    """The values of a sample, of which none may be nan or infinite.
+
+    Raises:
+        ValueError: for what is no list of numbers: of a dictionary the keys would be counted, of a string its letters.
+    """
+    require(isinstance(values, Iterable) and not isinstance(values, Mapping | str | bytes),
+            f"{values!r:.60} is no sample; expected a list of numbers, one per seed; of a dictionary take its .values()")
     found = [float(value) for value in values]
     require(all(map(math.isfinite, found)), f"{found} are not all numbers: a seed that diverged has no place in a mean; say how "
                                             "many did, and leave them out")
@@ -52,6 +58,9 @@ def numbers(values: Sequence[float]) -> list[float]:
 
 def interval(values: Sequence[float]) -> Interval:
     """Mean and 95% interval (Student's t) of at least two independent values, e.g. one per seed.
+
+    Raises:
+        ValueError: if they are fewer, or not all of them numbers.
 
     >>> print(interval([1.0, 2.0, 3.0]))
     2.000 [-0.484, 4.484] (n = 3)
@@ -70,7 +79,12 @@ def student_t(n: float) -> float:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Mean of a - b with its interval, the two paired seed by seed."""
+    """Mean of a - b with its interval, the two paired seed by seed.
+
+    Raises:
+        ValueError: if they are not as many numbers, at least two.
+    """
+    a, b = numbers(a), numbers(b)
     require(len(a) == len(b), f"{len(a)} and {len(b)} values can't be paired")
     return interval([x - y for x, y in zip(a, b)])
 

@@ -42,6 +42,13 @@ def test_one_value_has_no_interval():
         paired_difference([1, 2, 3], [1, 2])
 
 
+@pytest.mark.parametrize("values", [{0: 1.2, 1: 1.3}, "12", b"12", 5])
+def test_what_is_no_list_of_numbers_is_no_sample(values):
+    for take in (interval, lambda values: paired_difference(values, values), lambda values: welch_difference([1, 2], values)):
+        with pytest.raises(ValueError, match="is no sample; expected a list of numbers, one per seed"):
+            take(values)
+
+
 def test_a_table_comes_back_with_its_provenance(tmp_path):
     rows = [{"rung": "dense", "seed": 0, "test": 1.25}, {"rung": "moe", "seed": 0, "test": 1.0, "extra": None}]
     write_table(tmp_path, "t", rows, {"command": "x"})
