@@ -189,12 +189,14 @@ class Table:
         """One column of the rows in which every other named column has the given value.
 
         Raises:
-            ValueError: if there is no such column or no such row.
+            ValueError: if there is no such column or no such row, or one of the rows has no number there where others do.
         """
         columns = self.rows[0] if self.rows else {}
         require(name in columns, f"no column {name!r}; there are {', '.join(columns)}")
         values = [row[name] for row in self.rows if all(row.get(key) == value for key, value in where.items())]
         require(bool(values), f"no row with {where}")
+        require("" not in values or not any(isinstance(value, float) for value in values), f"{name!r} is empty in "
+                f"{values.count('')} of {len(values)} rows; narrow them down, as with column({name!r}, stage=\"final\")")
         return values
 
 

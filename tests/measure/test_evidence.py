@@ -93,6 +93,10 @@ def test_unknown_tables_columns_and_rows_are_told(tmp_path):
         result_table("t", tmp_path).column("b")
     with pytest.raises(ValueError, match="no row with"):
         result_table("t", tmp_path).column("a", a=2)
+    table = Table([{"stage": "tune", "test": ""}, {"stage": "final", "test": 1.5}], {})
+    with pytest.raises(ValueError, match="'test' is empty in 1 of 2 rows; narrow them down, .*stage=\"final\""):
+        table.column("test")
+    assert table.column("test", stage="final") == [1.5] and table.column("stage") == ["tune", "final"]
 
 
 def test_a_power_law_is_found_again_and_a_disturbed_one_nearly():
