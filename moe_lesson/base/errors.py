@@ -1,7 +1,8 @@
 """How the course refuses bad input: the value, what was expected, what to do."""
 
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -11,6 +12,15 @@ def require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> None:
-    """Refuse a size, by its name, that is no whole number or below the least; 64 / 2 is 32.0, and no tensor has 32.0 columns."""
-    require(isinstance(value, Integral) and int(value) >= least, f"{name} is {value!r}; expected a whole number, {least} or more")
+def whole_number(name: str, value: Any, least: int | None = 1) -> int:
+    """The value as an int. Refuses, by its name, what is no whole number or below the least: 64 / 2 is 32.0, and no tensor has
+    32.0 columns; True is a switch and no size."""
+    require(isinstance(value, Integral) and not isinstance(value, bool) and (least is None or int(value) >= least),
+            f"{name} is {value!r}; expected a whole number" + ("" if least is None else f", {least} or more"))
+    return int(value)
+
+
+def positive_number(name: str, value: Any) -> None:
+    """Refuse, by its name, what is no finite number above 0."""
+    require(isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf,
+            f"{name} is {value!r}; expected a positive number")

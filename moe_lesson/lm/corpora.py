@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from ..base.seeds import mixed_seed
 from ..base.text import DOCUMENT_START, to_bytes
 from ..base.tokens import VOCABULARY, decode, encode
@@ -78,7 +78,11 @@ class Corpus:
 
         Each sequence comes from one domain, drawn evenly. The batch depends on seed and step alone, so that a resumed
         training sees what an uninterrupted one would have seen.
+
+        Raises:
+            ValueError: if a domain has too little text in this split, or the seed is no whole number.
         """
+        whole_number("seed", seed, least=None)
         require(batch >= 1 and context >= 1, f"batch = {batch} and context = {context} must both be at least 1")
         streams = [self.stream(domain, split, context + 1) for domain in self.domains]
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base.errors import require, whole_number
+from ..base.errors import positive_number, require, whole_number
 from ..base.seeds import mixed_seed
 from ..base.text import DOCUMENT_START, to_bytes
 from ..base.tokens import VOCABULARY, decode, encode, token_texts
@@ -176,10 +176,14 @@ class LanguageModel(nn.Module):
             seed: of the draws.
 
         Returns: prompt and continuation; bytes that are not UTF-8 are shown as �.
+
+        Raises:
+            ValueError: if the length, the temperature or the seed is impossible.
         """
+        positive_number("temperature", temperature)
         require(temperature >= 1e-4, f"temperature is {temperature}; expected 0.0001 or more (0.01 is nearly greedy)")
-        require(length >= 0, f"length is {length}; expected 0 or more tokens")
-        generator = torch.Generator().manual_seed(seed)
+        whole_number("length", length, least=0)
+        generator = torch.Generator().manual_seed(whole_number("seed", seed, least=None))
         ids = torch.tensor([encode(DOCUMENT_START + to_bytes(prompt), self.config.vocabulary)], device="cpu")
         with evaluating(self):
             for _ in range(length):

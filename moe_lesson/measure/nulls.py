@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..base.errors import whole_number
 from ..base.tokens import VOCABULARY
 from ..lm.model import LanguageModel, listening
 from ..moe.layers import SCORES, Router, choose, moe_layers
@@ -20,7 +21,7 @@ def random_router(router: Router, seed: int = 0) -> Router:
         seed: of the draw.
     """
     null = copy.deepcopy(router)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, least=None))
     drawn = torch.randn(router.weight.shape, generator=generator, device="cpu") * router.weight.detach().float().std().cpu()
     with torch.no_grad():
         null.weight.copy_(drawn)
@@ -44,7 +45,7 @@ def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int =
         spread: standard deviation of the logits; it decides the weights, never the choice.
         seed: of the hash.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, least=None))
     size = max(VOCABULARY, int(ids_T.max()) + 1)  # those of a real model may be more
     table_VN = torch.randn(size, router.num_experts, generator=generator, device="cpu") * spread
     logits_TN = table_VN[ids_T.cpu()]

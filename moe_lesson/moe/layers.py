@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base.errors import require, whole_number
+from ..base.errors import positive_number, require, whole_number
 from .dispatch import BY_NAME, ffn
 from .routing import Routing
 
@@ -101,14 +101,16 @@ def check_open(closed_TN: Tensor, top_k: int) -> None:
                 f"closed_TN leaves a token fewer than {top_k} (top_k) open experts: close fewer")
 
 
-def check_choice(num_experts: int, top_k: int, score: str, scale: float) -> None:
+def check_choice(num_experts: int, top_k: int, score: str, renormalise: bool | None, scale: float, noisy: bool) -> None:
     """Refuse what no router can be."""
     whole_number("num_experts", num_experts)
     whole_number("top_k", top_k)
     require(top_k <= num_experts,
             f"top_k is {top_k}, but each token must go to 1 … {num_experts} of the {num_experts} experts")
     require(score in SCORES, f"unknown score {score!r}; choose one of {', '.join(SCORES)}")
-    require(scale > 0, f"scale is {scale}; the gate scale must be positive")
+    require(renormalise in (True, False, None), f"renormalise is {renormalise!r}; expected True, False or None")
+    positive_number("scale", scale)
+    require(noisy in (True, False), f"noisy is {noisy!r}; expected True or False")
 
 
 class Router(nn.Module):
@@ -136,7 +138,7 @@ class Router(nn.Module):
                  scale: float = 1.0, noisy: bool = False):
         super().__init__()
         whole_number("width", width)
-        check_choice(num_experts, top_k, score, scale)
+        check_choice(num_experts, top_k, score, renormalise, scale, noisy)
         self.width, self.top_k, self.score, self.scale = width, top_k, score, scale
         self.renormalise = top_k > 1 if renormalise is None else renormalise
         if self.renormalise and top_k == 1:

@@ -39,7 +39,7 @@ class Sparse:
     noisy: bool = False
 
     def __post_init__(self):
-        check_choice(self.num_experts, self.top_k, self.score, self.scale)
+        check_choice(self.num_experts, self.top_k, self.score, self.renormalise, self.scale, self.noisy)
         whole_number("expert_width", self.expert_width)
         whole_number("num_shared", self.num_shared, least=0)
         if self.renormalise is None:

@@ -234,6 +234,11 @@ def test_noise_is_normal_and_as_loud_as_the_router_says():
     (dict(num_shared=-1), "num_shared is -1.*0 or more"),
     (dict(score="relu"), "unknown score 'relu'.*softmax, sigmoid"),
     (dict(scale=0.0), "scale is 0.0.*positive"),
+    (dict(scale=float("inf")), "scale is inf.*positive"),
+    (dict(scale="1"), "scale is '1'.*positive"),
+    (dict(renormalise="false"), "renormalise is 'false'; expected True, False or None"),
+    (dict(noisy="false"), "noisy is 'false'; expected True or False"),
+    (dict(top_k=True), "top_k is True.*whole number"),
     (dict(dispatch="fast"), "unknown dispatch 'fast'.*grouped, one_hot, loop, at_once, fused"),
 ])
 def test_impossible_layers_are_refused_with_the_value_and_the_remedy(arguments, message):

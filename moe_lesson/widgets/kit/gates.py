@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import require
+from ...base.errors import positive_number, require
 from ...moe.layers import LOG_SCORES, SCORES, choose
 from ...moe.routing import Routing
 
@@ -36,7 +36,7 @@ class Gate:
 
     def __post_init__(self):
         require(self.score in SCORES, f"unknown score {self.score!r}; choose one of {', '.join(SCORES)}")
-        require(math.isfinite(self.scale) and self.scale > 0, f"scale is {self.scale}; the gate scale must be positive")
+        positive_number("scale", self.scale)
         require(all(map(math.isfinite, self.bias or ())), "the bias holds NaN or infinity; expected N finite numbers")
 
     @classmethod
