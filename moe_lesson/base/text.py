@@ -17,6 +17,7 @@ def to_bytes(text: str | bytes) -> bytes:
 
 def well_formed(text: str) -> str:
     """The text without half characters, which UTF-8 does not have: two that belong together become one, others �."""
+    require(isinstance(text, str), f"the text has type {type(text).__name__}; expected a string")
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

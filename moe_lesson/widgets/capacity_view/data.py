@@ -7,6 +7,7 @@ with a model's weights it also routes whatever text the learner types.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import traitlets
@@ -62,13 +63,13 @@ class CapacityView(ReadingWidget):
 
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", title: str = "capacity", seed: int = 0,
                  **more):
-        require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
+        require(isinstance(seed, Integral) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routings(routings)
         longest, random = max(routings[0].num_tokens, more.get("max_tokens", 0)), np.random.default_rng(seed)
         shuffles_ST = np.stack([random.permutation(longest) for _ in range(SHUFFLES)]).astype(np.int32)
         start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None,
                  "text": more.pop("text", "")}
-        super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routings[0].tokens],
+        super().__init__(title=title, origin=origin, seed=int(seed), tokens=[visible(token) for token in routings[0].tokens],
                          sizes=[r.num_experts for r in routings], top_k=routings[0].top_k, shuffles=shuffles_ST.tobytes(),
                          start=start, **packed_choices(routings), **more)
 

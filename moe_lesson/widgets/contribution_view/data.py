@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 from traitlets import Bytes, Int, List, Unicode
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...base.text import visible, well_formed
 from ...base.tokens import encode, token_texts
 from ...lm.model import LanguageModel, evaluating
@@ -113,7 +113,7 @@ class ContributionView(ReadingWidget):
                  title: str = "shared and routed parts", seed: int = 0, **more):
         require(width >= 1, f"width is {width}; expected the model width D, at least 1")
         require(num_shared >= 1, f"num_shared is {num_shared}; expected at least 1 shared expert")
-        require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
+        seed = whole_number("seed", seed, least=0)
         check_layers(layers, tokens, sizes, "layers")
         check_layers(null, tokens, sizes, "null")
         parts = np.array([[(one.shared_T, one.routed_T, one.cosine_T) for one in group] for group in (layers, null)], np.float64)

@@ -13,7 +13,7 @@ import traitlets
 from numpy import ndarray
 from traitlets import Bytes, Float, Int, List, Unicode
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...base.text import visible, well_formed
 from ...base.tokens import decode, encode, token_texts
 from ...lm.corpora import Corpus
@@ -78,6 +78,7 @@ class ExpertExplorer(ReadingWidget):
     def __init__(self, routings: Sequence[Routing], text: str, census: Census, null: Census, *, origin: str = "trained",
                  name: str = "model", title: str = "follow a token, follow an expert", max_tokens: int = 256, seed: int = 0,
                  least: int = LEAST):
+        seed = whole_number("seed", seed, least=0)
         check_censuses(census, null)
         ids, vocabulary = encode(text, census.vocabulary), census.vocabulary
         require(0 < len(ids) <= max_tokens, f"the text has {count(len(ids), 'token')}; expected 1 … {max_tokens}")

@@ -110,6 +110,8 @@ class LessonWidget(anywidget.AnyWidget):
         super().__init_subclass__(**options)
 
     def __init__(self, *, start: Mapping = {}, **traits):
+        name = type(self).__name__
+        require(bool(start or traits), f"{name}() has nothing to show; help({name}) says what makes one")
         check_origin(traits.get("origin", ORIGINS[0]))
         self._place, self._run = running_cell()
         close_earlier_runs(self._place, self._run)

@@ -12,7 +12,7 @@ import torch
 import traitlets
 from traitlets import Dict, Int, List, Unicode
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...base.text import visible
 from ...base.tokens import encode
 from ...lm.model import LanguageModel
@@ -57,7 +57,7 @@ class RouterGame(LessonWidget):
 
     def __init__(self, rounds: Sequence[Mapping[str, Routing]], seed: int = 0, origin: str = "trained", name: str = "model", *,
                  layers: Sequence[int] | None = None, title: str = "Which router is trained?"):
-        require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
+        seed = whole_number("seed", seed, least=0)
         check_rounds(rounds, layers)
         self._committed: list[str] = []  # guesses that stand: the trait has its new value before it is validated
         start = {"guesses": [], "round": 0, "locked_token": None}
@@ -77,7 +77,8 @@ class RouterGame(LessonWidget):
             name: of the model, e.g. "ladder-gshard"; empty names its sizes.
             more: as above.
         """
-        require(not isinstance(texts, (str, bytes)), f"texts is one text, {texts!r}; expected a list with one for each round")
+        require(isinstance(texts, Sequence) and not isinstance(texts, (str, bytes)),
+                f"texts is {texts!r}; expected a list with one text for each round")
         routers = [layer.router for layer in mixtures(model, "there is no router to guess")]
         layers = [i % len(routers) for i in range(len(texts))]
         sizes = "/".join(str(size) for size in dict.fromkeys(router.weight.shape[1] for router in routers))
@@ -165,7 +166,7 @@ def packed(maps: Mapping[str, Routing], order: list[str], layer: int | None) -> 
     [3][experts in common of equal tokens, of different ones, MaxVio]."""
     routings = [maps[kind].with_tokens(list(map(visible, maps[kind].tokens))) for kind in order]
     return {"tokens": list(routings[0].tokens), "n": routings[0].num_experts, "k": routings[0].top_k,
-            "layer": 0 if layer is None else layer + 1, "kinds": order,
+            "layer": 0 if layer is None else int(layer) + 1, "kinds": order,
             "experts": [one.expert_ids.sort(dim=1).values.tolist() for one in routings],
             "load": [one.load.tolist() for one in routings],
             "evidence": [[*experts_in_common(one), max_violation(one.load)] for one in routings]}

@@ -7,6 +7,7 @@ routes whatever text the learner types.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import numpy as np
 import traitlets
@@ -65,17 +66,17 @@ class RouterMicroscope(ReadingWidget):
 
     def __init__(self, routing: Routing, *, scale: float = 1.0, origin: str = "trained", title: str = "router microscope",
                  seed: int = 0, token: int = 0, **more):
-        require(isinstance(seed, int) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
+        require(isinstance(seed, Integral) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
         check_routing(routing, "routing")
         check_logits(routing, "routing")
-        require(isinstance(token, int) and 0 <= token < routing.num_tokens,
+        require(isinstance(token, Integral) and 0 <= token < routing.num_tokens,
                 f"token is {token!r}; expected 0 … {routing.num_tokens - 1}")
         logits_TN = plain(routing).numpy()
         draws_PN = np.random.default_rng(seed).standard_normal((DRAWS, routing.num_experts), np.float32)
-        start = {"token": token, "k": routing.top_k, "temperature": 1.0, "noise": 0.0, "draw": 1,
+        start = {"token": int(token), "k": routing.top_k, "temperature": 1.0, "noise": 0.0, "draw": 1,
                  "order": recorded_order(routing, scale), "by_logit": False, "locked_expert": None,
                  "text": more.pop("text", "")}
-        super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routing.tokens],
+        super().__init__(title=title, origin=origin, seed=int(seed), tokens=[visible(token) for token in routing.tokens],
                          num_experts=routing.num_experts, scale=scale, logits=logits_TN.tobytes(), draws=draws_PN.tobytes(),
                          **scales(logits_TN), start=start, **more)
 
@@ -95,7 +96,7 @@ class RouterMicroscope(ReadingWidget):
         require(bool(text), "the text is empty, so there is no token to look at; write at least one letter")
         routings = [routing for routing in model.route(text) if routing is not None]
         one = cls(routings[layer], scale=routers[layer].scale, title=f"router microscope · layer {layer + 1} of {len(routers)}",
-                  layer=layer, text=well_formed(text), max_tokens=model.config.context, **more)
+                  layer=int(layer), text=well_formed(text), max_tokens=model.config.context, **more)
         one.carry(model)
         return one
 

@@ -77,7 +77,7 @@ class RouterZoo(LessonWidget):
             before: another text, on which cut-offs, p and level were found: at most the model's context long.
             more: as above.
         """
-        require(not isinstance(texts, (str, bytes)) and len(texts) > 0,
+        require(isinstance(texts, Sequence) and not isinstance(texts, (str, bytes)) and len(texts) > 0,
                 f"texts is {texts!r}; expected a list of documents, at least one")
         require(bool(before), "before is empty; give another text of at least one letter")
         require(len(moe_layers(model)) >= 2, "the zoo needs a model with two MoE layers: MoE++ looks at the router before")

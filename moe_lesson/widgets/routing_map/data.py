@@ -20,7 +20,7 @@ from ...moe.layers import mixtures
 from ...moe.recipes import Sparse
 from ...moe.routing import Routing
 from ..kit.base import ReadingWidget, one_of, within
-from ..kit.gates import Gate, check_layers, float32
+from ..kit.gates import Gate, check_layers, check_text, float32
 
 
 class RoutingMap(ReadingWidget):
@@ -60,6 +60,7 @@ class RoutingMap(ReadingWidget):
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router: Sequence = (),
                  null: Sequence[Routing] | None = None, num_shared: int = 0, title: str = "routing map", **more):
         require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
+        check_text(routings, "routings")
         gates = [Gate.of(one) for one in router] or [Gate()] * len(routings)
         null_gates = [replace(gate, bias=None) for gate in gates] if null is not None else []
         check_layers(routings, gates, "routings")

@@ -10,7 +10,7 @@ import traitlets
 from torch import Tensor
 from traitlets import Int, List, Unicode
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...measure.census import Census, lift
 from ..kit.base import LessonWidget, one_of, within
 from ..kit.gates import count
@@ -62,7 +62,7 @@ class SpecialisationView(LessonWidget):
         Raises:
             ValueError: if there are other than 2 … 8 domains, too few tokens, or the censuses are not of the same tokens.
         """
-        require(isinstance(seed, int) and seed >= 0, f"seed is {seed!r}; expected a whole number, 0 or more")
+        seed = whole_number("seed", seed, least=0)
         first = check_censuses(censuses)
         samples = sample_sizes(first)
         start = {"sample": samples[0], "router": next(iter(censuses)), "layer": 0, "null": NULLS[0], "locked_expert": None}

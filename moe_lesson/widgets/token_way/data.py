@@ -5,6 +5,8 @@ The browser runs the model and shows what it does; Python sends the weights alon
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import traitlets
 from traitlets import Bool, Int
 
@@ -13,6 +15,7 @@ from ...base.text import well_formed
 from ...lm.model import LanguageModel
 from ...moe.layers import mixtures
 from ..kit.base import ReadingWidget, within
+from ..kit.gates import check_logits
 
 STATIONS, SHORT = 8, 5  # places to stop at; view.js has their names
 
@@ -30,7 +33,7 @@ class TokenWay(ReadingWidget):
     Traits to read, set and observe: `text`, `layer` (0 … L-1), `locked_token` and `station` (0 … 7, of a short one 0 … 4).
 
     Raises:
-        ValueError: if the model has no MoE layer, or the text does not have such a token.
+        ValueError: if the model has no MoE layer or is not of numbers, or the text does not have such a token.
     """
 
     short = Bool().tag(sync=True)
@@ -43,9 +46,13 @@ class TokenWay(ReadingWidget):
     def __init__(self, model: LanguageModel, text: str, token: int = 0, *, short: bool = False, origin: str = "trained",
                  title: str = "one token's way"):
         layers = mixtures(model, "there is no way to follow")
-        tokens = next(routing.num_tokens for routing in model.route(text) if routing is not None)
-        require(0 <= token < tokens, f"token is {token}; this text has {tokens} tokens, the first is 0")
-        start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": (SHORT if short else STATIONS) - 1}
+        routings = [routing for routing in model.route(text) if routing is not None]
+        tokens = routings[0].num_tokens
+        require(isinstance(token, Integral) and 0 <= token < tokens,
+                f"token is {token}; this text has {tokens} tokens, the first is 0")
+        for layer, routing in enumerate(routings):
+            check_logits(routing, f"routings[{layer}]")
+        start = {"text": well_formed(text), "layer": 0, "locked_token": int(token), "station": (SHORT if short else STATIONS) - 1}
         super().__init__(title=title, origin=origin, short=short, num_layers=len(layers), max_tokens=model.config.context,
                          start=start)
         self.carry(model)

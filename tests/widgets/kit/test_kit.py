@@ -18,6 +18,7 @@ import pytest
 import torch
 from routing_map.cases import map_of
 from routings import PLAIN, logits_of
+from specialisation_view.cases import censuses
 
 from moe_lesson import Dense, LanguageModel, ModelConfig, Sparse
 from moe_lesson.base.text import visible
@@ -26,7 +27,16 @@ from moe_lesson.lm.checkpoints import shipped_model
 from moe_lesson.lm.model import listening
 from moe_lesson.moe.layers import Router
 from moe_lesson.teach.design import colour_of
-from moe_lesson.widgets import RoutingMap
+from moe_lesson.widgets import (
+    CapacityView,
+    ContributionView,
+    FactFinder,
+    RouterGame,
+    RouterMicroscope,
+    RoutingMap,
+    SpecialisationView,
+    TokenWay,
+)
 from moe_lesson.widgets.kit.base import KIT, VIEW, colab_metadata, module_source, palette
 from moe_lesson.widgets.kit.gates import Gate
 from moe_lesson.widgets.kit.weights import SENT, weights_of
@@ -296,6 +306,35 @@ def test_without_anywidget_the_widgets_say_what_they_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(ImportError, match="pip install anywidget ipywidgets"):
         importlib.reload(sys.modules["moe_lesson.widgets"])
+
+
+WORDS, SMALL = "the sea and the moon and the sea", ModelConfig(Sparse(8, 2, 8, num_shared=1), width=16, heads=2, context=64)
+
+
+@pytest.mark.parametrize("make, traits", [
+    (lambda model, one: CapacityView.of_model(model, WORDS, seed=one), ("seed",)),
+    (lambda model, one: ContributionView.of_model(model, WORDS, seed=one), ("seed",)),
+    (lambda model, one: RouterGame.of_model(model, [WORDS], seed=one, layers=[one]), ("seed",)),
+    (lambda model, one: RouterMicroscope.of_model(model, WORDS, one, seed=one, token=one), ("seed", "token", "layer")),
+    (lambda model, one: SpecialisationView.of_census(censuses(), seed=one), ("seed",)),
+    (lambda model, one: TokenWay(model, WORDS, one), ("locked_token",)),
+], ids="capacity contribution game microscope specialisation way".split())
+def test_a_whole_number_of_numpys_is_one(make, traits):
+    widget = make(LanguageModel(SMALL).eval(), np.int64(1))
+    assert [getattr(widget, trait) for trait in traits] == [1] * len(traits)
+
+
+@pytest.mark.parametrize("kind", [CapacityView, ContributionView, RouterMicroscope, RoutingMap, TokenWay])
+@pytest.mark.parametrize("text", [5, b"abc"])
+def test_what_is_no_text_is_refused(kind, text):
+    with pytest.raises(ValueError, match=f"the text has type {type(text).__name__}; expected a string"):
+        getattr(kind, "of_model", kind)(LanguageModel(SMALL).eval(), text)
+
+
+@pytest.mark.parametrize("kind", [FactFinder, SpecialisationView])
+def test_a_widget_of_nothing_is_refused(kind):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\(\) has nothing to show; help\({kind.__name__}\) says"):
+        kind()
 
 
 def test_tokens_without_shape_get_one():

@@ -107,7 +107,8 @@ def test_wrong_rounds_are_refused_with_value_and_remedy():
 
 
 def test_a_wrong_text_is_refused(model):
-    for words, texts in (("texts is one text", "abab"), ("has 49 tokens; expected 2 … 48", ["é" * 24 + "a"])):
+    for words, texts in (("texts is 'abab'; expected a list", "abab"), ("texts is 5; expected a list with one text for each", 5),
+                         ("has 49 tokens; expected 2 … 48", ["é" * 24 + "a"])):
         with pytest.raises(ValueError, match=words):
             RouterGame.of_model(model, texts)
 

@@ -58,6 +58,7 @@ def test_javascript_routes_as_python_does(node, monkeypatch):
     ("expected a list of documents", lambda: RouterZoo.of_model(model_of(), [], "b")),
     ("before is empty", lambda: RouterZoo.of_model(model_of(), ["a"], "")),
     ("expected a list of documents", lambda: RouterZoo.of_model(model_of(), "abc", "b")),
+    ("texts is 5; expected a list of documents", lambda: RouterZoo.of_model(model_of(), 5, "b")),
 ])
 def test_wrong_arguments_are_refused(words, call):
     with pytest.raises(ValueError, match=words):

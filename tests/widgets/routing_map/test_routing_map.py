@@ -31,6 +31,7 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     one = routing_of(logits_of(5, 4), 2)
     refused("origin is 'real'; say where .* trained, toy, synthetic", [one], origin="real")
     refused("routings is empty", [])
+    refused("routings is Routing; expected a list, one Routing per MoE layer", one)
     refused(r"routings\[0\] is str; expected a Routing", ["x"])
     refused("no token texts; add them with", [Routing(one.logits, one.expert_ids, one.weights)])
     refused("has no token; route a text", [routing_of(logits_of(0, 4), 2)])

@@ -202,3 +202,7 @@ def test_a_token_that_the_text_has_not_is_refused():
     for text, token, tokens in (("abc", 3, 3), ("abc", -1, 3), ("", 0, 0)):
         with pytest.raises(ValueError, match=re.escape(f"token is {token}; this text has {tokens} tokens")):
             way_of(text, token)
+    diverged = model_of()
+    torch.nn.init.constant_(diverged.embedding.weight, torch.nan)
+    with pytest.raises(ValueError, match=r"routings\[0\].logits hold NaN or infinity; look for a diverged training"):
+        TokenWay(diverged, "abc")
