@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from ..moe.recipes import Dense, Recipe, Sparse, checked
-from .model import ModelConfig
+from .model import ModelConfig, check_config
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ def ffn_parts(recipe: Recipe, width: int) -> dict[str, Cost]:
         width: D, the model width.
 
     Raises:
-        ValueError: unless `recipe` is a `Dense` or a `Sparse`.
+        ValueError: unless `recipe` is a `Dense` or a `Sparse`, and the width a whole number of at least 1.
     """
     recipe = checked(recipe)
+    whole_number("width", width)
     if isinstance(recipe, Dense):
         return {"dense": matrix(width, 3 * recipe.hidden)}
     expert = matrix(width, 3 * recipe.expert_width)
@@ -70,7 +71,11 @@ def parts(config: ModelConfig) -> dict[str, Cost]:
     """Cost of a language model by its parts: embedding, attention, ffn, norms, head. One token of a full context.
 
     Looking an embedding up is not a product: a token uses one row of the table and pays no FLOPs.
+
+    Raises:
+        ValueError: if `config` is no `ModelConfig`.
     """
+    check_config(config)
     d, v, layers = config.width, config.vocabulary, config.layers
     # four projections, and scores and mixing against every place of the context
     attention = matrix(d, 4 * d * layers) + Cost(0, 0, 2 * 2 * config.context * d * layers)

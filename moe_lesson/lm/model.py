@@ -123,13 +123,15 @@ class LanguageModel(nn.Module):
     Returns (forward): logits [B, S, V]; a tuple with one `Routing` of the B·S tokens per layer (None for dense layers).
 
     Raises:
-        ValueError: if a sequence is longer than the context, or a token is outside the vocabulary.
+        ValueError: if the config is no `ModelConfig`, the seed no whole number, a sequence longer than the context, or a token
+            outside the vocabulary.
     """
 
     blocks: Sequence[Block]
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
+        check_config(config)
         self.config = config
         self.seed: int | None = seed  # None of a model from a file that does not say it
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay where they were
@@ -158,6 +160,9 @@ class LanguageModel(nn.Module):
 
         Args:
             text: at most `context` tokens; longer text is refused, since a token's route depends on what it can see.
+
+        Raises:
+            ValueError: if the text is too long, or neither a string nor bytes.
         """
         ids = encode(text, self.config.vocabulary)
         with evaluating(self):
@@ -227,8 +232,16 @@ def listening(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
+def check_config(config: object) -> None:
+    """Refuse what is no `ModelConfig`; most often it is the recipe alone."""
+    require(isinstance(config, ModelConfig),
+            f"config has type {type(config).__name__}; expected a ModelConfig, such as ModelConfig(ffn=Dense(192))")
+
+
 def check_ids(ids: Tensor, config: ModelConfig) -> None:
     """Refuse token ids that the model can't take."""
+    require(isinstance(ids, Tensor), f"token ids have type {type(ids).__name__}; expected a tensor of integers [B, S]; "
+                                     "model.route(text) takes text")
     require(ids.ndim == 2 and not ids.is_floating_point() and ids.dtype != torch.bool,
             f"token ids have shape {tuple(ids.shape)} and dtype {ids.dtype}; expected integers [B sequences, S tokens]")
     require(ids.shape[1] <= config.context,

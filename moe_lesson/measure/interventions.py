@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -179,8 +179,13 @@ def without_experts(model: nn.Module, experts: Sequence[Sequence[int]]) -> nn.Mo
     Args:
         model: a language model, or a layer by itself.
         experts: for each MoE layer the ids of the experts to take away; at least K must be left.
+
+    Raises:
+        ValueError: if they are no list for each layer, or fewer than K experts would be left.
     """
     layers = mixtures(model)
+    require(isinstance(experts, Sequence) and all(isinstance(gone, Collection) for gone in experts),
+            f"experts is {experts!r}; expected a list of expert ids for each MoE layer, such as {[[0]] * len(layers)}")
     require(len(experts) == len(layers), f"experts of {len(experts)} layers were given for {len(layers)} MoE layers")
     return with_routers(model, lambda i, router: ClosedRouter(router, experts[i]))
 

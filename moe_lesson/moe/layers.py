@@ -24,7 +24,8 @@ def weight(*shape: int) -> nn.Parameter:
 
 
 def check_input(x: Tensor, width: int) -> None:
-    """Refuse a tensor that is not [..., width] of floats."""
+    """Refuse what is not a tensor [..., width] of floats."""
+    require(isinstance(x, Tensor), f"the input has type {type(x).__name__}; expected a tensor, see torch.as_tensor")
     require(x.is_floating_point(), f"the input has dtype {x.dtype}; expected floats (embed token ids first)")
     require(x.ndim > 0 and x.shape[-1] == width,
             f"the input has shape {tuple(x.shape)}; its last size must be the model width {width}")

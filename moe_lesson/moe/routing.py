@@ -62,7 +62,7 @@ class Routing:
 
     Args:
         logits: [T, N] raw router scores that decided, before softmax or sigmoid, any float dtype.
-        expert_ids: [T, K] integers in 0 … N-1, the chosen experts, best first.
+        expert_ids: [T, K] integers in 0 … N-1, the chosen experts, best first; small ones become int64.
         weights: [T, K] what each chosen expert's output is multiplied by.
         tokens: the T tokens as text, or None where nobody needs to read them.
         clean_logits, noise_std: [T, N] what a noisy router would have said without its noise, and the noise's standard
@@ -88,6 +88,8 @@ class Routing:
                 f"{self.expert_ids.shape[0]} rows of expert_ids for {self.num_tokens} rows of logits")
         require(self.top_k <= self.num_experts,
                 f"K = {self.top_k} experts chosen out of N = {self.num_experts}; K can't exceed N")
+        if self.expert_ids.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):  # by which torch can't index
+            object.__setattr__(self, "expert_ids", self.expert_ids.long())
         if not torch.compiler.is_compiling() and self.expert_ids.is_cpu and self.expert_ids.numel():  # a GPU would be waited for
             low, high = (end.item() for end in self.expert_ids.aminmax())
             require(0 <= low and high < self.num_experts,

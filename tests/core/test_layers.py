@@ -1,5 +1,6 @@
 """The MoE layer: the three dispatches agree, special cases equal what they must, gradients are right, bad sizes are refused."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -252,6 +253,8 @@ def test_wrong_input_is_refused(make):
         make()(torch.randn(3, 8))
     with pytest.raises(ValueError, match="int64.*embed"):
         make()(torch.ones(3, 16, dtype=torch.long))
+    with pytest.raises(ValueError, match="the input has type ndarray; expected a tensor"):
+        make()(np.ones((3, 16), np.float32))
 
 
 def test_experts_refuse_a_routing_of_other_tokens_or_other_experts():

@@ -126,6 +126,11 @@ def test_routing_and_generating_leave_the_mode_as_it_was():
     (lambda: LanguageModel(CONFIG)(torch.zeros(2, 3)), "dtype torch.float32; expected integers"),
     (lambda: LanguageModel(CONFIG)(torch.full((1, 3), 1024)), "ids run from 1024 to 1024; .* has 0 … 1023"),
     (lambda: LanguageModel(CONFIG)(torch.zeros(3, dtype=torch.long)), r"shape \(3,\).*\[B sequences, S tokens\]"),
+    (lambda: LanguageModel(CONFIG)("hello"), r"token ids have type str; .*model.route\(text\) takes text"),
+    (lambda: LanguageModel(Dense(8)), "config has type Dense; expected a ModelConfig"),
+    (lambda: LanguageModel(CONFIG).route(5), "the text has type int; expected a string"),
+    (lambda: LanguageModel(CONFIG).generate("a", 1, temperature="hot"), "temperature is 'hot'; expected a positive number"),
+    (lambda: LanguageModel(CONFIG).generate("a", 1.5), "length is 1.5; expected a whole number, 0 or more"),
 ])
 def test_impossible_sizes_and_inputs_are_refused(make, message):
     with pytest.raises(ValueError, match=message):

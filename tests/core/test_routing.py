@@ -61,6 +61,11 @@ def test_shapes_that_do_not_fit_are_refused(arguments, message):
         Routing(*arguments)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_ids_may_come_in_any_dtype_of_whole_numbers(dtype):
+    assert torch.equal(Routing(LOGITS, IDS.to(dtype), WEIGHTS).gates, routing().gates)
+
+
 def test_detach_leaves_no_gradient():
     r = Routing(LOGITS.clone().requires_grad_(), IDS, WEIGHTS.clone().requires_grad_())
     assert not r.detach().logits.requires_grad and not r.detach().weights.requires_grad

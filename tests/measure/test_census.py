@@ -268,6 +268,9 @@ def test_experts_that_are_gone_are_called_by_nobody_and_the_model_stays(corpus, 
         without_experts(model, [list(range(7)), []])
     with pytest.raises(ValueError, match="experts of 1 layers were given for 2"):
         without_experts(model, [[0]])
+    for wrong in ([0, 1], 5):
+        with pytest.raises(ValueError, match=r"expected a list of expert ids for each MoE layer, such as \[\[0\], \[0\]\]"):
+            without_experts(model, wrong)
 
 
 def test_nothing_gone_is_the_same_model(corpus, model):
