@@ -66,7 +66,8 @@ class Corpus:
         require(domain in self.domains, f"unknown domain {domain!r}; this corpus has {', '.join(self.domains)}")
         require((domain, split) in self.streams, f"no document of domain {domain!r} is in the {split} split")
         stream = self.streams[domain, split]
-        require(len(stream) >= least, f"domain {domain!r} has {len(stream)} tokens for {split}; at least {least} are needed")
+        require(len(stream) >= least, f"domain {domain!r} has {len(stream)} tokens for {split}; at least {least} are needed: "
+                                      "give it more text, or a model of a smaller context")
         return stream
 
     def text(self, domain: str, split: str) -> bytes:

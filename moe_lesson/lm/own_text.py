@@ -26,10 +26,10 @@ def own_corpus(source: str | bytes | pathlib.Path | None = None, domain: str = "
     Raises:
         FileNotFoundError: if a path does not exist, or if a string may be meant as one.
         PermissionError: if it, or a file or folder in it, may not be read.
-        ValueError: if there is no text, or if its encoding can't be told.
+        ValueError: if there is no text, or too little to cut into ten documents, or if its encoding can't be told.
 
     Warns:
-        UserWarning: if the encoding of a file is a guess.
+        UserWarning: if the encoding of a file is a guess, or the same text is in several files: it is read once.
     """
     require((source is None) != (text is None), "give own_corpus either a path or text as its first argument, or text=…")
     path = None if source is None else as_path(source)
@@ -47,8 +47,15 @@ def own_corpus(source: str | bytes | pathlib.Path | None = None, domain: str = "
     if path is not None and path.is_dir():
         paths = list(files(path, TEXT_SUFFIXES, {".git", ".venv", "node_modules", "__pycache__"}, must_read=True))
         require(bool(paths), f"no text file in {path}; expected files ending in {', '.join(TEXT_SUFFIXES)}")
-        texts = ((name, newlines(read(file.read_bytes(), str(file))).strip()) for name, file in paths)
-        documents = [Document(domain, name, words, split_of(name)) for name, words in texts if words]
+        texts = [(name, newlines(read(file.read_bytes(), str(file))).strip()) for name, file in paths]
+        texts = [(name, words) for name, words in texts if words.strip("\0")]
+        first: dict[str, Document] = {}
+        for name, words in texts:
+            first.setdefault(words, Document(domain, name, words, split_of(name)))
+        documents = list(first.values())
+        if len(documents) < len(texts):
+            warnings.warn(f"{len(texts) - len(documents)} of {len(texts)} files in {path} have the text of another; each text is "
+                          "read once, since a test text must not stand in the train text", stacklevel=2)
         whole = "\n\n".join(d.text for d in documents)
     elif path is not None:
         whole = newlines(read(path.read_bytes(), str(path)))
@@ -60,14 +67,15 @@ def own_corpus(source: str | bytes | pathlib.Path | None = None, domain: str = "
         listed = ", ".join(f"{name} as {guess}" for name, guess in list(guesses.items())[:5])
         warnings.warn(f"not UTF-8, so the encoding is a guess: read {listed}{', …' if len(guesses) > 5 else ''}; "
                       "if letters are wrong, save as UTF-8", stacklevel=2)
-    require(bool(whole.strip()), f"the text of {path or 'the string'} is empty; give some text to learn from")
+    require(bool(whole.strip().strip("\0")), f"the text of {path or 'the string'} is empty; give some text to learn from")
     if len({d.split for d in documents}) == len(SPLITS):
         return Corpus(tuple(documents))
     # One text, or too few files for each split to get one.
     splits = ("train",) * 8 + ("validation", "test")
+    require(len(whole) >= 10, f"the text of {path or 'the string'} has {len(whole)} characters; it is cut into ten documents, so "
+                              "give at least 10, and to train on, some thousands")
     parts = [whole[len(whole) * i // 10:len(whole) * (i + 1) // 10] for i in range(10)]
-    return Corpus(tuple(Document(domain, f"part {i}", part, split)
-                        for i, (part, split) in enumerate(zip(parts, splits)) if part))
+    return Corpus(tuple(Document(domain, f"part {i}", part, split) for i, (part, split) in enumerate(zip(parts, splits))))
 
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".c", ".h", ".cpp", ".java", ".go", ".rs", ".html", ".css",

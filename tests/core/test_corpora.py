@@ -139,7 +139,7 @@ def test_any_text_is_data(tmp_path):
     assert "<script>alert(1)</script> & 😀 你好" in corpus.documents[0].text
     (tmp_path / "nasty.txt").write_bytes(to_bytes(NASTY * 40))
     assert own_corpus(tmp_path / "nasty.txt").fingerprint() == corpus.fingerprint(), "a \\0 alone makes no UTF-16"
-    assert whole(own_corpus(text="d\new\texts")) == "d\new\texts" and whole(own_corpus(text=b"d\new")) == "d\new"
+    assert whole(own_corpus(text="d\new\texts/")) == whole(own_corpus(text=b"d\new\texts/")) == "d\new\texts/"
 
 
 def whole(corpus):
@@ -206,14 +206,29 @@ def test_the_machine_corpus_reads_what_it_always_read(tmp_path):
 def test_empty_text_missing_files_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="empty"):
         own_corpus(" \n ")
+    (tmp_path / "zeros.txt").write_bytes(bytes(2000))
+    for source in (tmp_path / "zeros.txt", tmp_path):
+        with pytest.raises(ValueError, match="zeros.txt is empty|the text of .* is empty"):
+            own_corpus(source)
+    (tmp_path / "zeros.txt").unlink()
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         own_corpus(pathlib.Path("/no/such/file.txt"))
     with pytest.raises(ValueError, match="no text file in"):
         own_corpus(tmp_path)
 
 
+def test_a_text_that_stands_in_many_files_is_read_once(tmp_path):
+    for i in range(40):
+        (tmp_path / f"{i}.txt").write_text(f"text {i // 2} " * 30)
+    with pytest.warns(UserWarning, match="20 of 40 files in .* have the text of another; each text is read once"):
+        corpus = own_corpus(tmp_path)
+    assert len({d.text for d in corpus.documents}) == len(corpus.documents) == 20
+
+
 def test_a_text_too_short_to_train_on_says_how_much_is_needed():
-    with pytest.raises(ValueError, match="'mine' has .* tokens for train; at least 129 are needed"):
+    with pytest.raises(ValueError, match="the string has 5 characters; it is cut into ten documents, so give at least 10"):
+        own_corpus(text="hello")
+    with pytest.raises(ValueError, match="'mine' has .* tokens for train; at least 129 are needed: give it more text"):
         own_corpus(text="a few words").sampler("train", 1, 128)
 
 
