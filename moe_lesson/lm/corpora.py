@@ -40,12 +40,18 @@ class Corpus:
     """Documents by domain and split.
 
     Args:
-        documents: all documents; a domain without documents in a split can't be asked for there.
+        documents: all documents, at least one; a domain without documents in a split can't be asked for there.
         vocabulary: V, of the tokens that they are read in; 256 reads bytes.
+
+    Raises:
+        ValueError: if there is no document.
     """
 
     documents: tuple[Document, ...]
     vocabulary: int = VOCABULARY
+
+    def __post_init__(self):
+        require(len(self.documents) > 0, "a corpus of no documents has nothing to read; give it at least one Document")
 
     @cached_property
     def domains(self) -> tuple[str, ...]:

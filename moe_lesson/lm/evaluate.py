@@ -19,6 +19,8 @@ def read_by(model: LanguageModel, corpus: Corpus, split: str, max_tokens: int, b
     with evaluating(model) as device:
         require(corpus.vocabulary == model.config.vocabulary, f"the corpus is cut into tokens of {corpus.vocabulary}, the model "
                 f"reads {model.config.vocabulary}: give it a corpus with vocabulary={model.config.vocabulary}")
+        require(max_tokens >= model.config.context, f"max_tokens is {max_tokens}; expected at least the model's context, "
+                                                    f"{model.config.context}")
         for domain in corpus.domains:
             for ids in corpus.windows(domain, split, model.config.context, max_tokens).split(batch):
                 ids = ids.to(device)
@@ -37,8 +39,14 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
             tokens unless given.
 
     Returns: {domain: loss}, and under "mean" the mean over domains.
+
+    Raises:
+        ValueError: if this is no model or one of other tokens, a domain has too little text or is called "mean", or `only` is of
+            another corpus.
     """
     check_model(model)
+    require("mean" not in corpus.domains, "a domain is called 'mean', which is what the mean over domains is called; name it "
+                                          "something else")
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
     only = only or {domain: torch.ones(len(corpus.stream(domain, split)), dtype=torch.bool, device="cpu")
                     for domain in corpus.domains}

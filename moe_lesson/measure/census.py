@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.errors import require
+from ..base.errors import require, whole_number
 from ..base.text import DOCUMENT_START, to_bytes
 from ..base.tokens import VOCABULARY, encode, size_of
 from ..lm.corpora import Corpus
@@ -125,6 +125,7 @@ def windows(corpus: Corpus, split: str, context: int, limit: int, vocabulary: in
     Returns: ids [B, context + 1], zeros after the end of a document; which of the [B, context] inputs are real; and which
         document of the split each window is of, [B].
     """
+    whole_number("limit", limit)
     rows, known, document = [], [], []
     for r, one in enumerate(d for d in corpus.documents if d.split == split):
         raw = torch.tensor(encode(DOCUMENT_START + to_bytes(one.text), vocabulary)[:limit + 1], device="cpu")
@@ -154,7 +155,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
         token alone would choose (`hash_routing`).
 
     Raises:
-        ValueError: if the model has no MoE layer, or there is no document.
+        ValueError: if the model has no MoE layer, there is no document, or none of its tokens is to be read.
     """
     routers = [layer.router for layer in mixtures(model, "no token is sent anywhere")]
     ids, known, document = windows(corpus, split, model.config.context, limit, model.config.vocabulary)

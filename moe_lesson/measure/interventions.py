@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..base.errors import require, whole_number
 from ..lm.model import LanguageModel
-from ..moe.balance import with_capacity
+from ..moe.balance import check_capacity, with_capacity
 from ..moe.dispatch import swiglu
 from ..moe.layers import DenseFFN, Router, gate, mixtures
 from ..moe.routing import Routing
@@ -301,5 +301,9 @@ def with_limited_experts(model: nn.Module, factor: float, by: str = "order") -> 
         model: a language model, or a layer by itself.
         factor: the capacity factor; see `capacity_for`.
         by: who comes first, "order" or "weight"; see `keep_within`.
+
+    Raises:
+        ValueError: if the factor is below 0 or no number, or nobody comes first by such a rule.
     """
+    check_capacity(factor, by)
     return with_routers(model, lambda _, router: LimitedRouter(router, factor, by))

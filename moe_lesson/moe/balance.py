@@ -145,7 +145,7 @@ def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:
     Returns: [T, K] True where the choice is kept, False where the token is dropped.
     """
     whole_number("capacity", capacity, least=0)
-    require(by in ("order", "weight"), f"by is {by!r}; choose order or weight")
+    check_capacity(by=by)
     queue = routing.expert_ids.T.flatten()  # choice k of token t stands at k·T + t: first choices first
     first = torch.arange(len(queue), device=queue.device)
     if by == "weight":
@@ -157,9 +157,15 @@ def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:
     return kept.view(routing.top_k, -1).T
 
 
+def check_capacity(factor: float = 0, by: str = "order") -> None:
+    """Refuse a factor that is no number of at least 0, and an unknown rule of who comes first."""
+    require(math.isfinite(factor) and factor >= 0, f"the capacity factor is {factor}; expected a number of at least 0")
+    require(by in ("order", "weight"), f"by is {by!r}; choose order or weight")
+
+
 def capacity_for(routing: Routing, factor: float) -> int:
     """Room of one expert: factor · K·T/N tokens, rounded up (Switch Transformer, arXiv 2101.03961, eq. 3)."""
-    require(math.isfinite(factor) and factor >= 0, f"the capacity factor is {factor}; expected a number of at least 0")
+    check_capacity(factor)
     room = factor * routing.top_k * routing.num_tokens / routing.num_experts
     return math.ceil(round(room, 6))  # 1.1 · 50 is 55.000000000000007 in floating point, and 55 is meant
 

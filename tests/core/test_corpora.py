@@ -178,7 +178,7 @@ def test_an_encoding_without_a_mark_is_guessed_and_said(tmp_path, text, encoding
 
 def test_many_guesses_are_one_warning(tmp_path):
     for i in range(8):
-        (tmp_path / f"{i}.txt").write_bytes((CHINESE * 9).encode("gbk"))
+        (tmp_path / f"{i}.txt").write_bytes((CHINESE * (9 + i)).encode("gbk"))
     with pytest.warns(UserWarning) as said:
         own_corpus(tmp_path)
     assert len(said) == 1 and "4.txt as gb18030, …" in str(said[0].message)
@@ -313,6 +313,7 @@ def test_a_name_is_the_same_in_both_normal_forms(tmp_path):
     (lambda c: c.sampler("train", 0, 8), "batch = 0"),
     (lambda c: c.sampler("train", 1, 0), "context = 0"),
     (lambda c: c.windows("python", "test", 32, 5), "context = 32 and limit = 5"),
+    (lambda c: Corpus(()), "a corpus of no documents has nothing to read"),
     (lambda c: machine_corpus(domains=()), "no domain was asked for"),
     (lambda c: machine_corpus(splits=()), "choose some of train, validation, test"),
     (lambda c: machine_corpus(splits="dev"), "'dev'.*choose some of train, validation, test"),

@@ -482,6 +482,14 @@ def test_a_text_too_short_to_measure_on_says_how_much_is_needed():
         evaluate_language(LanguageModel(replace(CONFIG, context=128)), own_corpus(text), "test")
 
 
+def test_what_has_no_loss_of_its_own_is_not_measured(corpus):
+    model = LanguageModel(CONFIG)
+    with pytest.raises(ValueError, match="a domain is called 'mean'"):
+        evaluate_language(model, own_corpus(text="so it goes " * 999, domain="mean"), "test")
+    with pytest.raises(ValueError, match=f"max_tokens is 5; expected at least the model's context, {CONFIG.context}"):
+        evaluate_language(model, corpus, "test", max_tokens=5)
+
+
 def test_the_mean_is_that_of_the_domains():
     found = evaluate_language(LanguageModel(CONFIG), machine_corpus(max_bytes=40_000), "test", 200)
     assert found.pop("mean") == pytest.approx(sum(found.values()) / 4) and len(found) == 4

@@ -118,6 +118,8 @@ def test_the_losses_are_those_of_the_documents(corpus, model):
 def test_a_split_without_documents_is_refused(corpus, model):
     with pytest.raises(ValueError, match="no document in the test split"):
         take_census(model, corpus, "test")
+    with pytest.raises(ValueError, match="limit is 0; expected a whole number, 1 or more"):
+        take_census(model, corpus, "validation", limit=0)
 
 
 def test_a_short_document_is_read_to_its_end():

@@ -235,6 +235,10 @@ def test_the_order_decides_who_is_dropped_and_never_how_many():
     assert len({int(k.sum()) for k in kept}) == 1 and int(kept[0].sum()) < 80
     assert not torch.equal(kept[0], kept[1].flip(0))
     assert by_weight.weights.sum() > forth.weights.sum(), "the dropped ones are those that count least"
+    with pytest.raises(ValueError, match="the capacity factor is -1; expected a number of at least 0"):
+        with_limited_experts(layer, -1)
+    with pytest.raises(ValueError, match="by is 'size'; choose order or weight"):
+        with_limited_experts(layer, 1.0, by="size")
 
 
 def test_fewer_active_experts_are_the_best_of_those_chosen_before(layer_and_tokens):
