@@ -35,6 +35,8 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
         model: a language model.
         corpus: whose documents of `split` are read.
         split: "validation" to choose anything, "test" to report.
+        max_tokens: how many of each domain, at least the model's context.
+        batch: how many sequences the model reads at once.
         only: the tokens whose loss counts, bool for each token of a domain's stream, as `repeats.fresh_tokens` gives it; all read
             tokens unless given.
 

@@ -79,6 +79,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """What each place takes from itself and earlier ones: [B, S, D] -> [B, S, D]."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v, is_causal=True)
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -106,6 +107,7 @@ class Block(nn.Module):
         self.ffn = build(recipe, config.width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
+        """The residual stream after the block, [B, S, D], and the `Routing` of its B·S tokens, None of a dense layer."""
         x = x + self.attention(self.attention_norm(x))
         out = self.ffn(self.ffn_norm(x))
         y, routing = out if isinstance(out, tuple) else (out, None)  # whoever wrapped the layer
@@ -147,6 +149,7 @@ class LanguageModel(nn.Module):
                     nn.init.normal_(parameter, std=0.5 * inputs ** -0.5)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Routing | None, ...]]:
+        """Token ids [B, S] -> logits [B, S, V], and a tuple with one `Routing` per layer (None for dense layers)."""
         check_ids(ids, self.config)
         x, routings = self.embedding(ids.to(self.embedding.weight.device).long()), []
         for block in self.blocks:

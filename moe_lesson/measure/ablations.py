@@ -83,6 +83,7 @@ def state_of(rise_2ZM: ndarray, calls_2ZM: ndarray, d: int) -> dict:
 
 
 def bounds(found: Interval) -> list[float]:
+    """An interval's mean, low and high, as JSON has them."""
     return [found.mean, found.low, found.high]
 
 

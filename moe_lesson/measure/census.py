@@ -146,8 +146,10 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
     Args:
         model: with at least one MoE layer.
         corpus: whose documents of `split` are read.
-        limit: how many tokens of each document.
+        split: "train", "validation" or "test".
+        limit: how many tokens of each document, at least 1.
         seed: of the nulls.
+        batch: how many sequences the model reads at once.
         nulls: take them, too; balancing one takes most of the time.
 
     Returns: "trained", what the model's routers choose; "random router", what random weights would choose (`random_router`);

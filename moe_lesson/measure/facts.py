@@ -121,6 +121,7 @@ class FactsModel(nn.Module):
         self.heads = nn.ParameterList(weight(world.width, size) for size in (world.num_answers, world.num_classes))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Routing | None]:
+        """Questions [T, D] -> logits of the answers [T, V], of the common answers [T, C], and the layer's `Routing` or None."""
         h = x + x @ self.mix
         out = self.layer(F.rms_norm(h, h.shape[-1:]))
         out, routing = out if isinstance(out, tuple) else (out, None)

@@ -39,6 +39,7 @@ class FewUnits(DenseFFN):
         self.keep, self.rank = keep, rank
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D], by the units that are kept."""
         units = swiglu(x @ self.w_in)
         kept = self.rank(self, units).topk(self.keep, dim=-1).indices
         return torch.zeros_like(units).scatter(-1, kept, units.gather(-1, kept)) @ self.w_out
@@ -137,6 +138,7 @@ class MaskedRouter(ChangedRouter):
         self.closes, self.generator = count, None if seed is None else torch.Generator().manual_seed(seed)
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        """The `Routing` of x [T, D] without each token's masked experts; `closed_TN` as in `Router`."""
         rank_TN = gate(x_TD, self.weight)  # a softmax and a sigmoid keep the order of the logits
         if self.generator is not None:
             rank_TN = torch.rand(rank_TN.shape, generator=self.generator, device="cpu").to(rank_TN.device)
@@ -161,6 +163,7 @@ class ClosedRouter(ChangedRouter):
         self.closed_N[list(experts)] = True
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        """The `Routing` of x [T, D] without the experts that are gone; `closed_TN` as in `Router`."""
         gone_TN = self.closed_N.expand(len(x_TD), -1)
         return self.router(x_TD, gone_TN if closed_TN is None else gone_TN | closed_TN)
 
@@ -291,6 +294,7 @@ class LimitedRouter(ChangedRouter):
         self.factor, self.by = factor, by
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        """The `Routing` of x [T, D] in which full experts drop tokens; `closed_TN` as in `Router`."""
         return with_capacity(self.router(x_TD, closed_TN), self.factor, self.by)
 
 

@@ -39,6 +39,7 @@ class MergedRouter(ChangedRouter):
         self.register_buffer("stand_in", stand_in)
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        """The `Routing` of x [T, D] among the experts that stand in for others; `closed_TN` as in `Router`."""
         return answered_by(self.router(x_TD, closed_TN), self.stand_in)
 
 

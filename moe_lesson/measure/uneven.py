@@ -162,6 +162,7 @@ class UnevenLayer(nn.Module):
         self.register_buffer("level", torch.tensor({"top-p": arm.top_k / num_experts, "relu": 1e-4}.get(arm.choice, 0.0)))
 
     def forward(self, x_TD: Tensor, carried_TM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The output [T, D] for tokens x and the skills that they carry, the logits, and who was chosen, both [T, N]."""
         logits_TN = gate(x_TD, self.router)
         chosen_TN = CHOICES[self.arm.choice](self, logits_TN.detach(), carried_TM)
         gates_TN = (logits_TN if self.arm.choice == "relu" else logits_TN.sigmoid()) * chosen_TN

@@ -50,6 +50,7 @@ class DenseFFN(nn.Module):
         self.w_out = weight(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
         check_input(x, self.width)
         x = x.to(compute_dtype(x))
         return ffn(x, self.w_in, self.w_out)
@@ -200,6 +201,7 @@ class Experts(nn.Module):
         self.w_out = weight(num_experts, expert_width, width)
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        """The routed part of the tokens x [T, D]: [T, D]."""
         check_input(x_TD, self.w_in.shape[1])
         require((x_TD.shape[0], len(self.w_in)) == (routing.num_tokens, routing.num_experts),
                 f"{x_TD.shape[0]} tokens and {len(self.w_in)} experts, but a routing of {routing.num_tokens} tokens to "

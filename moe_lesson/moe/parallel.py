@@ -124,6 +124,7 @@ class ShardedExperts(Experts):
     """
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        """The routed part of this device's tokens x [T, D]: [T, D]."""
         x_TD = x_TD.to(compute_dtype(x_TD))
         w_in, w_out = cast(DTensor, self.w_in), cast(DTensor, self.w_out)
         group, devices = w_in.device_mesh.get_group(), w_in.device_mesh.size()

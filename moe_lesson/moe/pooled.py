@@ -48,6 +48,7 @@ class PooledRouter(Router):
         return f"{super().extra_repr()}, pool={self.pool}, document={self.document}"
 
     def forward(self, x_TD: Tensor, closed_TN: Tensor | None = None) -> Routing:
+        """The `Routing` of x [T, D], while it learns within each document's pool; `closed_TN` as in `Router`."""
         if self.training:
             scores_TN = SCORES[self.score](gate(x_TD, self.weight))
             document_T = torch.arange(len(x_TD), device=x_TD.device) // self.document
