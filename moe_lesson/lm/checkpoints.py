@@ -45,8 +45,9 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
 def as_json(values: Any) -> str:
     """Values as JSON, tensors and NumPy's numbers as plain ones: a size may be one; ValueError for what JSON can't hold."""
     def plain(value: Any) -> Any:
-        require(hasattr(value, "tolist"), f"{value!r:.60} is a {type(value).__name__}; expected numbers, text, lists of them, or "
-                                          "dictionaries; str() makes most things text")
+        if not hasattr(value, "tolist"):
+            raise ValueError(f"{value!r:.60} is a {type(value).__name__}; expected numbers, text, lists or dictionaries of "
+                             "them; str() makes most things text")
         return value.tolist()
 
     try:
