@@ -314,7 +314,7 @@ WORDS, SMALL = "the sea and the moon and the sea", ModelConfig(Sparse(8, 2, 8, n
 @pytest.mark.parametrize("make, traits", [
     (lambda model, one: CapacityView.of_model(model, WORDS, seed=one), ("seed",)),
     (lambda model, one: ContributionView.of_model(model, WORDS, seed=one), ("seed",)),
-    (lambda model, one: RouterGame.of_model(model, [WORDS], seed=one, layers=[one]), ("seed",)),
+    (lambda model, one: RouterGame.of_model(model, [WORDS], seed=one), ("seed",)),
     (lambda model, one: RouterMicroscope.of_model(model, WORDS, one, seed=one, token=one), ("seed", "token", "layer")),
     (lambda model, one: SpecialisationView.of_census(censuses(), seed=one), ("seed",)),
     (lambda model, one: TokenWay(model, WORDS, one), ("locked_token",)),
