@@ -81,6 +81,7 @@ def run(path: Path) -> tuple[NotebookNode, NotebookClient]:
             client.execute(env=kernel_env(home))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise Unfit(f"cell {running[-1]} failed: {plain(str(error)).strip()}") from None
+    nb.metadata.pop("widgets", None)  # the client has that state; no problem of the notebook is its size
     return nb, client
 
 
