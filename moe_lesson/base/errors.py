@@ -20,7 +20,7 @@ def whole_number(name: str, value: Any, least: int | None = 1) -> int:
     return int(value)
 
 
-def positive_number(name: str, value: Any) -> None:
-    """Refuse, by its name, what is no finite number above 0."""
-    require(isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf,
-            f"{name} is {value!r}; expected a positive number")
+def positive_number(name: str, value: Any, or_zero: bool = False) -> None:
+    """Refuse, by its name, what is no finite number above 0, or of at least 0."""
+    require(isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf and (or_zero or value != 0),
+            f"{name} is {value!r}; expected " + ("a number of at least 0" if or_zero else "a positive number"))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..base.errors import require, whole_number
+from ..base.errors import positive_number, require, whole_number
 from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
@@ -53,10 +53,13 @@ class TrainingConfig:
 
     def __post_init__(self):
         whole_number("steps", self.steps)
-        require(self.lr > 0, f"lr is {self.lr}; the learning rate must be positive")
+        positive_number("lr", self.lr)
         whole_number("warmup", self.warmup, least=0)
-        require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; expected 0 or more")
-        require(self.clip > 0, f"clip is {self.clip}; the largest gradient norm must be positive")
+        positive_number("weight_decay", self.weight_decay, or_zero=True)
+        if self.clip != math.inf:  # which clips nothing
+            positive_number("clip", self.clip)
+        whole_number("seed", self.seed, least=None)
+        require(isinstance(self.bfloat16, bool), f"bfloat16 is {self.bfloat16!r}; expected True or False")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of one step, 0 … steps-1."""
@@ -74,7 +77,13 @@ class History:
     seconds: float = 0.0
 
     def __getitem__(self, figure: str) -> list[float]:
-        """One figure over the steps, e.g. `history["loss"]`; steps without it are left out."""
+        """One figure over the steps, e.g. `history["loss"]`; steps without it are left out.
+
+        Raises:
+            ValueError: if no step has it.
+        """
+        known = dict.fromkeys(name for row in self.rows for name in row)
+        require(figure in known, f"no step has a figure {figure!r}; choose one of {', '.join(known)}")
         return [row[figure] for row in self.rows if figure in row]
 
 

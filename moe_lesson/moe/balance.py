@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..base.errors import require, whole_number
+from ..base.errors import positive_number, require, whole_number
 from .layers import LOG_SCORES
 from .routing import Routing
 
@@ -111,8 +111,7 @@ def checked_balance(balance: Mapping[str, float]) -> dict[str, float]:
     for method, strength in balance.items():
         require(method in LOSSES or method == BIAS,
                 f"unknown way to balance {method!r}; choose some of {', '.join([*LOSSES, BIAS])}")
-        require(math.isfinite(strength) and strength >= 0,
-                f"the strength of {method!r} is {strength}; expected a number of at least 0")
+        positive_number(f"the strength of {method!r}", strength, or_zero=True)
     return dict(balance)
 
 
@@ -159,7 +158,7 @@ def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:
 
 def check_capacity(factor: float = 0, by: str = "order") -> None:
     """Refuse a factor that is no number of at least 0, and an unknown rule of who comes first."""
-    require(math.isfinite(factor) and factor >= 0, f"the capacity factor is {factor}; expected a number of at least 0")
+    positive_number("the capacity factor", factor, or_zero=True)
     require(by in ("order", "weight"), f"by is {by!r}; choose order or weight")
 
 

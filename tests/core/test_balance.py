@@ -206,6 +206,7 @@ def test_every_loss_counts_as_strongly_as_asked_reaches_the_router_and_moves_no_
     ({"luck": 1.0}, "unknown way to balance 'luck'; choose some of batch, sequence, importance, load, z, bias"),
     ({"batch": -1.0}, "strength of 'batch' is -1.0"),
     ({"bias": math.nan}, "strength of 'bias' is nan"),
+    ({"batch": "0.01"}, "strength of 'batch' is '0.01'; expected a number of at least 0"),
 ])
 def test_impossible_balancing_is_refused(balance, message):
     with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+import math
 import os
 import pathlib
 import re
@@ -553,10 +554,28 @@ def test_a_training_says_in_one_line_what_it_did(corpus, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (dict(steps=1, clip=0), "clip is 0"), (dict(steps=1, weight_decay=-1), "weight_decay is -1"),
-    (dict(steps=0), "steps is 0"), (dict(steps=1, lr=-1), "lr is -1"), (dict(steps=1, warmup=-1), "warmup is -1")])
+    (dict(steps=0), "steps is 0"), (dict(steps=1, lr=-1), "lr is -1"), (dict(steps=1, warmup=-1), "warmup is -1"),
+    (dict(steps=1, lr="1e-3"), "lr is '1e-3'; expected a positive number"), (dict(steps=1, lr=math.inf), "lr is inf"),
+    (dict(steps=1, clip=None), "clip is None"), (dict(steps=1, weight_decay=math.nan), "weight_decay is nan"),
+    (dict(steps=1, seed=0.5), "seed is 0.5"), (dict(steps=1, bfloat16="yes"), "bfloat16 is 'yes'")])
 def test_impossible_configurations_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**arguments)
+
+
+def test_an_infinite_clip_clips_nothing(corpus):
+    def trained(clip):
+        model = LanguageModel(CONFIG)
+        train(model, corpus.sampler("train", 4, 16), TrainingConfig(3, lr=1e-2, clip=clip), progress=False)
+        return model
+
+    assert same(trained(math.inf), trained(1e9)) and not same(trained(math.inf), trained(0.01))
+
+
+def test_a_figure_that_no_step_has_is_refused(corpus):
+    _, history = run(corpus, 2)
+    with pytest.raises(ValueError, match="no step has a figure 'los'; choose one of step, lr, loss, max_violation, load"):
+        history["los"]
 
 
 def test_a_checkpoint_that_cannot_be_written_says_so_before_the_first_step(corpus, tmp_path):
