@@ -72,9 +72,10 @@ def dealt_to_documents(attempt: Callable) -> str | None:
             return ("you dealt the labels out to single tokens: tokens of one document are alike, so they must get the same new "
                     "label")
         return "tokens of one document have different labels now: deal out one label for each document"
-    counts = [torch.stack([each[0] for each in labels]).long().bincount(minlength=3).tolist() for labels in inside]
-    if counts != [[5, 3, 2]] * 8:
-        return (f"5 documents had label 0, 3 had label 1 and 2 had label 2; now it is {counts[0]}: deal out the labels that are "
+    dealt = [sorted(each.item() for each in labels) for labels in inside]
+    if dealt != [of_document.tolist()] * 8:
+        counts = [dealt[0].count(label) for label in range(3)]
+        return (f"5 documents had label 0, 3 had label 1 and 2 had label 2; now it is {counts}: deal out the labels that are "
                 "there (a permutation), don't draw new ones")
     if all(same(answer, first) for answer in answers):
         return "every seed gives the same deal: use the seed"
