@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make lab` to learn, `make test` to trust. Both keep everything in .venv.
+# Two commands on a fresh machine: `make lab` to learn, `make test` to trust. Both install into .venv alone.
 
 PYTHON ?= python3
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
@@ -40,8 +40,8 @@ help:
 	@echo "make notebooks    run all notebooks again and store their outputs (NOTEBOOKS=notebooks/03-*.ipynb for some)"
 	@echo "make bundle       build dist/moe-lesson-bundle.zip, to upload to Google Colab"
 	@echo "make site         build dist/site, the web edition (NOTEBOOKS=notebooks/03-*.ipynb for some; minutes the first time)"
-	@echo "make experiments  train again what data/results holds, with the presets for a CPU (EXPERIMENT=name"
-	@echo "                  for one; all take more than a day). The tables there are replaced."
+	@echo "make experiments  train again, with the presets for a CPU (EXPERIMENT=name for one; all take more than a day):"
+	@echo "                  the tables of experiments in data/results and the models in data/checkpoints are replaced"
 	@echo "make clean        remove .venv, .venv-widgets7 and what the tools left behind"
 	@echo "PYTHON=python3.12 with any of these picks the interpreter that .venv is made with."
 
@@ -69,8 +69,8 @@ notebooks: .venv/test
 	$(RUN) tools/readme_picture.py
 	$(RUN) tools/colab.py
 
-bundle: .venv/test
-	$(RUN) tools/bundle.py
+bundle:
+	$(PYTHON) tools/bundle.py
 
 site: .venv/site
 	$(RUN) tools/site_build.py $(NOTEBOOKS)
@@ -109,6 +109,6 @@ clean:
 	@touch $@
 
 $(RUN):
-	@command -v $(PYTHON) > /dev/null || { echo "No $(PYTHON) here: install Python 3.10 or newer and try again."; exit 1; }
+	@command -v $(PYTHON) > /dev/null || { echo "No $(PYTHON) here: install Python 3.10 to 3.14 and try again."; exit 1; }
 	@$(PYTHON) -c "$$CHECK_PYTHON"
 	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }

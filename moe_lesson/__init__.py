@@ -2,7 +2,7 @@
 
 Its rooms, each built on those before it:
 
-    base           errors, storage, devices, text, tokens, seeds
+    base           errors, storage, devices, text, tokens, seeds, colours of the course
     moe            routing, dispatch, layers, recipes, balance
     lm             text, the language model, training, evaluation, checkpoints, the ledger of costs
     measure        evidence, instruments, nulls, interventions, the census, worlds whose truth is known
@@ -13,7 +13,7 @@ Its rooms, each built on those before it:
 Letters mean the same in all of them, in shapes as [T, K] and in names as ids_TK: T tokens, D model width, H expert width, N
 experts, K active experts (top_k), Ks shared experts, m segments, L layers; B sequences of S tokens, V vocabulary (or answers),
 C classes; R routed rows (T·K), I input and O output width of any matrix, G groups of experts, P devices of E experts, A rows
-that arrive at one; M labels (skills, topics, domains), F files, Z seeds or draws. Every other size is written out.
+that arrive at one; M labels (skills, topics, domains), F documents, Z seeds or draws. Every other size is written out.
 
 This module loads parts of the first four rooms.
 """

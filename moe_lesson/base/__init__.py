@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, text, tokens, seeds."""
+"""What every room uses."""

@@ -63,7 +63,7 @@ class Experiment:
         fewer_seeds: rung -> how many of the fresh seeds it gets, where not all.
         baselines: write what count models lose on the same text, too, and how much of it the train text has word for word.
         contrasts: what is to be shown, named before the first reported run: (figure, a rung, the rung it is compared with).
-        margin: a smaller difference makes none: where the interval lies within it, two rungs are alike.
+        margin: differences smaller than this do not matter: where the interval lies within it, two rungs are alike.
         changed: rungs whose reported models are changed and judged again, see `changes_of`.
         census: rungs whose reported models' routing is counted, see `census_of`.
         ablated: rungs whose reported models lose experts, see `ablations_of`.

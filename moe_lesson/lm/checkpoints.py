@@ -1,7 +1,4 @@
-"""Models and training states in safetensors files; the models that ship with the course, with their checksums.
-
-No pickle is ever read: a file can hold numbers and text, never code.
-"""
+"""Models and training states in safetensors files; the models that ship with the course, with their checksums."""
 
 import hashlib
 import json

@@ -77,11 +77,7 @@ class History:
     seconds: float = 0.0
 
     def __getitem__(self, figure: str) -> list[float]:
-        """One figure over the steps, e.g. `history["loss"]`; steps without it are left out.
-
-        Raises:
-            ValueError: if no step has it.
-        """
+        """One figure over the steps, e.g. `history["loss"]`, without the steps that lack it; ValueError if all do."""
         known = dict.fromkeys(name for row in self.rows for name in row)
         require(figure in known, f"no step has a figure {figure!r}; choose one of {', '.join(known)}")
         return [row[figure] for row in self.rows if figure in row]

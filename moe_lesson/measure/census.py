@@ -90,7 +90,7 @@ class Census:
 
     def shuffled_places(self, seed: int = 0) -> Census:
         """A null: the same choices, dealt out at random among all places of the same token. An expert is called by the same
-        tokens as before; that it knew where they stood is over."""
+        tokens as before; what depended on where they stood is gone."""
         order_T = torch.randperm(len(self.token_T), generator=torch.Generator().manual_seed(seed), device="cpu")
         order_T = order_T[self.token_T[order_T].argsort(stable=True)]  # by token, those of one token at random
         from_T = torch.empty_like(order_T).scatter(0, self.token_T.argsort(stable=True), order_T)

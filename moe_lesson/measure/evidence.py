@@ -118,7 +118,7 @@ def verdict(difference: Interval, margin: float = 0.0) -> str:
 
     Args:
         difference: one less the other.
-        margin: a smaller difference makes none.
+        margin: differences smaller than this do not matter.
 
     Returns: "higher" or "lower" if the interval lies above or below 0, "alike" if it lies within the margin, else "open".
 
@@ -166,7 +166,7 @@ def judged(table: "Table", contrasts: Sequence[tuple[str, str, str]], margin: fl
     Args:
         table: of the experiment.
         contrasts: (figure, a rung, the rung it is compared with), see `Experiment.contrasts`.
-        margin: a difference below this makes no difference, see `Experiment.margin`.
+        margin: differences smaller than this do not matter, see `Experiment.margin`.
 
     Returns: for each the `figure`, the `contrast` in words, the `difference` with its interval (Welch), `p` after `holm`, and the
         `verdict`: "shown" where p is below 0.05, else "alike" where the interval lies within the margin, else "open".

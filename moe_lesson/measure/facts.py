@@ -49,7 +49,7 @@ class FactsWorld:
         topics, per_topic: M, and how many facts each has.
         num_answers, num_classes: V and C.
         width: D.
-        common_units: hidden units of the common skill; 0 for a world where nothing is asked about the context, else the same.
+        common_units: hidden units of the common skill; 0: nothing is asked about the context, and all else is as before.
         seed: of all that is fixed.
 
     Raises:

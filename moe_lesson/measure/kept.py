@@ -12,7 +12,7 @@ from .interventions import without_experts
 
 
 def most_used(census: Census, domain: int, share: float) -> list[list[int]]:
-    """For each layer the share of the experts that gets most calls of a domain, the number of which is `domain`."""
+    """For each layer the ids of that share of its experts that a domain calls most; `domain` is its place in `census.domains`."""
     return [census.pooled(census.calls(layer))[:, domain].topk(round(share * n)).indices.tolist()
             for layer, n in enumerate(census.sizes)]
 

@@ -85,7 +85,8 @@ class Arm:
         sizes: hidden units of each expert.
         choice: one of `CHOICES`.
         top_k: experts per token; where their number varies, its mean.
-        penalty: on hidden units that are used: that much times N·Σ f_i·(h_i / max h)·P_i (HMoE, arXiv 2408.10681).
+        penalty: on hidden units that are used: that much times Σ f_i·(h_i / max h)·P_i, with f_i and P_i as
+            in `balance_loss` (HMoE, arXiv 2408.10681).
         balanced: move a selection bias until all experts have the same load (DeepSeek-V3).
     """
 

@@ -11,8 +11,7 @@ from .routing import Routing, expert_load
 
 
 def by_expert(routing: Routing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The T·K choices of a routing as R rows, those of one expert after those of the other, for those who go to the experts and
-    back without adding anything by its index.
+    """The T·K choices of a routing as R rows sorted by expert, with what gathers them and sums them back without `index_add`.
 
     Returns: token [R], which token a row is of; weight [R], what the expert's output for it is multiplied by; place [T, K], the
         other way round, where the rows of each token's K choices are; ends [N], int32, where each expert's block of rows ends.

@@ -58,7 +58,7 @@ class Lesson:
         name: of the lesson, e.g. "00"; its predictions are kept under it.
         seed: of torch's random numbers.
 
-    Prints the machine it runs on. `device` is the one to use: a GPU where there is one.
+    Prints Python, torch, and the GPU if there is one. `device` is where speed is measured; all else runs on the CPU.
     """
 
     def __init__(self, name: str, seed: int = 0):

@@ -109,17 +109,17 @@ def check_censuses(censuses: Mapping[str, Census]) -> Census:
 def measure(censuses: Mapping[str, Census], samples: list[int], seed: int) -> list[list[dict]]:
     """The trait `measured`. A larger sample holds the smaller ones; all routers see the same tokens and draws."""
     first = next(iter(censuses.values()))
-    m, files = len(first.domains), len(first.domain_F)
+    m, documents = len(first.domains), len(first.domain_F)
     generator = torch.Generator().manual_seed(seed)
     drawn_T = draw_tokens(first, samples[-1], generator)
     label_T, document_T = first.labels("domain")[drawn_T], first.document_T[drawn_T]
-    dealt_ZF = first.domain_F[shuffles(files, generator)]
+    dealt_ZF = first.domain_F[shuffles(documents, generator)]
     chosen_TN = torch.cat([F.one_hot(ids_TK[drawn_T], n).sum(dim=1).float() for census in censuses.values()
                            for ids_TK, n in zip(census.expert_ids, first.sizes)], dim=1)
     layers = list(first.sizes) * len(censuses)
     found = []
     for size in samples:
-        chosen_FN = torch.zeros(files, sum(layers)).index_add_(0, document_T[:size], chosen_TN[:size])
+        chosen_FN = torch.zeros(documents, sum(layers)).index_add_(0, document_T[:size], chosen_TN[:size])
         calls_ZNM = (count_calls(chosen_TN[:size], label_T[None, :size], m),
                      count_calls(chosen_TN[:size], label_T[:size][shuffles(size, generator)], m),
                      count_calls(chosen_FN, dealt_ZF, m))
