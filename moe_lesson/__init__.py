@@ -2,7 +2,7 @@
 
 Its rooms, each built on those before it:
 
-    base           errors, storage, devices, text, tokens, seeds, colours of the course
+    base           errors, storage, devices, interrupts, text, tokens, seeds, colours of the course
     moe            routing, dispatch, layers, recipes, balance
     lm             text, the language model, training, evaluation, checkpoints, the ledger of costs
     measure        evidence, instruments, nulls, interventions, the census, worlds whose truth is known

@@ -7,8 +7,6 @@ step alone, and so does the noise drawn in it.
 import inspect
 import math
 import pathlib
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..base.errors import positive_number, require, whole_number
+from ..base.interrupts import uninterrupted
 from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
@@ -332,20 +331,3 @@ def restore(checkpoint: str | pathlib.Path, model: nn.Module, optimizer: torch.o
                            "configuration, or delete the file to start again")
     load_training_state(checkpoint, tensors, model, optimizer)
     return History(**history), len(history["rows"])
-
-
-@contextmanager
-def uninterrupted() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C (Jupyter's stop button): yields a function that tells whether it came, to ask between two steps.
-
-    An interrupt in the middle of an optimizer step would leave some weights new and some old.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
-        yield lambda: False
-        return
-    came = []
-    previous = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -1133,7 +1133,8 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **kwargs or {})
-        sizes = [one.numel() for one in (result if isinstance(result, tuple | list) else [result]) if isinstance(one, torch.Tensor)]
+        made = result if isinstance(result, tuple | list) else [result]
+        sizes = [one.numel() for one in made if isinstance(one, torch.Tensor)]
         assert max(sizes, default=0) <= 2**20, f"a tensor of {max(sizes)} numbers"
         return result
 

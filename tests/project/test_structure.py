@@ -17,6 +17,7 @@ OPTIONAL = ("IPython", "anywidget", "huggingface_hub", "ipywidgets", "matplotlib
 TESTED_ELSEWHERE = {
     "base.storage": "test_shipped_data: files that ship are what it writes",
     "base.text": "test_corpora: text of all kinds on its way into a corpus",
+    "base.interrupts": "test_training: interrupting one",
     "experiments.__main__": "test_experiments: one command, one run from end to end",
     "experiments.catalogue": "test_experiments: one command, one run from end to end",
     "experiments.diagnoses": "test_experiments: one command, one run from end to end",
