@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,10 +29,15 @@ VIEW, STATE = (f"application/vnd.jupyter.widget-{part}+json" for part in ("view"
 GIVEN = ".given.json"  # name of a lesson -> hash of the copy that the learner was given
 
 
+VERSION = re.compile(r'^   "version": ".*"$', re.MULTILINE)  # Python's, in the metadata of `written`
+
+
 def unanswered(lesson: str) -> str:
-    """The text of a notebook without outputs and counts, as JupyterLab writes it."""
+    """The text of a notebook without outputs and counts, as JupyterLab writes it with this Python: another version would be a
+    change, and a lesson that nobody touched would ask to be saved."""
     nb = json.loads(lesson)
     nb["metadata"].pop("widgets", None)
+    nb["metadata"].get("language_info", {})["version"] = sys.version.split()[0]
     for cell in nb["cells"]:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
@@ -60,7 +66,8 @@ def without_lost(lesson: str) -> str:
 
 
 def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    """A lesson's text, whichever Python it was written for."""
+    return hashlib.sha256(VERSION.sub("", text).encode()).hexdigest()
 
 
 def update(lessons: Path, copies: Path, fresh: Sequence[str] = ()) -> list[str]:
@@ -93,7 +100,7 @@ def settle(copy: Path, text: str, given: str | None, fresh: bool) -> tuple[str |
     if mine == text:
         return digest(text), line
     if mine is not None and digest(mine) == given:
-        line = "the course has a newer one, and yours was untouched; it is replaced."
+        line = "the course has a newer one, and yours was untouched; it is replaced." if digest(text) != given else ""
     elif mine is not None and fresh:
         line = f"a fresh one; yours is {keep(copy)} now."
     elif mine is not None:

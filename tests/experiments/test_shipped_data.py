@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import shutil
 
 import pytest
 import torch
@@ -140,7 +142,9 @@ def test_the_first_steps_of_a_training_are_made_again(name, rung, corpus):
     sizes = experiment.rungs[rung](preset, row["scale"] or 1.0)
     fresh = task.build(sizes, seed=0)
     if getattr(getattr(sizes, "ffn", sizes), "noisy", False) and "--compile" in shipped_table(name).provenance["command"]:
-        fresh = torch.compile(fresh)  # which draws its noise in another order
+        if not shutil.which(os.environ.get("CXX", "g++")):
+            pytest.skip("a compiled model drew its noise in another order, and there is no C++ compiler here")
+        fresh = torch.compile(fresh)
 
     class Enough(Exception):
         pass

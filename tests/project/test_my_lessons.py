@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import my_lessons
@@ -18,7 +19,8 @@ def write(folder: Path, source: str, name: str = NAME, answer: str = "7") -> Pat
     folder.mkdir(exist_ok=True)
     output = new_output("execute_result", {"text/plain": answer, "image/png": "aGk="}, execution_count=4)
     code = new_code_cell(source, id="sum", execution_count=4, outputs=[output], metadata={"tags": ["nbval-ignore-output"]})
-    nb = new_notebook(cells=[new_markdown_cell("# Lesson", id="title"), code])
+    nb = new_notebook(cells=[new_markdown_cell("# Lesson", id="title"), code],
+                      metadata={"language_info": {"name": "python", "version": "3.11.7"}})
     (folder / name).write_text(nbformat.writes(nb) + "\n")
     return folder
 
@@ -89,6 +91,15 @@ def test_a_run_of_the_course_that_changes_answers_alone_is_no_news(lessons, mine
     write(lessons, "1 + 6", answer="seven")
     (mine / "00-start-here.ipynb").write_text("my own")
     assert my_lessons.update(lessons, mine) == []
+
+
+def test_another_python_is_no_news_and_an_untouched_copy_has_its_version(lessons, mine, monkeypatch):
+    (mine / "00-start-here.ipynb").write_text("my own")
+    monkeypatch.setattr(sys, "version", "3.14.8 (main)")
+    assert my_lessons.update(lessons, mine) == []
+    assert nbformat.read(mine / NAME, as_version=4).metadata.language_info.version == "3.14.8", "it would ask to be saved"
+    write(lessons, "2 + 6")
+    assert "was untouched; it is replaced" in my_lessons.update(lessons, mine)[0]
 
 
 def test_where_both_changed_the_learners_stays_and_a_line_says_how_to_get_a_fresh_one(lessons, mine):

@@ -97,8 +97,9 @@ def test_routing_by_chance_stands_above_in_one_case_of_twenty_and_what_belongs_t
 
 def test_in_a_small_sample_most_experts_look_like_specialists_by_chance_and_in_a_large_one_none_does(show):
     found = take_census(shipped_model("ladder-deepseekmoe")[0], machine_corpus(splits=("test",)), limit=250)
-    page = show(SpecialisationView.of_census(found, name="DeepSeekMoE"))
-    few, many = measured(page)["trained"], measured(page, sample=16384)["trained"]
+    view = SpecialisationView.of_census(found, name="DeepSeekMoE")
+    page = show(view)
+    few, many = measured(page)["trained"], measured(page, sample=view.samples[-1])["trained"]
     assert few[0] > 45 and few[1] > 40 and few[2] < 15 and 40 < many[0] < few[0] and many[1] == 0 and many[2] > 50
     assert few[3] > 2 > many[3] > 1.7 > 1.1 > many[4]  # those by chance are gone, most of the others are there
     assert measured(page, null=DOCUMENTS)["trained"][4] > many[4] + 0.03
