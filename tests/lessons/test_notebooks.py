@@ -104,7 +104,7 @@ def test_only_cells_whose_output_varies_are_spared_the_comparison(notebook):
                 "RouterGame.of_model(", ".calls(", "SpecialisationView.of_census(",
                 "ExpertExplorer.of_model(", "calibration()", "measured_device(", "median_seconds(",
                 "parallel_demo.run(", "subprocess.run(", "_dynamo.explain(", "free_memory(", "reading.",
-                "to_transformers(", "real_mergings(", "losses_without(", "survival(")
+                "to_transformers(", "real_mergings(", "losses_without(", "survival(", "trained_loss[", "violation_at(")
     for cell in code_cells(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             assert any(word in cell.source for word in measures), cell.id

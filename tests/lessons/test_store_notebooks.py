@@ -1,9 +1,18 @@
 """tools/store_notebooks.py: the same notebook gives the same bytes, and an unfit one is not stored."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
 import store_notebooks
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from moe_lesson.lm import machine_text
+
+REPO = Path(__file__).resolve().parents[2]
 
 VARIED = """
 import os, time, ipywidgets
@@ -113,6 +122,19 @@ def test_paths_of_this_machine(monkeypatch, text, found):
     monkeypatch.setenv("HOME", "/home/ada")
     text = text.format(home="/home/ada", repo=store_notebooks.REPO)
     assert bool(store_notebooks.machine_paths().search(text)) is found
+
+
+def test_nbval_runs_a_lesson_on_another_machines_text(tmp_path):
+    files = sum(1 for _ in machine_text.maths_sources())
+    path = write(tmp_path / "lesson.ipynb", "from moe_lesson.lm.machine_text import maths_sources\n"
+                 "print(sum(1 for _ in maths_sources()))")
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[1].update(execution_count=1, outputs=[new_output("stream", text=f"{files - -(-files // 10)}\n")])
+    nbformat.write(nb, path)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "store_notebooks", "-p",
+                          "no:cacheprovider", "--rootdir", str(tmp_path), str(path)], cwd=REPO, capture_output=True, text=True,
+                         env=os.environ | {"MOE_LESSON_HOME": str(tmp_path), "PYTHONPATH": str(REPO / "tools")})
+    assert run.returncode == 0, run.stdout
 
 
 def test_a_notebook_too_large_to_show_is_unfit():
