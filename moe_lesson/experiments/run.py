@@ -201,10 +201,13 @@ def ranked(tuned: list[dict], rung: str) -> list[tuple]:
 
 def run_once(experiment: Experiment, preset: Preset, run: Run, corpus: Corpus | None, device: str, folder: pathlib.Path,
              progress: bool, compiled: bool = False, wait: bool = True) -> dict | None:
-    """One training, from where it stopped: a table row, a thinned loss curve, and the file of the model.
+    """One training, from where it stopped.
 
     A tuning run reads the validation split; only a final run reads the test split. While another process is at this run, it is
-    waited for, or without `wait` there is no result.
+    waited for.
+
+    Returns: by name the table's `row`, a thinned loss `curve`, what `made` them, the `folder` of the model, and what the
+        experiment wants beside; None without `wait`, while another process is at this run.
     """
     task, config = experiment.task(preset, run.rung, run.seed, corpus), experiment.rungs[run.rung](preset, run.scale or 1.0)
     training = TrainingConfig(preset.steps, run.lr, seed=run.seed, bfloat16=preset.bfloat16)

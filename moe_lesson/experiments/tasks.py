@@ -20,7 +20,7 @@ from ..measure.uneven import Arm, UnevenLayer, UnevenObjective, UnevenWorld, jud
 from ..moe import recipes
 from ..moe.layers import MoE, moe_layers
 from ..moe.recipes import Recipe
-from ..moe.routing import idle_experts, load_cv, load_entropy, max_violation
+from ..moe.routing import idle_experts, load_cv, load_entropy, max_violation, routed
 
 
 class TextTask:
@@ -71,7 +71,7 @@ class TextTask:
                          for domain in self.corpus.domains])
         with evaluating(model):
             routings = model(ids[:, :-1])[1]
-        return [routing.expert_ids.tolist() for routing in routings if routing is not None]
+        return [routing.expert_ids.tolist() for routing in routed(routings)]
 
     def test(self, model: LanguageModel) -> dict[str, float]:
         """The figures to report."""

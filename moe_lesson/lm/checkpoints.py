@@ -19,6 +19,8 @@ def save_model(path: str | pathlib.Path, model: LanguageModel, about: dict) -> N
     """Write a model with its sizes and a record of what made it.
 
     Args:
+        path: of the file, written whole or not at all.
+        model: unchanged since it was built.
         about: plain values: command, versions, device, seconds, date, results.
 
     Raises:

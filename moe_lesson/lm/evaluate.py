@@ -9,8 +9,9 @@ from torch import Tensor
 from ..base.errors import require
 from ..base.tokens import size_of
 from ..moe.layers import check_model
+from ..moe.routing import routed
 from .corpora import Corpus, evenly
-from .model import LanguageModel, evaluating
+from .model import LanguageModel, ModelConfig, evaluating
 
 
 @torch.no_grad()
@@ -47,6 +48,8 @@ def evaluate_language(model: LanguageModel, corpus: Corpus, split: str, max_toke
             another corpus.
     """
     check_model(model)
+    require(isinstance(getattr(model, "config", None), ModelConfig),
+            f"a {type(model).__name__} reads no text; expected a language model, of which it may be a layer")
     require("mean" not in corpus.domains, "a domain is called 'mean', which is what the mean over domains is called; name it "
                                           "something else")
     total, count = dict.fromkeys(corpus.domains, 0.0), dict.fromkeys(corpus.domains, 0)
@@ -71,6 +74,6 @@ def evaluate_load(model: LanguageModel, corpus: Corpus, split: str, max_tokens: 
 
     Args: as `evaluate_language`.
     """
-    found = [[routing.load for routing in routings if routing is not None]
+    found = [[routing.load for routing in routed(routings)]
              for _, _, _, routings in read_by(model, corpus, split, max_tokens)]
     return [torch.stack(loads).sum(dim=0) for loads in zip(*found)]

@@ -123,8 +123,8 @@ def experts_of_equal_active(recipe: Sparse, width: int, top_k: int, segments: in
     Raises:
         ValueError: if nothing is left to route, or the router alone costs more than the recipe.
     """
-    active = top_k * segments  # experts, shared ones included
-    require(0 <= num_shared < active,
+    active = whole_number("top_k", top_k) * whole_number("segments", segments)  # experts, shared ones included
+    require(whole_number("num_shared", num_shared, least=0) < active,
             f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
     experts = (recipe.num_experts + recipe.num_shared) * active // (recipe.top_k + recipe.num_shared) - num_shared
     spare = ffn_cost(recipe, width).active - matrix(width, experts).active

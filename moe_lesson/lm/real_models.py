@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..base.errors import require
-from ..moe.routing import Routing
+from ..moe.routing import Routing, routed
 from .checkpoints import shipped_model
 from .converted import to_transformers
 from .model import LanguageModel, listening
@@ -121,7 +121,7 @@ def read_by(model: LanguageModel, text: str) -> tuple[Tensor, tuple[str, ...]]:
     """The token ids that a model of the course makes of a text, and their names: taken from what it reads itself."""
     with listening([model.embedding]) as heard:
         routings = model.route(text)
-    return heard[0].flatten(), next(routing.tokens for routing in routings if routing is not None) or ()
+    return heard[0].flatten(), routed(routings)[0].tokens or ()
 
 
 def published(one: Published, download: bool) -> RealModel:

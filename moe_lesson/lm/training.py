@@ -23,7 +23,7 @@ from ..base.interrupts import uninterrupted
 from ..base.seeds import mixed_seed
 from ..moe.balance import BIAS, LOSSES, checked_balance, update_bias
 from ..moe.layers import moe_layers
-from ..moe.routing import Routing, max_violation
+from ..moe.routing import Routing, max_violation, routed
 from .checkpoints import as_json, load_training_state, read_training_state, save_training_state, training_identity
 from .model import device_of
 
@@ -35,11 +35,14 @@ class TrainingConfig:
     Args:
         steps: optimizer steps.
         lr: peak learning rate of AdamW (β = 0.9, 0.95): linear warm-up, then a cosine down to a tenth.
-        warmup: steps of the warm-up; a training that is no longer never gets to the peak, or only just.
+        warmup: steps of the warm-up; a training of fewer never reaches the peak.
         weight_decay: on matrices, not on norms.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient; math.inf clips nothing.
         seed: of whatever is random in a step.
         bfloat16: multiply in bfloat16 (autocast), keep weights in float32.
+
+    Raises:
+        ValueError: for a number of another kind or out of its range.
     """
 
     steps: int
@@ -55,7 +58,7 @@ class TrainingConfig:
         positive_number("lr", self.lr)
         whole_number("warmup", self.warmup, least=0)
         positive_number("weight_decay", self.weight_decay, or_zero=True)
-        if self.clip != math.inf:  # which clips nothing
+        if self.clip != math.inf:
             positive_number("clip", self.clip)
         whole_number("seed", self.seed, least=None)
         require(isinstance(self.bfloat16, bool), f"bfloat16 is {self.bfloat16!r}; expected True or False")
@@ -102,6 +105,9 @@ class Balanced:
 
     Returns (call): for a model and a batch the loss to minimise, and figures: `loss` without the balance terms, and for a model
         with MoE layers `max_violation`, the mean over layers, and `load`, the N loads of each layer.
+
+    Raises:
+        ValueError: for an unknown way to balance, or a strength that is negative or not finite.
     """
 
     def __init__(self, task_loss: TaskLoss, balance: Mapping[str, float]):
@@ -134,13 +140,16 @@ def next_token(balance: Mapping[str, float] = DEFAULT_BALANCE) -> Balanced:
     """The objective of a language model: next-token loss, in nats per token, with balance losses; `balance` as in `Balanced`.
 
     Its batches are token ids [B, S+1].
+
+    Raises:
+        ValueError: for an unknown way to balance, or a batch that is not token ids [B, S+1].
     """
     def loss(model: nn.Module, ids: Tensor) -> tuple[Tensor, list[Routing], int]:
         require(ids.ndim == 2 and len(ids) > 0 and ids.shape[1] > 1, f"a batch of token ids has shape {tuple(ids.shape)}; "
                 "expected [B sequences, S + 1 tokens], at least 1 of 2 tokens")
         logits, routings = model(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten().long())
-        return loss, [routing for routing in routings if routing is not None], len(ids)
+        return loss, routed(routings), len(ids)
 
     return Balanced(loss, balance)
 

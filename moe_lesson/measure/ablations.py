@@ -41,8 +41,8 @@ def numbers_of(rows: Sequence[Mapping], experts: Mapping[str, int], domains: Seq
         def both(what: str, own: str, share: float, of_seeds=of_seeds) -> ndarray:
             return np.stack([of_seeds(what, kind, own, share) for kind in KINDS])
 
-        whole_SM = of_seeds("test", WHOLE)
-        numbers[rung] = {own: [{"gone": round(share * size), **state_of(both("test", own, share) - whole_SM,
+        whole_ZM = of_seeds("test", WHOLE)
+        numbers[rung] = {own: [{"gone": round(share * size), **state_of(both("test", own, share) - whole_ZM,
                                                                         both("calls", own, share), d)}
                                for share in shares] for d, own in enumerate(domains)}
     return numbers

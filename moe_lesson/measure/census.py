@@ -21,7 +21,7 @@ from ..lm.corpora import Corpus
 from ..lm.model import LanguageModel, evaluating, listening
 from ..moe.balance import update_bias
 from ..moe.layers import SCORES, gate, mixtures
-from ..moe.routing import entropy, expert_load
+from ..moe.routing import entropy, expert_load, routed
 from .evidence import Interval
 from .nulls import hash_routing, random_router
 
@@ -68,8 +68,8 @@ class Census:
         ids_TK, n = self.expert_ids[layer], self.sizes[layer]
         k = ids_TK.shape[1]
         first, second = (~torch.eye(k, dtype=torch.bool, device=ids_TK.device)).nonzero(as_tuple=True)
-        place_TP = (self.document_T[:, None] * n + ids_TK[:, first]) * n + ids_TK[:, second]
-        return torch.bincount(place_TP.flatten(), minlength=len(self.domain_F) * n * n).view(-1, n, n).double()
+        place = (self.document_T[:, None] * n + ids_TK[:, first]) * n + ids_TK[:, second]
+        return torch.bincount(place.flatten(), minlength=len(self.domain_F) * n * n).view(-1, n, n).double()
 
     def pooled(self, calls_FNM: Tensor, times_F: Tensor | None = None) -> Tensor:
         """The documents' calls as one table whose sum is 1, [N, M]: every domain weighs the same, however much of it was read.
@@ -120,10 +120,16 @@ def windows(corpus: Corpus, split: str, context: int, limit: int, vocabulary: in
     """The beginnings of all documents of a split.
 
     Args:
-        limit: how many tokens of each.
+        corpus, split: whose documents are read.
+        context: S, tokens of a window.
+        limit: how many tokens of each document.
+        vocabulary: V, the tokens' number.
 
     Returns: ids [B, context + 1], zeros after the end of a document; which of the [B, context] inputs are real; and which
         document of the split each window is of, [B].
+
+    Raises:
+        ValueError: if the split has no document.
     """
     whole_number("limit", limit)
     rows, known, document = [], [], []
@@ -170,7 +176,7 @@ def take_census(model: LanguageModel, corpus: Corpus, split: str = "test", limit
             real_T = known_BS.flatten()
             logits, routings = model(ids_BS[:, :-1])
             predicted.append(logits.argmax(dim=-1).flatten()[real_T].cpu())
-            for i, (routing, x) in enumerate(zip([routing for routing in routings if routing is not None], seen)):
+            for i, (routing, x) in enumerate(zip(routed(routings), seen)):
                 trained[i].append(routing.expert_ids[real_T].cpu())
                 scores[i].append(SCORES[random[i].score](gate(x[real_T], random[i].weight)).cpu())
             seen.clear()
@@ -257,6 +263,9 @@ def bootstrap(statistic: Callable[[Tensor], float], census: Census, draws: int =
         census: whose documents are drawn.
         draws: how often.
         seed: of the draws.
+
+    Raises:
+        ValueError: if a domain has no document.
     """
     generator = torch.Generator().manual_seed(seed)
     groups = [(census.domain_F == d).nonzero()[:, 0] for d in range(len(census.domains))]
@@ -295,7 +304,11 @@ def saturation(snapshots: dict[int, list[Tensor]], layer: int) -> dict[int, Tens
 
 
 def specialists(calls_NM: Tensor, label: int, count: int) -> list[int]:
-    """The experts with the highest `lift` for a label, among those that have at least a quarter of the mean load."""
+    """The experts with the highest `lift` for a label, among those that have at least a quarter of the mean load.
+
+    Raises:
+        ValueError: if fewer experts than `count` have a load.
+    """
     load_N = calls_NM.sum(dim=1)
     rank_N = lift(calls_NM)[:, label].masked_fill(load_N < load_N.mean() / 4, -torch.inf)
     require(count <= int((rank_N > -torch.inf).sum()), f"{count} specialists were asked for; too few experts have a load")

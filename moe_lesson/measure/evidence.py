@@ -90,10 +90,14 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def welch_difference(a: Sequence[float], b: Sequence[float]) -> tuple[Interval, float]:
-    """Mean of a less that of b with its interval, and the p-value of no difference, from samples of unequal variance (Welch)."""
+    """Mean of a less that of b with its interval, and the p-value of no difference, from samples of unequal variance (Welch).
+
+    Raises:
+        ValueError: if one has fewer than 2 numbers, or neither varies.
+    """
     a, b = numbers(a), numbers(b)
-    require(min(len(a), len(b)) >= 2 and len({*a}) + len({*b}) > 2,
-            f"{len(a)} and {len(b)} values that do not vary have no interval; expected at least 2 of each, one per seed")
+    require(min(len(a), len(b)) >= 2, f"{len(a)} and {len(b)} values; expected at least 2 of each, one per seed")
+    require(len({*a}) + len({*b}) > 2, f"neither the {len(a)} nor the {len(b)} values vary, so they have no interval")
     mean, parts = statistics.fmean(a) - statistics.fmean(b), [statistics.variance(values) / len(values) for values in (a, b)]
     error = sum(parts) ** 0.5
     freedom = sum(parts) ** 2 / sum(part ** 2 / (len(values) - 1) for part, values in zip(parts, (a, b)))
@@ -201,7 +205,17 @@ class Table:
 
 
 def result_table(name: str, folder: str | pathlib.Path | None = None) -> Table:
-    """A table of data/results, e.g. "ladder-cpu"."""
+    """A table of results, and how it was made.
+
+    Args:
+        name: of its .csv, without the ending, e.g. "ladder-cpu".
+        folder: where it lies; the course's data/results unless given.
+
+    Returns: its rows, what is a number as float, and the record beside it.
+
+    Raises:
+        ValueError: if there are no tables, or none of this name: it lists those that are there.
+    """
     folder = pathlib.Path(folder or DATA / "results")
     known = sorted(path.stem for path in folder.glob("*.csv"))
     require(bool(known), f"there are no result tables in {folder}; set MOE_LESSON_DATA to the course's data folder")

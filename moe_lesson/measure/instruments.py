@@ -67,6 +67,9 @@ def hidden_units(model: LanguageModel, ids: Tensor) -> list[Tensor]:
         ids: token ids [B, S].
 
     Returns: one tensor [B·S, H] per dense layer.
+
+    Raises:
+        ValueError: if the model has no dense FFN.
     """
     layers = [block.ffn for block in model.blocks if isinstance(block.ffn, DenseFFN)]
     require(bool(layers), "this model has no dense FFN, so there are no hidden units to read")
@@ -89,6 +92,9 @@ def calls(routing: Routing, labels_TM: Tensor) -> Tensor:
         labels_TM: 1 where a token carries a label, else 0, [T, M]; as many for every token.
 
     Returns: [N, M], not negative.
+
+    Raises:
+        ValueError: if there is not one row of labels for each token.
     """
     require(labels_TM.ndim == 2 and len(labels_TM) == routing.num_tokens,
             f"labels have shape {tuple(labels_TM.shape)}; expected [T = {routing.num_tokens} tokens, M labels]")
@@ -191,6 +197,9 @@ def probe(outputs_TD: Tensor, target_TD: Tensor) -> float:
     """How well a linear map of some outputs tells a target: R² on the second half of the tokens, fitted on the first half.
 
     1 is perfectly, 0 is no better than the target's mean.
+
+    Raises:
+        ValueError: if there are too few tokens to fit that many numbers.
     """
     half = len(outputs_TD) // 2
     require(half > outputs_TD.shape[1] + 1, f"{len(outputs_TD)} tokens are too few for a probe of {outputs_TD.shape[1]} numbers")

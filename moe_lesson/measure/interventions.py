@@ -235,6 +235,9 @@ def with_cut_experts(model: nn.Module, segments: int, scale: float = 1.0) -> nn.
         model: a language model, or a layer by itself.
         segments: m.
         scale: what the gate scale is multiplied by.
+
+    Raises:
+        ValueError: if the model has no MoE layer, a noisy router or one that was changed, or m does not divide H.
     """
     changed = copy.deepcopy(model)
     for layer in mixtures(changed):
@@ -256,6 +259,9 @@ def with_top_k(model: nn.Module, top_k: int) -> nn.Module:
     Args:
         model: a language model, or a layer by itself.
         top_k: K, routed experts per token, 1 … N.
+
+    Raises:
+        ValueError: if the model has no MoE layer, or K is not 1 … N, closed experts left out.
     """
     whole_number("top_k", top_k)
     changed = copy.deepcopy(model)
@@ -274,6 +280,9 @@ def without_shared(model: nn.Module) -> nn.Module:
 
     Args:
         model: a language model, or a layer by itself, with shared experts in every MoE layer.
+
+    Raises:
+        ValueError: if an MoE layer has no shared expert, or too few experts are left to choose in its place.
     """
     changed = copy.deepcopy(model)
     for layer in mixtures(changed):

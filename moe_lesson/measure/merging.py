@@ -51,10 +51,14 @@ def with_merged_experts(model: nn.Module, groups: Groups, load_N: Tensor, layer:
         groups: expert ids; every expert of the layer is in one group.
         load_N: how busy each expert is.
         layer: which MoE layer, from 0.
+
+    Raises:
+        ValueError: if there is no such layer, or an expert is in no group or in two.
     """
-    changed = copy.deepcopy(model)
-    merged = mixtures(changed)[layer]
-    n = len(load_N)
+    changed, n = copy.deepcopy(model), len(load_N)
+    layers = mixtures(changed)
+    require(0 <= layer < len(layers), f"layer is {layer}; expected 0 … {len(layers) - 1}, one of the model's MoE layers")
+    merged = layers[layer]
     require(sorted(i for group in groups for i in group) == list(range(n)),
             f"the groups {groups} must hold each of the {n} experts once")
     merged.router = MergedRouter(merged.router, stand_ins(groups, load_N).to(merged.router.weight.device))
@@ -98,6 +102,9 @@ def merge_order(similarity: Tensor, merges: int) -> tuple[tuple[float, ...], tup
     Args:
         similarity: [N, N], symmetric.
         merges: how many steps, at most N - 1.
+
+    Raises:
+        ValueError: if there are more merges than N - 1.
     """
     n = len(similarity)
     require(0 <= merges < n, f"{n} experts can be merged at most {n - 1} times, not {merges}")

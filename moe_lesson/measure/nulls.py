@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ..base.errors import whole_number
 from ..base.tokens import VOCABULARY
 from ..lm.model import LanguageModel, listening
-from ..moe.layers import SCORES, Router, choose, moe_layers
-from ..moe.routing import Routing
+from ..moe.layers import SCORES, Router, choose, mixtures
+from ..moe.routing import Routing, routed
 from .interventions import with_routers
 
 
@@ -63,9 +63,12 @@ def route_beside_null(model: LanguageModel, text: str | bytes, seed: int = 0) ->
         seed: of the random routers.
 
     Returns: two lists with one `Routing` for each MoE layer.
+
+    Raises:
+        ValueError: if the model has no MoE layer, or the text is empty or too long.
     """
-    routers = [layer.router for layer in moe_layers(model)]
+    routers = [layer.router for layer in mixtures(model, "there is no router to stand beside")]
     with listening(routers) as seen:
-        trained = [routing for routing in model.route(text) if routing is not None]
+        trained = routed(model.route(text))
     null = [random_router(router, seed + i).eval()(x_TD).detach() for i, (router, x_TD) in enumerate(zip(routers, seen))]
     return trained, [routing.with_tokens(real.tokens) for routing, real in zip(null, trained)]

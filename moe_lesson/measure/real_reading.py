@@ -134,11 +134,11 @@ def repeated_first_choice(routing: Routing, passage_T: Tensor) -> tuple[float, f
     """
     first_T, n = routing.expert_ids[:, 0], routing.num_experts
     same_passage = passage_T[1:] == passage_T[:-1]
-    calls_PN = torch.bincount(passage_T * n + first_T, minlength=n * (int(passage_T.max()) + 1)).view(-1, n).double()
-    pairs_P = (calls_PN * (calls_PN - 1)).sum(dim=1) / calls_PN.sum(dim=1).clamp(min=1)
-    share_N = calls_PN.sum(dim=0) / len(first_T)
+    calls = torch.bincount(passage_T * n + first_T, minlength=n * (int(passage_T.max()) + 1)).view(-1, n).double()
+    pairs = (calls * (calls - 1)).sum(dim=1) / calls.sum(dim=1).clamp(min=1)
+    share_N = calls.sum(dim=0) / len(first_T)
     return ((first_T[1:] == first_T[:-1])[same_passage].double().mean().item(),
-            (pairs_P.sum() / same_passage.sum()).item(), share_N.square().sum().item())
+            (pairs.sum() / same_passage.sum()).item(), share_N.square().sum().item())
 
 
 def mass(routing: Routing, label_T: Tensor, num_labels: int) -> Tensor:

@@ -131,20 +131,20 @@ def seconds(stages: list[Stage], device: Device) -> float:
     return sum(stage.seconds(device) for stage in stages)
 
 
-def measured_device(repeats: int = 9) -> Device:
+def measured_device() -> Device:
     """This machine's own two rates, from a product of two square matrices and from a copy that no cache holds, each the median of
-    some repeats. On a CUDA device smaller ones would be over before Python has asked for the next."""
+    some runs. On a CUDA device smaller ones would be over before Python has asked for the next."""
     device = pick_device("auto")
     dtype = fast_dtype(device)
     size, length = (8192, 2 ** 29) if device == "cuda" else (1024, 2 ** 26)
     a = torch.rand(size, size, device=device, dtype=dtype)
     many = torch.rand(length, device=device, dtype=dtype)
     copy = torch.zeros_like(many)  # memory that is there already: a CPU would spend its time on asking for it
-    return Device(device_name(device), 2 * size ** 3 / median_seconds(lambda: a @ a, device, repeats),
-                  2 * many.nbytes / median_seconds(lambda: copy.copy_(many), device, repeats), many.element_size())
+    return Device(device_name(device), 2 * size ** 3 / median_seconds(lambda: a @ a, device),
+                  2 * many.nbytes / median_seconds(lambda: copy.copy_(many), device), many.element_size())
 
 
-def median_seconds(run: Callable[[], Tensor], device: str, repeats: int) -> float:
+def median_seconds(run: Callable[[], Tensor], device: str, repeats: int = 9) -> float:
     """The median time of something, after one time that does not count."""
     wait, times = torch.get_device_module(device).synchronize, []
     for _ in range(repeats + 1):

@@ -64,12 +64,12 @@ class UnevenWorld(SkillsWorld):
     def read(self, x_TD: Tensor) -> Tensor:
         """How probable it is that a token carries each skill, by all that x says: [T, M]. No router knows more."""
         numbers = (1, 2, 3) if self.varying else (2,)
-        sets_SM = torch.tensor([[i in held for i in range(self.num_skills)] for number in numbers
+        sets = torch.tensor([[i in held for i in range(self.num_skills)] for number in numbers
                                 for held in combinations(range(self.num_skills), number)], device="cpu").float()
-        size_S = sets_SM.sum(dim=1)
-        prior_S = 1 / (size_S[:, None] == size_S).sum(dim=1)  # each number is as frequent, and each set of a number
-        apart_TS = torch.cdist(x_TD, self.signal / 2 ** 0.5 * sets_SM @ self.marks)
-        return (prior_S.log() - apart_TS.square() / 2).softmax(dim=1) @ sets_SM
+        size = sets.sum(dim=1)
+        prior = 1 / (size[:, None] == size).sum(dim=1)  # each number is as frequent, and each set of a number
+        apart = torch.cdist(x_TD, self.signal / 2 ** 0.5 * sets @ self.marks)
+        return (prior.log() - apart.square() / 2).softmax(dim=1) @ sets
 
     def floor(self, tokens: Tokens) -> float:
         """The mean squared error that stays if x is read as well as can be: that of E[y | x]. An oracle is told more."""

@@ -47,11 +47,11 @@ def gain(table: Table, rung: str, reference: str, curve: Sequence[str]) -> list[
         return np.log(table.column(figure, stage="final", rung=name))
 
     along = sorted(curve, key=lambda name: logs(name, "units").mean())
-    paid_SC, errors_SC = (np.stack([logs(name, figure) for name in along], axis=1) for figure in ("units", "test"))
+    paid, errors = (np.stack([logs(name, figure) for name in along], axis=1) for figure in ("units", "test"))
 
     def read(name: str) -> np.ndarray:
         """What the curve says of that rung's cost, for every seed."""
-        return np.array([np.interp(*each) for each in zip(logs(name, "units"), paid_SC, errors_SC)])
+        return np.array([np.interp(*each) for each in zip(logs(name, "units"), paid, errors)])
 
     return list(logs(reference, "test") - read(reference) + read(rung) - logs(rung, "test"))
 

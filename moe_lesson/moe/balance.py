@@ -16,6 +16,7 @@ from .routing import Routing
 
 def shares(routing: Routing, score: str = "softmax") -> Tensor:
     """The router's probabilities of all N experts, [T, N], each row with sum 1; `score` as in the router."""
+    require(score in LOG_SCORES, f"unknown score {score!r}; choose one of {', '.join(LOG_SCORES)}")
     return LOG_SCORES[score](routing.logits).softmax(dim=-1)  # the scores over their sum, however small they are
 
 
@@ -31,6 +32,9 @@ def balance_loss(routing: Routing, score: str = "softmax") -> Tensor:
         score: what turns the logits into probabilities, as in the router.
 
     Returns: a scalar; multiply it by the balance factor α.
+
+    Raises:
+        ValueError: for an unknown score.
     """
     if not routing.num_tokens:
         return routing.logits.sum()
@@ -49,6 +53,9 @@ def sequence_balance_loss(routing: Routing, score: str = "softmax", sequences: i
         sequences: how many there are.
 
     Returns: a scalar, 1 when every sequence is balanced.
+
+    Raises:
+        ValueError: for an unknown score, or if the tokens are not so many equal sequences.
     """
     return torch.stack([balance_loss(part, score) for part in routing.split(sequences)]).mean()
 
@@ -86,7 +93,7 @@ def load_loss(routing: Routing) -> Tensor:
 
 
 def z_loss(routing: Routing) -> Tensor:
-    """The mean of log(Σ exp logit)²: keeps logits small, so that low precision can hold them (ST-MoE, arXiv 2202.08906)."""
+    """The mean of (log Σ exp logit)²: keeps logits small, so that low precision can hold them (ST-MoE, arXiv 2202.08906)."""
     return routing.logits.logsumexp(dim=-1).square().mean() if routing.num_tokens else routing.logits.sum()
 
 
@@ -142,6 +149,9 @@ def keep_within(routing: Routing, capacity: int, by: str = "order") -> Tensor:
             arXiv 2106.05974, section 4.1, with each expert ranking for itself).
 
     Returns: [T, K] True where the choice is kept, False where the token is dropped.
+
+    Raises:
+        ValueError: for a capacity that is no whole number of at least 0, or an unknown rule of who comes first.
     """
     whole_number("capacity", capacity, least=0)
     check_capacity(by=by)

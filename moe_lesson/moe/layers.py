@@ -39,6 +39,9 @@ class DenseFFN(nn.Module):
         hidden: H, the number of hidden units.
 
     Returns (forward): a tensor of the shape [..., D] of its input.
+
+    Raises:
+        ValueError: for a size that is no whole number, or an input that is not floats [..., D].
     """
 
     def __init__(self, width: int, hidden: int):
@@ -132,6 +135,9 @@ class Router(nn.Module):
     (arXiv 2408.15664).
 
     Returns (forward): the `Routing` of x [T, D]; with `closed_TN`, see `choose`, of the experts that are not closed.
+
+    Raises:
+        ValueError: for a choice that no router can make, or an input that is not floats [T, D].
     """
 
     bias: Tensor
@@ -189,6 +195,9 @@ class Experts(nn.Module):
             "at_once" or "fused", whatever the machine; `dispatch.py` says which is for what.
 
     Returns (forward): for x [T, D] and its routing, the routed part y_t = Σ_k weight_tk · expert_{id_tk}(x_t), [T, D].
+
+    Raises:
+        ValueError: for a size that is no whole number, or an unknown dispatch.
     """
 
     def __init__(self, width: int, num_experts: int, expert_width: int, dispatch: str = "grouped"):
@@ -222,6 +231,9 @@ class MoE(nn.Module):
         score, renormalise, scale, noisy: as in `Router`.
 
     Returns (forward): the output [..., D] and the `Routing` of the T flattened tokens.
+
+    Raises:
+        ValueError: as `Router` and `Experts`, or for an input that is not floats [..., D].
 
     >>> y, routing = MoE(width=16, num_experts=8, top_k=2, expert_width=4)(torch.randn(5, 16))
     >>> y.shape, routing.expert_ids.shape

@@ -25,6 +25,13 @@ def outside_pool(scores_TN: Tensor, document_T: Tensor, pool: int) -> Tensor:
     return ~open_TN[document_T]
 
 
+def check_pool(pool: int, document: int, num_experts: int, top_k: int) -> None:
+    """Refuse what is no pool, or no document."""
+    whole_number("document", document)
+    whole_number("pool", pool)
+    require(top_k <= pool <= num_experts, f"pool is {pool}; expected {top_k} (top_k) … {num_experts} experts")
+
+
 class PooledRouter(Router):
     """A router whose tokens, while it learns, choose from a pool that they share with their document.
 
@@ -34,13 +41,16 @@ class PooledRouter(Router):
     Args:
         width, num_experts, top_k, how: as in `Router`.
         pool: experts of a document's pool, K … N.
-        document: its tokens; the T tokens of a batch are so many documents, one after the other.
+        document: how many tokens a document has; a batch is documents of this length, one after the other, the last perhaps
+            shorter.
+
+    Raises:
+        ValueError: as `Router`, or for a pool that is not K … N experts, or a document that is no whole number of tokens.
     """
 
     def __init__(self, width: int, num_experts: int, top_k: int, *, pool: int, document: int, **how):
         super().__init__(width, num_experts, top_k, **how)
-        require(top_k <= pool <= num_experts, f"pool is {pool}; expected {top_k} (top_k) … {num_experts} experts")
-        whole_number("document", document)
+        check_pool(pool, document, num_experts, top_k)
         self.pool, self.document = pool, document
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ..base.errors import require, whole_number
 from .layers import DenseFFN, MoE, check_choice
-from .pooled import PooledRouter
+from .pooled import PooledRouter, check_pool
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,14 @@ class Sparse:
 
 @dataclass(frozen=True)
 class Pooled(Sparse):
-    """A mixture whose documents, of so many tokens, share a pool of experts while it learns; see `PooledRouter`."""
+    """A mixture whose documents of `document` tokens share `pool` experts while it learns; see `PooledRouter`."""
 
     pool: int = 1
     document: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_pool(self.pool, self.document, self.num_experts, self.top_k)
 
     def build(self, width: int) -> MoE:
         """The layer, for model width `width`."""
@@ -129,6 +133,7 @@ class Budget:
         """
         whole_number("top_k", top_k)
         whole_number("segments", segments)
+        whole_number("num_shared", num_shared, least=0)
         active = top_k * segments  # experts, shared ones included
         require(self.active % active == 0,
                 f"{self.active} active hidden units can't be cut into {top_k} × {segments} equal experts; "
@@ -137,6 +142,6 @@ class Budget:
         require(self.total % expert_width == 0,
                 f"{self.total} hidden units in total can't be cut into experts of {expert_width}; choose a total size that is a "
                 f"multiple of {expert_width}")
-        require(0 <= num_shared < active,
+        require(num_shared < active,
                 f"num_shared = {num_shared} of {active} active experts; at least one active expert must be routed")
         return Sparse(self.total // expert_width - num_shared, active - num_shared, expert_width, num_shared, **router)

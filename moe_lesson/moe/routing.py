@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,6 +54,11 @@ def load_entropy(load: Tensor) -> float:
 def idle_experts(load: Tensor) -> int:
     """How many experts got no token."""
     return int((load == 0).sum())
+
+
+def routed(routings: Iterable[Routing | None]) -> list[Routing]:
+    """What the MoE layers of a model decided, without the None that stands for a dense layer."""
+    return [routing for routing in routings if routing is not None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,7 @@ class Lesson:
     # ------------------------------------------------------------------------------------------------------ predictions
 
     def predict(self, key: str, question: str, numbers: int = 1, choices: tuple[str, ...] = (), least: float = 0):
-        """Ask for a guess before the result; it is kept for `reveal`, and for the last lesson.
+        """Ask for a guess before the result; it is kept for `reveal` and `calibration`.
 
         Args:
             key: name of the question within the lesson.

@@ -161,9 +161,9 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
     figure = blank(figure, 10, 0.9 + 2.1 * len(histories))
     panels = figure.subplots(len(histories), 1, squeeze=False)[:, 0]
     relative = {name: np.array(loads) / np.mean(loads[0]) for name, loads in histories.items()}
-    most = max(2.0, *(float(loads_PN.max()) for loads_PN in relative.values()))
-    for ax, (name, loads_PN) in zip(panels, relative.items()):
-        heat_map(ax, loads_PN.T, 20, vmin=0, vmax=most, cbar=False)
+    most = max(2.0, *(float(loads.max()) for loads in relative.values()))
+    for ax, (name, loads) in zip(panels, relative.items()):
+        heat_map(ax, loads.T, 20, vmin=0, vmax=most, cbar=False)
         ax.set_title(name, loc="left", parse_math=False)
     panels[-1].set_xlabel(label)
     figure.colorbar(panels[0].collections[0], ax=list(panels), pad=0.01, aspect=30, label="load / mean load")

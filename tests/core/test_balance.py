@@ -202,6 +202,12 @@ def test_every_loss_counts_as_strongly_as_asked_reaches_the_router_and_moves_no_
     assert not any(block.ffn.router.bias.any() for block in model.blocks)
 
 
+def test_a_loss_of_an_unknown_score_is_refused():
+    for loss in balance_loss, sequence_balance_loss:
+        with pytest.raises(ValueError, match="unknown score 'tanh'; choose one of softmax, sigmoid"):
+            loss(chosen([[0, 1]], 3), "tanh")
+
+
 @pytest.mark.parametrize("balance, message", [
     ({"luck": 1.0}, "unknown way to balance 'luck'; choose some of batch, sequence, importance, load, z, bias"),
     ({"batch": -1.0}, "strength of 'batch' is -1.0"),

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moe_lesson import Budget, Cost, Dense, LanguageModel, ModelConfig, Sparse, ffn_cost, model_cost
 from moe_lesson.lm.ledger import PUBLISHED, dense_of_equal_active, experts_of_equal_active, ffn_parts, parts
-from moe_lesson.moe.recipes import build, from_dict, to_dict
+from moe_lesson.moe.recipes import Pooled, build, from_dict, to_dict
 
 RECIPES = [
     Dense(40),
@@ -135,7 +135,11 @@ def test_the_dense_layer_of_equal_active_size_is_never_the_smaller_one(recipe):
     (lambda: Budget(190, 1536).experts(2, 4), "190 active hidden units can't be cut into 2 × 4.*multiple of 8"),
     (lambda: Budget(8, 30).experts(2), "30 hidden units in total can't be cut into experts of 4; .*multiple of 4"),
     (lambda: Budget(8, 64).experts(2, num_shared=2), "num_shared = 2 of 2 active experts"),
+    (lambda: Budget(8, 64).experts(2, num_shared=0.5), "num_shared is 0.5; expected a whole number"),
+    (lambda: experts_of_equal_active(Sparse(8, 2, 4), 32, 2, num_shared=0.5), "num_shared is 0.5"),
+    (lambda: experts_of_equal_active(Sparse(8, 2, 4), 32, 2.0), "top_k is 2.0"),
     (lambda: Budget(8, 64).experts(0), "top_k is 0"),
+    (lambda: Pooled(8, 2, 4), r"pool is 1; expected 2 \(top_k\) … 8 experts"),
     (lambda: Budget(8, 64).experts(2, segments=-1), "segments is -1"),
     (lambda: build("dense", 64), r"recipe is 'dense'; expected Dense\(hidden=…\) or Sparse\("),
     (lambda: ffn_cost("dense", 64), r"recipe is 'dense'; expected Dense\("),

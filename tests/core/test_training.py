@@ -485,6 +485,8 @@ def test_a_text_too_short_to_measure_on_says_how_much_is_needed():
 
 def test_what_has_no_loss_of_its_own_is_not_measured(corpus):
     model = LanguageModel(CONFIG)
+    with pytest.raises(ValueError, match="a MoE reads no text; expected a language model"):
+        evaluate_language(model.blocks[0].ffn, corpus, "test")
     with pytest.raises(ValueError, match="a domain is called 'mean'"):
         evaluate_language(model, own_corpus(text="so it goes " * 999, domain="mean"), "test")
     with pytest.raises(ValueError, match=f"max_tokens is 5; expected at least the model's context, {CONFIG.context}"):

@@ -118,8 +118,8 @@ def test_welch_and_holm_are_the_textbook_s():
     assert (difference.low, difference.high, difference.n, p) == pytest.approx((*test.confidence_interval(), 3, test.pvalue))
     assert holm([0.04, 0.01]) == [0.04, 0.02] and holm([0.02, 0.02, 0.9]) == pytest.approx([0.06, 0.06, 0.9])
     assert holm([]) == [] and holm([0.6, 0.6]) == [1, 1]
-    for alike in ([1.0], [1.0, 1.0]):
-        with pytest.raises(ValueError, match="have no interval; expected at least 2 of each"):
+    for alike, says in (([1.0], "1 and 2 values; expected at least 2 of each"), ([1.0, 1.0], "neither the 2 nor the 2")):
+        with pytest.raises(ValueError, match=says):
             welch_difference(alike, [2.0, 2.0])
     for one, other in (([1.0, math.nan], [2.0, 3.0]), ([2.0, 3.0], [1.0, math.inf])):
         with pytest.raises(ValueError, match="are not all numbers: a seed that diverged"):

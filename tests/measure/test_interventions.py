@@ -98,7 +98,8 @@ def test_a_layer_with_few_units_can_be_copied_and_moved(model, fewer):
 @pytest.mark.parametrize("change", [
     with_silent_experts, without_shared, with_random_routers, lambda model: with_masked_experts(model, 0.5),
     lambda model: with_top_k(model, 1), lambda model: with_limited_experts(model, 1.0),
-    lambda model: with_merged_experts(model, ((0, 1),), torch.ones(2)), lambda model: loudness(model, torch.arange(12)[None])])
+    lambda model: with_merged_experts(model, ((0, 1),), torch.ones(2)),
+    lambda model: route_beside_null(model, "abc"), lambda model: loudness(model, torch.arange(12)[None])])
 def test_a_change_of_what_is_not_there_is_refused(change):
     dense = LanguageModel(ModelConfig(Dense(16), layers=1, width=16, heads=2))
     with pytest.raises(ValueError, match="this model has no MoE layer, so"):
@@ -160,6 +161,8 @@ def test_a_language_model_can_be_masked_and_merged_and_stays_as_it_was():
     ids = torch.randint(0, 256, (3, 8))
     before = model(ids)[0]
     masked = with_masked_experts(model, 0.25)(ids)[0]
+    with pytest.raises(ValueError, match="layer is 9; expected 0 … "):
+        with_merged_experts(model, ((0, 1, 2, 3),), torch.ones(4), layer=9)
     merged = with_merged_experts(model, ((0, 1, 2, 3),), torch.ones(4), layer=1)(ids)
     assert not torch.allclose(masked, before) and torch.equal(model(ids)[0], before)
     assert merged[1][1].load.max() == 24 and merged[1][0].load.max() < 24, "the second layer alone"

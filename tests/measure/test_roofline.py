@@ -90,7 +90,7 @@ def test_a_stage_takes_as_long_as_the_slower_of_work_and_traffic():
 
 def test_this_machine_is_measured(monkeypatch):
     monkeypatch.setattr(roofline, "pick_device", lambda wish: "cpu")
-    monkeypatch.setattr(roofline, "median_seconds", lambda action, device, repeats: action() is None or 0.5)
+    monkeypatch.setattr(roofline, "median_seconds", lambda action, device: action() is None or 0.5)
     device = measured_device()
     assert (device.flops, device.bandwidth, device.bytes_each) == (4 * 1024 ** 3, 4 * 4 * 2 ** 26, 4) and "CPU" in device.name
 

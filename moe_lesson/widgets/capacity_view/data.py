@@ -7,16 +7,15 @@ with a model's weights it also routes whatever text the learner types.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import numpy as np
 import traitlets
 from traitlets import Bytes, Float, Int, List, Unicode
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...base.text import visible, well_formed
 from ...moe.layers import mixtures
-from ...moe.routing import Routing
+from ...moe.routing import Routing, routed
 from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import check_text, count, packed_choices
 
@@ -63,14 +62,14 @@ class CapacityView(ReadingWidget):
 
     def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", title: str = "capacity", seed: int = 0,
                  **more):
-        require(isinstance(seed, Integral) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
+        seed = whole_number("seed", seed, least=0)
         check_routings(routings)
         longest, random = max(routings[0].num_tokens, more.get("max_tokens", 0)), np.random.default_rng(seed)
-        shuffles_ST = np.stack([random.permutation(longest) for _ in range(SHUFFLES)]).astype(np.int32)
+        shuffles_ZT = np.stack([random.permutation(longest) for _ in range(SHUFFLES)]).astype(np.int32)
         start = {"layer": 0, "factor": 1.0, "by": "order", "batch": "as written", "shuffle": 1, "locked_token": None,
                  "text": more.pop("text", "")}
-        super().__init__(title=title, origin=origin, seed=int(seed), tokens=[visible(token) for token in routings[0].tokens],
-                         sizes=[r.num_experts for r in routings], top_k=routings[0].top_k, shuffles=shuffles_ST.tobytes(),
+        super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routings[0].tokens],
+                         sizes=[r.num_experts for r in routings], top_k=routings[0].top_k, shuffles=shuffles_ZT.tobytes(),
                          start=start, **packed_choices(routings), **more)
 
     @classmethod
@@ -81,10 +80,13 @@ class CapacityView(ReadingWidget):
             model: a `LanguageModel` with at least one MoE layer.
             text: what stands in the text field at first, at most the model's context long.
             more: as above.
+
+        Raises:
+            ValueError: if the model has no MoE layer, or the text is empty or too long.
         """
         mixtures(model, "there is no expert to be full")
         require(bool(text), "the text is empty, so there is no token to drop; write at least one letter")
-        one = cls([routing for routing in model.route(text) if routing is not None], text=well_formed(text),
+        one = cls(routed(model.route(text)), text=well_formed(text),
                   max_tokens=min(model.config.context, MOST_TOKENS), **more)
         one.carry(model)
         return one

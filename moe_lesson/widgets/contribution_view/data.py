@@ -134,6 +134,9 @@ class ContributionView(ReadingWidget):
             seed: of the untrained model's weights.
             name: of the model, e.g. "ladder-deepseekmoe"; empty names its sizes.
             more: as above.
+
+        Raises:
+            ValueError: if an MoE layer has no shared expert or there is none, or the text is empty or too long.
         """
         check_model(model)
         ids = encode(text, model.config.vocabulary)

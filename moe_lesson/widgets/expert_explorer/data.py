@@ -21,7 +21,7 @@ from ...lm.machine_text import machine_corpus
 from ...lm.model import LanguageModel
 from ...measure.census import Census, lift, take_census
 from ...moe.layers import mixtures
-from ...moe.routing import Routing
+from ...moe.routing import Routing, routed
 from ..kit.base import ReadingWidget, within
 from ..kit.gates import count, packed_choices
 
@@ -111,17 +111,19 @@ class ExpertExplorer(ReadingWidget):
             text: what stands in the text field at first, at most the model's context long.
             corpus: whose test documents are read for the census; this machine's unless given.
             name: of the model; empty names its sizes.
-            census: what `take_census` returned for this model, to save the reading.
+            census: what `take_census` returned for this model, its nulls included, to save the reading.
             seed: of the random routers and of the example contexts; with a census, the seed it was taken with.
             more: as above.
 
         Raises:
-            ValueError: if the model has no MoE layer, or the census is of another model.
+            ValueError: if the model has no MoE layer, or the census is of another model or has no random router.
         """
         mixtures(model, "there is no expert to follow")
-        routings = [routing for routing in model.route(text) if routing is not None]
+        routings = routed(model.route(text))
         if census is None:
+            seed = whole_number("seed", seed, least=0)
             census = take_census(model, corpus or machine_corpus(splits=("test",)), limit=LIMIT, seed=seed)
+        require("random router" in census, "the census has no random router to stand beside the model; take it with nulls=True")
         sizes = "/".join(str(routing.num_experts) for routing in routings)
         one = cls(routings, text, census["trained"], census["random router"], seed=seed, max_tokens=model.config.context,
                   name=name or f"{count(len(routings), 'MoE layer')} of {sizes} experts", **more)
@@ -178,8 +180,8 @@ def lifts_of(census: Census, layer: int, counted: ndarray) -> ndarray:
     n, place_TK = census.sizes[layer], census.expert_ids[layer] * census.vocabulary + census.token_T[:, None]
     calls_NV = torch.bincount(place_TK.flatten(), minlength=n * census.vocabulary).view(n, -1).double()  # in all documents
     load_N1, all_V = calls_NV.sum(dim=1, keepdim=True), calls_NV.sum(dim=0)
-    tokens_NB = (calls_NV / all_V.clamp(min=1) / (load_N1 / all_V.sum()).clamp(min=1e-12))[:, counted]
-    return torch.cat([tokens_NB, lift(census.calls(layer).sum(dim=0))], dim=1).numpy().astype(np.float32)
+    tokens = (calls_NV / all_V.clamp(min=1) / (load_N1 / all_V.sum()).clamp(min=1e-12))[:, counted]
+    return torch.cat([tokens, lift(census.calls(layer).sum(dim=0))], dim=1).numpy().astype(np.float32)
 
 
 def strongest(lifts: Sequence[ndarray], routings: Sequence[Routing], token: int, place: ndarray) -> list[int]:

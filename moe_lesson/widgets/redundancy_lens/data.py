@@ -86,6 +86,9 @@ class RedundancyLens(LessonWidget):
             layer: which MoE layer, from 0.
             merges: how many, at most N - 1.
             draws: of the control.
+
+        Raises:
+            ValueError: if the model has no such layer, or more merges are asked for than its experts allow.
         """
         layers = moe_layers(model)
         require(0 <= layer < len(layers), f"layer is {layer}; this model has {len(layers)} MoE layers, counted from 0")
@@ -161,15 +164,15 @@ def matrix_of(similarity: Tensor, name: str) -> ndarray:
 def band_of(control, expected: int) -> dict:
     """Mean and range of the random merges, cut to as many losses as the kinds have recorded."""
     try:
-        losses_SM = np.atleast_2d(np.asarray(control, np.float64))
+        losses = np.atleast_2d(np.asarray(control, np.float64))
     except (TypeError, ValueError) as wrong:
         raise ValueError(f"the control is {control!r:.60}; expected losses, as many for every draw") from wrong
-    require(losses_SM.ndim == 2 and len(losses_SM) > 0 and losses_SM.shape[1] >= expected,
-            f"the control has shape {losses_SM.shape}; expected {expected} losses or more for each draw: one unmerged, and one "
+    require(losses.ndim == 2 and len(losses) > 0 and losses.shape[1] >= expected,
+            f"the control has shape {losses.shape}; expected {expected} losses or more for each draw: one unmerged, and one "
             "after each merge")
-    losses_SM = losses_SM[:, :expected]
-    require(bool(np.isfinite(losses_SM).all()), "a loss of the control is NaN or infinite; look for a diverged model")
-    return {"mean": losses_SM.mean(0).tolist(), "low": losses_SM.min(0).tolist(), "high": losses_SM.max(0).tolist(),
-            "draws": len(losses_SM)}
+    losses = losses[:, :expected]
+    require(bool(np.isfinite(losses).all()), "a loss of the control is NaN or infinite; look for a diverged model")
+    return {"mean": losses.mean(0).tolist(), "low": losses.min(0).tolist(), "high": losses.max(0).tolist(),
+            "draws": len(losses)}
 
 

@@ -76,6 +76,9 @@ class RouterGame(LessonWidget):
             seed: of the order of the maps, of the random routers and of the hash.
             name: of the model, e.g. "ladder-gshard"; empty names its sizes.
             more: as above.
+
+        Raises:
+            ValueError: if the model has no MoE layer, or the texts are not as many or as long as said above.
         """
         require(isinstance(texts, Sequence) and not isinstance(texts, (str, bytes)),
                 f"texts is {texts!r}; expected a list with one text for each round")

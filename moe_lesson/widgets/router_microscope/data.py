@@ -7,17 +7,16 @@ routes whatever text the learner types.
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import numpy as np
 import traitlets
 from numpy import ndarray
 from traitlets import Bool, Bytes, Float, Int, List, Unicode
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...base.text import visible, well_formed
 from ...moe.layers import mixtures
-from ...moe.routing import Routing
+from ...moe.routing import Routing, routed
 from ..kit.base import ReadingWidget, one_of, within
 from ..kit.gates import Gate, check_logits, check_routing, follows, plain
 
@@ -66,18 +65,17 @@ class RouterMicroscope(ReadingWidget):
 
     def __init__(self, routing: Routing, *, scale: float = 1.0, origin: str = "trained", title: str = "router microscope",
                  seed: int = 0, token: int = 0, **more):
-        require(isinstance(seed, Integral) and 0 <= seed < 2**32, f"seed is {seed!r}; expected a whole number, 0 … 2³² - 1")
+        seed, token = whole_number("seed", seed, least=0), whole_number("token", token, least=0)
         check_routing(routing, "routing")
         check_logits(routing, "routing")
-        require(isinstance(token, Integral) and 0 <= token < routing.num_tokens,
-                f"token is {token!r}; expected 0 … {routing.num_tokens - 1}")
+        require(token < routing.num_tokens, f"token is {token}; expected 0 … {routing.num_tokens - 1}")
         logits_TN = plain(routing).numpy()
-        draws_PN = np.random.default_rng(seed).standard_normal((DRAWS, routing.num_experts), np.float32)
-        start = {"token": int(token), "k": routing.top_k, "temperature": 1.0, "noise": 0.0, "draw": 1,
+        draws_ZN = np.random.default_rng(seed).standard_normal((DRAWS, routing.num_experts), np.float32)
+        start = {"token": token, "k": routing.top_k, "temperature": 1.0, "noise": 0.0, "draw": 1,
                  "order": recorded_order(routing, scale), "by_logit": False, "locked_expert": None,
                  "text": more.pop("text", "")}
-        super().__init__(title=title, origin=origin, seed=int(seed), tokens=[visible(token) for token in routing.tokens],
-                         num_experts=routing.num_experts, scale=scale, logits=logits_TN.tobytes(), draws=draws_PN.tobytes(),
+        super().__init__(title=title, origin=origin, seed=seed, tokens=[visible(token) for token in routing.tokens],
+                         num_experts=routing.num_experts, scale=scale, logits=logits_TN.tobytes(), draws=draws_ZN.tobytes(),
                          **scales(logits_TN), start=start, **more)
 
     @classmethod
@@ -89,12 +87,15 @@ class RouterMicroscope(ReadingWidget):
             text: what stands in the text field at first, at most the model's context long.
             layer: which MoE layer, counted from 0.
             more: as above, but for the title, which names the layer.
+
+        Raises:
+            ValueError: if the model has no such MoE layer, or the text is empty or too long.
         """
         routers = [layer.router for layer in mixtures(model, "there is no router to look at")]
         require(0 <= layer < len(routers), f"layer is {layer}; this model's MoE layers are 0 … {len(routers) - 1}")
         check_router(routers[layer])
         require(bool(text), "the text is empty, so there is no token to look at; write at least one letter")
-        routings = [routing for routing in model.route(text) if routing is not None]
+        routings = routed(model.route(text))
         one = cls(routings[layer], scale=routers[layer].scale, title=f"router microscope · layer {layer + 1} of {len(routers)}",
                   layer=int(layer), text=well_formed(text), max_tokens=model.config.context, **more)
         one.carry(model)

@@ -17,6 +17,7 @@ from ...base.errors import require
 from ...base.text import visible
 from ...base.tokens import encode
 from ...moe.layers import moe_layers
+from ...moe.routing import routed
 from ...moe.zoo import ZOO, Settings, Tokens, settings_for
 from ..kit.base import LessonWidget, one_of, within
 from ..kit.gates import float32
@@ -76,12 +77,15 @@ class RouterZoo(LessonWidget):
             texts: the documents, one after the other.
             before: another text, on which cut-offs, p and level were found: at most the model's context long.
             more: as above.
+
+        Raises:
+            ValueError: if the model has fewer than two MoE layers, or they differ in size, or a text is missing or too long.
         """
         require(isinstance(texts, Sequence) and not isinstance(texts, (str, bytes)) and len(texts) > 0,
                 f"texts is {texts!r}; expected a list of documents, at least one")
         require(bool(before), "before is empty; give another text of at least one letter")
         require(len(moe_layers(model)) >= 2, "the zoo needs a model with two MoE layers: MoE++ looks at the router before")
-        read = [[routing for routing in model.route(text) if routing is not None] for text in (*texts, before)]
+        read = [routed(model.route(text)) for text in (*texts, before)]
         last, earlier = (torch.cat([one[layer].logits.detach() for one in read[:-1]]) for layer in (-1, -2))
         require(last.shape == earlier.shape,
                 f"the last two routers have {last.shape[1]} and {earlier.shape[1]} experts; expected equally many")

@@ -85,6 +85,9 @@ class RoutingMap(ReadingWidget):
             model: a `LanguageModel` with at least one MoE layer.
             text: what stands in the text field at first.
             more: as above.
+
+        Raises:
+            ValueError: if the model has no MoE layer, or the text is empty or too long.
         """
         routers = [layer.router for layer in mixtures(model, "there is no routing to show")]
         require(bool(text), "the text is empty, so there is nothing to route; write at least one letter")

@@ -5,15 +5,14 @@ The browser runs the model and shows what it does; Python sends the weights alon
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import traitlets
 from traitlets import Bool, Int
 
-from ...base.errors import require
+from ...base.errors import require, whole_number
 from ...base.text import well_formed
 from ...lm.model import LanguageModel
 from ...moe.layers import mixtures
+from ...moe.routing import routed
 from ..kit.base import ReadingWidget, within
 from ..kit.gates import check_logits
 
@@ -33,7 +32,7 @@ class TokenWay(ReadingWidget):
     Traits to read, set and observe: `text`, `layer` (0 … L-1), `locked_token` and `station` (0 … 7, of a short one 0 … 4).
 
     Raises:
-        ValueError: if the model has no MoE layer or is not of numbers, or the text does not have such a token.
+        ValueError: if the model has no MoE layer or its logits hold NaN or infinity, or the text does not have such a token.
     """
 
     short = Bool().tag(sync=True)
@@ -46,13 +45,13 @@ class TokenWay(ReadingWidget):
     def __init__(self, model: LanguageModel, text: str, token: int = 0, *, short: bool = False, origin: str = "trained",
                  title: str = "one token's way"):
         layers = mixtures(model, "there is no way to follow")
-        routings = [routing for routing in model.route(text) if routing is not None]
-        tokens = routings[0].num_tokens
-        require(isinstance(token, Integral) and 0 <= token < tokens,
-                f"token is {token}; this text has {tokens} tokens, the first is 0")
+        require(bool(text), "the text is empty, so there is no token to follow; write at least one letter")
+        routings = routed(model.route(text))
+        tokens, token = routings[0].num_tokens, whole_number("token", token, least=0)
+        require(token < tokens, f"token is {token}; this text has {tokens} tokens, the first is 0")
         for layer, routing in enumerate(routings):
             check_logits(routing, f"routings[{layer}]")
-        start = {"text": well_formed(text), "layer": 0, "locked_token": int(token), "station": (SHORT if short else STATIONS) - 1}
+        start = {"text": well_formed(text), "layer": 0, "locked_token": token, "station": (SHORT if short else STATIONS) - 1}
         super().__init__(title=title, origin=origin, short=short, num_layers=len(layers), max_tokens=model.config.context,
                          start=start)
         self.carry(model)

@@ -37,6 +37,10 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
             ("no token occurs 9999 times in this census", {"least": 9999})):
         with pytest.raises(ValueError, match=words):
             ExpertExplorer(**{**good, **wrong})
+    for words, wrong in (("no random router to stand beside the model; take it with nulls=True", {"census": {"trained": census}}),
+                         ("seed is 'a'", {"seed": "a"})):
+        with pytest.raises(ValueError, match=words):
+            ExpertExplorer.of_model(model, TEXT, **wrong)
 
 
 # --- what is counted ---------------------------------------------------------------------------------------------------
