@@ -264,7 +264,7 @@ ZOO: dict[str, Kind] = {
     "expert choice": Kind(lambda t, s: expert_choice(t.logits, s.top_k), causal=False),
     "threshold": Kind(lambda t, s: threshold(t.logits, s.cutoffs_N)),
     "top-p": Kind(lambda t, s: top_p(t.logits, s.p)),
-    "zero experts": Kind(lambda t, s: null_experts(t.logits, s.top_k, s.free), free=True),
+    "null experts": Kind(lambda t, s: null_experts(t.logits, s.top_k, s.free), free=True),
     "MoE++": Kind(lambda t, s: moe_plus_plus(t.logits, s.top_k, t.previous, s.mix_NN), free=True),
     "ReMoE": Kind(lambda t, s: relu(t.logits, s.level)),
     "EMO": Kind(lambda t, s: document_pool(t.logits, s.top_k, t.documents, s.pool), causal=False),

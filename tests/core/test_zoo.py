@@ -16,7 +16,7 @@ def made(seed=0):
 
 
 TOKENS, SETTINGS = made(), settings_for(made(1).logits, K, V)
-VARYING = {"expert choice", "threshold", "top-p", "zero experts", "MoE++", "ReMoE"}  # another number of experts for each token
+VARYING = {"expert choice", "threshold", "top-p", "null experts", "MoE++", "ReMoE"}  # another number of experts for each token
 
 
 def test_there_are_twelve_and_each_gives_gates():

@@ -322,7 +322,7 @@ ROUTER_GAME = Entry(
     large=partial(game_cases.game_of, 12, 0, 48, 64, 8))
 
 ROUTER_ZOO = Entry(
-    zoo_cases.zoo_of, ({"router": "zero experts", "read": 12, "locked_token": 3}, {"router": "DeepSeek-V3", "locked_token": 29},
+    zoo_cases.zoo_of, ({"router": "null experts", "read": 12, "locked_token": 3}, {"router": "DeepSeek-V3", "locked_token": 29},
                        {"router": "ReMoE", "read": 1}),
     held={"read slider": slider("tokens that are there", "ArrowLeft"), "cursor": ("[role=application]", "ArrowDown")},
     refuses=(("router", "lottery"), ("read", 0), ("read", 31), ("locked_token", 30)),

@@ -113,7 +113,7 @@ def check_layers(routings: Sequence[Routing], gates: Sequence[Gate], name: str) 
         require(follows(routing, gate),
                 f"{here} does not follow from its logits with score={gate.score!r}, renormalise={gate.renormalise}, "
                 f"scale={gate.scale:g}, {'its' if any(gate.bias or ()) else 'no'} bias: pass the layer's own router "
-                "(router=[block.ffn.router, …]), or its score, renormalise, scale and bias")
+                "(routers=[block.ffn.router, …]), or its score, renormalise, scale and bias")
 
 
 def float32(values: Tensor) -> bytes:

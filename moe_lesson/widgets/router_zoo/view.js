@@ -59,7 +59,7 @@ const BY_TOKEN = {
   "hash layer": (x, s, { t }) => give(x.length, s.table[t], shares(roots(x))),
   "threshold": (x, s) => sigmoid(x).map((score, n) => (score > s.cutoffs_N[n] ? score : 0)),
   "top-p": topP,
-  "zero experts": nulls,
+  "null experts": nulls,
   "MoE++": (x, s, { previous }) => {
     const scores = softmax(x.map((logit, n) => logit + d3.sum(previous, (value, m) => value * s.mix_NN[m * x.length + n])));
     return take(scores, s.top_k, asTheyAre(scores));

@@ -29,9 +29,9 @@ class RoutingMap(ReadingWidget):
     Args:
         routings: L routings, one per MoE layer, of the same T named tokens and the same K; N may differ.
         origin: where they come from, shown on the widget's face: "trained", "toy" or "synthetic".
-        router: how logits become weights, L times a `Router` or a `Gate`; unless given, `Gate()`.
-        null: what a *random* router decides on the same hidden states, like `routings`, or None. It has the gate of
-            `router` without bias.
+        routers: how logits become weights, L times a `Router` or a `Gate`; unless given, `Gate()`.
+        null: what a *random* router decides on the same hidden states, like `routings`, or None. It has the gates of
+            `routers` without bias.
         num_shared: how many shared experts see every token.
 
     Traits to read, set and observe: `layer` (0 … L-1), `k` (1 … N), `router` ("model" or "null"), `locked_token` and
@@ -57,11 +57,11 @@ class RoutingMap(ReadingWidget):
     locked_token = Int(None, allow_none=True).tag(sync=True)
     locked_expert = Int(None, allow_none=True).tag(sync=True)
 
-    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", router: Sequence = (),
+    def __init__(self, routings: Sequence[Routing], *, origin: str = "trained", routers: Sequence = (),
                  null: Sequence[Routing] | None = None, num_shared: int = 0, title: str = "routing map", **more):
         require(num_shared >= 0, f"num_shared is {num_shared}; expected 0 or more shared experts")
         check_text(routings, "routings")
-        gates = [Gate.of(one) for one in router] or [Gate()] * len(routings)
+        gates = [Gate.of(one) for one in routers] or [Gate()] * len(routings)
         null_gates = [replace(gate, bias=None) for gate in gates] if null is not None else []
         check_layers(routings, gates, "routings")
         if null is not None:
@@ -94,7 +94,7 @@ class RoutingMap(ReadingWidget):
         routings, null = route_beside_null(model, text)
         nulls = b"".join(float32(random_router(router, i).weight) for i, router in enumerate(routers))
         shared = max(recipe.num_shared for recipe in model.config.recipes if isinstance(recipe, Sparse))
-        one = cls(routings, null=null, router=routers, num_shared=shared, text=well_formed(text),
+        one = cls(routings, null=null, routers=routers, num_shared=shared, text=well_formed(text),
                   max_tokens=model.config.context, null_weights=nulls, **more)
         one.carry(model)
         return one

@@ -13,4 +13,4 @@ def map_of(tokens=21, experts=12, k=3, layers=2, *, gate=PLAIN, null=True, **mor
     size = tokens if names is None else len(names)
     routings = [routing_of(logits_of(size, experts, i), k, gate, names) for i in range(layers)]
     nulls = [routing_of(logits_of(size, experts, 50 + i), k, replace(gate, bias=None), names) for i in range(layers)]
-    return RoutingMap(routings, router=[gate] * layers, null=nulls if null else None, **{"origin": "synthetic", **more})
+    return RoutingMap(routings, routers=[gate] * layers, null=nulls if null else None, **{"origin": "synthetic", **more})

@@ -39,8 +39,8 @@ def test_wrong_arguments_are_refused_with_value_and_remedy():
     refused("K = 3, .* has 2", [one, routing_of(logits_of(5, 4), 3)])
     refused("null has .* same size", [one], null=[routing_of(logits_of(5, 6), 2)])
     refused("null has 2 layers; expected 1", [one], null=[one, one])
-    refused("routings has 1 layers; expected 2", [one], router=[PLAIN, PLAIN])
-    refused("4 experts, but the bias has 3 numbers", [one], router=[Gate(bias=(0, 0, 0))])
+    refused("routings has 1 layers; expected 2", [one], routers=[PLAIN, PLAIN])
+    refused("4 experts, but the bias has 3 numbers", [one], routers=[Gate(bias=(0, 0, 0))])
     for words, wrong in (("unknown score 'relu'; choose one of softmax, sigmoid", {"score": "relu"}),
                          ("scale is 0", {"scale": 0}), ("bias holds NaN", {"bias": (0, 0, 0, math.nan)})):
         with pytest.raises(ValueError, match=words):
@@ -57,7 +57,7 @@ def test_logits_that_are_no_numbers_are_refused(value):
 
 @pytest.mark.parametrize("wrong", [{"score": "sigmoid"}, {"renormalise": False}, {"scale": 2.0}, {"bias": (9, 0, 0, 0)}])
 def test_a_gate_that_does_not_reproduce_the_record_is_refused(wrong):
-    refused("does not follow from its logits", [routing_of(logits_of(9, 4), 2)], router=[Gate(**wrong)])
+    refused("does not follow from its logits", [routing_of(logits_of(9, 4), 2)], routers=[Gate(**wrong)])
 
 
 def test_a_bfloat16_routing_is_read():
