@@ -113,11 +113,13 @@ export class WidgetView {
 
   /** Let a trait go through some values, one every `pace` milliseconds, from the first if the last is reached, until it is. */
   play(trait, values, pace, next = (place) => place + 1) {
-    const go = (place) => change(this.model, { [trait]: values[place] });
-    if (this.state[trait] === values.at(-1)) go(0);
+    let here = this.state[trait];
+    const go = (place) => { here = values[place]; change(this.model, { [trait]: here }); };
+    if (here === values.at(-1)) go(0);
     this.timer = setInterval(() => {
       if (document.hidden || !this.page.root.clientWidth) return; // nobody sees it
-      go(next(values.indexOf(this.state[trait])));
+      if (this.state[trait] !== here) return this.pause(); // another view plays it, or Python has moved it
+      go(next(values.indexOf(here)));
       if (this.state[trait] === values.at(-1)) this.pause();
     }, pace);
     this.frame.ask();

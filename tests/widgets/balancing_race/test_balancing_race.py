@@ -224,6 +224,15 @@ def test_a_film_that_nobody_sees_waits(show_timed):
     assert step(page) > 2
 
 
+def test_a_film_whose_step_another_view_or_python_moves_stops_there(show_timed):
+    page = show_timed(race_of())
+    page.get_by_role("button", name="Play").press("Enter")
+    page.clock.run_for(340)
+    page.evaluate("model.receive({ step: 240 })")
+    page.clock.run_for(900)
+    assert step(page) == 240 and page.get_by_role("button", name="Play").is_visible()
+
+
 def test_a_view_that_is_closed_plays_no_more(show_timed):
     page = show_timed(race_of())
     page.get_by_role("button", name="Play").press("Enter")
