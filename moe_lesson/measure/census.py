@@ -235,6 +235,9 @@ def information(calls_NM: Tensor) -> float:
 
     Args:
         calls_NM: [N, M], not negative.
+
+    Raises:
+        ValueError: if all tokens have one label: there is nothing to be told.
     """
     share_NM = calls_NM / calls_NM.sum()
     of_label, of_expert, of_both = (entropy(share) for share in (share_NM.sum(dim=0), share_NM.sum(dim=1), share_NM))

@@ -145,6 +145,9 @@ def power_law(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, f
 
     Returns: factor and exponent.
 
+    Raises:
+        ValueError: for sizes and losses that can't be paired, aren't positive, or are of one size.
+
     >>> factor, exponent = power_law([100, 400], [4.0, 2.0])
     >>> print(f"{factor:.3f} {exponent:.3f}")
     40.000 0.500

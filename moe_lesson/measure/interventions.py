@@ -218,6 +218,9 @@ def cut_experts(w_in: Tensor, w_out: Tensor, segments: int) -> tuple[Tensor, Ten
         segments: m, a divisor of H.
 
     Returns: [mN, D, 2H/m] and [mN, H/m, D], the pieces of an expert one after the other.
+
+    Raises:
+        ValueError: if m does not divide H.
     """
     n, d, h = w_in.shape[0], w_in.shape[1], w_out.shape[1]
     require(segments >= 1 and h % segments == 0, f"experts of {h} hidden units can't be cut into {segments} equal pieces")

@@ -19,6 +19,9 @@ def random_router(router: Router, seed: int = 0) -> Router:
     Args:
         router: whose shape, score, gate scale and weight spread to take.
         seed: of the draw.
+
+    Raises:
+        ValueError: for a seed that is no whole number.
     """
     null = copy.deepcopy(router)
     generator = torch.Generator().manual_seed(whole_number("seed", seed, least=None))
@@ -44,6 +47,9 @@ def hash_routing(router: Router, ids_T: Tensor, spread: float = 1.0, seed: int =
         ids_T: token ids [T], of any vocabulary.
         spread: standard deviation of the logits; it decides the weights, never the choice.
         seed: of the hash.
+
+    Raises:
+        ValueError: for a seed that is no whole number.
     """
     generator = torch.Generator().manual_seed(whole_number("seed", seed, least=None))
     size = max(VOCABULARY, int(ids_T.max()) + 1)  # those of a real model may be more

@@ -93,6 +93,9 @@ def read_documents(real: RealModel, documents: list[Document], characters: int =
         characters: of one passage, each read by itself.
         passages: of one document, at most.
         draws: how many random routers stand in the place of each router.
+
+    Raises:
+        ValueError: if there is no document, or `router_of` can't say a router.
     """
     require(len(documents) > 0, "there is no document to read; give at least one")
     domains, blocks = tuple(dict.fromkeys(d.domain for d in documents)), moe_blocks(real.model)

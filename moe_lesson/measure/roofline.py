@@ -105,6 +105,9 @@ def moe_stages(tokens: int, num_experts: int, top_k: int, width: int, expert_wid
             `moe.dispatch.at_once`.
 
     Returns: the stages in their order.
+
+    Raises:
+        ValueError: if K lies outside 1 … N.
     """
     require(1 <= top_k <= num_experts, f"top_k is {top_k}, but there are {num_experts} experts; expected 1 … {num_experts}")
     R, called = tokens * top_k, called_experts(tokens, num_experts, top_k)

@@ -59,6 +59,9 @@ def send_counts(expert_ids: Sequence[Tensor], num_experts: int) -> Tensor:
         expert_ids: of every device the choices of its tokens, [T, K]; T may differ.
         num_experts: N.
 
+    Raises:
+        ValueError: without a device, for ids outside 0 … N - 1, or if P does not divide N.
+
     >>> send_counts([torch.tensor([[3, 0], [1, 0]]), torch.tensor([[2, 3]])], num_experts=4).tolist()
     [[3, 1], [0, 2]]
     """

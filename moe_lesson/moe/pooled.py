@@ -17,6 +17,9 @@ def outside_pool(scores_TN: Tensor, document_T: Tensor, pool: int) -> Tensor:
         pool: how many experts a document may use, 1 … N.
 
     Returns: [T, N], True where an expert is closed to a token.
+
+    Raises:
+        ValueError: if `pool` lies outside 1 … N.
     """
     num_tokens, num_experts = scores_TN.shape
     require(1 <= pool <= num_experts, f"pool is {pool}; expected 1 … {num_experts} experts")

@@ -20,6 +20,9 @@ def expert_load(expert_ids: Tensor, num_experts: int) -> Tensor:
         num_experts: N.
 
     Returns: [N] integers that sum to T·K; 0 for an expert that nobody chose. As `torch.bincount`, but a GPU need not wait for it.
+
+    Raises:
+        ValueError: for ids that are no whole numbers.
     """
     require(not expert_ids.is_floating_point(), f"expert_ids has the dtype {expert_ids.dtype}; expected whole numbers")
     expert_R = expert_ids.flatten().long()

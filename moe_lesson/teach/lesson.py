@@ -85,6 +85,9 @@ class Lesson:
             least: the smallest number that can be an answer.
 
         Returns: a form to show in the notebook; without ipywidgets, a line that says how to answer with `keep`.
+
+        Raises:
+            ValueError: if no number is asked for.
         """
         require(numbers >= 1, f"numbers is {numbers}; a prediction asks for at least one")
         if importlib.util.find_spec("ipywidgets") is None:

@@ -54,6 +54,9 @@ def draw_seeds(groups: dict[str, list[float]], label: str, figure: Figure | None
 
     Returns:
         The figure; groups stand in rows, in the order given, models in their colours.
+
+    Raises:
+        ValueError: without a group, or for one of fewer than two values.
     """
     require(bool(groups), "groups is empty; give at least one name with its values")
     means = [interval(values).mean for values in groups.values()]
@@ -103,6 +106,9 @@ def draw_scaling(losses: dict[float, list[float]], fits: dict[str, list[tuple[fl
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: for fewer than two sizes, or more than four fits.
     """
     require(len(losses) >= 2, f"{len(losses)} sizes; a power law needs at least 2")
     require(len(fits) <= len(DASHES), f"{len(fits)} fits; expected at most {len(DASHES)}, more can't be told apart")
@@ -133,6 +139,9 @@ def draw_curves(curves: dict[str, tuple[Sequence[float], Sequence]], xlabel: str
 
     Returns:
         The figure; models have their colours.
+
+    Raises:
+        ValueError: without a curve, or for more than four.
     """
     require(1 <= len(curves) <= 4, f"{len(curves)} curves; expected 1 to 4, more can't be told apart")
     figure = blank(figure, 8, 4.4)
@@ -156,6 +165,9 @@ def draw_load_history(histories: dict[str, list[list[float]]], label: str, figur
 
     Returns:
         The figure; colour is the load over the mean load, from 0 to the most that any panel shows, at least 2.
+
+    Raises:
+        ValueError: if there is no load to draw.
     """
     require(bool(histories) and all(len(loads) > 0 for loads in histories.values()), "there is no load to draw")
     figure = blank(figure, 10, 0.9 + 2.1 * len(histories))
@@ -193,6 +205,9 @@ def draw_calls(tables: dict[str, Tensor], labels: str, figure: Figure | None = N
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: without a table.
     """
     require(bool(tables), "tables is empty; give at least one name with its calls")
     figure = blank(figure, 0.8 + 3.7 * len(tables), 4)
@@ -218,6 +233,9 @@ def draw_layers(recipes: Mapping[str, Recipe], figure: Figure | None = None) -> 
     Returns:
         The figure, read upward: residual stream, RMS norm, the router's scores with the top k lit, the experts that work
         for the token in the model's colour and shared ones dark, the sum (a line as thick as its weight), the residual.
+
+    Raises:
+        ValueError: without a recipe.
     """
     require(bool(recipes), "recipes is empty; give at least one name with its recipe")
     figure = blank(figure, 3.3 * len(recipes), 4.2)
@@ -271,6 +289,9 @@ def draw_stages(panels: Mapping[str, Mapping[str, Sequence[Stage]]], device: Dev
 
     Returns:
         The figure; a stage that waits for memory is hatched, one that keeps the units busy is filled.
+
+    Raises:
+        ValueError: without a panel.
     """
     require(bool(panels), "panels is empty; give at least one title with its layers")
     figure = blank(figure, 9, 0.9 + 1.7 * len(panels))

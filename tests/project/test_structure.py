@@ -139,6 +139,25 @@ def test_no_module_is_long():
     assert {name: size for name, size in sizes.items() if size > MOST_LINES and ".widgets" not in name} == {}
 
 
+DOORS = ("require", "whole_number", "positive_number", "check_ids")  # what refuses an argument
+
+
+def silent_refusals(source: str) -> list[str]:
+    """Public functions that describe their arguments, refuse some, and do not say so."""
+    return [function.name for function in ast.walk(ast.parse(source))
+            if isinstance(function, ast.FunctionDef) and not function.name.startswith("_")
+            and "Args:" in (said := ast.get_docstring(function) or "") and "Raises:" not in said
+            and any(isinstance(node, ast.Raise) and node.exc is not None
+                    or isinstance(node, ast.Call) and getattr(node.func, "id", "") in DOORS for node in ast.walk(function))]
+
+
+def test_a_function_that_refuses_arguments_says_so():
+    told = 'def told(door):\n    """Open.\n\n    Args:\n        door: one.\n    """\n'
+    assert silent_refusals(told + '    require(door, "no")') == ["told"] and silent_refusals(told) == []
+    silent = {name: silent_refusals(path.read_text(encoding="utf-8")) for name, path in modules_of(PACKAGE).items()}
+    assert {name: functions for name, functions in silent.items() if functions} == {}
+
+
 def test_every_test_of_a_name_stands_once():
     tests = [path.name for path in (REPO / "tests").rglob("test_*.py")]
     assert sorted(set(tests)) == sorted(tests), "pytest imports test files by their names alone"

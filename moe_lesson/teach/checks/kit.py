@@ -183,6 +183,9 @@ def wrong_layer(attempt: Callable, layers: Sequence[MoE], slips_of: Callable[[Mo
     Args:
         slips_of: (layer, x) -> by what to say of it, the output that a known mistake gives.
         hint: what y is.
+
+    Raises:
+        Wrong: in the same words, for what only some of the layers show.
     """
     layer, x = layers[0], drawn(7, layers[0].router.width)
     y, routing = called_pair(attempt, "the output and the routing", layer, x)
