@@ -18,8 +18,9 @@ CARD = Path(__file__).resolve().parents[1] / "data" / "README.md"
 HEADING = "## The ladder"
 NAMES = {"dense": "dense", "switch": "Switch: 1 of 8 experts", "gshard": "GShard: 2 of 16", "fine": "fine-grained: 8 of 64",
          "deepseekmoe": "DeepSeekMoE: 6 of 62, 2 shared", "gshard ×1.5": "GShard, experts 1.5 × as wide",
-         "dense of total size": "dense, of total size", "dense of total size, quiet": "the same, quiet: its output × 1/16"}
-TABLES = ("ladder-cpu", "ladder-cpu-texts", "ladder-cpu-baselines", "ladder-cpu-repeats")
+         "dense of total size": "dense, of total size"}
+BOUND = "the same, with a gate scale to choose, as mixtures have"  # a table of its own
+TABLES = ("ladder-cpu", "bound-cpu", "ladder-cpu-texts", "ladder-cpu-baselines", "ladder-cpu-repeats")
 
 
 def table_of(columns: tuple[str, ...], rows: list[tuple]) -> list[str]:
@@ -54,14 +55,15 @@ def pairing(ladder: Table) -> str:
             f"have correlations from {found[0]:.2f} to {found[-1]:.2f}, {round(fmean(found), 2) + 0.0:.2f} on average.{changes}")
 
 
-def section(ladder: Table, texts: Table, baselines: Table, repeats: Table) -> str:
+def section(ladder: Table, bound: Table, texts: Table, baselines: Table, repeats: Table) -> str:
     """The section: rungs with parameters and test loss, the contrasts that were declared, and what else the text is read with."""
     declared, size = EXPERIMENTS["ladder"], ladder.provenance["preset"]
     outside = {rung: [row["outside"] for row in texts.rows if row["rung"] == rung] for rung in NAMES}
-    rungs = [(name, *(f"{ladder.column(figure, stage='final', rung=rung)[0]:,.0f}" for figure in ("total", "active")),
-              interval(ladder.column("test", stage="final", rung=rung)), f"{fmean(outside[rung]):.3f}" if outside[rung] else "",
-              margin(ladder, rung))
-             for rung, name in NAMES.items()]
+    rungs = [(name, *(f"{table.column(figure, stage='final', rung=rung)[0]:,.0f}" for figure in ("total", "active")),
+              interval(table.column("test", stage="final", rung=rung)), read_again, margin(table, rung))
+             for table, rung, name, read_again in [
+                 *((ladder, rung, name, f"{fmean(outside[rung]):.3f}" if outside[rung] else "") for rung, name in NAMES.items()),
+                 (bound, "dense of total size", BOUND, "")]]
     contrasts = [(row["contrast"], row["difference"], f"{row['p']:.3f}" if row["p"] >= 0.001 else "<0.001", row["verdict"])
                  for row in judged(ladder, declared.contrasts, declared.margin)]
     counted = [(row["model"], f"{row['test']:.3f}", f"{row['outside']:.3f}" if row["outside"] != "" else "")

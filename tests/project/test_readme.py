@@ -16,7 +16,7 @@ from tables import with_section
 
 from moe_lesson import interval, paired_difference, result_table
 from moe_lesson.experiments import EXPERIMENTS
-from moe_lesson.measure.evidence import judged, verdict
+from moe_lesson.measure.evidence import judged, verdict, welch_difference
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -62,6 +62,12 @@ def test_the_headline_is_what_the_table_says():
     dense, gshard = (interval(table.column("test", stage="final", rung=rung)) for rung in ("dense", "gshard"))
     quiet = interval(result_table("quiet-cpu").column("test", stage="final", rung="dense"))
     assert "whose output's scale is tuned, as the mixture's is, makes up about a third of it" in WORDS and quiet.n == 10
+    bound, gshards = result_table("bound-cpu"), table.column("test", stage="final", rung="gshard")
+    ahead, _ = welch_difference(gshards, bound.column("test", stage="final", rung="dense of total size"))
+    assert f"at three times the cost, is ahead again, by {ahead} (" in WORDS and ahead.low > 0
+    cost, usual = (each.column("flops", stage="final", rung=rung)[0]
+                   for each, rung in ((bound, "dense of total size"), (table, "gshard")))
+    assert 2.8 < cost / usual < 3.2
     small, large = (table.column("total", stage="final", rung=rung)[0] for rung in ("dense", "gshard"))
     assert f"which has {small / large:.0%} of its parameters" in WORDS
     counted = min((row for row in result_table("ladder-cpu-baselines").rows if row["model"].endswith("tokens")),
